@@ -1,0 +1,53 @@
+"""Errors that a user can cause, each with one message that says what to do.
+
+Every class derives from `PromptJaxError`; the command line prints the message without a traceback
+and exits with code 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PromptJaxError(Exception):
+    """Base of all errors that a user of the library can cause."""
+
+
+class ConfigError(PromptJaxError, ValueError):
+    """A configuration, override or command-line argument is wrong."""
+
+
+class DataError(PromptJaxError, ValueError):
+    """A data set, task file, row or label is wrong or missing."""
+
+
+class ModelError(PromptJaxError, ValueError):
+    """A model directory or checkpoint cannot be used."""
+
+
+class PromptError(PromptJaxError, ValueError):
+    """A prompt or task vector file cannot be used, or not with this model."""
+
+
+class TrainingError(PromptJaxError, RuntimeError):
+    """Training cannot start or cannot go on (out of memory, every run diverged)."""
+
+
+class MissingExtraError(PromptJaxError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package '{package}': pip install 'prompt-jax[{extra}]'."
+        )
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Returns " Did you mean 'x'?" for the choice nearest to `name`, or an empty string.
+
+    >>> did_you_mean("train.stpes", ["train.steps", "model"])
+    " Did you mean 'train.steps'?"
+    """
+    near = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    return f" Did you mean '{near[0]}'?" if near else ""

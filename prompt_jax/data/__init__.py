@@ -1,0 +1,1 @@
+"""Tasks, templates, sources of rows, splits, tokenised rows and feeds."""

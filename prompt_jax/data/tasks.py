@@ -1,0 +1,295 @@
+"""Tasks and templates: what a row of a data set means and how a person would ask about it.
+
+Everything here is a frozen, hashable description; nothing reads a file. `sources` opens the rows,
+`render` turns a row into an `Example`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import string
+from collections.abc import Iterable
+from typing import Literal, get_args
+
+from prompt_jax.errors import DataError, did_you_mean
+
+Kind = Literal["classification", "choice", "span", "regression", "text"]
+ChoiceAnswers = Literal["letter", "text"]
+SplitProtocol = Literal["official", "own", "evaluation"]
+
+KINDS: tuple[str, ...] = get_args(Kind)
+LETTERS = string.ascii_uppercase
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*(/[A-Za-z0-9][A-Za-z0-9_.\-]*)*")
+_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+
+
+def format_fields(text: str, where: str = "template") -> tuple[str, ...]:
+    """Returns the names of the fields of a format string, in order, each once.
+
+    Only plain `{field}` is allowed (and `{{` for a brace): no attribute, index, conversion or
+    format specification, so a task file cannot reach into Python objects.
+
+    Raises:
+        DataError: for anything but a plain field.
+
+    >>> format_fields("premise: {premise} hypothesis: {hypothesis}")
+    ('premise', 'hypothesis')
+    """
+    names: dict[str, None] = {}
+    try:
+        parts = list(string.Formatter().parse(text))
+    except ValueError as error:
+        raise DataError(f"{where}: {text!r} has unbalanced braces ({error}).") from None
+    for _, name, spec, conversion in parts:
+        if name is None:
+            continue
+        if not name.isidentifier() or spec or conversion:
+            raise DataError(
+                f"{where}: only plain fields like {{premise}} are allowed, not "
+                f"'{{{name}{'!' + conversion if conversion else ''}{':' + spec if spec else ''}}}'"
+                " (write {{ for a brace)."
+            )
+        names[name] = None
+    return tuple(names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Template:
+    """A prompt written by a person.
+
+    Attributes:
+        name: unique within its task.
+        text: format string of the input over the row's fields; in a task of kind "choice",
+            `{choices}` stands for 'A: ... B: ...'.
+        target: format string of the target; its only field is `{answer}` (the label word, letter,
+            choice text, number or first reference).
+        labels: label words of this template, in the order of the task's labels; empty: the task's.
+        choice_answers: whether a "choice" task is answered by letter or by the text of the choice.
+    """
+
+    name: str
+    text: str
+    target: str = "{answer}"
+    labels: tuple[str, ...] = ()
+    choice_answers: ChoiceAnswers = "letter"
+
+    def __post_init__(self) -> None:
+        where = f"template '{self.name}'"
+        if not self.name:
+            raise DataError(f"a template needs a name (its text is {self.text!r}).")
+        if not self.text.strip():
+            raise DataError(f"{where}: its text is empty.")
+        format_fields(self.text, where)
+        if format_fields(self.target, where) != ("answer",):
+            raise DataError(f"{where}: target {self.target!r} must contain {{answer}}, no other.")
+        if self.choice_answers not in get_args(ChoiceAnswers):
+            raise DataError(f"{where}: choice_answers is 'letter' or 'text'.")
+        _check_labels(self.labels, where)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields in `text`, in order of first appearance."""
+        return format_fields(self.text, f"template '{self.name}'")
+
+    @property
+    def instruction(self) -> str:
+        """The text without its fields: what the template says to every row alike.
+
+        >>> Template("t", "Premise: {premise} Does it follow that {hypothesis}?").instruction
+        'Premise: Does it follow that ?'
+        """
+        literals = [literal for literal, _, _, _ in string.Formatter().parse(self.text)]
+        return " ".join(" ".join(literals).split())
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsSource:
+    """Where TensorFlow Datasets has a task.
+
+    Attributes:
+        builder: builder name with configuration, like "glue/rte".
+        fields: (our field, their field) pairs; a field that is not named has the same name there.
+        splits: (our split, their split) pairs.
+        label_map: their label i is our label `label_map[i]`; None drops the row; empty: the same.
+            Rows with a negative label (no gold label) are always dropped.
+    """
+
+    builder: str
+    fields: tuple[tuple[str, str], ...] = ()
+    splits: tuple[tuple[str, str], ...] = (("train", "train"), ("validation", "validation"))
+    label_map: tuple[int | None, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class HubSource:
+    """Where the Hugging Face Hub has a task, as parquet files (no code is ever run).
+
+    Attributes:
+        path: repository of the data set, like "nyu-mll/glue".
+        config: configuration (subset) in it, or None.
+        fields: (our field, their field) pairs; a field that is not named has the same name there.
+        splits: (our split, their split) pairs.
+        label_map: as in `TfdsSource`.
+        revision: commit or branch, for provenance.
+    """
+
+    path: str
+    config: str | None = None
+    fields: tuple[tuple[str, str], ...] = ()
+    splits: tuple[tuple[str, str], ...] = (("train", "train"), ("validation", "validation"))
+    label_map: tuple[int | None, ...] = ()
+    revision: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A data set with its meaning, its prompts and its metrics.
+
+    What a row holds besides `fields` depends on `kind`:
+
+    | kind | the row's answer |
+    |-|-|
+    | classification | `label`: index into `labels`, or one of them |
+    | choice | `label`: index of the right choice, its letter, or one of `labels` if given |
+    | regression | `label`: a number within `value_range` |
+    | span, text | `answers`: list of acceptable texts (or one text); the first is trained on |
+
+    Attributes:
+        name: like "glue/rte".
+        kind: see above.
+        fields: the row's input fields; all are texts, except a list of choices.
+        templates: at least one; the first is the default.
+        labels: label words of a classification, in the order of the label numbers; for a "choice"
+            task, optional names that the rows use instead of numbers.
+        metrics: names known to `prompt_jax.evaluation`; the first is the primary one.
+        local: folder of the task under `data.root`; None: the name with "/" as "_".
+        tfds: where TensorFlow Datasets has it.
+        hf: where the Hugging Face Hub has it.
+        split_protocol: "official" splits, "own" (cut by whoever made the files) or "evaluation"
+            (no training rows).
+        sizes: known (split, rows) pairs, for plans made without the data.
+        licence: licence of the data, as stated by its publisher.
+        description: one sentence.
+        max_input: input tokens kept, with the end of sequence.
+        domain: free word for grouping ("nli", "sentiment", ...).
+        reserved: True for targets that no pre-training mixture may contain.
+        max_target: target tokens kept, with the end of sequence.
+        choices: of a "choice" task: the field with the list of choices, or one field per choice.
+        group_fields: fields whose values tell which rows are scored together (MultiRC's question).
+        fixed_label: answer of rows that carry no label (minimal pairs: the good one comes first).
+        value_range: smallest and largest label of a regression.
+        value_step: a regression's label is rendered rounded to the nearest multiple of this (T5,
+            Raffel et al. 2020, section 2.4: STS-B in steps of 0.2).
+    """
+
+    name: str
+    kind: Kind
+    fields: tuple[str, ...]
+    templates: tuple[Template, ...]
+    labels: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ("accuracy",)
+    local: str | None = None
+    tfds: TfdsSource | None = None
+    hf: HubSource | None = None
+    split_protocol: SplitProtocol = "official"
+    sizes: tuple[tuple[str, int], ...] = ()
+    licence: str = ""
+    description: str = ""
+    max_input: int = 256
+    domain: str = ""
+    reserved: bool = False
+    max_target: int = 32
+    choices: tuple[str, ...] = ("choices",)
+    group_fields: tuple[str, ...] = ()
+    fixed_label: int | None = None
+    value_range: tuple[float, float] = (0.0, 5.0)
+    value_step: float = 0.2
+
+    def __post_init__(self) -> None:
+        where = f"task '{self.name}'"
+        if not _NAME.fullmatch(self.name):
+            raise DataError(f"{where}: a name is made of letters, digits, '_', '-', '.' and '/'.")
+        if self.local is not None and not _FOLDER.fullmatch(self.local):
+            raise DataError(f"{where}: local '{self.local}' must be one folder name.")
+        _check_choice(self.kind, KINDS, where, "kind")
+        _check_choice(self.split_protocol, get_args(SplitProtocol), where, "split_protocol")
+        if not self.fields or len(set(self.fields)) != len(self.fields):
+            raise DataError(f"{where}: fields must be names, each once, not {self.fields}.")
+        if not self.metrics:
+            raise DataError(f"{where}: name at least one metric.")
+        if self.max_input < 2 or self.max_target < 2:
+            raise DataError(f"{where}: max_input and max_target must be at least 2.")
+        _check_labels(self.labels, where)
+        if self.kind == "classification" and len(self.labels) < 2:
+            raise DataError(f"{where}: a classification needs at least two labels.")
+        if self.kind not in ("classification", "choice") and self.labels:
+            raise DataError(f"{where}: a task of kind '{self.kind}' has no labels.")
+        if self.kind == "regression" and not (
+            self.value_range[0] < self.value_range[1] and self.value_step > 0
+        ):
+            raise DataError(f"{where}: value_range must rise and value_step be positive.")
+        used = self.group_fields + (self.choices if self.kind == "choice" else ())
+        for name in used:
+            _check_choice(name, self.fields, where, "field")
+        self._check_templates(where)
+
+    def _check_templates(self, where: str) -> None:
+        if not self.templates:
+            raise DataError(f"{where}: write at least one template.")
+        names = [template.name for template in self.templates]
+        if len(set(names)) != len(names):
+            raise DataError(f"{where}: template names must differ, not {names}.")
+        known = self.fields + (("choices",) if self.kind == "choice" else ())
+        for template in self.templates:
+            inside = f"{where}, template '{template.name}'"
+            for field in template.fields:
+                _check_choice(field, known, inside, "field")
+            if template.labels and len(template.labels) != len(self.labels):
+                raise DataError(
+                    f"{inside}: {len(template.labels)} labels, but the task has "
+                    f"{len(self.labels)} ({', '.join(self.labels)})."
+                )
+            if template.labels and self.kind != "classification":
+                raise DataError(f"{inside}: only a classification has label words.")
+
+    @property
+    def folder(self) -> str:
+        """Name of the task's folder under `data.root`."""
+        return self.local or self.name.replace("/", "_")
+
+    @property
+    def answer_field(self) -> str:
+        """The row's key that holds the answer: "label" or "answers"."""
+        return "answers" if self.kind in ("span", "text") else "label"
+
+    def template(self, name: str | None = None) -> Template:
+        """Returns the template of that name (None: the first).
+
+        Raises:
+            DataError: for an unknown name.
+        """
+        if name is None:
+            return self.templates[0]
+        by_name = {template.name: template for template in self.templates}
+        _check_choice(name, tuple(by_name), f"task '{self.name}'", "template")
+        return by_name[name]
+
+    def words(self, template: Template) -> tuple[str, ...]:
+        """Label words of a classification under a template."""
+        return template.labels or self.labels
+
+
+def _check_choice(value: str, choices: Iterable[str], where: str, what: str) -> None:
+    choices = tuple(choices)
+    if value not in choices:
+        raise DataError(
+            f"{where}: unknown {what} '{value}'.{did_you_mean(value, choices)}"
+            f" Known: {', '.join(choices)}."
+        )
+
+
+def _check_labels(labels: tuple[str, ...], where: str) -> None:
+    if len(set(labels)) != len(labels) or not all(label.strip() for label in labels):
+        raise DataError(f"{where}: labels must be different, non-empty words, not {labels}.")

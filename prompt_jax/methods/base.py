@@ -1,0 +1,150 @@
+"""What methods share: stages and artefacts as data, and the defaults of the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from prompt_jax.errors import ConfigError
+from prompt_jax.models.base import LanguageModel, Scores
+from prompt_jax.training.protocol import Carry, Consts, Params, Prompted, RowLoss, Rows
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training stage of a method, as data; the recipe executes it.
+
+    Attributes:
+      name: what later stages call it.
+      on: the rows of a run: `source` (one run per source task), `mixture` (one run on all source
+        tasks) or `target` (one run per target).
+      trains: the method that is trained; None: the method itself.
+      budget: which budget of the experiment pays for it.
+      trials: runs per target that differ only in `Context.trial`; the best on the development set
+        is kept and the cost of all is counted.
+    """
+
+    name: str
+    on: Literal["source", "mixture", "target"]
+    trains: str | None = None
+    budget: str = "target"
+    trials: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Artefact:
+    """What an earlier stage left for one seed (and target): named prompts.
+
+    Attributes:
+      names: task names.
+      prompts: [n, L, D] float32.
+      values: [n] development values, NaN where there was no development set.
+    """
+
+    names: tuple[str, ...]
+    prompts: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What a method may use to initialise a run.
+
+    Attributes:
+      lm: the frozen model.
+      initial: [L, D] float32, the run's initialisation by name and seed.
+      seed: of the run.
+      target: name of the run's task.
+      trial: 0 .. trials - 1.
+      artefacts: by stage name.
+    """
+
+    lm: LanguageModel
+    initial: np.ndarray
+    seed: int
+    target: str
+    trial: int = 0
+    artefacts: Mapping[str, Artefact] | None = None
+
+    def artefact(self, stage: str) -> Artefact:
+        """The artefact of an earlier stage.
+
+        Raises:
+          ConfigError: when the experiment has not run that stage.
+        """
+        if not self.artefacts or stage not in self.artefacts:
+            raise ConfigError(f"the stage '{stage}' has not been run for {self.target}.")
+        return self.artefacts[stage]
+
+
+@dataclass(frozen=True)
+class BaseMethod:
+    """Defaults: one view, one prompt, token-mean negative log-likelihood, no penalty.
+
+    A method is a frozen dataclass whose fields are its static options; numbers that differ between
+    the runs of a population belong in `consts`.
+    """
+
+    name: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    status: ClassVar[Literal["as published", "reconstructed", "our extension", "reference"]]
+    views: ClassVar[int] = 1
+    rowwise: ClassVar[bool] = False
+    needs_inputs: ClassVar[bool] = False
+    trains_lm: ClassVar[bool] = False
+    observe: ClassVar[frozenset[str]] = frozenset()
+    reduction: ClassVar[Literal["mean", "sum"]] = "mean"
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages in order; the last one trains the target."""
+        return (Stage("target", on="target"),)
+
+    def init(self, context: Context) -> tuple[Params, Consts]:
+        """Initial parameters and constants of one run of the last stage."""
+        return {"prompt": np.asarray(context.initial, np.float32)}, {}
+
+    def carry(self, params: Params, consts: Consts) -> Carry:
+        """No untrained state."""
+        return ()
+
+    def prompts(
+        self,
+        params: Params,
+        consts: Consts,
+        carry: Carry,
+        rows: Rows,
+        step: jax.Array,
+        key: jax.Array,
+    ) -> Prompted:
+        """One prompt under one view: [1, L, D]."""
+        return Prompted(params["prompt"][None], carry=carry)
+
+    def row_loss(self, out: Scores, teacher: Scores | None) -> RowLoss:
+        """Token-summed negative log-likelihood; the weight is the number of target tokens."""
+        return RowLoss(out.nll, out.tokens)
+
+    def penalty(self, params: Params, consts: Consts, aux: Any, step: jax.Array) -> jax.Array:
+        """None."""
+        return jnp.zeros((), jnp.float32)
+
+    def groups(self, params: Params) -> Any:
+        """One optimizer group for all."""
+        return jax.tree.map(lambda _: "prompt", params)
+
+    def transform(self, base: optax.GradientTransformation) -> optax.GradientTransformation:
+        """The optimizer as it is."""
+        return base
+
+    def lm_params(self, params: Params) -> Any:
+        """The T5 stays frozen."""
+        return None
+
+    def deploy(self, params: Params, consts: Consts) -> jax.Array | None:
+        """The trained prompt itself."""
+        return params["prompt"]

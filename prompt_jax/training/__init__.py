@@ -1,0 +1,1 @@
+"""Training: folding, step, loop, optimizers, tracking."""

@@ -1,0 +1,446 @@
+"""Trains a population: R runs, each with its own rows, parameters, rate and development set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_jax import sharding
+from prompt_jax.data.feed import Feed
+from prompt_jax.data.tokenise import Ragged, TokenisedSplit
+from prompt_jax.errors import ConfigError, TrainingError
+from prompt_jax.evaluation import Evaluation, Job, evaluate
+from prompt_jax.streams import key as stream_key
+from prompt_jax.training import folding, memory, optimizers
+from prompt_jax.training.optimizers import OptimizerConfig
+from prompt_jax.training.protocol import Method, Rows
+from prompt_jax.training.step import Batch, Programs, State, StepMetrics, Sums, Table, programs
+from prompt_jax.training.tracking import NullTracker, Tracker
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The budget of one stage.
+
+    Attributes:
+      steps: optimizer steps.
+      batch_size: rows of one run per step, B.
+      optimizer: optimizer and schedule.
+      eval_every: steps between development evaluations; the best step is kept. 0: only the start
+        and the end.
+      patience: stop a run after this many evaluations without improvement; 0: never.
+      micro_batch_tokens: encoder tokens, prompts included, that pass through the T5 at once; 0
+        chooses from the compiled memory analysis. Gradients are accumulated over micro-batches.
+      log_every: steps between lines in metrics.jsonl.
+    """
+
+    steps: int = 300
+    batch_size: int = 16
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    eval_every: int = 50
+    patience: int = 0
+    micro_batch_tokens: int = 0
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "log_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, but is {getattr(self, name)}.")
+        for name in ("eval_every", "patience", "micro_batch_tokens"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, but is {getattr(self, name)}.")
+
+    def evaluates_at(self, step: int) -> bool:
+        """Whether the development set is read after `step` steps."""
+        every = self.eval_every or self.steps
+        return step == self.steps or step % every == 0
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One member of a population.
+
+    Attributes:
+      name: for logs.
+      feed: its rows.
+      params: initial parameters of this run, without the axis R.
+      consts: what the method reads but never trains.
+      seed: of its random streams.
+      dev: development rows; None keeps the last step instead of the best.
+      dev_metrics: the first decides which step is best.
+      rate: multiplies the learning rate.
+    """
+
+    name: str
+    feed: Feed
+    params: Any
+    consts: Any = ()
+    seed: int = 0
+    dev: TokenisedSplit | None = None
+    dev_metrics: tuple[str, ...] = ("accuracy",)
+    rate: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedRun:
+    """What training leaves of a run.
+
+    Attributes:
+      name: of the run.
+      params: numpy parameters at the best step.
+      prompt: the deployed prompt [L, D] float32; None for prompt-free and row-wise methods.
+      best_step: the step the parameters are from.
+      best_value: development value there; NaN without a development set.
+      history: (step, development value) pairs.
+      steps: steps trained before the end or early stopping.
+      rows_seen: training rows, repetitions counted.
+      tokens_seen: input tokens of these rows, prompt and padding not counted.
+      healthy: False when the run's loss or gradient was not finite; it kept its last good state.
+    """
+
+    name: str
+    params: Any
+    prompt: np.ndarray | None
+    best_step: int
+    best_value: float
+    history: tuple[tuple[int, float], ...]
+    steps: int
+    rows_seen: int
+    tokens_seen: int
+    healthy: bool
+
+
+def train(
+    lm: Any,
+    method: Method,
+    runs: Sequence[Run],
+    config: TrainConfig,
+    *,
+    stage: str = "train",
+    mesh: jax.sharding.Mesh | None = None,
+    tracker: Tracker | None = None,
+) -> list[TrainedRun]:
+    """Trains a population of runs of one method.
+
+    A run's result does not depend on its neighbours, on the micro-batches or on the mesh, beyond
+    floating-point summation order.
+
+    Args:
+      lm: the frozen model.
+      method: what is trained.
+      runs: the members; all have the batch size of `config` and equal parameter shapes.
+      config: the budget.
+      stage: for logs.
+      mesh: rows are split over its 'data' axis; None uses one device.
+      tracker: receives the numbers.
+
+    Raises:
+      ConfigError: no runs, unequal shapes, or several runs of a method that trains the T5.
+      TrainingError: out of device memory; says what to lower.
+    """
+    _check(method, runs, config)
+    tracker = tracker or NullTracker()
+    population = _Population(lm, method, runs, config, mesh)
+    tracker.start(stage, config.steps, len(runs))
+    population.evaluate(0, tracker)
+    for step in range(config.steps):
+        if not population.active.any():
+            break
+        metrics = population.step(step)
+        done = step + 1
+        if done % config.log_every == 0 or done == config.steps:
+            population.log(done, metrics, tracker)
+        if config.evaluates_at(done):
+            population.evaluate(done, tracker)
+    return population.results()
+
+
+def _check(method: Method, runs: Sequence[Run], config: TrainConfig) -> None:
+    if not runs:
+        raise ConfigError("a population needs at least one run.")
+    if method.trains_lm and len(runs) > 1:
+        raise ConfigError(f"{method.name} trains the T5 itself: train its runs one at a time.")
+    shapes = [jax.tree.map(lambda x: (x.shape, str(x.dtype)), (r.params, r.consts)) for r in runs]
+    for run, shape in zip(runs, shapes, strict=True):
+        if shape != shapes[0]:
+            raise ConfigError(
+                f"run {run.name} has parameters {shape}, but {runs[0].name} has {shapes[0]}:"
+                " runs of one population have equal shapes."
+            )
+        if run.feed.batch_size != config.batch_size:
+            raise ConfigError(
+                f"run {run.name} feeds {run.feed.batch_size} rows per step, not"
+                f" batch_size={config.batch_size}."
+            )
+
+
+class _Rows:
+    """The rows of all runs in one pool, so that a micro-batch is one gather."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        splits = {id(run.feed.split): run.feed.split for run in runs}
+        sizes = np.cumsum([0, *(len(s) for s in splits.values())])
+        first = dict(zip(splits, sizes[:-1], strict=True))
+        self.base = np.asarray([first[id(run.feed.split)] for run in runs], np.int64)
+        self.inputs = Ragged.concat([s.inputs for s in splits.values()])
+        self.targets = Ragged.concat([s.targets for s in splits.values()])
+        self.task = np.concatenate([s.task for s in splits.values()])
+        self.template = np.concatenate([s.template for s in splits.values()])
+        self.target_width = -(-max(1, int(self.targets.lengths.max())) // 4) * 4
+        self.longest = max(1, int(self.inputs.lengths.max()))
+
+
+class _Population:
+    """The mutable middle of `train`."""
+
+    def __init__(
+        self, lm: Any, method: Method, runs: Sequence[Run], config: TrainConfig,
+        mesh: jax.sharding.Mesh | None,
+    ) -> None:  # fmt: skip
+        self.lm, self.method, self.runs, self.config, self.mesh = lm, method, runs, config, mesh
+        self.rows = _Rows(runs)
+        self.programs: Programs = programs(method, config.optimizer)
+
+        def stack(*leaves: Any) -> np.ndarray:
+            return np.stack([np.asarray(leaf) for leaf in leaves])
+
+        self.consts = self._put(jax.tree.map(stack, *(r.consts for r in runs)))
+        params = self._put(jax.tree.map(stack, *(r.params for r in runs)))
+        self.state: State = self.programs.init(params, self.consts)
+        self.best: Any = jax.tree.map(jnp.copy, self.state.params)
+        self.keys = jnp.stack([stream_key(run.seed, "order") for run in runs])
+        unit = lm.embedding_rms() if config.optimizer.unit == "embedding_rms" else 1.0
+        peak = config.optimizer.learning_rate * unit
+        self.peaks = np.asarray([peak * run.rate for run in runs], np.float32)
+        self.active = np.ones(len(runs), bool)
+        self.healthy = np.ones(len(runs), bool)
+        self.best_value = np.full(len(runs), -np.inf)
+        self.best_step = np.zeros(len(runs), np.int64)
+        self.stale = np.zeros(len(runs), np.int64)
+        self.steps = np.zeros(len(runs), np.int64)
+        self.tokens = np.zeros(len(runs), np.int64)
+        self.history: list[list[tuple[int, float]]] = [[] for _ in runs]
+        self.shapes = self._shapes()
+
+    def _put(self, tree: Any, *axes: str | None) -> Any:
+        return sharding.put(tree, self.mesh, *axes)
+
+    def _shapes(self) -> folding.Shapes:
+        devices = self.mesh.shape["data"] if self.mesh is not None else 1
+        rows = self._method_rows(np.zeros((len(self.runs), self.config.batch_size), np.int64))
+        table, _ = jax.eval_shape(
+            self.programs.prepare, self.state, self.consts, rows, np.int32(0), self.keys
+        )
+        length = 0 if table.prompts is None else table.prompts.shape[-2]
+        shapes = folding.Shapes.up_to(self.rows.longest, 1, length, devices)
+        budget = self.config.micro_batch_tokens or memory.token_budget(
+            self.lm, self.method, self.config.optimizer, width=shapes.widths[-1],
+            targets=self.rows.target_width, prompt_tokens=length,
+            state=self.state if self.method.trains_lm else None,
+        )  # fmt: skip
+        return folding.Shapes(shapes.widths, budget * devices, length, devices)
+
+    def _method_rows(self, index: np.ndarray, scale: np.ndarray | None = None) -> Rows:
+        """What `Method.prompts` sees of the rows `index` [R, B] of the pool."""
+        width = folding.Shapes.up_to(self.rows.longest, 1, 0).widths[-1]
+        width = width if self.method.needs_inputs else 0
+        flat = index.reshape(-1)
+        ids = self.rows.inputs.padded(flat, width, self.lm.pad_id) if width else None
+        if ids is None:
+            ids = np.zeros((flat.size, 0), np.int32)
+        mask = np.arange(width)[None] < self.rows.inputs.lengths[flat][:, None]
+        return Rows(
+            ids.reshape(*index.shape, width),
+            mask.astype(np.int32).reshape(*index.shape, width),
+            self.rows.task[index],
+            self.rows.template[index],
+            np.ones(index.shape, np.float32) if scale is None else scale,
+        )
+
+    def step(self, step: int) -> StepMetrics:
+        """One optimizer step of every active run."""
+        local = [run.feed.rows(step) for run in self.runs]
+        pairs = zip(self.runs, local, strict=True)
+        scale = np.stack([run.feed.scale(rows) for run, rows in pairs]).astype(np.float32)
+        index = np.stack(local) + self.rows.base[:, None]  # [R, B]
+        rows = self._put(self._method_rows(index, scale))
+        at = np.int32(step)
+        keys = jax.vmap(jax.random.fold_in, (0, None))(self.keys, at)
+        table, sums = self.programs.prepare(self.state, self.consts, rows, at, keys)
+        for batch in self._micro_batches(index, scale):
+            sums = self._micro(table, sums, batch)
+        rates = self.peaks * np.float32(
+            optimizers.rate(self.config.optimizer, step, self.config.steps)
+        )
+        self.state, metrics = self.programs.finish(
+            self.state, self.consts, rows, sums, self.active, rates, keys, at
+        )
+        self.steps += self.active
+        lengths = self.rows.inputs.lengths[index].sum(1)
+        self.tokens += np.where(self.active, lengths, 0)
+        return metrics
+
+    def _micro(self, table: Table, sums: Sums, batch: Batch) -> Sums:
+        try:
+            state = self.state if self.method.trains_lm else None
+            return self.programs.micro(self.lm, state, table, sums, batch)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            rows, width = batch.input_ids.shape
+            raise TrainingError(
+                f"out of device memory in a micro-batch of {rows} rows x"
+                f" {width + self.shapes.prompt_tokens} tokens. Lower micro_batch_tokens (now"
+                f" {self.shapes.token_budget}), data.max_input_tokens or prompt.tokens, or use"
+                " dtype=bfloat16."
+            ) from error
+
+    def _micro_batches(self, index: np.ndarray, scale: np.ndarray) -> list[Batch]:
+        """Folds the active runs' rows under all views and cuts them into micro-batches."""
+        runs, batch, views = len(self.runs), index.shape[1], self.method.views
+        r, v, b = np.meshgrid(
+            np.flatnonzero(self.active), np.arange(views), np.arange(batch), indexing="ij"
+        )
+        r, v, b = r.reshape(-1), v.reshape(-1), b.reshape(-1)
+        pool = index[r, b]
+        view = r * views + v
+        prompt = view * batch + b if self.method.rowwise else view
+        assert prompt.size <= runs * views * batch
+        made = []
+        for micro in folding.plan(self.rows.inputs.lengths[pool], self.shapes):
+            at = pool[micro.rows]
+            made.append(
+                Batch(
+                    self.rows.inputs.padded(at, micro.width, self.lm.pad_id),
+                    self.rows.inputs.lengths[at].astype(np.int32),
+                    self.rows.targets.padded(at, self.rows.target_width, -100),
+                    prompt[micro.rows].astype(np.int32),
+                    view[micro.rows].astype(np.int32),
+                    scale[r[micro.rows], b[micro.rows]],
+                    micro.real,
+                )
+            )
+        return [self._put(batch, "data") for batch in made]
+
+    def log(self, step: int, metrics: StepMetrics, tracker: Tracker) -> None:
+        """Writes one line per run and notices runs that died."""
+        loss, norm = np.asarray(metrics.loss), np.asarray(metrics.gradient_norm)
+        self._notice(step, np.asarray(metrics.healthy), tracker)
+        for r, run in enumerate(self.runs):
+            if self.active[r]:
+                tracker.log(
+                    {
+                        "run": run.name,
+                        "step": step,
+                        "loss": float(loss[r]),
+                        "gradient_norm": float(norm[r]),
+                    }
+                )
+        live = loss[self.active]
+        tracker.advance(step, f"loss {live.mean():.3f}" if live.size else "stopped")
+
+    def _notice(self, step: int, healthy: np.ndarray, tracker: Tracker) -> None:
+        for r in np.flatnonzero(self.healthy & ~healthy):
+            tracker.log(
+                {
+                    "run": self.runs[r].name,
+                    "step": step,
+                    "event": "stopped: the loss or its gradient was not finite; the last good"
+                    " state is kept. Lower learning_rate.",
+                }
+            )
+        self.healthy &= healthy
+        self.active &= healthy
+
+    def evaluate(self, step: int, tracker: Tracker) -> None:
+        """Reads the development sets; keeps the parameters of the runs that improved."""
+        self._notice(step, np.asarray(self.state.healthy), tracker)
+        better = np.zeros(len(self.runs), bool)
+        having = [r for r in np.flatnonzero(self.active) if self.runs[r].dev is not None]
+        values = self._development(having)
+        for r, value in zip(having, values, strict=True):
+            self.history[r].append((step, value))
+            tracker.log({"run": self.runs[r].name, "step": step, "dev": value})
+            if value > self.best_value[r]:
+                better[r], self.best_value[r], self.best_step[r] = True, value, step
+                self.stale[r] = 0
+            else:
+                self.stale[r] += 1
+        for r, run in enumerate(self.runs):
+            if run.dev is None and self.active[r]:
+                better[r], self.best_step[r] = True, step
+        if step and better.any():
+            self.best = self.programs.keep(self.best, self.state.params, better)
+        if self.config.patience:
+            self.active &= self.stale < self.config.patience
+
+    def _development(self, having: Sequence[int]) -> list[float]:
+        jobs, metrics = [], [self.runs[r].dev_metrics for r in having]
+        for r in having:
+            dev = self.runs[r].dev
+            assert dev is not None
+            jobs.append(Job(dev, int(r)))
+        results = evaluate_runs(
+            self.lm, self.method, self.state.params, self.consts, jobs, metrics
+        )
+        return [
+            float(result.metrics[names[0]]) for result, names in zip(results, metrics, strict=True)
+        ]
+
+    def results(self) -> list[TrainedRun]:
+        """The population's outcome, on the host."""
+        params = jax.device_get(self.best)
+        prompts = jax.device_get(self.programs.deploy(self.best, self.consts))
+        return [
+            TrainedRun(
+                run.name,
+                jax.tree.map(lambda x, r=r: x[r], params),
+                None if prompts is None else prompts[r],
+                int(self.best_step[r]),
+                float(self.best_value[r]) if run.dev is not None else float("nan"),
+                tuple(self.history[r]),
+                int(self.steps[r]),
+                int(self.steps[r]) * self.config.batch_size,
+                int(self.tokens[r]),
+                bool(self.healthy[r]),
+            )
+            for r, run in enumerate(self.runs)
+        ]
+
+
+def evaluate_runs(
+    lm: Any,
+    method: Method,
+    params: Any,
+    consts: Any,
+    jobs: Sequence[Job],
+    metrics: Sequence[tuple[str, ...]],
+) -> list[Evaluation]:
+    """Evaluates trained parameters of a population, each job under its own run.
+
+    Args:
+      lm: the frozen model.
+      method: whose parameters these are.
+      params: leaves [R, ...].
+      consts: leaves [R, ...].
+      jobs: `Job(split, r)` for run r.
+      metrics: metric names of each job.
+    """
+    if not jobs:
+        return []
+    state: Any
+    prompt_fn = None
+    if method.trains_lm:
+        lm = lm.replace(params=method.lm_params(jax.tree.map(lambda x: x[0], params)))
+        state = jax.vmap(method.deploy)(params, consts)
+    elif method.rowwise:
+        state, prompt_fn = (params, consts), _rowwise(method)
+    else:
+        state = jax.vmap(method.deploy)(params, consts)
+    options = {} if prompt_fn is None else {"prompt_fn": prompt_fn}
+    return evaluate(lm, jobs, state, metrics=metrics, **options)

@@ -1,0 +1,110 @@
+"""How many tokens fit into one micro-batch: from the compiled programs, not from a guess."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from prompt_jax.errors import TrainingError
+from prompt_jax.training.optimizers import OptimizerConfig
+from prompt_jax.training.protocol import Method
+from prompt_jax.training.step import Batch, Sums, Table, programs
+
+# On a CPU the limit is the cache, not the memory: attention scores and activations of about this
+# many tokens stay close to the cores (benchmarks/train_step.py measures it).
+CPU_TOKENS = 2048
+_HEADROOM = 0.8
+
+
+def micro_bytes(
+    lm: Any, method: Method, config: OptimizerConfig, *, rows: int, width: int, targets: int,
+    prompt_tokens: int, state: Any = None,
+) -> int:  # fmt: skip
+    """Temporary bytes of one compiled micro-batch, per device; nothing is executed.
+
+    Args:
+      lm: a model, or its abstract shapes (`jax.eval_shape`).
+      method: the method.
+      config: its optimizer.
+      rows: b.
+      width: S.
+      targets: T.
+      prompt_tokens: L.
+      state: abstract training state, for methods that train the model.
+    """
+    int32, float32 = jnp.int32, jnp.float32
+
+    def shape(*dims: int, dtype: Any = float32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(dims, dtype)
+
+    table = Table(shape(rows, prompt_tokens, lm.d_model) if prompt_tokens else None, None)
+    weights = None
+    if state is not None:
+        weights = method.lm_params(
+            jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state.params)
+        )
+    sums = Sums(table.prompts, weights, shape(rows), shape(rows))
+    batch = Batch(
+        shape(rows, width, dtype=int32), shape(rows, dtype=int32),
+        shape(rows, targets, dtype=int32), shape(rows, dtype=int32), shape(rows, dtype=int32),
+        shape(rows), shape(rows, dtype=jnp.bool_),
+    )  # fmt: skip
+    compiled = programs(method, config).micro.lower(lm, state, table, sums, batch).compile()
+    analysis = compiled.memory_analysis()
+    return int(analysis.temp_size_in_bytes) if analysis is not None else 0
+
+
+def fit_rows(measure: Callable[[int], int], limit: int, start: int = 2) -> int:
+    """The largest power of two of rows whose temporary bytes stay within `limit`.
+
+    Args:
+      measure: rows -> bytes; called at `start` and twice that, then extrapolated linearly, since
+        the activations grow linearly with the rows.
+      limit: bytes available for temporaries.
+      start: the smaller of the two sizes measured.
+
+    Raises:
+      TrainingError: when not even one row fits.
+    """
+    small, large = measure(start), measure(2 * start)
+    slope = max((large - small) / start, 1.0)
+    fit = int((limit - (small - slope * start)) // slope)
+    if fit < 1:
+        raise TrainingError(
+            f"one row needs about {slope / 2**20:.0f} MiB of temporary memory, but only"
+            f" {limit / 2**20:.0f} MiB are free. Lower data.max_input_tokens or prompt.tokens,"
+            " use dtype=bfloat16 or remat=true."
+        )
+    return 1 << (fit.bit_length() - 1)
+
+
+def free_bytes(device: jax.Device | None = None) -> int | None:
+    """Bytes a device still has for temporaries; None where it does not say (CPU)."""
+    stats = (device or jax.local_devices()[0]).memory_stats()
+    if not stats or "bytes_limit" not in stats:
+        return None
+    return int((stats["bytes_limit"] - stats.get("bytes_in_use", 0)) * _HEADROOM)
+
+
+def token_budget(
+    lm: Any, method: Method, config: OptimizerConfig, *, width: int, targets: int,
+    prompt_tokens: int, state: Any = None,
+) -> int:  # fmt: skip
+    """Encoder tokens of one micro-batch on the devices at hand.
+
+    Sized at the widest shape, whose attention costs most per token, so that narrower ones fit too.
+    """
+    limit = free_bytes()
+    if limit is None:
+        return CPU_TOKENS
+
+    def measure(rows: int) -> int:
+        return micro_bytes(
+            lm, method, config, rows=rows, width=width, targets=targets,
+            prompt_tokens=prompt_tokens, state=state,
+        )  # fmt: skip
+
+    return fit_rows(measure, limit) * (width + prompt_tokens)

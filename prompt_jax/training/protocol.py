@@ -1,0 +1,88 @@
+"""What the trainer knows of a method: pure functions for ONE run.
+
+The trainer adds the axis R in front with `jax.vmap` and folds R x V x B rows into the frozen T5.
+`docs/architecture.md` shows how each published method maps onto this protocol.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+import optax
+
+from prompt_jax.models.base import Scores
+
+Params = Any
+Consts = Any
+Carry = Any
+
+
+class Rows(NamedTuple):
+    """One step's rows of one run, as `Method.prompts` sees them."""
+
+    input_ids: jax.Array  # [B, S] int32; S = 0 unless the method `needs_inputs`
+    mask: jax.Array  # [B, S] int32
+    task: jax.Array  # [B] int32, index of the row's task within the run's mixture
+    template: jax.Array  # [B] int32
+    scale: jax.Array  # [B] float32, N_k / |B_k| of the row's task
+
+
+class Prompted(NamedTuple):
+    """What `Method.prompts` returns."""
+
+    prompts: jax.Array | None  # [V, L, D], or [V, B, L, D] if rowwise; None: the bare model
+    teacher: jax.Array | None = None  # same shape; rows are scored under it without gradient
+    carry: Carry = ()  # state that is not trained
+    aux: Any = ()  # for `penalty` and metrics
+
+
+class RowLoss(NamedTuple):
+    """Sums and weights per row; the trainer adds them up and divides at the very end."""
+
+    sum: jax.Array  # [b] float32
+    weight: jax.Array  # [b] float32
+
+
+class Method(Protocol):
+    """A method of prompt training. Static options are fields of the frozen, hashable object."""
+
+    name: str
+    views: int  # V
+    rowwise: bool  # a prompt per row
+    needs_inputs: bool  # `prompts` reads the tokens of the rows
+    trains_lm: bool  # params hold the T5's weights; one run at a time
+    observe: frozenset[str]  # beyond the loss: "logits", "decoder_hidden"
+    reduction: Literal["mean", "sum"]  # token mean, or the full-data sum with Rows.scale
+
+    def carry(self, params: Params, consts: Consts) -> Carry:
+        """The untrained state at step 0."""
+
+    def prompts(
+        self,
+        params: Params,
+        consts: Consts,
+        carry: Carry,
+        rows: Rows,
+        step: jax.Array,
+        key: jax.Array,
+    ) -> Prompted:
+        """The prompts of this step under each view."""
+
+    def row_loss(self, out: Scores, teacher: Scores | None) -> RowLoss:
+        """The data term of each row, from the row's own outputs alone."""
+
+    def penalty(self, params: Params, consts: Consts, aux: Any, step: jax.Array) -> jax.Array:
+        """Priors and regularisers: a scalar, added once per step after normalisation."""
+
+    def groups(self, params: Params) -> Any:
+        """The optimizer group (a string) of every leaf of `params`."""
+
+    def transform(self, base: optax.GradientTransformation) -> optax.GradientTransformation:
+        """Wraps the optimizer; identity for most methods, SVGD for BMTPT."""
+
+    def lm_params(self, params: Params) -> Any:
+        """The T5 weights inside `params` where `trains_lm`, otherwise None."""
+
+    def deploy(self, params: Params, consts: Consts) -> jax.Array | None:
+        """The single prompt [L, D] that is deployed; None for row-wise or prompt-free methods."""

@@ -1,0 +1,236 @@
+"""The compiled programs of one training step of a population.
+
+`prepare` makes the prompts of all runs, `micro` sends rows with different prompts through the
+frozen T5 and adds up losses and prompt gradients, `finish` pulls these back to the parameters of
+each run and applies its optimizer. See docs/architecture.md for why they are three.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from prompt_jax.training import optimizers
+from prompt_jax.training.optimizers import OptimizerConfig
+from prompt_jax.training.protocol import Method, Rows
+
+
+class State(NamedTuple):
+    """Everything a population changes while it trains; leaves have a leading axis R."""
+
+    params: Any
+    opt_state: Any
+    carry: Any
+    healthy: jax.Array  # [R] bool; False once a run's loss or gradient was not finite
+
+
+class Table(NamedTuple):
+    """The prompts of a step, one row per (run, view) or per (run, view, row)."""
+
+    prompts: jax.Array | None  # [P, L, D] float32
+    teacher: jax.Array | None  # [P, L, D]
+
+
+class Batch(NamedTuple):
+    """One micro-batch as the device sees it."""
+
+    input_ids: jax.Array  # [b, S] int32
+    lengths: jax.Array  # [b] int32
+    labels: jax.Array  # [b, T] int32, -100 after the end
+    prompt: jax.Array  # [b] int32, row of the table
+    view: jax.Array  # [b] int32, r * V + v: where the row's loss is added
+    scale: jax.Array  # [b] float32, N_k / |B_k|
+    real: jax.Array  # [b] bool, False for fillers
+
+
+class Sums(NamedTuple):
+    """What a step adds up over its micro-batches."""
+
+    prompts: jax.Array | None  # [P, L, D], gradient of the summed row losses
+    lm: Any  # gradient of the T5 weights where the method trains them
+    loss: jax.Array  # [R * V] float32
+    weight: jax.Array  # [R * V] float32
+
+
+class StepMetrics(NamedTuple):
+    """Per run, for the log."""
+
+    loss: jax.Array  # [R] float32, mean over views of the row loss per token
+    gradient_norm: jax.Array  # [R] float32
+    healthy: jax.Array  # [R] bool
+    aux: Any  # the method's own numbers
+
+
+class Programs(NamedTuple):
+    """The jitted functions of a (method, optimizer) pair."""
+
+    init: Any
+    prepare: Any
+    micro: Any
+    finish: Any
+    keep: Any
+    deploy: Any
+
+
+@functools.lru_cache(maxsize=64)
+def programs(method: Method, config: OptimizerConfig) -> Programs:
+    """Builds the programs of a method; cached, so equal methods share their compilations."""
+    tx = method.transform(optimizers.build(config))
+    multipliers = config.group_multipliers()
+
+    def init(params: Any, consts: Any) -> State:
+        runs = jax.tree.leaves(params)[0].shape[0]
+        return State(
+            params, jax.vmap(tx.init)(params), jax.vmap(method.carry)(params, consts),
+            jnp.ones((runs,), bool),
+        )  # fmt: skip
+
+    def prompts(params: Any, consts: Any, carry: Any, rows: Rows, step: Any, key: Any) -> Any:
+        return method.prompts(params, consts, carry, rows, step, key)
+
+    def prepare(state: State, consts: Any, rows: Rows, step: Any, keys: Any) -> tuple[Table, Sums]:
+        made = jax.vmap(prompts, (0, 0, 0, 0, None, 0))(
+            state.params, consts, state.carry, rows, step, keys
+        )
+
+        def flat(x: jax.Array | None) -> jax.Array | None:
+            return None if x is None else x.reshape(-1, *x.shape[-2:])
+
+        table = Table(flat(made.prompts), flat(made.teacher))
+        views = state.healthy.shape[0] * method.views
+        lm = method.lm_params(jax.tree.map(lambda x: x[0], state.params))
+        sums = Sums(
+            None if table.prompts is None else jnp.zeros_like(table.prompts),
+            jax.tree.map(jnp.zeros_like, lm),
+            jnp.zeros((views,), jnp.float32),
+            jnp.zeros((views,), jnp.float32),
+        )
+        return table, sums
+
+    def micro(lm: Any, state: State | None, table: Table, sums: Sums, batch: Batch) -> Sums:
+        positions = jnp.arange(batch.input_ids.shape[1], dtype=jnp.int32)
+        mask = (positions[None] < batch.lengths[:, None]).astype(jnp.int32)
+        real = batch.real.astype(jnp.float32)
+
+        def objective(trained: tuple[Any, Any]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            prompts, weights = trained
+            model = lm if weights is None else lm.replace(params=weights)
+
+            def score(table: jax.Array | None) -> Any:
+                chosen = None if table is None else table[batch.prompt]
+                return model.score(
+                    batch.input_ids, mask, batch.labels, chosen, observe=method.observe
+                )
+
+            teacher = None
+            if table.teacher is not None:
+                teacher = jax.lax.stop_gradient(score(table.teacher))
+            row = method.row_loss(score(prompts), teacher)
+            row_sum = row.sum * real
+            if method.reduction == "sum":
+                row_sum = row_sum * batch.scale
+            return row_sum.sum(), (row_sum, row.weight * real)
+
+        weights = None
+        if state is not None:
+            weights = method.lm_params(jax.tree.map(lambda x: x[0], state.params))
+        (_, (loss, weight)), (dprompts, dlm) = jax.value_and_grad(objective, has_aux=True)(
+            (table.prompts, weights)
+        )
+        return Sums(
+            None if sums.prompts is None else sums.prompts + dprompts,
+            jax.tree.map(jnp.add, sums.lm, dlm),
+            sums.loss.at[batch.view].add(loss),
+            sums.weight.at[batch.view].add(weight),
+        )
+
+    def finish_one(
+        params: Any, opt_state: Any, carry: Any, consts: Any, rows: Rows, healthy: jax.Array,
+        active: jax.Array, learning_rate: jax.Array, key: jax.Array, dprompts: Any, dlm: Any,
+        loss: jax.Array, weight: jax.Array, step: jax.Array,
+    ) -> tuple[tuple[Any, Any, Any, jax.Array], StepMetrics]:  # fmt: skip
+        # loss, weight: [V]; dprompts: [V, L, D] or [V, B, L, D]
+        if method.reduction == "mean":
+            per_view = 1.0 / jnp.maximum(weight, 1.0)
+        else:
+            per_view = jnp.ones_like(weight)
+
+        def total(p: Any) -> tuple[jax.Array, Any]:
+            # Linear in the prompts, with the T5's gradient as coefficients: its derivative is the
+            # pull-back of that gradient, and the penalty's rides along.
+            made = prompts(p, consts, carry, rows, step, key)
+            value = method.penalty(p, consts, made.aux, step)
+            if made.prompts is not None:
+                shape = (-1,) + (1,) * (made.prompts.ndim - 1)
+                value += jnp.vdot(made.prompts, dprompts * per_view.reshape(shape))
+            return value, made
+
+        grads, made = jax.grad(total, has_aux=True)(params)
+        if method.trains_lm:
+            trained = method.lm_params(params)
+            scaled = jax.tree.map(lambda g: g * per_view[0].astype(g.dtype), dlm)
+            _, back = jax.vjp(method.lm_params, params)
+            grads = jax.tree.map(jnp.add, grads, back(jax.tree.map(_cast_like, scaled, trained))[0])
+        mean_loss = (loss / jnp.maximum(weight, 1.0)).mean()
+        norm = optax.global_norm(grads)
+        updates, new_opt = tx.update(grads, opt_state, params)
+
+        def scaled_update(update: jax.Array, group: str) -> jax.Array:
+            factor = -learning_rate * multipliers.get(group, 1.0)
+            return update * factor.astype(update.dtype)
+
+        updates = jax.tree.map(scaled_update, updates, method.groups(params))
+        new_params = optax.apply_updates(params, updates)
+        finite = jnp.isfinite(mean_loss) & jnp.isfinite(norm)
+        healthy = healthy & (finite | ~active)
+        take = healthy & active
+
+        def choose(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda n, o: jnp.where(take, n, o), new, old)
+
+        kept = choose((new_params, new_opt, made.carry), (params, opt_state, carry))
+        return (*kept, healthy), StepMetrics(mean_loss, norm, healthy, made.aux)
+
+    def finish(
+        state: State, consts: Any, rows: Rows, sums: Sums, active: jax.Array,
+        learning_rates: jax.Array, keys: jax.Array, step: jax.Array,
+    ) -> tuple[State, StepMetrics]:  # fmt: skip
+        runs = state.healthy.shape[0]
+        inner = (runs, method.views) + (
+            (rows.task.shape[1],) if method.rowwise and sums.prompts is not None else ()
+        )
+        dprompts = None
+        if sums.prompts is not None:
+            dprompts = sums.prompts.reshape(*inner, *sums.prompts.shape[-2:])
+        lm = jax.tree.map(lambda g: g[None], sums.lm)
+        new, metrics = jax.vmap(finish_one, (0,) * 13 + (None,))(
+            state.params, state.opt_state, state.carry, consts, rows, state.healthy, active,
+            learning_rates, keys, dprompts, lm, sums.loss.reshape(runs, -1),
+            sums.weight.reshape(runs, -1), step,
+        )  # fmt: skip
+        return State(*new), metrics
+
+    def keep(best: Any, params: Any, better: jax.Array) -> Any:
+        """Takes over the parameters of the runs that improved."""
+
+        def one(old: jax.Array, new: jax.Array) -> jax.Array:
+            return jnp.where(better.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
+
+        return jax.tree.map(one, best, params)
+
+    return Programs(
+        jax.jit(init),
+        jax.jit(prepare),
+        jax.jit(micro, donate_argnums=(3,)),
+        jax.jit(finish, donate_argnums=(0,)),
+        jax.jit(keep, donate_argnums=(0,)),
+        jax.jit(jax.vmap(method.deploy)),
+    )
+
+
+def _cast_like(gradient: jax.Array, parameter: jax.Array) -> jax.Array:
+    return gradient.astype(parameter.dtype)

@@ -19,6 +19,7 @@ ChoiceAnswers = Literal["letter", "text"]
 SplitProtocol = Literal["official", "own", "evaluation"]
 
 KINDS: tuple[str, ...] = get_args(Kind)
+TEMPLATE_MODES = ("first", "all", "cycle")
 LETTERS = string.ascii_uppercase
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*(/[A-Za-z0-9][A-Za-z0-9_.\-]*)*")
@@ -77,8 +78,11 @@ class Template:
 
     def __post_init__(self) -> None:
         where = f"template '{self.name}'"
-        if not self.name:
-            raise DataError(f"a template needs a name (its text is {self.text!r}).")
+        if not self.name or self.name in TEMPLATE_MODES:
+            raise DataError(
+                f"a template needs a name other than {', '.join(TEMPLATE_MODES)}, not "
+                f"'{self.name}' (its text is {self.text!r})."
+            )
         if not self.text.strip():
             raise DataError(f"{where}: its text is empty.")
         format_fields(self.text, where)
@@ -112,14 +116,17 @@ class TfdsSource:
         builder: builder name with configuration, like "glue/rte".
         fields: (our field, their field) pairs; a field that is not named has the same name there.
         splits: (our split, their split) pairs.
-        label_map: their label i is our label `label_map[i]`; None drops the row; empty: the same.
-            Rows with a negative label (no gold label) are always dropped.
+        label_map: their label i is our label `label_map[i]`; None drops the row, and so does a
+            label outside the map (SNLI's -1, no gold label). Empty: labels are the same.
     """
 
     builder: str
     fields: tuple[tuple[str, str], ...] = ()
     splits: tuple[tuple[str, str], ...] = (("train", "train"), ("validation", "validation"))
     label_map: tuple[int | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_names(f"TFDS source '{self.builder}'", self.builder, *dict(self.splits).values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +148,10 @@ class HubSource:
     splits: tuple[tuple[str, str], ...] = (("train", "train"), ("validation", "validation"))
     label_map: tuple[int | None, ...] = ()
     revision: str | None = None
+
+    def __post_init__(self) -> None:
+        names = (self.path, self.config or "default", *dict(self.splits).values())
+        _check_names(f"Hub source '{self.path}'", *names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +190,10 @@ class Task:
         choices: of a "choice" task: the field with the list of choices, or one field per choice.
         group_fields: fields whose values tell which rows are scored together (MultiRC's question).
         fixed_label: answer of rows that carry no label (minimal pairs: the good one comes first).
+        optional_fields: fields that may be empty in a row (three rows of QQP lack a question);
+            any other empty field is an error.
+        files: (split, absolute path) pairs of a user's task (`data.toml` fills them in); where
+            they stand, no other place is asked for the data.
         value_range: smallest and largest label of a regression.
         value_step: a regression's label is rendered rounded to the nearest multiple of this (T5,
             Raffel et al. 2020, section 2.4: STS-B in steps of 0.2).
@@ -204,6 +219,8 @@ class Task:
     choices: tuple[str, ...] = ("choices",)
     group_fields: tuple[str, ...] = ()
     fixed_label: int | None = None
+    optional_fields: tuple[str, ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
     value_range: tuple[float, float] = (0.0, 5.0)
     value_step: float = 0.2
 
@@ -230,7 +247,8 @@ class Task:
             self.value_range[0] < self.value_range[1] and self.value_step > 0
         ):
             raise DataError(f"{where}: value_range must rise and value_step be positive.")
-        used = self.group_fields + (self.choices if self.kind == "choice" else ())
+        used = self.group_fields + self.optional_fields
+        used += self.choices if self.kind == "choice" else ()
         for name in used:
             _check_choice(name, self.fields, where, "field")
         self._check_templates(where)
@@ -279,6 +297,13 @@ class Task:
     def words(self, template: Template) -> tuple[str, ...]:
         """Label words of a classification under a template."""
         return template.labels or self.labels
+
+
+def _check_names(where: str, *names: str) -> None:
+    # These become parts of paths: none may climb out of its folder.
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise DataError(f"{where}: '{name}' is not a plain name.")
 
 
 def _check_choice(value: str, choices: Iterable[str], where: str, what: str) -> None:

@@ -1,0 +1,194 @@
+"""TensorFlow Datasets and Hugging Face data sets that are already on this machine, and fetching.
+
+Both are looked up on disk before their libraries are imported or any network is tried: a TFDS
+download without network retries for minutes before it fails.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prompt_jax.data.files import ArrowRows, read_parquet
+from prompt_jax.data.tasks import HubSource, TfdsSource
+from prompt_jax.errors import DataError, MissingExtraError
+
+
+class TfdsRows:
+    """Rows of a prepared TFDS split, read by random access."""
+
+    def __init__(self, rows: Any, name: str) -> None:
+        self._rows = rows
+        self.name = name
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._rows[index]
+
+    def describe(self, index: int) -> str:
+        """What row `index` is called in errors, counted from 1."""
+        return f"row {index + 1} of {self.name}"
+
+
+def tfds_data_dir() -> Path:
+    """Folder where TFDS keeps prepared data: $TFDS_DATA_DIR or its default."""
+    return Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
+
+
+def open_tfds(spec: TfdsSource, split: str, data_dir: Path | None = None) -> TfdsRows | None:
+    """Opens a TFDS split that is prepared on disk; None if it is not.
+
+    The builder is read from its own folder, so it works where the builder's code cannot run
+    (super_glue needs tensorflow to be constructed, not to be read).
+
+    Raises:
+        DataError: if the data was prepared in a format without random access, or lacks the split.
+        MissingExtraError: without tensorflow_datasets.
+    """
+    folder = _newest(Path(data_dir or tfds_data_dir()) / spec.builder)
+    if folder is None:
+        return None
+    tfds = _import_tfds()
+    try:
+        return tfds_rows(tfds.builder_from_directory(folder), split)
+    except NotImplementedError:
+        raise DataError(
+            f"TFDS data in {folder} has no random access. Remove that folder and run once with "
+            "network: prompt-jax tasks fetch (it prepares array_record files)."
+        ) from None
+
+
+def tfds_rows(builder: Any, split: str) -> TfdsRows:
+    """Rows of one split of a TFDS builder.
+
+    Raises:
+        DataError: if the builder has no such split.
+    """
+    known = list(builder.info.splits)
+    if split not in known:
+        raise DataError(f"TFDS '{builder.info.full_name}' has no split '{split}'; it has {known}.")
+    return TfdsRows(builder.as_data_source(split), f"TFDS {builder.info.full_name} {split}")
+
+
+def fetch_tfds(spec: TfdsSource) -> Path:
+    """Downloads and prepares a TFDS builder in array_record format; returns its folder.
+
+    Raises:
+        DataError: without network, or if the builder is unknown or fails.
+        MissingExtraError: without tensorflow_datasets.
+    """
+    here = _newest(tfds_data_dir() / spec.builder)
+    if here is not None:
+        return here
+    tfds = _import_tfds()
+    _need_network("storage.googleapis.com", f"TFDS '{spec.builder}'")
+    try:
+        # The text builders register themselves only on this import.
+        importlib.import_module("tensorflow_datasets.text")
+        builder = tfds.builder(spec.builder, data_dir=tfds_data_dir(), file_format="array_record")
+        builder.download_and_prepare()
+    except Exception as error:  # whatever a builder's own code raises
+        raise DataError(
+            f"TFDS could not prepare '{spec.builder}': {type(error).__name__}: {error}\n"
+            "  Put JSONL files under a folder and pass it as data.root instead."
+        ) from error
+    return Path(builder.data_path)
+
+
+def open_hub(spec: HubSource, split: str, cache_dir: Path | None = None) -> ArrowRows | None:
+    """Opens a split of a Hub data set from the local cache; None if it is not there.
+
+    Only parquet files are read, in the layouts `<config>/<split>-*.parquet`,
+    `<config>/<split>/*.parquet` and the same under `data/` or without a folder.
+
+    Raises:
+        DataError: if a file is damaged.
+        MissingExtraError: without pyarrow.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        found = snapshot_download(
+            spec.path,
+            repo_type="dataset",
+            revision=spec.revision,
+            cache_dir=cache_dir,
+            local_files_only=True,
+        )
+    except LocalEntryNotFoundError:
+        return None
+    for folder in _hub_folders(spec):
+        base = Path(found) / folder
+        paths = [*base.glob(f"{split}-*.parquet"), *base.glob(f"{split}/*.parquet")]
+        paths += [path for path in [base / f"{split}.parquet"] if path.is_file()]
+        if paths:
+            return ArrowRows(read_parquet(sorted(paths)), f"{spec.path} {folder} {split}")
+    return None
+
+
+def fetch_hub(spec: HubSource, cache_dir: Path | None = None) -> Path:
+    """Downloads the parquet files of a Hub data set into the cache; returns its folder there.
+
+    Raises:
+        DataError: without network or if the repository cannot be read.
+    """
+    from huggingface_hub import snapshot_download
+
+    _need_network("huggingface.co", f"data set '{spec.path}'")
+    patterns = [f"{folder}{end}" for folder in _hub_folders(spec) for end in ("*", "*/*")]
+    try:
+        found = snapshot_download(
+            spec.path,
+            repo_type="dataset",
+            revision=spec.revision,
+            cache_dir=cache_dir,
+            allow_patterns=[f"{pattern}.parquet" for pattern in patterns],
+        )
+    except Exception as error:  # transport errors of whichever HTTP library the hub client uses
+        raise DataError(
+            f"data set '{spec.path}' could not be fetched: {type(error).__name__}: {error}"
+        ) from error
+    return Path(found)
+
+
+def _hub_folders(spec: HubSource) -> Iterator[str]:
+    yield from (f"{spec.config}/",) if spec.config else ("", "data/", "default/")
+
+
+def _newest(folder: Path) -> Path | None:
+    """The folder of the highest version below a TFDS builder's folder."""
+    versions = {}
+    for path in folder.glob("*.*.*/dataset_info.json"):
+        parts = path.parent.name.split(".")
+        if all(part.isdigit() for part in parts):
+            versions[tuple(map(int, parts))] = path.parent
+    return versions[max(versions)] if versions else None
+
+
+def _import_tfds() -> Any:
+    try:
+        import tensorflow_datasets
+    except ImportError:
+        raise MissingExtraError("tensorflow_datasets", "tfds", "reading TFDS data") from None
+    return tensorflow_datasets
+
+
+def _need_network(host: str, what: str) -> None:
+    if urllib.request.getproxies():  # a proxy resolves names for us
+        return
+    try:
+        socket.create_connection((host, 443), timeout=5).close()
+    except OSError:
+        raise DataError(
+            f"{what} must be downloaded, and {host} cannot be reached from here.\n"
+            "  Run this once on a machine with network, or put JSONL files under a folder and "
+            "pass it as data.root."
+        ) from None

@@ -1,0 +1,126 @@
+"""What is known about a prompt beside its numbers.
+
+A record is joined to a prompt when it is saved and loaded. It is no part of the `SoftPrompt`
+pytree: as a static field it would force a retrace per task and forbid `tree_map` over two prompts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from prompt_jax.errors import PromptError
+
+FORMAT = 1
+"""Version of the metadata written into prompt files."""
+
+METADATA_KEY = "prompt_jax"
+"""Key of the record in a safetensors header."""
+
+_TEXT = ("model_hash", "model_name", "method", "task", "init_id", "init", "created")
+_WHOLE = ("tokens", "d_model", "seed")
+
+
+def _package_version() -> str:
+    import prompt_jax
+
+    return str(getattr(prompt_jax, "__version__", "unknown"))
+
+
+def _as_json(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """A plain JSON copy of `value`, so that a record equals its own round trip."""
+    if not isinstance(value, Mapping):
+        raise PromptError(f"a prompt record's {name} must be a mapping, not {value!r}.")
+    try:
+        return dict(json.loads(json.dumps(dict(value))))
+    except (TypeError, ValueError) as error:
+        raise PromptError(
+            f"a prompt record's {name} must hold only what JSON can hold: {error}."
+        ) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptRecord:
+    """Provenance of a prompt; every field may be unknown (None or empty).
+
+    Attributes:
+        model_hash: `FrozenT5.weights_hash` of the weights the prompt was trained on.
+        model_name: the same model's name, for messages.
+        method: registry name of the method that made it, `"init"` for an initialisation.
+        task: name of the task it was trained for.
+        init_id: identity of the initialisation its training started from. Task vectors of prompts
+            with one `init_id` are comparable.
+        init: spec string of the initialiser, as `prompt_jax.prompts.parse` reads it.
+        tokens: L.
+        d_model: D.
+        seed: seed of the run.
+        config: whatever made the prompt, JSON only.
+        scores: metric name -> value.
+        library_version: version of prompt_jax; not compared.
+        created: ISO date, given by the caller; not compared.
+
+    Raises:
+        PromptError: where `config` or `scores` hold what JSON cannot hold.
+    """
+
+    model_hash: str | None = None
+    model_name: str | None = None
+    method: str | None = None
+    task: str | None = None
+    init_id: str | None = None
+    init: str | None = None
+    tokens: int | None = None
+    d_model: int | None = None
+    seed: int | None = None
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    scores: Mapping[str, float] = dataclasses.field(default_factory=dict, hash=False)
+    library_version: str = dataclasses.field(default_factory=_package_version, compare=False)
+    created: str | None = dataclasses.field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "config", _as_json("config", self.config))
+        object.__setattr__(self, "scores", _as_json("scores", self.scores))
+
+    def replace(self, **changes: Any) -> PromptRecord:
+        """Returns a copy with other values in the fields named by `changes`."""
+        return dataclasses.replace(self, **changes)
+
+    def to_metadata(self) -> dict[str, str]:
+        """Returns the record as a safetensors header holds it: one JSON string.
+
+        One key, because safetensors writes several keys in a random order and equal prompts should
+        be equal files.
+        """
+        body = {"format": FORMAT, "record": dataclasses.asdict(self)}
+        return {METADATA_KEY: json.dumps(body, sort_keys=True)}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> PromptRecord:
+        """Reads what `to_metadata` wrote; fields this version does not know are dropped.
+
+        Raises:
+            PromptError: where the metadata are another program's, malformed or of a newer format.
+        """
+        if METADATA_KEY not in metadata:
+            raise PromptError(f"the metadata have no '{METADATA_KEY}' entry.")
+        try:
+            body = json.loads(metadata[METADATA_KEY])
+            version, fields = body["format"], dict(body["record"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise PromptError(f"the '{METADATA_KEY}' metadata are malformed.") from None
+        if not isinstance(version, int) or version > FORMAT:
+            raise PromptError(
+                f"the metadata have format {version}; this version of prompt_jax reads up to"
+                f" {FORMAT}. Update prompt_jax."
+            )
+        known = {f.name for f in dataclasses.fields(cls)}
+        fields = {name: value for name, value in fields.items() if name in known}
+        for names, kind in ((_TEXT, str), (_WHOLE, int)):
+            for name in names:
+                if not isinstance(fields.get(name), kind | None):
+                    raise PromptError(
+                        f"the record's {name} must be {kind.__name__}, not {fields[name]!r}."
+                    )
+        return cls(**fields)

@@ -1,0 +1,396 @@
+"""Metrics of the transfer literature, each with one documented prediction form.
+
+Values are fractions in [0, 1] (correlations in [-1, 1]), never percent. What a metric reads:
+
+| form | predictions | of a row without a usable answer |
+|-|-|-|
+| `label` | int [n], index into the row's candidates | -1, counted as wrong |
+| `text` | n strings | compared as it is |
+| `number` | float [n] | NaN, replaced by the mean of the usable predictions |
+
+`as_form` turns whatever an evaluator produced into the form a metric wants. No row at all gives
+NaN; constant predictions give a correlation of 0. Neither warns.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+from prompt_jax.errors import ConfigError, DataError, did_you_mean
+
+if TYPE_CHECKING:
+    from prompt_jax.data import Example
+
+Form = Literal["label", "text", "number"]
+Predictions = np.ndarray | Sequence[str]
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+class HasExamples(Protocol):
+    """What `compute` reads of a split."""
+
+    @property
+    def examples(self) -> Sequence[Example]:
+        """The rows, in order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: call it with predictions in its `form` and the gold rows.
+
+    Attributes:
+        name: The registry name.
+        form: The prediction form it takes, see the module docstring.
+        value: `(predictions, examples) -> float` for n >= 1 rows.
+        items: `(predictions, examples) -> float64 [m]` when the metric is the plain mean of items
+            (rows; questions for `multirc_em`), otherwise None.
+    """
+
+    name: str
+    form: Form
+    value: Callable[[Predictions, Sequence[Example]], float]
+    items: Callable[[Predictions, Sequence[Example]], np.ndarray] | None = None
+
+    def __call__(self, predictions: Predictions, examples: Sequence[Example]) -> float:
+        """Returns the metric; NaN when there are no rows.
+
+        Raises:
+            DataError: When the numbers of predictions and rows differ.
+        """
+        if len(predictions) != len(examples):
+            raise DataError(
+                f"metric '{self.name}' got {len(predictions)} predictions for {len(examples)} rows."
+            )
+        return self.value(predictions, examples) if len(examples) else math.nan
+
+
+# Text and numbers ---------------------------------------------------------------------------
+
+
+def normalise_answer(text: str) -> str:
+    """Lower-cases, drops ASCII punctuation and English articles, joins words with one space.
+
+    The normalisation of SQuAD v1.1's official script (Rajpurkar et al. 2016).
+
+    >>> normalise_answer("The  U.S. President's cat, a.k.a. An Owl")
+    'us presidents cat aka owl'
+    """
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def parse_number(text: str) -> float:
+    """Reads a generated number; NaN when it is not a finite one.
+
+    >>> parse_number(" 3.8 "), parse_number("four")
+    (3.8, nan)
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def match_label(text: str, candidates: Sequence[str]) -> int:
+    """Index of the candidate equal to `text` up to case and white space, or -1.
+
+    >>> match_label(" Not  entailment", ["entailment", "not entailment"])
+    1
+    """
+    wanted = " ".join(text.casefold().split())
+    for index, candidate in enumerate(candidates):
+        if " ".join(candidate.casefold().split()) == wanted:
+            return index
+    return -1
+
+
+def form_of(predictions: Predictions) -> Form:
+    """The form that predictions have: strings, floating-point or integer numbers."""
+    if isinstance(predictions, np.ndarray) and predictions.dtype.kind in "iu":
+        return "label"
+    if isinstance(predictions, np.ndarray) and predictions.dtype.kind == "f":
+        return "number"
+    return "text"
+
+
+def as_form(predictions: Predictions, form: Form, examples: Sequence[Example]) -> Predictions:
+    """Turns predictions into the form a metric takes.
+
+    Generated text becomes the index of the candidate it equals, or a number; the index of a
+    candidate becomes the candidate's text, or the number that it spells.
+
+    Args:
+        predictions: int [n] indices, float [n] numbers or n strings.
+        form: The wanted form.
+        examples: The n rows.
+
+    Returns:
+        int64 [n] with -1, n strings, or float64 [n] with NaN for what cannot be read.
+
+    Raises:
+        DataError: When numbers are asked to become labels, or the lengths differ.
+    """
+    if len(predictions) != len(examples):
+        raise DataError(f"{len(predictions)} predictions for {len(examples)} rows.")
+    have = form_of(predictions)
+    if have == form:
+        return predictions if form == "text" else np.asarray(predictions)
+    if have == "number":
+        raise DataError(f"numbers were predicted, but the metric needs the form '{form}'.")
+    if have == "label":
+        texts: Sequence[str] = [
+            e.candidates[p] if 0 <= p < len(e.candidates) else ""
+            for p, e in zip(np.asarray(predictions).tolist(), examples, strict=True)
+        ]
+    else:
+        texts = [str(p) for p in predictions]
+    if form == "text":
+        return texts
+    if form == "number":
+        return np.array([parse_number(t) for t in texts], np.float64)
+    return np.array(
+        [match_label(t, e.candidates) for t, e in zip(texts, examples, strict=True)], np.int64
+    )
+
+
+def unparsable(predictions: Predictions, form: Form, examples: Sequence[Example]) -> int:
+    """Number of rows whose prediction cannot be read in `form`.
+
+    Args:
+        predictions: Predictions of any form, length n.
+        form: The form that the metric takes.
+        examples: The n rows.
+    """
+    values = as_form(predictions, form, examples)
+    if form == "text":
+        return 0
+    array = np.asarray(values)
+    return int((array < 0).sum() if form == "label" else (~np.isfinite(array)).sum())
+
+
+# Labels -------------------------------------------------------------------------------------
+
+
+def _labels(predictions: Predictions, examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted and gold label indices, both int64 [n]."""
+    gold = np.array([e.label for e in examples], np.int64)
+    if gold.size and gold.min() < 0:
+        raise DataError(
+            f"row {int(gold.argmin())} has no label, but the metric compares labels. "
+            "Use squad_f1 or squad_em for free text, pearson or spearman for numbers."
+        )
+    return np.asarray(predictions, np.int64), gold
+
+
+def _binary(predictions: Predictions, examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
+    """As `_labels` for two classes; an invalid prediction becomes the wrong class (as T5 does)."""
+    predicted, gold = _labels(predictions, examples)
+    if gold.size and gold.max() > 1:
+        raise DataError(
+            f"binary F1 needs labels 0 and 1, but label {int(gold.max())} occurs. Use macro_f1."
+        )
+    return np.where((predicted == 0) | (predicted == 1), predicted, 1 - gold), gold
+
+
+def _accuracy_items(predictions: Predictions, examples: Sequence[Example]) -> np.ndarray:
+    predicted, gold = _labels(predictions, examples)
+    return (predicted == gold).astype(np.float64)
+
+
+def _f1(predictions: Predictions, examples: Sequence[Example]) -> float:
+    from sklearn.metrics import f1_score
+
+    predicted, gold = _binary(predictions, examples)
+    return float(f1_score(gold, predicted, pos_label=1, average="binary", zero_division=0.0))
+
+
+def _macro_f1(predictions: Predictions, examples: Sequence[Example]) -> float:
+    from sklearn.metrics import f1_score
+
+    predicted, gold = _labels(predictions, examples)
+    # The classes are those of the gold labels, whatever a run predicts: otherwise two runs on the
+    # same rows would average over different classes.
+    return float(
+        f1_score(gold, predicted, labels=np.unique(gold), average="macro", zero_division=0.0)
+    )
+
+
+def _matthews(predictions: Predictions, examples: Sequence[Example]) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    predicted, gold = _labels(predictions, examples)
+    if len(np.unique(predicted)) < 2 or len(np.unique(gold)) < 2:
+        return 0.0
+    return float(matthews_corrcoef(gold, predicted))
+
+
+def _multirc_em_items(predictions: Predictions, examples: Sequence[Example]) -> np.ndarray:
+    right = _accuracy_items(predictions, examples)
+    groups: dict[str, float] = {}
+    for row, (example, value) in enumerate(zip(examples, right.tolist(), strict=True)):
+        if not example.group:
+            raise DataError(f"multirc_em groups answers by question, but row {row} has no group.")
+        groups[example.group] = min(groups.get(example.group, 1.0), value)
+    return np.array(list(groups.values()), np.float64)
+
+
+# Numbers ------------------------------------------------------------------------------------
+
+
+def _numbers(predictions: Predictions, examples: Sequence[Example]) -> tuple[np.ndarray, ...]:
+    """Predicted numbers with the mean in place of what is missing, and gold, both float64 [n].
+
+    The mean adds nothing to the covariance while the gold variance stays in the denominator: a
+    model that answers only half of the rows is punished, and no gold value is looked at.
+    """
+    gold = np.array([parse_number(e.target) for e in examples], np.float64)
+    if not np.isfinite(gold).all():
+        row = int((~np.isfinite(gold)).argmax())
+        raise DataError(f"row {row} has the target '{examples[row].target}', which is no number.")
+    predicted = np.asarray(predictions, np.float64)
+    usable = np.isfinite(predicted)
+    fill = predicted[usable].mean() if usable.any() else 0.0
+    return np.where(usable, predicted, fill), gold
+
+
+def _correlation(name: str) -> Callable[[Predictions, Sequence[Example]], float]:
+    def value(predictions: Predictions, examples: Sequence[Example]) -> float:
+        from scipy import stats
+
+        predicted, gold = _numbers(predictions, examples)
+        if len(np.unique(predicted)) < 2 or len(np.unique(gold)) < 2:
+            return 0.0
+        if name == "spearman":
+            predicted, gold = stats.rankdata(predicted), stats.rankdata(gold)
+        # Centred and scaled first: scipy warns where the spread is tiny beside the mean.
+        predicted, gold = predicted - predicted.mean(), gold - gold.mean()
+        widest = float(np.abs(predicted).max())
+        return float(stats.pearsonr(predicted / widest, gold).statistic) if widest > 0 else 0.0
+
+    return value
+
+
+# Free text ----------------------------------------------------------------------------------
+
+
+def answer_f1(prediction: str, reference: str) -> float:
+    """F1 of the bags of normalised words of two answers (SQuAD); two empty answers agree.
+
+    >>> round(answer_f1("the black cat", "a cat sat"), 3)
+    0.5
+    """
+    ours, theirs = normalise_answer(prediction).split(), normalise_answer(reference).split()
+    if not ours or not theirs:
+        return float(ours == theirs)
+    common = sum((Counter(ours) & Counter(theirs)).values())
+    return 2.0 * common / (len(ours) + len(theirs))
+
+
+def _best_reference(score: Callable[[str, str], float]) -> Callable[..., np.ndarray]:
+    def items(predictions: Predictions, examples: Sequence[Example]) -> np.ndarray:
+        return np.array(
+            [
+                max(score(str(p), r) for r in (e.references or (e.target,)))
+                for p, e in zip(predictions, examples, strict=True)
+            ],
+            np.float64,
+        )
+
+    return items
+
+
+def _exact(prediction: str, reference: str) -> float:
+    return float(normalise_answer(prediction) == normalise_answer(reference))
+
+
+# Registry -----------------------------------------------------------------------------------
+
+
+def _mean_of(items: Callable[..., np.ndarray]) -> Callable[..., float]:
+    return lambda predictions, examples: float(items(predictions, examples).mean())
+
+
+def _itemised(name: str, form: Form, items: Callable[..., np.ndarray]) -> Metric:
+    return Metric(name, form, _mean_of(items), items)
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        _itemised("accuracy", "label", _accuracy_items),
+        Metric("f1", "label", _f1),
+        Metric("macro_f1", "label", _macro_f1),
+        Metric("matthews", "label", _matthews),
+        Metric("pearson", "number", _correlation("pearson")),
+        Metric("spearman", "number", _correlation("spearman")),
+        _itemised("squad_f1", "text", _best_reference(answer_f1)),
+        _itemised("squad_em", "text", _best_reference(_exact)),
+        Metric("multirc_f1a", "label", _f1),
+        _itemised("multirc_em", "label", _multirc_em_items),
+    )
+}
+
+
+def get_metric(name: str) -> Metric:
+    """The metric of that name.
+
+    Raises:
+        ConfigError: When there is none; the message names the nearest one.
+    """
+    if name not in METRICS:
+        raise ConfigError(
+            f"unknown metric '{name}'.{did_you_mean(name, METRICS)} Known: {', '.join(METRICS)}."
+        )
+    return METRICS[name]
+
+
+def compute(names: Sequence[str], predictions: Predictions, split: HasExamples) -> dict[str, float]:
+    """Computes metrics of one split from predictions of any form.
+
+    Args:
+        names: Registry names.
+        predictions: int [n] candidate indices, float [n] numbers or n strings.
+        split: The rows, n of them.
+
+    Returns:
+        Name -> value.
+
+    Raises:
+        ConfigError: For an unknown name.
+        DataError: When the metric does not fit the rows or the predictions.
+    """
+    values = {}
+    for metric in [get_metric(name) for name in names]:
+        values[metric.name] = metric(
+            as_form(predictions, metric.form, split.examples), split.examples
+        )
+    return values
+
+
+def per_item(name: str, predictions: Predictions, split: HasExamples) -> np.ndarray | None:
+    """The values whose mean the metric is, for the bootstrap of `statistics`.
+
+    Args:
+        name: Registry name.
+        predictions: As for `compute`.
+        split: As for `compute`.
+
+    Returns:
+        float64 [m], one value per row (per question, in order of appearance, for `multirc_em`), or
+        None for a metric that is not a mean (F1, correlations).
+    """
+    metric = get_metric(name)
+    if metric.items is None:
+        return None
+    return metric.items(as_form(predictions, metric.form, split.examples), split.examples)

@@ -1,0 +1,469 @@
+"""`FrozenT5`: weights and static facts of one T5, and everything that can be asked of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_jax.errors import ModelError, PromptError
+from prompt_jax.models.base import Scores
+from prompt_jax.models.t5 import hub, ops, weights
+from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.t5.modules import T5, shift_right
+
+_OBSERVABLE = frozenset({"logits", "decoder_hidden"})
+_DTYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Spec:
+    """What is static about a `FrozenT5`: hashable, part of the pytree's structure."""
+
+    config: T5Config
+    dtype: str = "float32"
+    remat: bool = False
+    name: str = "t5"
+    weights_hash: str = ""
+    tokenizer_path: str = ""
+
+    @property
+    def module(self) -> T5:
+        """The pure functions."""
+        return T5(self.config, jnp.dtype(self.dtype), self.remat)
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["spec"])
+@dataclasses.dataclass(frozen=True, eq=False)
+class FrozenT5:
+    """A T5 as a pytree of its weights.
+
+    Pass it to jitted functions as an argument; closing over it would bake the weights into the
+    program. Every method works eagerly (compiled behind the scenes, once per shape) and inside a
+    caller's `jit`, `grad` or `vmap`.
+
+    Shapes: `input_ids` and `attention_mask` are `[B, S]`, `labels` `[B, T]` padded with -100,
+    `prompt` None, `[L, D]`, `[B, L, D]` or an object with such an array as `.embeddings`. The
+    prompt sits before the input embeddings of the encoder with mask 1.
+
+    Attributes:
+      params: nested dict of arrays; layers are stacked along the first axis.
+      spec: static facts.
+    """
+
+    params: Any
+    spec: T5Spec
+
+    # ---------------------------------------------------------------- construction
+
+    @classmethod
+    def from_config(
+        cls,
+        config: T5Config,
+        seed: int = 0,
+        dtype: Any = jnp.float32,
+        *,
+        remat: bool = False,
+        name: str = "random",
+        tokenizer: str | Path | None = None,
+    ) -> FrozenT5:
+        """Random weights, drawn as transformers draws them.
+
+        Args:
+          config: the shape.
+          seed: of `jax.random.key`.
+          dtype: float32 or bfloat16, for weights and matrix products.
+          remat: recompute layers in the backward pass.
+          name: for files and tables.
+          tokenizer: directory or file that `lm.tokenizer` reads.
+        """
+        ids = jnp.zeros((1, 1), jnp.int32)
+        params = jax.jit(T5(config).init)(jax.random.key(seed), ids, ids)["params"]
+        digest = weights.weights_hash(params)
+        params = weights.cast(params, _dtype(dtype))
+        path = "" if tokenizer is None else str(tokenizer)
+        return cls(params, T5Spec(config, _dtype(dtype), remat, name, digest, path))
+
+    @classmethod
+    def from_pretrained(
+        cls, path_or_id: str | Path, dtype: Any = jnp.float32, *, remat: bool = False
+    ) -> FrozenT5:
+        """Loads a checkpoint.
+
+        Args:
+          path_or_id: a local directory, the name of a Hugging Face repository, or "mini" for the
+            model that ships with the package.
+          dtype: float32 or bfloat16; float16 overflows in T5.
+          remat: recompute layers in the backward pass.
+
+        Raises:
+          ModelError: nothing there, not a T5, damaged, or the hub cannot be reached.
+        """
+        root = hub.locate(str(path_or_id))
+        config = T5Config.from_hf_json(root / "config.json")
+        tensors = hub.open_checkpoint(root)
+        params, config, digest = weights.assemble(tensors, config, _dtype(dtype), str(root))
+        name = str(path_or_id) if not Path(path_or_id).is_dir() else root.name
+        return cls(params, T5Spec(config, _dtype(dtype), remat, name, digest, str(root)))
+
+    def replace(self, *, params: Any) -> FrozenT5:
+        """The same model with other weights (of any float dtype).
+
+        The hash of the loaded weights no longer holds; `weights_hash` computes it anew on demand.
+        To move the same weights elsewhere use `jax.device_put(lm, ...)` or `jax.tree.map`.
+        """
+        return FrozenT5(params, dataclasses.replace(self.spec, weights_hash=""))
+
+    # ---------------------------------------------------------------- facts
+
+    @property
+    def config(self) -> T5Config:
+        """The shape."""
+        return self.spec.config
+
+    @property
+    def dtype(self) -> Any:
+        """Dtype of matrix products and of the residual stream."""
+        return jnp.dtype(self.spec.dtype)
+
+    @property
+    def name(self) -> str:
+        """Directory name, repository or "random"."""
+        return self.spec.name
+
+    @property
+    def d_model(self) -> int:
+        """D."""
+        return self.config.d_model
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding table."""
+        return self.config.vocab_size
+
+    @property
+    def pad_id(self) -> int:
+        """Padding token."""
+        return self.config.pad_token_id
+
+    @property
+    def eos_id(self) -> int:
+        """End of sequence."""
+        return self.config.eos_token_id
+
+    @property
+    def start_id(self) -> int:
+        """First input of the decoder."""
+        return self.config.decoder_start_token_id
+
+    @property
+    def weights_hash(self) -> str:
+        """SHA-256 (hex) over the canonical float32 parameter tree, taken before any cast."""
+        return self.spec.weights_hash or weights.weights_hash(self.params)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the checkpoint's directory, read on first use.
+
+        Raises:
+          ModelError: the model has none.
+        """
+        if not self.spec.tokenizer_path:
+            raise ModelError(
+                f"The model '{self.name}' has no tokenizer: pass tokenizer=DIRECTORY to from_config."
+            )
+        from prompt_jax.models.t5.tokenizer import load_tokenizer
+
+        return load_tokenizer(self.spec.tokenizer_path)
+
+    # ---------------------------------------------------------------- what it computes
+
+    def embed(self, ids: Any) -> jax.Array:
+        """Input embeddings `[..., D]` of ids `[...]`, in the storage dtype of the table."""
+        ids = _integers("ids", ids, None, self.vocab_size)
+        return _embed(self, ids)
+
+    def embedding_rms(self) -> jax.Array:
+        """Root mean square of the embedding table, `[]` float32: the scale of a useful prompt."""
+        return _embedding_rms(self)
+
+    def score(
+        self,
+        input_ids: Any,
+        attention_mask: Any,
+        labels: Any,
+        prompt: Any = None,
+        *,
+        observe: frozenset[str] = frozenset(),
+        key: jax.Array | None = None,
+    ) -> Scores:
+        """Teacher-forced scores of the labels.
+
+        Args:
+          input_ids: `[B, S]`.
+          attention_mask: `[B, S]`, 0 or 1.
+          labels: `[B, T]`, -100 where nothing is predicted.
+          prompt: see the class.
+          observe: "logits" and / or "decoder_hidden", kept in the result.
+          key: dropout key; only used where `config.dropout_rate` is above 0.
+
+        Returns:
+          `Scores`. A row without target tokens has `nll` 0 and `tokens` 0. `decoder_hidden` is the
+          decoder's output after the final norm, before the scale of the head.
+
+        Raises:
+          ModelError, PromptError: shapes, dtypes or ids that cannot be meant.
+        """
+        if unknown := frozenset(observe) - _OBSERVABLE:
+            raise ModelError(
+                f"Cannot observe {', '.join(sorted(unknown))}: only {', '.join(sorted(_OBSERVABLE))}."
+            )
+        input_ids, mask, prompt = self._inputs(input_ids, attention_mask, prompt)
+        labels = _integers(
+            "labels", labels, (input_ids.shape[0], None), self.vocab_size, ops.IGNORE
+        )
+        return _score(self, input_ids, mask, labels, prompt, key, frozenset(observe))
+
+    def rank(
+        self, input_ids: Any, attention_mask: Any, candidates: Any, prompt: Any = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Scores every candidate answer of every row; each row is encoded once.
+
+        Args:
+          input_ids: `[B, S]`.
+          attention_mask: `[B, S]`.
+          candidates: `[C, T]` for all rows or `[B, C, T]`, padded with -100. A candidate that is
+            all padding is no candidate.
+          prompt: see the class.
+
+        Returns:
+          Summed NLL and number of tokens, `[B, C]` float32 each; NLL is infinite for padding
+          candidates.
+        """
+        input_ids, mask, prompt = self._inputs(input_ids, attention_mask, prompt)
+        shape = np.shape(candidates)
+        expected = (None, None) if len(shape) == 2 else (input_ids.shape[0], None, None)
+        candidates = _integers("candidates", candidates, expected, self.vocab_size, ops.IGNORE)
+        return _rank(self, input_ids, mask, candidates, prompt)
+
+    def logits(
+        self, input_ids: Any, attention_mask: Any, labels: Any, prompt: Any = None
+    ) -> jax.Array:
+        """Logits `[B, T, V]` float32 under teacher forcing."""
+        out = self.score(
+            input_ids, attention_mask, labels, prompt, observe=frozenset({"logits"})
+        ).logits
+        assert out is not None
+        return out
+
+    def loss(
+        self,
+        input_ids: Any,
+        attention_mask: Any,
+        labels: Any,
+        prompt: Any = None,
+        *,
+        per_row: bool = False,
+        key: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Token-summed negative log-likelihood and its weight, the number of target tokens.
+
+        Returns:
+          `(nll, tokens)`, `[B]` each with `per_row`, else scalars.
+        """
+        scores = self.score(input_ids, attention_mask, labels, prompt, key=key)
+        if per_row:
+            return scores.nll, scores.tokens
+        return jnp.sum(scores.nll), jnp.sum(scores.tokens)
+
+    # ---------------------------------------------------------------- checks
+
+    def _inputs(
+        self, input_ids: Any, attention_mask: Any, prompt: Any
+    ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+        input_ids = _integers("input_ids", input_ids, (None, None), self.vocab_size)
+        mask = _as_array("attention_mask", attention_mask)
+        if mask.shape != input_ids.shape:
+            raise ModelError(
+                f"attention_mask has shape {list(mask.shape)}, but input_ids "
+                f"{list(input_ids.shape)}: they must be equal (the prompt's part is added here)."
+            )
+        return input_ids, mask, self._prompt(prompt, input_ids.shape[0])
+
+    def _prompt(self, prompt: Any, rows: int) -> jax.Array | None:
+        if prompt is None:
+            return None
+        prompt = getattr(prompt, "embeddings", prompt)
+        array = _as_array("prompt", prompt)
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise PromptError(f"A soft prompt holds embeddings, not {array.dtype} values.")
+        if array.ndim not in (2, 3):
+            raise PromptError(f"A prompt has shape [L, D] or [B, L, D], not {list(array.shape)}.")
+        if array.shape[-1] != self.d_model:
+            raise PromptError(
+                f"The prompt has width {array.shape[-1]}, but the model '{self.name}' has "
+                f"d_model {self.d_model}: was it trained on another model?"
+            )
+        if array.ndim == 3 and array.shape[0] != rows:
+            raise PromptError(
+                f"A prompt per row was given for {array.shape[0]} rows, but the batch has {rows}."
+            )
+        return array
+
+
+# -------------------------------------------------------------------- compiled functions
+
+
+def _apply(lm: FrozenT5, method: str, *args: Any, key: jax.Array | None = None) -> Any:
+    rngs = None if key is None else {"dropout": key}
+    return lm.spec.module.apply({"params": lm.params}, *args, method=method, rngs=rngs)
+
+
+def _encode(
+    lm: FrozenT5,
+    input_ids: jax.Array,
+    mask: jax.Array,
+    prompt: jax.Array | None,
+    key: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Encoder output `[B, L + S, D]` and the mask `[B, L + S]` of its positions."""
+    embedded = _apply(lm, "embed", input_ids).astype(lm.dtype)
+    mask = mask.astype(bool)
+    if prompt is not None:
+        rows = input_ids.shape[0]
+        if prompt.ndim == 2:
+            prompt = jnp.broadcast_to(prompt[None], (rows, *prompt.shape))
+        # The prompt is float32 up to here, whatever the model computes in.
+        embedded = jnp.concatenate([prompt.astype(lm.dtype), embedded], axis=1)
+        mask = jnp.concatenate([jnp.ones((rows, prompt.shape[1]), bool), mask], axis=1)
+    return _apply(lm, "encode", embedded, mask, key=key), mask
+
+
+@jax.jit
+def _embed(lm: FrozenT5, ids: jax.Array) -> jax.Array:
+    return _apply(lm, "embed", ids)
+
+
+@jax.jit
+def _embedding_rms(lm: FrozenT5) -> jax.Array:
+    table = lm.params["shared"].astype(jnp.float32)
+    return jnp.sqrt(jnp.mean(table * table))
+
+
+@functools.partial(jax.jit, static_argnames="observe")
+def _score(
+    lm: FrozenT5,
+    input_ids: jax.Array,
+    mask: jax.Array,
+    labels: jax.Array,
+    prompt: jax.Array | None,
+    key: jax.Array | None,
+    observe: frozenset[str],
+) -> Scores:
+    encoder_key, decoder_key = (None, None) if key is None else jax.random.split(key)
+    encoded, mask = _encode(lm, input_ids, mask, prompt, encoder_key)
+    decoder_ids = shift_right(labels, lm.start_id, lm.pad_id)
+    hidden = _apply(lm, "decode", decoder_ids, encoded, mask, key=decoder_key)
+    logits = None
+    if "logits" in observe:
+        logits = _apply(lm, "logits", hidden)
+        nll = ops.logits_nll(logits, labels)
+    else:
+        nll = _apply(lm, "nll", hidden, labels)
+    return Scores(
+        nll=jnp.sum(nll, axis=1),
+        tokens=_count(labels),
+        logits=logits,
+        decoder_hidden=hidden.astype(jnp.float32) if "decoder_hidden" in observe else None,
+    )
+
+
+@jax.jit
+def _rank(
+    lm: FrozenT5,
+    input_ids: jax.Array,
+    mask: jax.Array,
+    candidates: jax.Array,
+    prompt: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    encoded, mask = _encode(lm, input_ids, mask, prompt)
+    rows = input_ids.shape[0]
+    if candidates.ndim == 2:
+        candidates = jnp.broadcast_to(candidates[None], (rows, *candidates.shape))
+    # Candidates fold into the decoder's rows; its cross-attention reads them as more queries of
+    # the same encoder rows, so nothing of the encoder is copied or computed per candidate.
+    labels = candidates.reshape(-1, candidates.shape[-1])
+    decoder_ids = shift_right(labels, lm.start_id, lm.pad_id)
+    hidden = _apply(lm, "decode", decoder_ids, encoded, mask)
+    nll = jnp.sum(_apply(lm, "nll", hidden, labels), axis=1)
+    tokens = _count(labels)
+    nll = jnp.where(tokens > 0, nll, jnp.inf)
+    shape = candidates.shape[:2]
+    return nll.reshape(shape), tokens.reshape(shape)
+
+
+def _count(labels: jax.Array) -> jax.Array:
+    return jnp.sum((labels != ops.IGNORE).astype(jnp.float32), axis=-1)
+
+
+# -------------------------------------------------------------------- argument checks
+
+
+def _dtype(dtype: Any) -> str:
+    name = jnp.dtype(dtype).name
+    if name not in _DTYPES:
+        raise ModelError(
+            f"T5 runs in float32 or bfloat16, not {name} (float16 overflows to NaN in T5)."
+        )
+    return name
+
+
+def _as_array(name: str, value: Any) -> Any:
+    if isinstance(value, jax.Array):
+        return value
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ModelError(f"{name} must be a rectangular array: pad its rows.") from error
+    if array.dtype == object:
+        raise ModelError(f"{name} must be a rectangular array of numbers: pad its rows.")
+    return array
+
+
+def _integers(
+    name: str,
+    value: Any,
+    shape: tuple[int | None, ...] | None,
+    vocab_size: int,
+    ignore: int | None = None,
+) -> Any:
+    """Checks ids and returns them as int32; values only where they are concrete."""
+    array = _as_array(name, value)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise ModelError(f"{name} must be integers, not {array.dtype}.")
+    if shape is not None:
+        fits = len(shape) == array.ndim and all(
+            want is None or want == have for want, have in zip(shape, array.shape, strict=True)
+        )
+        if not fits:
+            text = ", ".join("any" if want is None else str(want) for want in shape)
+            raise ModelError(f"{name} must have shape [{text}], not {list(array.shape)}.")
+    concrete = not isinstance(array, jax.core.Tracer) and (
+        not isinstance(array, jax.Array) or array.is_fully_addressable
+    )
+    if concrete and array.size:
+        values = np.asarray(array)
+        bad = (values < 0) | (values >= vocab_size)
+        if ignore is not None:
+            bad &= values != ignore
+        if bad.any():
+            raise ModelError(
+                f"{name} holds {int(values[bad][0])}, outside the vocabulary of {vocab_size}: was "
+                "the text encoded with another model's tokenizer?"
+            )
+    return array.astype(jnp.int32)

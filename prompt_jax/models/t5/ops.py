@@ -1,0 +1,158 @@
+"""The three numerical pieces of T5 whose derivative is written by hand.
+
+Automatic differentiation of a mixed-precision product multiplies a float32 cotangent with bf16
+weights, which accelerators do in slow full precision; and the derivative of a gathered logit is a
+scatter into a tensor of the size of the logits. The rules below keep every matrix product in the
+compute dtype and every reduction in float32, and touch no row but their own.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+IGNORE = -100  # labels at which nothing is predicted
+MASKED = -1e9  # added to the scores of masked keys: exp() of it is exactly 0 in float32
+
+_F32 = jnp.float32
+
+
+def rms_norm(x: jax.Array, weight: jax.Array, epsilon: float) -> jax.Array:
+    """T5's layer norm: no mean, no bias, statistics in float32.
+
+    Args:
+      x: `[..., D]`.
+      weight: `[D]` float32.
+      epsilon: added to the mean square.
+
+    Returns:
+      `[..., D]` in the dtype of `x`.
+    """
+    wide = x.astype(_F32)
+    scale = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + epsilon)
+    return (wide * scale * jnp.broadcast_to(weight.astype(_F32), wide.shape)).astype(x.dtype)
+
+
+def probabilities(
+    q: jax.Array, kt: jax.Array, bias: jax.Array | None, mask: jax.Array | None
+) -> jax.Array:
+    """Attention weights `[B, H, Q, K]` float32; arguments as of `attend`."""
+    scores = jnp.einsum("bhqd,bhdk->bhqk", q, kt, preferred_element_type=_F32)
+    # Not `bias + mask` first: that would be a full [B, H, Q, K] of its own.
+    for extra in (bias, mask):
+        if extra is not None:
+            scores = scores + jnp.broadcast_to(extra, scores.shape)
+    return jax.nn.softmax(scores, axis=-1)
+
+
+@jax.custom_vjp
+def attend(
+    q: jax.Array,
+    kt: jax.Array,
+    v: jax.Array,
+    bias: jax.Array | None,
+    mask: jax.Array | None,
+) -> jax.Array:
+    """Unscaled attention, as in T5: the scale is folded into the initialisation of q.
+
+    Args:
+      q: `[B, H, Q, d]`.
+      kt: `[B, H, d, K]`, keys already transposed.
+      v: `[B, H, K, d]`.
+      bias: `[1, H, Q, K]` float32 or None, differentiable.
+      mask: `[B, 1, 1, K]` float32 or None: 0 or `MASKED`. Not differentiable.
+
+    Returns:
+      `[B, H, Q, d]` in the dtype of `v`. The softmax is in float32.
+    """
+    p = probabilities(q, kt, bias, mask).astype(v.dtype)
+    return jnp.einsum("bhqk,bhkd->bhqd", p, v)
+
+
+def _attend_forward(q, kt, v, bias, mask):  # type: ignore[no-untyped-def]
+    p = probabilities(q, kt, bias, mask).astype(v.dtype)
+    out = jnp.einsum("bhqk,bhkd->bhqd", p, v)
+    # Of bias and mask only whether they were there: neither value is needed again.
+    there = [None if extra is None else jnp.zeros((), _F32) for extra in (bias, mask)]
+    return out, (q, kt, v, p, out, there)
+
+
+def _attend_backward(residuals, g):  # type: ignore[no-untyped-def]
+    q, kt, v, p, out, (biased, masked) = residuals
+    dtype = v.dtype
+    dv = jnp.einsum("bhqk,bhqd->bhkd", p, g)
+    dp = jnp.einsum("bhqd,bhkd->bhqk", g, v, preferred_element_type=_F32)
+    # sum_k p dp = g . out: one pass over [Q, d] instead of one over [Q, K].
+    inner = jnp.sum(g.astype(_F32) * out.astype(_F32), axis=-1, keepdims=True)
+    ds = p.astype(_F32) * (dp - inner)
+    narrow = ds.astype(dtype)
+    dq = jnp.einsum("bhqk,bhdk->bhqd", narrow, kt)
+    dkt = jnp.einsum("bhqd,bhqk->bhdk", q, narrow)
+    dbias = jnp.sum(ds, axis=0, keepdims=True) if biased is not None else None
+    dmask = None if masked is None else jnp.zeros((ds.shape[0], 1, 1, ds.shape[3]), _F32)
+    return dq, dkt, dv, dbias, dmask
+
+
+attend.defvjp(_attend_forward, _attend_backward)
+
+
+def logits_nll(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Negative log-likelihood of each label, 0 where it is `IGNORE`.
+
+    Args:
+      logits: `[..., V]` float32.
+      labels: `[...]` int32.
+
+    Returns:
+      `[...]` float32.
+    """
+    return _nll(logits, labels)[0]
+
+
+def _nll(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    lse = jax.nn.logsumexp(logits, axis=-1)
+    safe = jnp.maximum(labels, 0)
+    picked = jnp.take_along_axis(logits, safe[..., None], axis=-1, mode="clip")[..., 0]
+    return jnp.where(labels == IGNORE, 0.0, lse - picked), lse
+
+
+def head_logits(hidden: jax.Array, head: jax.Array) -> jax.Array:
+    """`hidden [B, T, D]` times `head [V, D]` transposed: `[B, T, V]`, accumulated in float32."""
+    return jnp.einsum("btd,vd->btv", hidden, head, preferred_element_type=_F32)
+
+
+@jax.custom_vjp
+def head_nll(hidden: jax.Array, head: jax.Array, labels: jax.Array) -> jax.Array:
+    """`logits_nll` of `hidden @ head.T`, the largest product of a small T5.
+
+    Args:
+      hidden: `[B, T, D]` in the compute dtype.
+      head: `[V, D]` in the compute dtype.
+      labels: `[B, T]` int32.
+
+    Returns:
+      `[B, T]` float32.
+    """
+    return logits_nll(head_logits(hidden, head), labels)
+
+
+def _head_nll_forward(hidden, head, labels):  # type: ignore[no-untyped-def]
+    logits = head_logits(hidden, head)
+    nll, lse = _nll(logits, labels)
+    return nll, (hidden, head, labels, logits, lse)
+
+
+def _head_nll_backward(residuals, g):  # type: ignore[no-untyped-def]
+    hidden, head, labels, logits, lse = residuals
+    # A select, not a product: a NaN in a row without targets must not survive as 0 * NaN.
+    scale = jnp.where(labels == IGNORE, 0.0, g)[..., None]
+    columns = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    hit = columns == labels[..., None]
+    dlogits = scale * (jnp.exp(logits - lse[..., None]) - jnp.where(hit, 1.0, 0.0))
+    dlogits = dlogits.astype(hidden.dtype)
+    dhidden = jnp.einsum("btv,vd->btd", dlogits, head)
+    dhead = jnp.einsum("btv,btd->vd", dlogits, hidden)
+    return dhidden, dhead.astype(head.dtype), None
+
+
+head_nll.defvjp(_head_nll_forward, _head_nll_backward)

@@ -1,0 +1,200 @@
+"""From checkpoint files to stacked parameters, tensor by tensor, and back.
+
+Whatever the format, a checkpoint is read through one small mapping from Hugging Face tensor names
+to host arrays in PyTorch's orientation (`[out, in]`); `formats.py` holds a reader per format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_jax.errors import ModelError
+from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.t5.modules import T5
+
+Params = dict[str, Any]
+
+# Parameters that stay float32 whatever the compute dtype: they are tiny, and norms and softmax are
+# computed in float32 anyway.
+_WIDE = ("norm", "final_norm", "relative_bias")
+
+_SUBLAYERS = {
+    "encoder": {"self_attention": "0.SelfAttention", "mlp": "1.DenseReluDense"},
+    "decoder": {
+        "self_attention": "0.SelfAttention",
+        "cross_attention": "1.EncDecAttention",
+        "mlp": "2.DenseReluDense",
+    },
+}
+
+
+def parameter_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
+    """Canonical path (`encoder/layers/mlp/wo`) -> shape, sorted by path, computing nothing."""
+    ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    tree = jax.eval_shape(T5(config).init, jax.random.key(0), ids, ids)["params"]
+    return {path: tuple(leaf.shape) for path, leaf in sorted(flatten(tree).items())}
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dict as `{"a/b/c": leaf}`."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}/"))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> Params:
+    """The inverse of `flatten`."""
+    tree: Params = {}
+    for path, leaf in flat.items():
+        *parents, last = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return tree
+
+
+def hf_names(path: str, layers: int) -> list[str]:
+    """Names of the Hugging Face tensors that make up a canonical parameter, one a layer."""
+    if path in ("shared", "lm_head"):
+        return [f"{path}.weight"]
+    stack, *rest = path.split("/")
+    if rest == ["final_norm"]:
+        return [f"{stack}.final_layer_norm.weight"]
+    if rest == ["relative_bias"]:
+        return [f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
+    _, sublayer, leaf = rest
+    module = _SUBLAYERS[stack][sublayer]
+    if leaf == "norm":
+        module, leaf = module.split(".")[0], "layer_norm"
+    return [f"{stack}.block.{i}.layer.{module}.{leaf}.weight" for i in range(layers)]
+
+
+def is_kernel(path: str) -> bool:
+    """Whether the parameter is a matrix that is stored transposed (`[in, out]`) here."""
+    return path.rsplit("/", 1)[-1] in ("q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo")
+
+
+def _stacked(path: str) -> bool:
+    return "/layers/" in path
+
+
+class Hasher:
+    """SHA-256 over canonical paths, shapes and little-endian float32 bytes, in order of path."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, path: str, array: np.ndarray) -> None:
+        """Adds one parameter."""
+        array = np.ascontiguousarray(array, dtype="<f4")
+        self._hash.update(f"{path}:{array.shape};".encode())
+        self._hash.update(array.reshape(-1).view(np.uint8).data)
+
+    def hexdigest(self) -> str:
+        """The digest so far."""
+        return self._hash.hexdigest()
+
+
+def weights_hash(params: Params) -> str:
+    """The hash of a parameter tree as it is."""
+    hasher = Hasher()
+    for path, leaf in sorted(flatten(params).items()):
+        hasher.add(path, np.asarray(leaf, dtype=np.float32))
+    return hasher.hexdigest()
+
+
+def storage_dtype(path: str, dtype: Any) -> Any:
+    """The dtype in which a parameter is kept when products run in `dtype`."""
+    return jnp.float32 if path.rsplit("/", 1)[-1] in _WIDE else dtype
+
+
+def assemble(
+    tensors: Mapping[str, np.ndarray], config: T5Config, dtype: Any, where: str
+) -> tuple[Params, T5Config, str]:
+    """Builds the parameter tree out of Hugging Face tensors.
+
+    One stacked parameter at a time is in host memory; `tensors` may read lazily.
+
+    Args:
+      tensors: name -> array, PyTorch's orientation.
+      config: what `config.json` says. Its `tied_head` is only a first guess: the head is
+        `lm_head.weight` where the file has one (and it differs from the table), else the table.
+      dtype: compute dtype of the model.
+      where: the checkpoint, for messages.
+
+    Returns:
+      Parameters, the configuration with the true `tied_head`, and the hash of the weights, which
+      does not depend on `dtype`.
+
+    Raises:
+      ModelError: a tensor is missing or has another shape than the configuration says.
+    """
+    if "shared.weight" not in tensors:
+        raise ModelError(
+            f"{where} has no tensor 'shared.weight': it is not a T5 with a decoder. "
+            f"It starts with {', '.join(sorted(tensors)[:3]) or 'nothing'}."
+        )
+    tied = "lm_head.weight" not in tensors or np.array_equal(
+        tensors["lm_head.weight"], tensors["shared.weight"]
+    )
+    config = config.replace(tied_head=tied)
+    hasher, flat = Hasher(), {}
+    for path, shape in parameter_shapes(config).items():
+        array = _gather(tensors, path, shape, where)
+        hasher.add(path, array)
+        flat[path] = jnp.asarray(array, storage_dtype(path, dtype))
+    return unflatten(flat), config, hasher.hexdigest()
+
+
+def _gather(
+    tensors: Mapping[str, np.ndarray], path: str, shape: tuple[int, ...], where: str
+) -> np.ndarray:
+    stacked = np.empty(shape, np.float32)
+    slots = stacked if _stacked(path) else stacked[None]
+    expected = slots.shape[1:][::-1] if is_kernel(path) else slots.shape[1:]
+    for slot, name in zip(slots, hf_names(path, len(slots)), strict=True):
+        if name not in tensors:
+            raise ModelError(
+                f"{where} has no tensor '{name}', which its configuration asks for. "
+                "Is config.json the one of this checkpoint?"
+            )
+        tensor = tensors[name]
+        if tensor.shape != expected:
+            raise ModelError(
+                f"{where}: tensor '{name}' has shape {list(tensor.shape)}, but the configuration "
+                f"says {list(expected)}."
+            )
+        slot[...] = tensor.T if is_kernel(path) else tensor
+    return stacked
+
+
+def to_hf(params: Params) -> Iterator[tuple[str, np.ndarray]]:
+    """Hugging Face names and float32 tensors of a parameter tree; the inverse of `assemble`.
+
+    The head is always written, also where it is tied: releases before transformers 5 would not
+    look for it otherwise when the configuration says that outputs are not scaled.
+    """
+    flat = flatten(params)
+    flat.setdefault("lm_head", flat["shared"])
+    for path, leaf in sorted(flat.items()):
+        array = np.asarray(leaf, dtype=np.float32)
+        slots = array if _stacked(path) else array[None]
+        for slot, name in zip(slots, hf_names(path, len(slots)), strict=True):
+            yield name, np.ascontiguousarray(slot.T if is_kernel(path) else slot)
+
+
+def cast(params: Params, dtype: Any) -> Params:
+    """Parameters in their storage dtype for a model that computes in `dtype`."""
+    flat = flatten(params)
+    return unflatten({path: leaf.astype(storage_dtype(path, dtype)) for path, leaf in flat.items()})

@@ -56,7 +56,13 @@ def render(task: Task, template: Template, row: Row, where: str = "a row") -> Ex
         DataError: if a field is missing, empty or not a text, or the answer is not one of the
             task's; the message starts with `where`.
     """
-    values = {field: _text(task, row, field, where) for field in template.fields if field in row}
+    # `{choices}` is the rendered list even where the row's own field has that name.
+    listed = ("choices",) if task.kind == "choice" else ()
+    values = {
+        field: _text(task, row, field, where)
+        for field in template.fields
+        if field in row and field not in listed
+    }
     choices: tuple[str, ...] = ()
     if task.kind == "choice":
         choices = _choices(task, row, where)

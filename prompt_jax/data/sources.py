@@ -148,8 +148,9 @@ def iter_rows(source: Source) -> Any:
 def open_split(task: Task, split: str, root: str | Path | None = None) -> Source:
     """Opens the rows of a split.
 
-    The first that has the task wins: the folder `root/<task.folder>`, TensorFlow Datasets on disk,
-    the Hugging Face cache. Nothing is downloaded.
+    A user's task names its own files. Otherwise the first that has the task wins: the folder
+    `root/<task.folder>`, TensorFlow Datasets on disk, the Hugging Face cache. Nothing is
+    downloaded.
 
     Args:
         task: what to open.
@@ -166,6 +167,11 @@ def open_split(task: Task, split: str, root: str | Path | None = None) -> Source
             f"unknown split '{split}'.{did_you_mean(split, SPLIT_FILES)}"
             f" Known: {', '.join(SPLIT_FILES)}."
         )
+    if task.files:
+        named = dict(task.files)
+        if split not in named:
+            raise DataError(f"the file of task '{task.name}' names no {split} file.")
+        return read_rows(named[split])
     if root is not None:
         found = _open_folder(task, split, Path(root))
         if found is not None:

@@ -1,0 +1,91 @@
+# Everything is installed into $(VENV) and nothing outside this directory is changed.
+# The only target that leaves more behind is test-newest (a cache, see tools/test_newest.sh).
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGS ?=
+# Test workers: one a core, at most four (each holds its own JAX).
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -lt 4 ] && echo $$n || echo 4)
+TESTS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -qq -c constraints.txt $(PIP_ARGS)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+# A virtual environment is bound to its directory and to the Python that made it. One that was
+# copied, moved or made by another Python is made again.
+VENV_IS := $(shell cat $(VENV)/.made_by 2>/dev/null)
+VENV_SHOULD_BE := $(CURDIR) $(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2])' 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test env env-docs env-parity lint types docs format bench test-newest clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PYTHON=python3.12 make env ...   with another Python (3.11 or newer)"
+	@echo "  make test TESTS=tests/models     only some tests"
+
+quickstart: env ## the environment, then the main job on the built-in defaults
+	$(BIN)/prompt-jax run quickstart
+
+test: env ## all tests
+	$(BIN)/python -m pytest -n $(JOBS) $(TESTS)
+
+env: $(VENV)/.env ## the environment of the tests and of the command line
+env-docs: $(VENV)/.env-docs ## what builds the documentation, too
+env-parity: $(VENV)/.env-parity ## torch, transformers and peft, too, for the tests that compare with them
+
+lint: env ## ruff, its linter and its formatter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: env ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: env ## mypy
+	$(BIN)/mypy
+
+docs: env-docs ## the documentation, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+bench: env ## the benchmarks that run in minutes on a CPU
+	$(BIN)/python benchmarks/import_time.py
+
+test-newest: ## all tests on Python 3.13 with the newest JAX
+	tools/test_newest.sh $(TESTS)
+
+clean: ## remove the environment and everything that was built (not runs/)
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find prompt_jax tests benchmarks experiments tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- how the environment is made ---------------------------------------------------------------
+
+ifneq ($(VENV_IS),$(VENV_SHOULD_BE))
+.PHONY: $(VENV)/.made_by
+endif
+
+$(VENV)/.made_by:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "prompt_jax needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1)." >&2; \
+	  echo "  Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "making $(VENV) with $$($(PYTHON) -V)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@echo "$(VENV_SHOULD_BE)" > $@
+
+$(VENV)/.env: $(VENV)/.made_by pyproject.toml constraints.txt
+	@echo "installing prompt_jax and its tools into $(VENV) (a minute)"
+	@$(PIP) -e '.[dev,tfds]'
+	@touch $@
+
+$(VENV)/.env-docs: $(VENV)/.env
+	@echo "installing what builds the documentation"
+	@$(PIP) -e '.[dev,tfds,docs]'
+	@touch $@
+
+$(VENV)/.env-parity: $(VENV)/.env
+	@echo "installing torch, transformers and peft (several GB on Linux; docs/install.md has a smaller way)"
+	@$(PIP) -e '.[dev,tfds,parity]'
+	@touch $@

@@ -1,0 +1,47 @@
+"""How much `import prompt_jax` adds to `import jax, flax.linen`.
+
+    python benchmarks/import_time.py [REPEATS]
+
+Prints the fastest of REPEATS (default 5) fresh interpreters for each, their difference and their
+ratio. The promise is a difference below 0.5 s.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+STATEMENTS = {
+    "base": "import jax, flax.linen",
+    "package": "import jax, flax.linen, prompt_jax",
+    "alone": "import prompt_jax",
+    "with every public name": (
+        "import prompt_jax\nfor name in prompt_jax.__all__: getattr(prompt_jax, name)"
+    ),
+}
+
+
+def seconds(statement: str, repeats: int) -> float:
+    """Return the fastest wall time [s] of `statement`, each time in a new interpreter."""
+    program = (
+        "import time\nbefore = time.perf_counter()\n"
+        f"{statement}\nprint(time.perf_counter() - before)"
+    )
+    runs = (
+        subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+        for _ in range(repeats)
+    )
+    return min(float(run.stdout) for run in runs)
+
+
+def main() -> None:
+    repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    times = {name: seconds(statement, repeats) for name, statement in STATEMENTS.items()}
+    for name, time in times.items():
+        print(f"{name:24s} {time:6.3f} s")
+    difference = times["package"] - times["base"]
+    print(f"difference {difference:.3f} s, ratio {times['package'] / times['base']:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -24,9 +24,9 @@ _WHOLE = ("tokens", "d_model", "seed")
 
 
 def _package_version() -> str:
-    import prompt_jax
+    from prompt_jax import __version__
 
-    return str(getattr(prompt_jax, "__version__", "unknown"))
+    return __version__
 
 
 def _as_json(name: str, value: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import math
-import operator
-import re
 import string
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
+
 from prompt_jax.data.tasks import LETTERS, Task, Template
 from prompt_jax.errors import DataError
 
 Row = Mapping[str, Any]
-
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ def render(task: Task, template: Template, row: Row, where: str = "a row") -> Ex
             by_letter = template.choice_answers == "letter"
             answers = tuple(LETTERS[: len(choices)]) if by_letter else choices
         label = label_of(task, row, where, len(answers))
-        candidates = tuple(_fill(template.target, {"answer": answer}) for answer in answers)
+        candidates = _targets(template.target, answers)
         target = candidates[label]
         references = (target,)
     elif task.kind == "regression":
@@ -93,8 +92,17 @@ def render(task: Task, template: Template, row: Row, where: str = "a row") -> Ex
     else:
         references = _answers(task, row, where)
         target = _fill(template.target, {"answer": references[0]})
+    text = _fill(template.text, values)
+    for written in (text, *candidates, *references):
+        try:
+            written.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{where}: {written[:60]!r} holds half of a surrogate pair, which is no character"
+                f" (task '{task.name}')."
+            ) from None
     return Example(
-        input=_fill(template.text, values),
+        input=text,
         target=target,
         label=label,
         candidates=candidates,
@@ -132,14 +140,8 @@ def label_of(task: Task, row: Row, where: str = "a row", count: int | None = Non
             number = int(raw)
         elif task.kind == "choice" and len(raw) == 1 and raw in LETTERS:
             number = LETTERS.index(raw)
-    elif isinstance(raw, float) and raw.is_integer():
-        number = int(raw)
-    else:
-        # Python and numpy integers and booleans.
-        try:
-            number = operator.index(raw)
-        except TypeError:
-            number = int(raw) if type(raw).__name__ == "bool" else None
+    elif isinstance(raw, int | float | np.number | np.bool_) and raw in range(count):
+        number = int(raw)  # tables write integers as 1.0
     if number is None or not 0 <= number < count:
         known = task.labels or tuple(LETTERS[:count])
         raise DataError(
@@ -181,25 +183,24 @@ def format_value(task: Task, value: float) -> str:
     return f"{steps * task.value_step:.{decimals}f}"
 
 
-def parse_value(text: str) -> float | None:
-    """Reads a number back from a generated text; None if the text is not one number.
-
-    >>> parse_value(" 3.8"), parse_value("similar")
-    (3.8, None)
-    """
-    text = text.strip()
-    return float(text) if _NUMBER.fullmatch(text) else None
-
-
 def _fill(pattern: str, values: Mapping[str, str]) -> str:
     # Not str.format: the pattern's fields were checked to be plain names, and a value that holds
     # braces must stay as it is.
-    parts: list[str] = []
-    for literal, name, _, _ in string.Formatter().parse(pattern):
-        parts.append(literal)
-        if name is not None:
-            parts.append(values[name])
-    return "".join(parts)
+    return "".join(
+        literal if name is None else literal + values[name] for literal, name in _parts(pattern)
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _parts(pattern: str) -> tuple[tuple[str, str | None], ...]:
+    parsed = string.Formatter().parse(pattern)
+    return tuple((literal, name) for literal, name, _, _ in parsed)
+
+
+@functools.lru_cache(maxsize=1024)
+def _targets(pattern: str, answers: tuple[str, ...]) -> tuple[str, ...]:
+    # Cached: all rows of a classification share one tuple.
+    return tuple(_fill(pattern, {"answer": answer}) for answer in answers)
 
 
 def _text(task: Task, row: Row, field: str, where: str) -> str:

@@ -31,23 +31,24 @@ _PAPERS_SEED = 42
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Largest sizes of the splits; None is no limit.
+    """Largest sizes of the splits.
 
     Attributes:
-        train: training rows, drawn with the run's seed after the development set was cut.
+        train: training rows (0: all), drawn with the run's seed from what the development set left.
         dev: development rows; never more than a fifth of the training file.
-        test: test rows, drawn with a fixed seed so that every run is tested on the same ones.
+        test: test rows (0: all), drawn with a fixed seed, so that every run is tested on the same.
     """
 
-    train: int | None = None
-    dev: int = 500
-    test: int | None = None
+    train: int = 0
+    dev: int = 200
+    test: int = 0
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value is not None and value < 1:
-                raise ConfigError(f"the limit of {field.name} rows must be positive, not {value}.")
+        if min(self.train, self.test) < 0 or self.dev < 1:
+            raise ConfigError(
+                "limits of train and test rows must not be negative (0: all) and that of dev rows "
+                f"must be positive, not {self.train}, {self.test} and {self.dev}."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +76,36 @@ def load_splits(
     limits: Limits | None = None,
     k: int = 0,
 ) -> Splits:
-    """Opens a task and cuts its three sets.
+    """Opens a task and cuts its three sets: `open_split` and `cut_splits` in one.
+
+    Args:
+        task: what to load.
+        root: folder with one folder per task, see `open_split`.
+        protocol: see `cut_splits`.
+        seed: see `cut_splits`.
+        limits: see `cut_splits`.
+        k: see `cut_splits`.
+
+    Raises:
+        DataError: if the data is not here or too small for the protocol.
+        ConfigError: for an unknown protocol or a negative k.
+    """
+    evaluation_only = task.split_protocol == "evaluation"
+    train = None if evaluation_only else open_split(task, "train", root)
+    test = open_split(task, "validation", root)
+    return cut_splits(task, train, test, protocol, seed, limits, k)
+
+
+def cut_splits(
+    task: Task,
+    rows: Source | None,
+    validation: Source,
+    protocol: Protocol = "development",
+    seed: int = 0,
+    limits: Limits | None = None,
+    k: int = 0,
+) -> Splits:
+    """Cuts train, dev and test from the two published splits.
 
     - "development": dev = min(`limits.dev`, a fifth) of the training file, drawn with `seed`;
       test = the published validation split.
@@ -87,15 +117,16 @@ def load_splits(
     is as the protocol says.
 
     Args:
-        task: what to load. A task whose `split_protocol` is "evaluation" has empty train and dev.
-        root: folder with one folder per task, see `open_split`.
+        task: what the rows mean.
+        rows: the training file; None for a task that is only evaluated: train and dev are empty.
+        validation: the published validation split.
         protocol: see above.
         seed: seed of the cut and the draws (stream "few_shot").
-        limits: largest sizes.
+        limits: largest sizes; `limits.train` does not apply to a few-shot draw.
         k: shots; 0 means all rows.
 
     Raises:
-        DataError: if the data is not here or too small for the protocol.
+        DataError: if there are too few rows.
         ConfigError: for an unknown protocol or a negative k.
     """
     limits = limits or Limits()
@@ -106,32 +137,30 @@ def load_splits(
         )
     if k < 0:
         raise ConfigError(f"k must not be negative (0 means all rows), not {k}.")
-    test = open_split(task, "validation", root)
-    notes = _dropped(test, "validation")
-    if not len(test):
+    if not len(validation):
         raise DataError(f"task '{task.name}': its validation split has no rows.")
-    if task.split_protocol == "evaluation":
+    notes = _dropped(validation, "validation")
+    dev: Source = Subset(validation, ())
+    train: Source = dev
+    test = validation
+    if rows is None:
         if k:
             raise DataError(f"task '{task.name}' is for evaluation only: it has no rows to train.")
-        empty = Subset(test, ())
-        return Splits(empty, empty, _limit(task, test, limits.test, 0, _LIMIT_TEST), notes)
+        return Splits(train, dev, _limit(task, test, limits.test, 0, _LIMIT_TEST), notes)
 
-    rows = open_split(task, "train", root)
     notes += _dropped(rows, "train")
     if len(rows) < 2:
         raise DataError(f"task '{task.name}': its train split has {len(rows)} rows; 2 are needed.")
-    train: Source
-    dev: Source
-    if protocol == "transfer_papers" and len(rows) <= _PAPERS_LARGE:
-        train = rows
-        order = np.random.default_rng(_PAPERS_SEED).permutation(len(test))
-        half = len(test) // 2
-        dev, test = Subset(test, order[:half]), Subset(test, order[half:])
+    papers = protocol == "transfer_papers"
+    if papers and len(rows) <= _PAPERS_LARGE:
+        if len(validation) < 2:
+            raise DataError(f"task '{task.name}': one validation row cannot be halved.")
+        order = np.random.default_rng(_PAPERS_SEED).permutation(len(validation))
+        half = len(validation) // 2
+        train, dev, test = rows, Subset(validation, order[:half]), Subset(validation, order[half:])
     else:
-        fifth = max(1, len(rows) // 5)
-        wanted = _PAPERS_DEV if protocol == "transfer_papers" else limits.dev
         order = _rng(task, seed, _CUT).permutation(len(rows))
-        cut = min(wanted, fifth)
+        cut = min(_PAPERS_DEV if papers else limits.dev, max(1, len(rows) // 5))
         # Sorted: the order of training is the feed's business, and files read faster in order.
         dev, train = Subset(rows, np.sort(order[:cut])), Subset(rows, np.sort(order[cut:]))
     if k:
@@ -209,8 +238,8 @@ def _rng(task: Task, seed: int, *more: int) -> np.random.Generator:
     return rng(seed, "few_shot", zlib.crc32(task.name.encode()), *more)
 
 
-def _limit(task: Task, rows: Source, limit: int | None, seed: int, purpose: int) -> Source:
-    if limit is None or len(rows) <= limit:
+def _limit(task: Task, rows: Source, limit: int, seed: int, purpose: int) -> Source:
+    if not limit or len(rows) <= limit:
         return rows
     order = _rng(task, seed, purpose).permutation(len(rows))
     return Subset(rows, np.sort(order[:limit]))

@@ -1,0 +1,210 @@
+"""Which rows a step sees: pure functions of (seed, stream, step).
+
+Nothing here keeps a position: a resumed run, a run beside others and a run on another number of
+devices ask for step s and get the same rows.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Literal, get_args
+
+import numpy as np
+
+from prompt_jax.data.tokenise import TokenisedSplit
+from prompt_jax.errors import ConfigError, DataError, did_you_mean
+from prompt_jax.streams import rng, stream_id
+
+Mode = Literal["proportional", "uniform", "stratified"]
+MODES: tuple[str, ...] = get_args(Mode)
+
+_KEPT = 3  # permutations kept: a batch touches one or two epochs, seldom more
+
+
+class ShuffledStream:
+    """An endless sequence of the numbers 0 .. n - 1: shuffled epochs, one after the other.
+
+    Args:
+        n: how many numbers, at least 1.
+        seed: of the stream.
+        stream: name of the random stream.
+        words: more integers that make this sequence its own.
+    """
+
+    def __init__(self, n: int, seed: int, stream: str, *words: int) -> None:
+        self.n = n
+        self._seed, self._stream, self._words = seed, stream, words
+        self._epochs: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def at(self, positions: np.ndarray) -> np.ndarray:
+        """Numbers at the given positions (non-negative int [m], any order), int64 [m]."""
+        epochs, within = np.divmod(positions, self.n)
+        result = np.empty(len(positions), np.int64)
+        for epoch in np.unique(epochs):
+            inside = epochs == epoch
+            result[inside] = self._epoch(int(epoch))[within[inside]]
+        return result
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        order = self._epochs.get(epoch)
+        if order is None:
+            order = rng(self._seed, self._stream, *self._words, epoch).permutation(self.n)
+            self._epochs[epoch] = order
+            if len(self._epochs) > _KEPT:
+                self._epochs.popitem(last=False)
+        else:
+            self._epochs.move_to_end(epoch)
+        return order
+
+
+class Feed:
+    """Rows of one split in shuffled epochs; batches run over the ends of epochs.
+
+    Args:
+        split: the rows.
+        batch_size: B; may exceed the number of rows, which then repeat within a batch.
+        seed: of the order.
+        stream: name of the random stream.
+
+    Raises:
+        DataError: if there are no rows.
+        ConfigError: for a batch size below 1 or an unknown stream.
+    """
+
+    def __init__(
+        self, split: TokenisedSplit, batch_size: int, seed: int, stream: str = "order"
+    ) -> None:
+        if not len(split):
+            raise DataError(f"'{split.name}' has no rows to train on.")
+        if batch_size < 1:
+            raise ConfigError(f"the batch size must be at least 1, not {batch_size}.")
+        stream_id(stream)
+        self.split = split
+        self.batch_size = batch_size
+        self.seed = seed
+        self.stream = stream
+        self.task_sizes = np.bincount(split.task, minlength=len(split.task_names)).astype(np.int64)
+        self._order = ShuffledStream(len(split), seed, stream)
+
+    def rows(self, step: int) -> np.ndarray:
+        """Row numbers of a step, int64 [B]."""
+        return self._order.at(self._positions(step))
+
+    def scale(self, rows: np.ndarray) -> np.ndarray:
+        """N_k / |B_k| of each row's task k in this batch, float32 [B].
+
+        N_k is the number of rows of the task in the split, |B_k| in the batch: the factor that
+        makes a batch's sum an estimate of the sum over all data.
+        """
+        tasks = self.split.task[rows]
+        here = np.bincount(tasks, minlength=len(self.task_sizes))
+        return (self.task_sizes[tasks] / here[tasks]).astype(np.float32)
+
+    def _positions(self, step: int) -> np.ndarray:
+        return np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+
+
+class Mixture(Feed):
+    """Rows of a split with several tasks, mixed in a chosen proportion.
+
+    - "proportional": in every virtual epoch a task gives min(N_k, cap) rows (examples-proportional
+      mixing with a limit, Raffel et al. 2020, section 3.5.2).
+    - "uniform": every task gives the same number of rows to a virtual epoch.
+    - "stratified": every task is in every batch with B // K rows; the B % K left go round.
+
+    Each task runs through its own rows in shuffled epochs, whatever the others do.
+
+    Args:
+        split: the rows; tasks without rows take no part.
+        batch_size: B.
+        seed: of the order.
+        stream: name of the random stream.
+        mode: see above.
+        cap: of "proportional".
+
+    Raises:
+        DataError: if there are no rows, or B < K in "stratified" mode.
+        ConfigError: for an unknown mode or a cap below 1.
+    """
+
+    def __init__(
+        self,
+        split: TokenisedSplit,
+        batch_size: int,
+        seed: int,
+        stream: str = "order",
+        mode: Mode = "proportional",
+        cap: int = 2**19,
+    ) -> None:
+        super().__init__(split, batch_size, seed, stream)
+        if mode not in MODES:
+            raise ConfigError(
+                f"unknown mixture '{mode}'.{did_you_mean(mode, MODES)} Known: {', '.join(MODES)}."
+            )
+        if cap < 1:
+            raise ConfigError(f"the cap of a mixture must be at least 1, not {cap}.")
+        self.mode = mode
+        self.cap = cap
+        present = np.flatnonzero(self.task_sizes)
+        if mode == "stratified" and batch_size < len(present):
+            raise DataError(
+                f"a stratified batch needs a row of each of {len(present)} tasks: raise the batch "
+                f"size from {batch_size} to at least {len(present)}."
+            )
+        self._members = [np.flatnonzero(split.task == task) for task in present]
+        # A second word (the task) keeps these apart from the epochs of a plain feed.
+        self._streams = [
+            ShuffledStream(len(members), seed, stream, 1, int(task))
+            for task, members in zip(present, self._members, strict=True)
+        ]
+        sizes = self.task_sizes[present]
+        if mode == "uniform":
+            share = np.full(len(present), max(1, -(-int(sizes.sum()) // len(present))), np.int64)
+        else:
+            share = np.minimum(sizes, cap)
+        self._share = share
+        self._slots = ShuffledStream(int(share.sum()), seed, stream, 2)
+
+    def rows(self, step: int) -> np.ndarray:
+        """Row numbers of a step, int64 [B]; grouped by task in "stratified" mode."""
+        if self.mode == "stratified":
+            return self._stratified(step)
+        # A slot of a virtual epoch is (task, how many of that task's slots have lower numbers).
+        positions = self._positions(step)
+        slots = self._slots.at(positions)
+        ends = np.cumsum(self._share)
+        tasks = np.searchsorted(ends, slots, side="right")
+        turns = slots - (ends - self._share)[tasks]
+        turns += positions // self._slots.n * self._share[tasks]
+        result = np.empty(self.batch_size, np.int64)
+        for k in np.unique(tasks):
+            inside = tasks == k
+            result[inside] = self._members[k][self._streams[k].at(turns[inside])]
+        return result
+
+    def _stratified(self, step: int) -> np.ndarray:
+        count = len(self._members)
+        each, rest = divmod(self.batch_size, count)
+        parts = []
+        for k in range(count):
+            # Extra rows j = 0, 1, 2, ... of all steps go to task j % K; these are the numbers of
+            # them that task k got before this step and before the next.
+            before, after = ((s * rest - k + count - 1) // count for s in (step, step + 1))
+            turns = np.arange(step * each + before, (step + 1) * each + after)
+            parts.append(self._members[k][self._streams[k].at(turns)])
+        return np.concatenate(parts)
+
+
+def process_slice(rows: np.ndarray, index: int, count: int) -> np.ndarray:
+    """The contiguous part of a batch that process `index` of `count` reads, int64 [B / count].
+
+    Raises:
+        ConfigError: if the batch cannot be shared out evenly.
+    """
+    if not 0 <= index < count or len(rows) % count:
+        raise ConfigError(
+            f"{len(rows)} rows cannot be shared out evenly: part {index} of {count} processes. "
+            f"Use a batch size that is a multiple of {count}."
+        )
+    part = len(rows) // count
+    return rows[index * part : (index + 1) * part]

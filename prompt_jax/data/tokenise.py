@@ -1,0 +1,365 @@
+"""Rendered rows as token ids: tokenised once, then only gathered."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from prompt_jax.data import token_cache
+from prompt_jax.data.ragged import Ragged
+from prompt_jax.data.render import Example, render
+from prompt_jax.data.sources import Source, row_name
+from prompt_jax.data.tasks import Task, Template
+from prompt_jax.errors import DataError
+from prompt_jax.streams import rng
+
+if TYPE_CHECKING:
+    from prompt_jax.models.base import Tokenizer
+
+# Words behind the "order" stream for which template a row gets; no feed uses two that start with 0.
+_TEMPLATE = (0, 1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TokenisedSplit:
+    """n tokenised rows, possibly of several tasks.
+
+    Attributes:
+        name: what reports call it.
+        inputs: token ids of the inputs, each ending with the end of sequence.
+        targets: token ids of the targets, likewise.
+        label: int32 [n], index of the right candidate; -1 without candidates.
+        template: int32 [n], index into `template_names`.
+        task: int32 [n], index into `task_names`.
+        candidates: per row, indices into `answers`; no indices where there are no candidates.
+        answers: token ids of every different candidate answer.
+        input_cut: bool [n], whether the input was cut to the maximum.
+        target_cut: bool [n], whether the target was.
+        examples: the texts.
+        template_names: "task/template".
+        task_names: names of the tasks.
+        notes: what a reader of the results must know.
+    """
+
+    name: str
+    inputs: Ragged
+    targets: Ragged
+    label: np.ndarray
+    template: np.ndarray
+    task: np.ndarray
+    candidates: Ragged
+    answers: Ragged
+    input_cut: np.ndarray
+    target_cut: np.ndarray
+    examples: tuple[Example, ...]
+    template_names: tuple[str, ...]
+    task_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        per_row = (self.inputs, self.targets, self.label, self.template, self.task, self.candidates)
+        sizes = {len(part) for part in (*per_row, self.input_cut, self.target_cut, self.examples)}
+        if len(sizes) != 1:
+            raise ValueError(f"parts of split '{self.name}' have different lengths: {sizes}")
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def truncated_inputs(self) -> int:
+        """Number of rows whose input was cut."""
+        return int(self.input_cut.sum())
+
+    @property
+    def truncated_targets(self) -> int:
+        """Number of rows whose target was cut."""
+        return int(self.target_cut.sum())
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> TokenisedSplit:
+        """The given rows, in the given order (repeats allowed)."""
+        rows = np.asarray(indices, np.int64)
+        return dataclasses.replace(
+            self,
+            inputs=self.inputs.take(rows),
+            targets=self.targets.take(rows),
+            label=self.label[rows],
+            template=self.template[rows],
+            task=self.task[rows],
+            candidates=self.candidates.take(rows),
+            input_cut=self.input_cut[rows],
+            target_cut=self.target_cut[rows],
+            examples=tuple(self.examples[i] for i in rows),
+        )
+
+    def candidate_matrix(
+        self,
+        rows: Sequence[int] | np.ndarray,
+        choices: int | None = None,
+        width: int | None = None,
+    ) -> np.ndarray:
+        """Token ids of the rows' candidate answers.
+
+        Args:
+            rows: row numbers, int [b].
+            choices: C; None: the most that one of these rows has.
+            width: T; None: the longest answer of these rows.
+
+        Returns:
+            int32 [b, C, T], padded with -100; a candidate that a row does not have is all -100.
+
+        Raises:
+            ValueError: if something does not fit in `choices` or `width`.
+        """
+        table = self.candidates.padded(rows, choices, -1)  # [b, C]
+        used, where = np.unique(table, return_inverse=True)
+        real = used[used >= 0]
+        ids = self.answers.padded(real, width, -100)
+        missing = np.full((len(used) - len(real), ids.shape[1]), -100, np.int32)
+        return np.concatenate([missing, ids])[where.reshape(table.shape)]
+
+
+def concat(splits: Sequence[TokenisedSplit], name: str | None = None) -> TokenisedSplit:
+    """Joins splits into one with the tasks of all, in order.
+
+    Tasks and templates of the same name are one; others keep their order of appearance.
+
+    Args:
+        splits: at least one.
+        name: of the result; None: the names joined with "+".
+    """
+    if not splits:
+        raise ValueError("concat needs at least one split")
+    tasks = _numbered(name for split in splits for name in split.task_names)
+    templates = _numbered(name for split in splits for name in split.template_names)
+    firsts = np.cumsum([0, *(len(split.answers) for split in splits)])
+    return TokenisedSplit(
+        name=name or "+".join(split.name for split in splits),
+        inputs=Ragged.concat([split.inputs for split in splits]),
+        targets=Ragged.concat([split.targets for split in splits]),
+        label=np.concatenate([split.label for split in splits]),
+        template=np.concatenate(
+            [_renumber(split.template, split.template_names, templates) for split in splits]
+        ),
+        task=np.concatenate([_renumber(split.task, split.task_names, tasks) for split in splits]),
+        candidates=Ragged.concat(
+            [
+                Ragged(split.candidates.values + np.int32(first), split.candidates.offsets)
+                for split, first in zip(splits, firsts[:-1], strict=True)
+            ]
+        ),
+        answers=Ragged.concat([split.answers for split in splits]),
+        input_cut=np.concatenate([split.input_cut for split in splits]),
+        target_cut=np.concatenate([split.target_cut for split in splits]),
+        examples=tuple(example for split in splits for example in split.examples),
+        template_names=tuple(templates),
+        task_names=tuple(tasks),
+        notes=tuple(note for split in splits for note in split.notes),
+    )
+
+
+def render_rows(
+    task: Task, source: Source, templates: str = "first", seed: int = 0
+) -> list[Example]:
+    """Renders all rows of a source.
+
+    Args:
+        task: meaning of the rows.
+        source: the rows.
+        templates: "first"; "all" (every row under every template, rows outermost); "cycle" (every
+            row under one, drawn by (seed, row)); or the name of one.
+        seed: for "cycle" (stream "order").
+
+    Raises:
+        DataError: for a row that is not as the task says; the message names it.
+    """
+    chosen: list[tuple[Template, ...]]
+    if templates == "all":
+        chosen = [task.templates] * len(source)
+    elif templates == "cycle":
+        draws = rng(seed, "order", *_TEMPLATE).integers(len(task.templates), size=len(source))
+        chosen = [(task.templates[draw],) for draw in draws]
+    else:
+        chosen = [(task.template(None if templates == "first" else templates),)] * len(source)
+    examples: list[Example] = []
+    for i, row_templates in enumerate(chosen):
+        row = source[i]
+        where = row_name(source, i)
+        examples.extend(render(task, template, row, where) for template in row_templates)
+    return examples
+
+
+def tokenise_rows(
+    task: Task,
+    source: Source,
+    tokenizer: Tokenizer,
+    *,
+    templates: str = "first",
+    seed: int = 0,
+    max_input: int | None = None,
+    max_target: int | None = None,
+    cache_dir: str | Path | None = None,
+    name: str | None = None,
+) -> TokenisedSplit:
+    """Renders and tokenises all rows of a source.
+
+    The rows are always rendered (that checks them, and costs little); the token ids are kept in
+    `cache_dir` under a hash of every text, the tokenizer's vocabulary and the maximal lengths, so a
+    stale cache cannot be read.
+
+    Args:
+        task: meaning of the rows.
+        source: the rows.
+        tokenizer: its `encode` ends every row with the end of sequence.
+        templates: see `render_rows`.
+        seed: see `render_rows`.
+        max_input: input tokens kept; None: the task's. See `encode`.
+        max_target: target tokens kept; None: the task's.
+        cache_dir: folder of cached token ids; None: no cache.
+        name: of the split; None: the task's name.
+
+    Raises:
+        DataError: for a row that is not as the task says, or a task whose label words the
+            tokenizer cannot tell apart.
+    """
+    examples = render_rows(task, source, templates, seed)
+    return encode(
+        examples,
+        tokenizer,
+        task.max_input if max_input is None else max_input,
+        task.max_target if max_target is None else max_target,
+        name=name or task.name,
+        task_name=task.name,
+        template_names=tuple(template.name for template in task.templates),
+        cache_dir=cache_dir,
+    )
+
+
+def encode(
+    examples: Sequence[Example],
+    tokenizer: Tokenizer,
+    max_input: int,
+    max_target: int,
+    *,
+    name: str = "",
+    task_name: str = "",
+    template_names: Sequence[str] | None = None,
+    cache_dir: str | Path | None = None,
+) -> TokenisedSplit:
+    """Tokenises rendered examples of one task.
+
+    A text that is too long loses tokens before its end of sequence (so a template should put its
+    longest field last); cut rows are counted, and candidates are cut like targets.
+
+    Args:
+        examples: the texts, n rows.
+        tokenizer: its `encode` ends every row with the end of sequence.
+        max_input: input tokens kept, with the end of sequence, at least 2.
+        max_target: target tokens kept, likewise.
+        name: of the split.
+        task_name: of the task.
+        template_names: all templates that the examples may name; None: those they do name.
+        cache_dir: folder of cached token ids; None: no cache.
+
+    Raises:
+        DataError: if candidates that all rows share become the same token ids.
+    """
+    if min(max_input, max_target) < 2:
+        raise DataError(f"rows need at least 2 tokens, not {max_input} and {max_target}.")
+    examples = tuple(examples)
+    if template_names is None:
+        template_names = tuple(dict.fromkeys(example.template for example in examples))
+    numbers = {template: i for i, template in enumerate(template_names)}
+    # Every answer text once: candidates, and targets of rows without candidates.
+    texts: dict[str, int] = {}
+    rows: dict[tuple[str, ...], list[int]] = {}
+    for example in examples:
+        for text in (*example.candidates, example.target):
+            texts.setdefault(text, len(texts))
+        if example.candidates not in rows:
+            rows[example.candidates] = [texts[text] for text in example.candidates]
+
+    arrays, note = token_cache.cached(
+        cache_dir,
+        name=task_name or name or "examples",
+        key=(tokenizer.fingerprint, max_input, max_target),
+        texts=([example.input for example in examples], list(texts)),
+        make=lambda inputs, answers: {
+            **_cut("inputs", tokenizer.encode(inputs), max_input),
+            **_cut("answers", tokenizer.encode(answers), max_target),
+        },
+    )
+    inputs = Ragged(arrays["inputs_values"], arrays["inputs_offsets"])
+    answers = Ragged(arrays["answers_values"], arrays["answers_offsets"])
+    target = np.asarray([texts[example.target] for example in examples], np.int64)
+    notes = (f"{name}: {note}",) if note else ()
+    return TokenisedSplit(
+        name=name,
+        inputs=inputs,
+        targets=answers.take(target),
+        label=np.asarray([example.label for example in examples], np.int32),
+        template=np.asarray([numbers[example.template] for example in examples], np.int32),
+        task=np.zeros(len(examples), np.int32),
+        candidates=Ragged.of([rows[example.candidates] for example in examples]),
+        answers=answers,
+        input_cut=arrays["inputs_cut"],
+        target_cut=arrays["answers_cut"][target],
+        examples=examples,
+        template_names=tuple(f"{task_name}/{template}" for template in template_names),
+        task_names=(task_name,),
+        notes=notes + _ambiguous(name, rows, answers, max_target, len(template_names)),
+    )
+
+
+def _cut(prefix: str, rows: list[list[int]], width: int) -> dict[str, np.ndarray]:
+    cut = np.asarray([len(row) > width for row in rows], bool)
+    kept = [[*row[: width - 1], row[-1]] if len(row) > width else row for row in rows]
+    ragged = Ragged.of(kept)
+    return {
+        f"{prefix}_values": ragged.values,
+        f"{prefix}_offsets": ragged.offsets,
+        f"{prefix}_cut": cut,
+    }
+
+
+def _ambiguous(
+    name: str,
+    rows: dict[tuple[str, ...], list[int]],
+    answers: Ragged,
+    max_target: int,
+    templates: int,
+) -> tuple[str, ...]:
+    """Finds candidates that differ as texts but not as token ids."""
+    pairs = []
+    for texts, numbers in rows.items():
+        seen: dict[bytes, str] = {}
+        for text, number in zip(texts, numbers, strict=True):
+            other = seen.setdefault(answers[number].tobytes(), text)
+            if other != text:
+                pairs.append((other, text))
+                break
+    # A classification has one list of candidates per template; where rows have their own choices,
+    # a pair that the tokenizer confuses spoils that row, not the task.
+    if pairs and len(rows) <= templates:
+        raise DataError(
+            f"'{name}': the answers {pairs[0][0]!r} and {pairs[0][1]!r} are the same "
+            f"{max_target} or fewer tokens to the tokenizer. Raise the maximal target length or "
+            "use other label words."
+        )
+    if pairs:
+        return (f"{name}: {len(pairs)} sets of choices have two with the same tokens",)
+    return ()
+
+
+def _numbered(names: Iterable[str]) -> dict[str, int]:
+    table: dict[str, int] = {}
+    for name in names:
+        table.setdefault(name, len(table))
+    return table
+
+
+def _renumber(ids: np.ndarray, names: tuple[str, ...], table: dict[str, int]) -> np.ndarray:
+    return np.asarray([table[name] for name in names], np.int32)[ids]

@@ -12,6 +12,17 @@ from prompt_jax.errors import ModelError, did_you_mean
 
 ACTIVATIONS = ("relu", "gelu_new", "gelu", "silu")
 _MODEL_TYPES = ("t5", "mt5", "byt5", "umt5")
+_SIZES = (
+    "vocab_size",
+    "d_model",
+    "d_kv",
+    "d_ff",
+    "num_layers",
+    "num_decoder_layers",
+    "num_heads",
+    "relative_attention_num_buckets",
+    "relative_attention_max_distance",
+)
 _ALIASES = {"swish": "silu", "gelu_pytorch_tanh": "gelu_new"}
 
 
@@ -33,7 +44,7 @@ class T5Config:
       activation: one of `ACTIVATIONS`.
       gated: `activation(x W0) * (x W1)` (v1.1) instead of `activation(x W)` (v1.0).
       tied_head: the head is the embedding table.
-      scale_decoder_outputs: the decoder's output is multiplied by `d_model ** -0.5` before the head.
+      scale_decoder_outputs: `d_model ** -0.5` multiplies the decoder's output before the head.
       dropout_rate: what the library applies when it is given a dropout key; 0 unless asked for.
       pad_token_id: also what follows the end of a generated sequence.
       eos_token_id: end of sequence.
@@ -60,10 +71,7 @@ class T5Config:
     decoder_start_token_id: int = 0
 
     def __post_init__(self) -> None:
-        for name in (
-            "vocab_size d_model d_kv d_ff num_layers num_decoder_layers num_heads "
-            "relative_attention_num_buckets relative_attention_max_distance"
-        ).split():
+        for name in _SIZES:
             if getattr(self, name) < 1:
                 raise ModelError(f"T5Config.{name} must be at least 1, not {getattr(self, name)}.")
         if self.activation not in ACTIVATIONS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -85,4 +86,82 @@ def safetensors_directory(root: Path) -> Tensors | None:
         readers.update(safetensors_file(path))
     if missing := sorted(set(table) - set(readers)):
         raise ModelError(f"{index} lists tensor '{missing[0]}', but no shard holds it.")
+    return Tensors(readers)
+
+
+def msgpack_file(path: Path) -> dict[str, Any]:
+    """The nested dict of arrays of a flax msgpack file; holds no code."""
+    from flax import serialization
+
+    try:
+        content = serialization.msgpack_restore(path.read_bytes())
+    except Exception as error:  # msgpack, numpy and flax each raise their own
+        raise ModelError(
+            f"{path} is not a whole flax msgpack file ({type(error).__name__}: {error}): copy or "
+            "download it again."
+        ) from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds no tree of parameters.")
+    return content
+
+
+def flax_directory(root: Path) -> Tensors | None:
+    """`flax_model.msgpack` (or its shards) as transformers 4 wrote it; None without either."""
+    index = root / "flax_model.msgpack.index.json"
+    if (root / "flax_model.msgpack").is_file():
+        files = [root / "flax_model.msgpack"]
+    elif index.is_file():
+        table = read_json(index).get("weight_map", {})
+        files = [inside(root, name) for name in sorted(set(table.values()))]
+    else:
+        return None
+    readers: dict[str, Callable[[], np.ndarray]] = {}
+    for file in files:
+        for path, leaf in walk(msgpack_file(file)):
+            *parents, last = path
+            array = np.asarray(leaf)
+            # Linear layers are [in, out] and called kernel there.
+            array = array.T if last == "kernel" else array
+            readers[".".join([*parents, "weight"])] = functools.partial(np.asarray, array)
+    return Tensors(readers)
+
+
+def walk(tree: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple, Any]]:
+    """Paths and leaves of a nested dict; a TensorStore specification counts as a leaf."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and "driver" not in value:
+            yield from walk(value, (*prefix, str(key)))
+        else:
+            yield (*prefix, str(key)), value
+
+
+def torch_directory(root: Path) -> Tensors | None:
+    """`pytorch_model.bin` (or its shards), weights only; None without either.
+
+    Raises:
+      ModelError: torch is not installed, or the file is damaged or holds more than weights.
+    """
+    index = root / "pytorch_model.bin.index.json"
+    if (root / "pytorch_model.bin").is_file():
+        files = [root / "pytorch_model.bin"]
+    elif index.is_file():
+        table = read_json(index).get("weight_map", {})
+        files = [inside(root, name) for name in sorted(set(table.values()))]
+    else:
+        return None
+    try:
+        import torch
+    except ImportError as error:
+        raise ModelError(
+            f"{root} holds PyTorch pickles (.bin) only: install torch to read them (weights only), "
+            "or save the model as safetensors."
+        ) from error
+    readers: dict[str, Callable[[], np.ndarray]] = {}
+    for file in files:
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # torch raises a different class for each kind of damage
+            raise ModelError(f"{file} cannot be read as weights: {error}.") from error
+        for name, tensor in state.items():
+            readers[name] = functools.partial(lambda t: t.detach().float().numpy(), tensor)
     return Tensors(readers)

@@ -13,7 +13,7 @@ import numpy as np
 
 from prompt_jax.errors import ModelError, PromptError
 from prompt_jax.models.base import Scores
-from prompt_jax.models.t5 import hub, ops, weights
+from prompt_jax.models.t5 import decoding, hub, ops, weights
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.models.t5.modules import T5, shift_right
 
@@ -96,20 +96,21 @@ class FrozenT5:
         """Loads a checkpoint.
 
         Args:
-          path_or_id: a local directory, the name of a Hugging Face repository, or "mini" for the
-            model that ships with the package.
+          path_or_id: a local directory (safetensors, flax msgpack, PyTorch pickles read as weights
+            only, T5X), a T5X msgpack file, the name of a Hugging Face repository, or "mini" for
+            the model that ships with the package.
           dtype: float32 or bfloat16; float16 overflows in T5.
           remat: recompute layers in the backward pass.
 
         Raises:
           ModelError: nothing there, not a T5, damaged, or the hub cannot be reached.
         """
-        root = hub.locate(str(path_or_id))
-        config = T5Config.from_hf_json(root / "config.json")
-        tensors = hub.open_checkpoint(root)
-        params, config, digest = weights.assemble(tensors, config, _dtype(dtype), str(root))
-        name = str(path_or_id) if not Path(path_or_id).is_dir() else root.name
-        return cls(params, T5Spec(config, _dtype(dtype), remat, name, digest, str(root)))
+        dtype = _dtype(dtype)  # before any reading
+        path = hub.locate(str(path_or_id))
+        found = hub.open_checkpoint(path)
+        params, config, digest = weights.assemble(found.tensors, found.config, dtype, str(path))
+        name = path.name if Path(path_or_id).exists() else str(path_or_id)
+        return cls(params, T5Spec(config, dtype, remat, name, digest, found.tokenizer_path))
 
     def replace(self, *, params: Any) -> FrozenT5:
         """The same model with other weights (of any float dtype).
@@ -175,7 +176,8 @@ class FrozenT5:
         """
         if not self.spec.tokenizer_path:
             raise ModelError(
-                f"The model '{self.name}' has no tokenizer: pass tokenizer=DIRECTORY to from_config."
+                f"The model '{self.name}' has no tokenizer: pass tokenizer=DIRECTORY to "
+                "from_config, or put tokenizer.json beside the weights."
             )
         from prompt_jax.models.t5.tokenizer import load_tokenizer
 
@@ -221,7 +223,8 @@ class FrozenT5:
         """
         if unknown := frozenset(observe) - _OBSERVABLE:
             raise ModelError(
-                f"Cannot observe {', '.join(sorted(unknown))}: only {', '.join(sorted(_OBSERVABLE))}."
+                f"Cannot observe {', '.join(sorted(unknown))}: only "
+                f"{', '.join(sorted(_OBSERVABLE))}."
             )
         input_ids, mask, prompt = self._inputs(input_ids, attention_mask, prompt)
         labels = _integers(
@@ -280,6 +283,44 @@ class FrozenT5:
         if per_row:
             return scores.nll, scores.tokens
         return jnp.sum(scores.nll), jnp.sum(scores.tokens)
+
+    def generate(
+        self,
+        input_ids: Any,
+        attention_mask: Any,
+        prompt: Any = None,
+        *,
+        max_new_tokens: int = 32,
+        num_beams: int = 1,
+    ) -> jax.Array:
+        """Generates with greedy (`num_beams=1`) or beam search, as transformers does.
+
+        Args:
+          input_ids: `[B, S]`.
+          attention_mask: `[B, S]`.
+          prompt: see the class.
+          max_new_tokens: T.
+          num_beams: beams; the finished sequence with the best log-probability per token wins.
+
+        Returns:
+          `[B, T]` int32 without the start token, padding after the end of a sequence.
+        """
+        if max_new_tokens < 1 or num_beams < 1:
+            raise ModelError("max_new_tokens and num_beams must be at least 1.")
+        if 2 * num_beams > self.vocab_size:
+            raise ModelError(f"{num_beams} beams need a vocabulary of {2 * num_beams} tokens.")
+        input_ids, mask, prompt = self._inputs(input_ids, attention_mask, prompt)
+        return _generate(self, input_ids, mask, prompt, max_new_tokens, num_beams)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Writes config.json, model.safetensors (float32) and the tokenizer's files.
+
+        Both `from_pretrained` here and transformers load the directory as the same model.
+
+        Raises:
+          ModelError: the directory cannot be written.
+        """
+        hub.save(Path(directory), self.params, self.config, self.spec.tokenizer_path)
 
     # ---------------------------------------------------------------- checks
 
@@ -405,6 +446,22 @@ def _rank(
     nll = jnp.where(tokens > 0, nll, jnp.inf)
     shape = candidates.shape[:2]
     return nll.reshape(shape), tokens.reshape(shape)
+
+
+@functools.partial(jax.jit, static_argnames=("max_new_tokens", "num_beams"))
+def _generate(
+    lm: FrozenT5,
+    input_ids: jax.Array,
+    mask: jax.Array,
+    prompt: jax.Array | None,
+    max_new_tokens: int,
+    num_beams: int,
+) -> jax.Array:
+    encoded, mask = _encode(lm, input_ids, mask, prompt)
+    module, variables = lm.spec.module, {"params": lm.params}
+    if num_beams == 1:
+        return decoding.greedy(module, variables, encoded, mask, max_new_tokens)
+    return decoding.beam_search(module, variables, encoded, mask, max_new_tokens, num_beams)
 
 
 def _count(labels: jax.Array) -> jax.Array:

@@ -38,10 +38,10 @@ class Cache(NamedTuple):
 class Context(NamedTuple):
     """What all layers of a stack share in one call."""
 
-    bias: jax.Array  # [1, H, Q, K] float32
-    mask: jax.Array | None  # [B, 1, 1, P] float32, of the encoder's positions
-    encoded: jax.Array | None = None  # [B, P, D], the encoder's output
-    position: jax.Array | None = None  # [] int32, the position being decoded
+    bias: Any  # [1, H, Q, K] float32
+    mask: Any  # [B, 1, 1, P] float32, of the encoder's positions
+    encoded: Any = None  # [B, P, D], the encoder's output
+    position: Any = None  # [] int32, the position being decoded
 
 
 class Sublayer(nn.Module):
@@ -223,7 +223,7 @@ class Stack(nn.Module):
     def setup(self) -> None:
         """Declares the scanned layers."""
         c = self.config
-        layer = DecoderLayer if self.is_decoder else EncoderLayer
+        layer: Any = DecoderLayer if self.is_decoder else EncoderLayer
         if self.remat:
             layer = nn.remat(layer, prevent_cse=False)
         shared: dict[str, Any] = {
@@ -237,7 +237,7 @@ class Stack(nn.Module):
         else:
             shared["in_axes"] = nn.broadcast
             methods = {"__call__": shared}
-        self.layers = nn.scan(layer, methods=methods)(c, self.dtype)
+        self.layers: Any = nn.scan(layer, methods=methods)(c, self.dtype)
         self.relative_bias = self.param(
             "relative_bias",
             normal(c.d_model**-0.5),

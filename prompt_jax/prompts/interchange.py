@@ -14,8 +14,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,12 +57,14 @@ def from_peft(directory: str | os.PathLike[str], *, task: int | None = None) -> 
         )
     if config.get("task_type") == "CAUSAL_LM":
         raise PromptError(f"{folder} is for a decoder-only model (CAUSAL_LM), not for a T5.")
-    length = config.get("num_virtual_tokens")
-    if not isinstance(length, int) or length < 1:
-        raise PromptError(f"{folder / _CONFIG}: num_virtual_tokens must be positive, not {length}.")
     submodules = config.get("num_transformer_submodules")
     if submodules is None:  # PEFT's own default
         submodules = 2 if config.get("task_type") == "SEQ_2_SEQ_LM" else 1
+    length = _positive(config.get("num_virtual_tokens"), "num_virtual_tokens", folder)
+    submodules = _positive(submodules, "num_transformer_submodules", folder)
+    base_name = config.get("base_model_name_or_path")
+    if not isinstance(base_name, str | None):
+        raise PromptError(f"{folder / _CONFIG}: base_model_name_or_path must be a name.")
     tensors = _peft_tensors(folder)
     prompt = _tensor(tensors, "prompt_embeddings", 2, folder)
     expected = (length * submodules, config.get("token_dim") or prompt.shape[1])
@@ -80,7 +80,7 @@ def from_peft(directory: str | os.PathLike[str], *, task: int | None = None) -> 
         raise PromptError(f"{folder} is no multitask adapter: leave task out.")
     embeddings = files.check_array(prompt[:length], what=f"the prompt in {folder}")
     record = PromptRecord(
-        model_name=config.get("base_model_name_or_path"),
+        model_name=base_name,
         method="peft",
         task=name,
         tokens=length,
@@ -183,7 +183,7 @@ def from_npz(
             )
         try:
             array = archive[key]
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:  # as in _numpy_load
             raise PromptError(f"{path}: '{key}' cannot be read: {error}.") from None
     values = files.check_array(array, what=f"the prompt '{key}' in {path}")
     return SoftPrompt(values, record or PromptRecord(task=key))
@@ -193,7 +193,7 @@ def _numpy_load(path: str | os.PathLike[str]) -> Any:
     raw = files.read_bytes(path)
     try:
         return np.load(io.BytesIO(raw), allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy, zipfile and tokenize raise a dozen kinds on damaged bytes
         raise PromptError(f"{path} is damaged or no numpy file: {error}.") from None
 
 
@@ -209,6 +209,12 @@ def _peft_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise PromptError(f"{folder / _CONFIG} must hold a JSON object.")
     return config
+
+
+def _positive(value: Any, option: str, folder: Path) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise PromptError(f"{folder / _CONFIG}: {option} must be positive, not {value!r}.")
+    return value
 
 
 def _peft_tensors(folder: Path) -> Mapping[str, np.ndarray]:

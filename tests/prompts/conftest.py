@@ -21,7 +21,7 @@ class WordTokenizer:
 
     def encode(self, texts: Sequence[str], add_eos: bool = True) -> list[list[int]]:
         rows = [[WORDS.index(word) for word in text.split()] for text in texts]
-        return [row + [self.eos_id] if add_eos else row for row in rows]
+        return [[*row, self.eos_id] if add_eos else row for row in rows]
 
     def decode(self, ids: Sequence[int]) -> str:
         return " ".join(WORDS[i] for i in ids if i > 2)

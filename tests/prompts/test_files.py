@@ -117,7 +117,7 @@ def test_vector_file(prompt, tmp_path):
     again = TaskVector.load(tmp_path / "v")
     assert (again.init_id, again.name) == ("17", "mnli")
     np.testing.assert_array_equal(again.values, tau.values)
-    with pytest.raises(PromptError, match="TaskVector.load"):
+    with pytest.raises(PromptError, match=r"TaskVector\.load"):
         SoftPrompt.load(tmp_path / "v")
 
 
@@ -166,7 +166,7 @@ def test_missing_file_names_its_neighbour(prompt, tmp_path):
     prompt.save(tmp_path / "mrpc.safetensors")
     with pytest.raises(PromptError, match=r"Did you mean 'mrpc\.safetensors'"):
         SoftPrompt.load(tmp_path / "mprc.safetensors")
-    with pytest.raises(PromptError, match="folder .* does not exist"):
+    with pytest.raises(PromptError, match=r"folder .* does not exist"):
         SoftPrompt.load(tmp_path / "no" / "x")
 
 
@@ -179,7 +179,7 @@ def test_foreign_files(raw, tmp_path):
 
 def test_foreign_safetensors(tmp_path):
     save_file({"lora_A": np.zeros((2, 2), np.float32)}, tmp_path / "p")
-    with pytest.raises(PromptError, match="not a prompt of prompt_jax.*lora_A"):
+    with pytest.raises(PromptError, match=r"not a prompt of prompt_jax.*lora_A"):
         SoftPrompt.load(tmp_path / "p")
 
 
@@ -191,7 +191,7 @@ def test_tensor_of_whole_numbers(tmp_path):
 
 def test_folder_in_place_of_a_file(tmp_path, prompt):
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(PromptError, match="folder.*from_peft"):
+    with pytest.raises(PromptError, match=r"folder.*from_peft"):
         SoftPrompt.load(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(PromptError, match="cannot be written"):

@@ -21,9 +21,7 @@ from prompt_jax.prompts import (
 
 MATRICES = hnp.arrays(np.float32, (3, 4), elements=st.floats(-100, 100, width=32))
 FACTORS = st.floats(-10, 10, allow_nan=False)
-SETTINGS = hypothesis.settings(
-    max_examples=40, deadline=None, database=None, derandomize=True
-)
+SETTINGS = hypothesis.settings(max_examples=40, deadline=None, database=None, derandomize=True)
 
 
 def vector(seed: int = 0, **known: str) -> TaskVector:
@@ -54,12 +52,8 @@ def test_scaling_is_linear(x, y, s, t):
 @hypothesis.given(MATRICES, MATRICES)
 def test_vector_brings_the_prompt_back(x, y):
     prompt, init = SoftPrompt(x), SoftPrompt(y)
-    np.testing.assert_allclose(
-        (init + (prompt - init)).embeddings, prompt.embeddings, atol=5e-5
-    )
-    np.testing.assert_allclose(
-        (init + 0.5 * (prompt - init)).embeddings, (x + y) / 2, atol=5e-5
-    )
+    np.testing.assert_allclose((init + (prompt - init)).embeddings, prompt.embeddings, atol=5e-5)
+    np.testing.assert_allclose((init + 0.5 * (prompt - init)).embeddings, (x + y) / 2, atol=5e-5)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +98,7 @@ def test_different_initialisations():
 
 
 def test_named_vectors_are_named_in_the_error():
-    with pytest.raises(PromptError, match="^mnli and qnli do not share"):
+    with pytest.raises(PromptError, match=r"^mnli and qnli do not share"):
         vector(0, init_id="17", name="mnli") + vector(1, init_id="4", name="qnli")
 
 
@@ -177,9 +171,7 @@ def test_prompt_plus_vector_of_another_initialisation(prompt):
     moved = add(prompt, tau, across_inits=True)
     assert moved.record.init_id == "17"
     assert moved.record.config["vectors"] == [{"name": "mnli", "init_id": "4"}]
-    np.testing.assert_allclose(
-        moved.embeddings, np.asarray(prompt.embeddings) + 1, rtol=1e-6
-    )
+    np.testing.assert_allclose(moved.embeddings, np.asarray(prompt.embeddings) + 1, rtol=1e-6)
     assert (SoftPrompt(prompt.embeddings) + tau).record is None
 
 

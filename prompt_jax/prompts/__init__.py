@@ -19,7 +19,6 @@ from prompt_jax.prompts.initialisers import Initialiser as Initialiser
 from prompt_jax.prompts.initialisers import SampledVocabulary as SampledVocabulary
 from prompt_jax.prompts.initialisers import Text as Text
 from prompt_jax.prompts.initialisers import Uniform as Uniform
-from prompt_jax.prompts.initialisers import embedding_rms as embedding_rms
 from prompt_jax.prompts.initialisers import init_id as init_id
 from prompt_jax.prompts.initialisers import parse as parse
 from prompt_jax.prompts.interchange import from_npy as from_npy

@@ -175,7 +175,7 @@ class Uniform:
 
     def __call__(self, lm: Any, length: int, seed: int) -> SoftPrompt:
         """Returns the prompt; see `Initialiser`."""
-        width = self.scale * (embedding_rms(lm) if self.relative else 1.0)
+        width = self.scale * (_embedding_rms(lm) if self.relative else 1.0)
         values = streams.rng(seed, "init").uniform(-width, width, (length, lm.d_model))
         return _finish(self, lm, length, seed, values.astype(np.float32))
 
@@ -275,8 +275,8 @@ def init_id(embeddings: Any) -> str:
     return hashlib.sha256(head + array.tobytes()).hexdigest()[:12]
 
 
-def embedding_rms(lm: Any) -> float:
-    """Returns the root mean square of the model's embedding table, rounded to six digits.
+def _embedding_rms(lm: Any) -> float:
+    """Root mean square of the embedding table, from `embed` alone, rounded to six digits.
 
     Rounded so that the order of a sum, which differs between machines, is not in the result.
     """

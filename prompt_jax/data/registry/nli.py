@@ -109,7 +109,7 @@ JOCI = Task(
         ),
     ),
     sizes=(("train", 8_412), ("validation", 939)),
-    licence="CC BY-SA 4.0",
+    licence="none stated, research use",
     description="Common-sense inference (JOCI) in three classes.",
     domain="nli",
 )
@@ -129,7 +129,7 @@ MPE = Task(
         ),
     ),
     sizes=(("train", 9_000), ("validation", 1_000)),
-    licence="CC BY-SA 4.0",
+    licence="none stated, research use",
     description="Three-way inference from four captions of one picture together.",
     domain="nli",
 )
@@ -149,7 +149,7 @@ ADD_ONE_RTE = Task(
         ),
     ),
     sizes=(("train", 4_991), ("validation", 387)),
-    licence="MIT repository; data by the authors of AN-composition RTE",
+    licence="none stated, research use",
     description="Whether a sentence still holds after an adjective was put into it.",
     domain="nli",
 )

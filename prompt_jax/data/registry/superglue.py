@@ -166,7 +166,7 @@ RECORD = Task(
     tfds=_tfds("record"),
     hf=_hub("record"),
     sizes=_sizes(100_730, 10_000),
-    licence="Apache-2.0",
+    licence="none stated, research use",
     description="Which name of a news article fills the gap of a sentence; any of several spellings"
     " counts.",
     max_input=512,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_jax import sharding
+from prompt_jax.data import batching
 from prompt_jax.data.feed import Feed
-from prompt_jax.data.tokenise import Ragged, TokenisedSplit
+from prompt_jax.data.tokenise import TokenisedSplit
 from prompt_jax.errors import ConfigError, TrainingError
 from prompt_jax.evaluation import Evaluation, Job, evaluate
 from prompt_jax.streams import key as stream_key
-from prompt_jax.training import folding, memory, optimizers
+from prompt_jax.training import memory, optimizers
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.protocol import Method, Rows
 from prompt_jax.training.step import Batch, Programs, State, StepMetrics, Sums, Table, programs
@@ -100,7 +102,9 @@ class TrainedRun:
       steps: steps trained before the end or early stopping.
       rows_seen: training rows, repetitions counted.
       tokens_seen: input tokens of these rows, prompt and padding not counted.
+      targets_seen: target tokens of these rows.
       healthy: False when the run's loss or gradient was not finite; it kept its last good state.
+      seconds: wall-clock share of this run, where it was measured.
     """
 
     name: str
@@ -112,7 +116,9 @@ class TrainedRun:
     steps: int
     rows_seen: int
     tokens_seen: int
+    targets_seen: int
     healthy: bool
+    seconds: float = 0.0
 
 
 def train(
@@ -179,22 +185,6 @@ def _check(method: Method, runs: Sequence[Run], config: TrainConfig) -> None:
             )
 
 
-class _Rows:
-    """The rows of all runs in one pool, so that a micro-batch is one gather."""
-
-    def __init__(self, runs: Sequence[Run]) -> None:
-        splits = {id(run.feed.split): run.feed.split for run in runs}
-        sizes = np.cumsum([0, *(len(s) for s in splits.values())])
-        first = dict(zip(splits, sizes[:-1], strict=True))
-        self.base = np.asarray([first[id(run.feed.split)] for run in runs], np.int64)
-        self.inputs = Ragged.concat([s.inputs for s in splits.values()])
-        self.targets = Ragged.concat([s.targets for s in splits.values()])
-        self.task = np.concatenate([s.task for s in splits.values()])
-        self.template = np.concatenate([s.template for s in splits.values()])
-        self.target_width = -(-max(1, int(self.targets.lengths.max())) // 4) * 4
-        self.longest = max(1, int(self.inputs.lengths.max()))
-
-
 class _Population:
     """The mutable middle of `train`."""
 
@@ -203,7 +193,17 @@ class _Population:
         mesh: jax.sharding.Mesh | None,
     ) -> None:  # fmt: skip
         self.lm, self.method, self.runs, self.config, self.mesh = lm, method, runs, config, mesh
-        self.rows = _Rows(runs)
+        splits = [run.feed.split for run in runs]
+        self.pool = batching.Pool(splits)
+        self.first = np.asarray([self.pool.rows_of(split)[0] for split in splits])
+        longest = max(int(split.targets.lengths.max()) for split in splits)
+        self.target_width = batching.target_width(longest)
+        self.targets = [
+            split.targets.padded(np.arange(len(split)), self.target_width, -100)
+            for split in self.pool.splits
+        ]
+        self.target_lengths = np.concatenate([s.targets.lengths for s in self.pool.splits])
+        self.input_width = batching.input_width(int(self.pool.lengths.max()))
         self.programs: Programs = programs(method, config.optimizer)
 
         def stack(*leaves: Any) -> np.ndarray:
@@ -223,51 +223,54 @@ class _Population:
         self.best_step = np.zeros(len(runs), np.int64)
         self.stale = np.zeros(len(runs), np.int64)
         self.steps = np.zeros(len(runs), np.int64)
-        self.tokens = np.zeros(len(runs), np.int64)
+        self.tokens = np.zeros((2, len(runs)), np.int64)  # input, target
         self.history: list[list[tuple[int, float]]] = [[] for _ in runs]
-        self.shapes = self._shapes()
+        self.prompt_tokens = self._prompt_tokens()
+        self.token_budget = self._token_budget()
 
     def _put(self, tree: Any, *axes: str | None) -> Any:
         return sharding.put(tree, self.mesh, *axes)
 
-    def _shapes(self) -> folding.Shapes:
-        devices = self.mesh.shape["data"] if self.mesh is not None else 1
-        rows = self._method_rows(np.zeros((len(self.runs), self.config.batch_size), np.int64))
+    def _prompt_tokens(self) -> int:
+        index = np.tile(self.first[:, None], (1, self.config.batch_size))
         table, _ = jax.eval_shape(
-            self.programs.prepare, self.state, self.consts, rows, np.int32(0), self.keys
-        )
-        length = 0 if table.prompts is None else table.prompts.shape[-2]
-        shapes = folding.Shapes.up_to(self.rows.longest, 1, length, devices)
+            self.programs.prepare, self.state, self.consts, self._method_rows(index),
+            np.int32(0), self.keys,
+        )  # fmt: skip
+        return 0 if table.prompts is None else int(table.prompts.shape[-2])
+
+    def _token_budget(self) -> int:
+        """Encoder tokens of a micro-batch, over all devices."""
+        devices = 1 if self.mesh is None else self.mesh.shape["data"]
         budget = self.config.micro_batch_tokens or memory.token_budget(
-            self.lm, self.method, self.config.optimizer, width=shapes.widths[-1],
-            targets=self.rows.target_width, prompt_tokens=length,
+            self.lm, self.method, self.config.optimizer, width=self.input_width,
+            targets=self.target_width, prompt_tokens=self.prompt_tokens,
             state=self.state if self.method.trains_lm else None,
         )  # fmt: skip
-        return folding.Shapes(shapes.widths, budget * devices, length, devices)
+        return budget * devices
 
     def _method_rows(self, index: np.ndarray, scale: np.ndarray | None = None) -> Rows:
-        """What `Method.prompts` sees of the rows `index` [R, B] of the pool."""
-        width = folding.Shapes.up_to(self.rows.longest, 1, 0).widths[-1]
-        width = width if self.method.needs_inputs else 0
-        flat = index.reshape(-1)
-        ids = self.rows.inputs.padded(flat, width, self.lm.pad_id) if width else None
-        if ids is None:
-            ids = np.zeros((flat.size, 0), np.int32)
-        mask = np.arange(width)[None] < self.rows.inputs.lengths[flat][:, None]
+        """What `Method.prompts` sees of the pool rows `index` [R, B]."""
+        width = self.input_width if self.method.needs_inputs else 0
+        if not width:
+            ids = mask = np.zeros((*index.shape, 0), np.int32)
+            task, template = self.pool.kinds(index.reshape(-1))
+        else:
+            rows, _ = self.pool.gather(index.reshape(-1), width, self.lm.pad_id)
+            ids = rows.input_ids.reshape(*index.shape, width)
+            mask = rows.mask.reshape(*index.shape, width)
+            task, template = rows.task, rows.template
         return Rows(
-            ids.reshape(*index.shape, width),
-            mask.astype(np.int32).reshape(*index.shape, width),
-            self.rows.task[index],
-            self.rows.template[index],
+            ids, mask, task.reshape(index.shape), template.reshape(index.shape),
             np.ones(index.shape, np.float32) if scale is None else scale,
-        )
+        )  # fmt: skip
 
     def step(self, step: int) -> StepMetrics:
         """One optimizer step of every active run."""
         local = [run.feed.rows(step) for run in self.runs]
         pairs = zip(self.runs, local, strict=True)
         scale = np.stack([run.feed.scale(rows) for run, rows in pairs]).astype(np.float32)
-        index = np.stack(local) + self.rows.base[:, None]  # [R, B]
+        index = np.stack(local) + self.first[:, None]  # [R, B], pool rows
         rows = self._put(self._method_rows(index, scale))
         at = np.int32(step)
         keys = jax.vmap(jax.random.fold_in, (0, None))(self.keys, at)
@@ -281,8 +284,10 @@ class _Population:
             self.state, self.consts, rows, sums, self.active, rates, keys, at
         )
         self.steps += self.active
-        lengths = self.rows.inputs.lengths[index].sum(1)
-        self.tokens += np.where(self.active, lengths, 0)
+        for seen, lengths in zip(
+            self.tokens, (self.pool.lengths, self.target_lengths), strict=True
+        ):
+            seen += np.where(self.active, lengths[index].sum(1), 0)
         return metrics
 
     def _micro(self, table: Table, sums: Sums, batch: Batch) -> Sums:
@@ -295,8 +300,8 @@ class _Population:
             rows, width = batch.input_ids.shape
             raise TrainingError(
                 f"out of device memory in a micro-batch of {rows} rows x"
-                f" {width + self.shapes.prompt_tokens} tokens. Lower micro_batch_tokens (now"
-                f" {self.shapes.token_budget}), data.max_input_tokens or prompt.tokens, or use"
+                f" {width + self.prompt_tokens} tokens. Lower micro_batch_tokens (now"
+                f" {self.token_budget}), data.max_input_tokens or prompt.tokens, or use"
                 " dtype=bfloat16."
             ) from error
 
@@ -307,24 +312,26 @@ class _Population:
             np.flatnonzero(self.active), np.arange(views), np.arange(batch), indexing="ij"
         )
         r, v, b = r.reshape(-1), v.reshape(-1), b.reshape(-1)
-        pool = index[r, b]
+        rows = index[r, b]
         view = r * views + v
         prompt = view * batch + b if self.method.rowwise else view
-        assert prompt.size <= runs * views * batch
+        devices = 1 if self.mesh is None else self.mesh.shape["data"]
         made = []
-        for micro in folding.plan(self.rows.inputs.lengths[pool], self.shapes):
-            at = pool[micro.rows]
+        for micro in batching.plan(
+            self.pool.lengths[rows], self.prompt_tokens, self.token_budget, devices
+        ):
+            filler = np.full(micro.size - len(micro.rows), micro.rows[-1])
+            at = np.concatenate([micro.rows, filler])
+            inputs, labels = self.pool.gather(
+                rows[at], micro.width, self.lm.pad_id, self.targets
+            )
             made.append(
                 Batch(
-                    self.rows.inputs.padded(at, micro.width, self.lm.pad_id),
-                    self.rows.inputs.lengths[at].astype(np.int32),
-                    self.rows.targets.padded(at, self.rows.target_width, -100),
-                    prompt[micro.rows].astype(np.int32),
-                    view[micro.rows].astype(np.int32),
-                    scale[r[micro.rows], b[micro.rows]],
-                    micro.real,
+                    inputs.input_ids, inputs.mask, labels,
+                    prompt[at].astype(np.int32), view[at].astype(np.int32), scale[r[at], b[at]],
+                    np.arange(micro.size) < len(micro.rows),
                 )
-            )
+            )  # fmt: skip
         return [self._put(batch, "data") for batch in made]
 
     def log(self, step: int, metrics: StepMetrics, tracker: Tracker) -> None:
@@ -386,7 +393,7 @@ class _Population:
             assert dev is not None
             jobs.append(Job(dev, int(r)))
         results = evaluate_runs(
-            self.lm, self.method, self.state.params, self.consts, jobs, metrics
+            self.lm, self.method, self.state.params, self.consts, jobs, metrics, self.mesh
         )
         return [
             float(result.metrics[names[0]]) for result, names in zip(results, metrics, strict=True)
@@ -406,7 +413,8 @@ class _Population:
                 tuple(self.history[r]),
                 int(self.steps[r]),
                 int(self.steps[r]) * self.config.batch_size,
-                int(self.tokens[r]),
+                int(self.tokens[0, r]),
+                int(self.tokens[1, r]),
                 bool(self.healthy[r]),
             )
             for r, run in enumerate(self.runs)
@@ -420,6 +428,7 @@ def evaluate_runs(
     consts: Any,
     jobs: Sequence[Job],
     metrics: Sequence[tuple[str, ...]],
+    mesh: jax.sharding.Mesh | None = None,
 ) -> list[Evaluation]:
     """Evaluates trained parameters of a population, each job under its own run.
 
@@ -430,17 +439,36 @@ def evaluate_runs(
       consts: leaves [R, ...].
       jobs: `Job(split, r)` for run r.
       metrics: metric names of each job.
+      mesh: rows are split over its 'data' axis.
     """
     if not jobs:
         return []
-    state: Any
-    prompt_fn = None
     if method.trains_lm:
         lm = lm.replace(params=method.lm_params(jax.tree.map(lambda x: x[0], params)))
-        state = jax.vmap(method.deploy)(params, consts)
-    elif method.rowwise:
-        state, prompt_fn = (params, consts), _rowwise(method)
-    else:
-        state = jax.vmap(method.deploy)(params, consts)
-    options = {} if prompt_fn is None else {"prompt_fn": prompt_fn}
-    return evaluate(lm, jobs, state, metrics=metrics, **options)
+    if method.rowwise:
+        return evaluate(
+            lm, jobs, (params, consts), metrics=metrics, prompt_fn=_rowwise(method), mesh=mesh
+        )
+    return evaluate(lm, jobs, jax.vmap(method.deploy)(params, consts), metrics=metrics, mesh=mesh)
+
+
+@functools.lru_cache(maxsize=64)
+def _rowwise(method: Method) -> Any:
+    """The evaluator's `prompt_fn` of a row-wise method; one object per method, so that it is
+    compiled once."""
+
+    def prompt_fn(state: Any, index: jax.Array, rows: Any) -> jax.Array | None:
+        def one(run: jax.Array, ids: Any, mask: Any, task: Any, template: Any) -> Any:
+            params, consts = jax.tree.map(lambda x: x[run], state)
+            row = Rows(
+                ids[None], mask[None], task[None], template[None], jnp.ones((1,), jnp.float32)
+            )
+            made = method.prompts(
+                params, consts, method.carry(params, consts), row, jnp.int32(0), jax.random.key(0)
+            )
+            # A row under several views (particles) is deployed under their mean.
+            return None if made.prompts is None else made.prompts[:, 0].mean(0)
+
+        return jax.vmap(one)(index, rows.input_ids, rows.mask, rows.task, rows.template)
+
+    return prompt_fn

@@ -48,7 +48,7 @@ def micro_bytes(
         )
     sums = Sums(table.prompts, weights, shape(rows), shape(rows))
     batch = Batch(
-        shape(rows, width, dtype=int32), shape(rows, dtype=int32),
+        shape(rows, width, dtype=int32), shape(rows, width, dtype=int32),
         shape(rows, targets, dtype=int32), shape(rows, dtype=int32), shape(rows, dtype=int32),
         shape(rows), shape(rows, dtype=jnp.bool_),
     )  # fmt: skip

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import jax
 import optax
 
 from prompt_jax.errors import ConfigError
@@ -80,7 +81,26 @@ def build(config: OptimizerConfig) -> optax.GradientTransformation:
         parts += [optax.scale_by_factored_rms(decay_rate=0.8), optax.clip_by_block_rms(1.0)]
     if config.weight_decay:
         parts.append(optax.add_decayed_weights(config.weight_decay))
-    return optax.chain(*parts)
+    return standard_promotion(optax.chain(*parts))
+
+
+def standard_promotion(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Runs a transformation under JAX's standard type promotion.
+
+    Optax raises floats to integer step counts, which a caller's strict promotion refuses.
+    """
+
+    def init(params: optax.Params) -> optax.OptState:
+        with jax.numpy_dtype_promotion("standard"):
+            return tx.init(params)
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        with jax.numpy_dtype_promotion("standard"):
+            return tx.update(updates, state, params)
+
+    return optax.GradientTransformation(init, update)
 
 
 def rate(config: OptimizerConfig, step: int, steps: int) -> float:

@@ -39,7 +39,7 @@ class Batch(NamedTuple):
     """One micro-batch as the device sees it."""
 
     input_ids: jax.Array  # [b, S] int32
-    lengths: jax.Array  # [b] int32
+    mask: jax.Array  # [b, S] int32
     labels: jax.Array  # [b, T] int32, -100 after the end
     prompt: jax.Array  # [b] int32, row of the table
     view: jax.Array  # [b] int32, r * V + v: where the row's loss is added
@@ -112,8 +112,6 @@ def programs(method: Method, config: OptimizerConfig) -> Programs:
         return table, sums
 
     def micro(lm: Any, state: State | None, table: Table, sums: Sums, batch: Batch) -> Sums:
-        positions = jnp.arange(batch.input_ids.shape[1], dtype=jnp.int32)
-        mask = (positions[None] < batch.lengths[:, None]).astype(jnp.int32)
         real = batch.real.astype(jnp.float32)
 
         def objective(trained: tuple[Any, Any]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -123,7 +121,7 @@ def programs(method: Method, config: OptimizerConfig) -> Programs:
             def score(table: jax.Array | None) -> Any:
                 chosen = None if table is None else table[batch.prompt]
                 return model.score(
-                    batch.input_ids, mask, batch.labels, chosen, observe=method.observe
+                    batch.input_ids, batch.mask, batch.labels, chosen, observe=method.observe
                 )
 
             teacher = None

@@ -1,0 +1,158 @@
+"""Trained runs on disk, under the hash of everything their training depended on.
+
+A stage that has been paid for is not trained again, but its cost is still counted. A key covers
+the code version of the stage, method, budget, weights, rows, initial parameters and seed, so a
+stale artefact cannot be found. Files are written atomically and carry a checksum; a damaged one is
+trained again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from prompt_jax.config import digest
+from prompt_jax.data.feed import Feed
+from prompt_jax.data.tokenise import TokenisedSplit
+from prompt_jax.training.loop import Run, TrainConfig, TrainedRun
+from prompt_jax.training.protocol import Method
+
+# Raise when a change to the trainer or a method changes what the same inputs give.
+STAGE_VERSION = 1
+
+
+def user_cache() -> Path:
+    """The user's cache folder for this library."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "prompt_jax"
+
+
+def array_hash(tree: Any) -> str:
+    """A short hash of the shapes, types and bytes of a tree of arrays."""
+    state = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.ascontiguousarray(leaf)
+        state.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode())
+        state.update(array.tobytes())
+    return state.hexdigest()[:16]
+
+
+def split_hash(split: TokenisedSplit) -> str:
+    """A short hash of the token ids and answers of a split."""
+    return array_hash(
+        [
+            split.inputs.values, split.inputs.offsets, split.targets.values,
+            split.targets.offsets, split.label, split.task, split.template,
+        ]
+    )  # fmt: skip
+
+
+def run_key(
+    lm: Any, method: Method, run: Run, config: TrainConfig, feed_description: str
+) -> str:
+    """The key of a run's outcome.
+
+    Args:
+      lm: the frozen model.
+      method: what is trained.
+      run: the run.
+      config: its budget.
+      feed_description: how the feed orders and mixes its rows.
+    """
+    budget = asdict(config)
+    budget.pop("log_every")
+    budget.pop("micro_batch_tokens")
+    return digest(
+        STAGE_VERSION, repr(method), budget, lm.weights_hash, str(np.dtype(lm.dtype)),
+        split_hash(run.feed.split), feed_description,
+        None if run.dev is None else split_hash(run.dev), run.dev_metrics,
+        array_hash((run.params, run.consts)), run.seed, run.rate,
+    )  # fmt: skip
+
+
+def describe_feed(feed: Feed) -> str:
+    """A feed's order as text: its class and numbers."""
+    numbers = {
+        name: value
+        for name, value in sorted(vars(feed).items())
+        if isinstance(value, int | float | str)
+    }
+    return f"{type(feed).__name__}{numbers}"
+
+
+class ArtefactStore:
+    """Reads and writes trained runs.
+
+    Attributes:
+      folder: None: nothing is stored or found.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def load(self, key: str, name: str) -> TrainedRun | None:
+        """The run stored under a key; None when there is none or it is damaged."""
+        if self.folder is None:
+            return None
+        from safetensors.numpy import load
+
+        path = self.folder / f"{key}.run"
+        try:
+            data = path.read_bytes()
+            digest_line, _, body = data.partition(b"\n")
+            if hashlib.sha256(body).hexdigest().encode() != digest_line:
+                return None
+            header, _, tensors = body.partition(b"\n")
+            facts = json.loads(header)
+            arrays = load(tensors)
+        except (OSError, ValueError, KeyError):
+            return None
+        prompt = arrays.pop("__prompt__", None)
+        facts["history"] = tuple((int(s), float(v)) for s, v in facts["history"])
+        facts["best_value"] = float("nan" if facts["best_value"] is None else facts["best_value"])
+        return TrainedRun(
+            name=name, params=unflatten_dict(arrays, sep="/"), prompt=prompt, **facts
+        )
+
+    def save(self, key: str, trained: TrainedRun) -> None:
+        """Stores a run, atomically."""
+        if self.folder is None:
+            return
+        from safetensors.numpy import save
+
+        arrays = {
+            path: np.ascontiguousarray(leaf)
+            for path, leaf in flatten_dict(trained.params, sep="/").items()
+        }
+        if trained.prompt is not None:
+            arrays["__prompt__"] = np.ascontiguousarray(trained.prompt)
+        facts = {
+            name: getattr(trained, name)
+            for name in (
+                "best_step", "history", "steps", "rows_seen", "tokens_seen", "targets_seen",
+                "healthy", "seconds",
+            )
+        }  # fmt: skip
+        value = trained.best_value
+        facts["best_value"] = value if np.isfinite(value) else None
+        body = json.dumps(facts).encode() + b"\n" + save(arrays)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+            os.replace(temporary, self.folder / f"{key}.run")
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise

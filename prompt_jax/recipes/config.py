@@ -1,0 +1,148 @@
+"""The description of an experiment: what `prompt-jax run` executes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from prompt_jax.errors import ConfigError
+from prompt_jax.methods import create
+from prompt_jax.training.loop import TrainConfig
+from prompt_jax.training.optimizers import OptimizerConfig
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """The soft prompt.
+
+    Attributes:
+      tokens: L.
+      init: a named initialisation, as in `prompt_jax.prompts.parse`.
+    """
+
+    tokens: int = 100
+    init: str = "vocab:5000"
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise ConfigError(f"prompt.tokens must be at least 1, but is {self.tokens}.")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where rows come from and how they are cut.
+
+    Attributes:
+      root: folder with one sub-folder per task; None: TFDS or the Hugging Face cache.
+      cache: folder of tokenised rows and trained source prompts; "" turns caching off, None is
+        the user's cache folder.
+      max_input_tokens: longer inputs are cut, counted and reported.
+      max_target_tokens: the same for targets.
+      train_rows: at most this many training rows per task; 0: all.
+      dev_rows: at most this many development rows per task.
+      test_rows: at most this many test rows per task; 0: all.
+      protocol: `development` cuts the development set from train and tests on the official
+        validation set; `transfer_papers` halves a small validation set, as ATTEMPT and MPT did.
+      templates: `first`, or all templates of a task in turn (`cycle`).
+    """
+
+    root: str | None = None
+    cache: str | None = None
+    max_input_tokens: int = 128
+    max_target_tokens: int = 16
+    train_rows: int = 0
+    dev_rows: int = 200
+    test_rows: int = 0
+    protocol: Literal["development", "transfer_papers"] = "development"
+    templates: Literal["first", "cycle"] = "first"
+
+
+def _fine_tuning() -> TrainConfig:
+    return TrainConfig(optimizer=OptimizerConfig(learning_rate=1e-3, unit="absolute"))
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """A table of methods x targets x shots x seeds.
+
+    Attributes:
+      name: of the run directory under `runs/`.
+      model: a directory, a hub id, or `mini`.
+      dtype: of weights and activations; prompts and optimizer state stay float32.
+      remat: recompute activations in the backward pass: less memory, a third more time.
+      sources: tasks whose prompts are trained to be inherited from.
+      targets: tasks that inherit.
+      methods: specs, as in `prompt_jax.methods.create`; the first is the baseline of the contrasts.
+      shots: training rows per class, one column group each; 0 means all rows.
+      seeds: runs per cell, with fresh source prompts for every seed.
+      first_seed: the seeds are first_seed, first_seed + 1, ...
+      prompt: the soft prompt.
+      data: the rows.
+      source: budget of source stages.
+      probe: budget of short target runs that only measure similarity (SPoT).
+      target: budget of target stages on all rows.
+      few_shot: budget of target stages with k > 0.
+      fine_tuning: budget of full fine-tuning on all rows.
+      fine_tuning_few_shot: budget of full fine-tuning with k > 0.
+      population: at most this many runs are trained together; 0: all of a stage.
+      mesh: devices, as `data=4,model=2`.
+      out: the run directory; "" is runs/NAME.
+    """
+
+    name: str = "experiment"
+    model: str = "mini"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: bool = False
+    sources: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ("prompt_tuning", "spot", "full_fine_tuning")
+    shots: tuple[int, ...] = (16, 0)
+    seeds: int = 3
+    first_seed: int = 0
+    prompt: PromptConfig = field(default_factory=PromptConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    source: TrainConfig = field(default_factory=TrainConfig)
+    probe: TrainConfig = field(default_factory=lambda: TrainConfig(steps=50, eval_every=0))
+    target: TrainConfig = field(default_factory=TrainConfig)
+    few_shot: TrainConfig = field(default_factory=TrainConfig)
+    fine_tuning: TrainConfig = field(default_factory=_fine_tuning)
+    fine_tuning_few_shot: TrainConfig = field(default_factory=_fine_tuning)
+    population: int = 0
+    mesh: str = ""
+    out: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.targets:
+            raise ConfigError("name at least one target, as in targets=glue/rte,mr.")
+        if not self.methods:
+            raise ConfigError("name at least one method, as in methods=prompt_tuning,spot.")
+        if self.seeds < 1 or self.first_seed < 0:
+            raise ConfigError("seeds must be at least 1 and first_seed not negative.")
+        if not self.shots or min(self.shots) < 0 or len(set(self.shots)) != len(self.shots):
+            raise ConfigError(f"shots must be different numbers >= 0, not {self.shots}.")
+        for spec in self.methods:
+            needs = [s.name for s in create(spec).stages() if s.on != "target"]
+            if needs and not self.sources:
+                raise ConfigError(f"method '{spec}' needs sources, as in sources=snli,glue/qqp.")
+        both = sorted(set(self.sources) & set(self.targets))
+        if both:
+            raise ConfigError(f"{', '.join(both)} cannot be both source and target.")
+
+    @property
+    def seed_list(self) -> tuple[int, ...]:
+        """The seeds."""
+        return tuple(range(self.first_seed, self.first_seed + self.seeds))
+
+    def budget(self, name: str, shots: int = 0) -> TrainConfig:
+        """The budget that a stage names, in its few-shot form where k > 0.
+
+        Raises:
+          ConfigError: for a budget that the config does not have.
+        """
+        few = {"target": "few_shot", "fine_tuning": "fine_tuning_few_shot"}
+        known = ("source", "probe", "target", "fine_tuning")
+        if name not in known:
+            raise ConfigError(f"unknown budget '{name}'; the config has {', '.join(known)}.")
+        return getattr(self, few.get(name, name) if shots else name)
+
+

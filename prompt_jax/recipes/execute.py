@@ -1,0 +1,302 @@
+"""Executes the stages of a method as populations, reusing whatever was trained before."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from prompt_jax.evaluation import Evaluation, Job
+from prompt_jax.methods import Artefact, BaseMethod, Context, Stage, create
+from prompt_jax.prompts import SoftPrompt, parse
+from prompt_jax.recipes.artefacts import ArtefactStore, describe_feed, run_key
+from prompt_jax.recipes.config import ExperimentConfig
+from prompt_jax.recipes.rows import RowStore
+from prompt_jax.training.loop import Run, TrainConfig, TrainedRun, evaluate_runs, train
+from prompt_jax.training.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Member:
+    """Which run of a stage: a source, the mixture of all sources (""), or a target and a trial."""
+
+    task: str
+    seed: int
+    k: int = 0
+    trial: int = 0
+
+    @property
+    def label(self) -> str:
+        """For logs and files."""
+        parts = [self.task or "mixture"]
+        if self.k:
+            parts.append(f"k={self.k}")
+        parts.append(f"seed={self.seed}")
+        if self.trial:
+            parts.append(f"trial={self.trial}")
+        return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What training took; adds up."""
+
+    source_steps: int = 0
+    target_steps: int = 0
+    rows: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.source_steps + other.source_steps,
+            self.target_steps + other.target_steps,
+            self.rows + other.rows,
+            self.flops + other.flops,
+            self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A finished run of the last stage, evaluated on the test rows.
+
+    Attributes:
+      member: which run.
+      trained: its parameters and history; weights of a trained T5 are dropped.
+      test: its evaluation.
+      cost: of all stages of this seed and target, cached ones and losing trials included.
+      trained_parameters: numbers in the last stage's parameters.
+      trials: runs from which the development set chose.
+    """
+
+    member: Member
+    trained: TrainedRun
+    test: Evaluation
+    cost: Cost
+    trained_parameters: int
+    trials: int
+
+
+class Executor:
+    """Runs stages for one model and experiment; remembers every run by its key.
+
+    Attributes:
+      reused: (stage label, runs found, runs in all) of every stage, in order.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        lm: Any,
+        rows: RowStore,
+        store: ArtefactStore,
+        tracker: Tracker,
+        mesh: jax.sharding.Mesh | None = None,
+    ) -> None:
+        self.config, self.lm, self.rows, self.store = config, lm, rows, store
+        self.tracker, self.mesh = tracker, mesh
+        self.reused: list[tuple[str, int, int]] = []
+        self._memo: dict[str, TrainedRun] = {}
+        self._initial: dict[int, SoftPrompt] = {}
+        self._sources: dict[int, dict[str, TrainedRun]] = {}
+
+    def initial(self, seed: int) -> SoftPrompt:
+        """The experiment's initial prompt for a seed: the same for every task and method."""
+        if seed not in self._initial:
+            named = parse(self.config.prompt.init)
+            self._initial[seed] = named(self.lm, self.config.prompt.tokens, seed)
+        return self._initial[seed]
+
+    def sources(self, seed: int) -> dict[str, TrainedRun]:
+        """The source runs of a seed that some method has asked for, by task."""
+        return dict(self._sources.get(seed, {}))
+
+    def run(self, spec: str, k: int) -> list[Outcome]:
+        """All stages of a method at one k, for every target and seed."""
+        method = create(spec)
+        done: dict[str, dict[Member, TrainedRun]] = {}
+        for stage in method.stages()[:-1]:
+            trained = create(stage.trains) if stage.trains else method
+            members = self._members(stage, k)
+            label = f"{stage.trains or spec}: {stage.name}"
+            done[stage.name] = self._train(stage, trained, members, k, label, done)
+            if stage.on == "source":
+                for member, source in done[stage.name].items():
+                    self._sources.setdefault(member.seed, {})[member.task] = source
+        return self._last(method, spec, k, done)
+
+    def _members(self, stage: Stage, k: int) -> list[Member]:
+        seeds = self.config.seed_list
+        if stage.on == "source":
+            return [Member(s, seed) for s in self.config.sources for seed in seeds]
+        if stage.on == "mixture":
+            return [Member("", seed) for seed in seeds]
+        return [
+            Member(target, seed, k, trial)
+            for target in self.config.targets
+            for seed in seeds
+            for trial in range(stage.trials)
+        ]
+
+    def _artefacts(
+        self, method: BaseMethod, member: Member, done: dict[str, dict[Member, TrainedRun]]
+    ) -> dict[str, Artefact]:
+        """What earlier stages left for this run: all sources of its seed, its own probe."""
+        found = {}
+        for stage in method.stages()[:-1]:
+            if stage.name not in done:
+                continue
+            runs = [
+                (m.task, run)
+                for m, run in done[stage.name].items()
+                if m.seed == member.seed and (stage.on != "target" or m.task == member.task)
+            ]
+            prompts = np.stack([run.prompt for _, run in runs if run.prompt is not None])
+            values = np.asarray([run.best_value for _, run in runs])
+            found[stage.name] = Artefact(tuple(task for task, _ in runs), prompts, values)
+        return found
+
+    def _train(
+        self,
+        stage: Stage,
+        method: BaseMethod,
+        members: Sequence[Member],
+        k: int,
+        label: str,
+        done: dict[str, dict[Member, TrainedRun]],
+        finish: Callable[[list[Member], list[Run], list[TrainedRun]], None] | None = None,
+    ) -> dict[Member, TrainedRun]:
+        """Trains the members that no store has; `finish` sees each population with its weights."""
+        budget = self.config.budget(stage.budget, k if stage.on == "target" else 0)
+        runs = {m: self._run(stage, method, m, budget, done) for m in members}
+        keys = {
+            m: run_key(self.lm, method, run, budget, describe_feed(run.feed))
+            for m, run in runs.items()
+        }
+        found: dict[Member, TrainedRun] = {}
+        for member, key in keys.items():
+            known = self._memo.get(key) or (
+                None if method.trains_lm else self.store.load(key, member.label)
+            )
+            if known is not None:
+                found[member] = replace(known, name=member.label)
+        self.reused.append((label, len(found), len(members)))
+        if finish is not None and found:
+            have = [m for m in members if m in found]
+            finish(have, [runs[m] for m in have], [found[m] for m in have])
+        missing = [m for m in members if m not in found]
+        for chunk in self._chunks(method, missing):
+            began = time.monotonic()
+            trained = train(
+                self.lm, method, [runs[m] for m in chunk], budget, stage=label, mesh=self.mesh,
+                tracker=self.tracker,
+            )  # fmt: skip
+            seconds = (time.monotonic() - began) / len(chunk)
+            trained = [replace(t, seconds=seconds) for t in trained]
+            if finish is not None:
+                finish(chunk, [runs[m] for m in chunk], trained)
+            for member, result in zip(chunk, trained, strict=True):
+                if method.trains_lm:
+                    result = replace(result, params=None)  # weights are not kept
+                else:
+                    self.store.save(keys[member], result)
+                    self._memo[keys[member]] = result
+                found[member] = result
+        return {m: found[m] for m in members}
+
+    def _chunks(self, method: BaseMethod, members: list[Member]) -> Iterator[list[Member]]:
+        size = 1 if method.trains_lm else self.config.population or max(1, len(members))
+        for start in range(0, len(members), size):
+            yield members[start : start + size]
+
+    def _run(
+        self,
+        stage: Stage,
+        method: BaseMethod,
+        member: Member,
+        budget: TrainConfig,
+        done: dict[str, dict[Member, TrainedRun]],
+    ) -> Run:
+        context = Context(
+            self.lm, np.asarray(self.initial(member.seed).embeddings), member.seed,
+            member.task or "mixture", member.trial, self._artefacts(method, member, done),
+        )  # fmt: skip
+        params, consts = method.init(context)
+        if stage.on == "mixture":
+            feed = self.rows.mixture(self.config.sources, member.seed, budget.batch_size)
+            dev = self.rows.mixed_dev(self.config.sources, member.seed)
+            metrics: tuple[str, ...] = ("accuracy",)
+        else:
+            stream = "source" if stage.on == "source" else "order"
+            feed = self.rows.feed(member.task, member.seed, member.k, budget.batch_size, stream)
+            opened = self.rows.rows(member.task, member.seed, member.k)
+            dev, metrics = opened.dev, opened.task.metrics
+        return Run(
+            member.label, feed, params, consts, member.seed, dev if len(dev) else None, metrics
+        )
+
+    def _last(
+        self, method: BaseMethod, spec: str, k: int, done: dict[str, dict[Member, TrainedRun]]
+    ) -> list[Outcome]:
+        stage = method.stages()[-1]
+        tests: dict[Member, Evaluation] = {}
+        sizes: dict[Member, int] = {}
+
+        def finish(members: list[Member], runs: list[Run], trained: list[TrainedRun]) -> None:
+            def stack(*leaves: Any) -> np.ndarray:
+                return np.stack([np.asarray(leaf) for leaf in leaves])
+
+            params = jax.tree.map(stack, *(t.params for t in trained))
+            consts = jax.tree.map(stack, *(r.consts for r in runs))
+            opened = [self.rows.rows(m.task, m.seed, m.k) for m in members]
+            jobs = [Job(rows.test, i) for i, rows in enumerate(opened)]
+            metrics = [rows.task.metrics for rows in opened]
+            results = evaluate_runs(self.lm, method, params, consts, jobs, metrics)
+            for member, run, result in zip(members, trained, results, strict=True):
+                tests[member] = result
+                sizes[member] = sum(np.size(leaf) for leaf in jax.tree.leaves(run.params))
+
+        members = self._members(stage, k)
+        label = f"{spec}: {stage.name}, {'all rows' if k == 0 else f'k = {k}'}"
+        last = self._train(stage, method, members, k, label, done, finish)
+        outcomes = []
+        for target in self.config.targets:
+            for seed in self.config.seed_list:
+                trials = [m for m in members if (m.task, m.seed) == (target, seed)]
+                best = max(trials, key=lambda m: (_score(last[m].best_value), -m.trial))
+                cost = sum((self._cost(method, stage, last[m]) for m in trials), Cost())
+                cost += self._earlier(method, best, done)
+                outcomes.append(
+                    Outcome(best, last[best], tests[best], cost, sizes[best], len(trials))
+                )
+        return outcomes
+
+    def _earlier(
+        self, method: BaseMethod, member: Member, done: dict[str, dict[Member, TrainedRun]]
+    ) -> Cost:
+        cost = Cost()
+        for stage in method.stages()[:-1]:
+            trained = create(stage.trains) if stage.trains else method
+            for m, run in done[stage.name].items():
+                if m.seed == member.seed and (stage.on != "target" or m.task == member.task):
+                    cost += self._cost(trained, stage, run)
+        return cost
+
+    def _cost(self, method: BaseMethod, stage: Stage, run: TrainedRun) -> Cost:
+        tokens = round(run.tokens_seen / max(1, run.rows_seen))
+        tokens += 0 if run.prompt is None else len(run.prompt)
+        flops = run.rows_seen * method.views * self.lm.flops(
+            1, tokens, max(1, round(run.targets_seen / max(1, run.rows_seen))),
+            backward="full" if method.trains_lm else "prompt",
+        )  # fmt: skip
+        target = run.steps if stage.on == "target" else 0
+        return Cost(run.steps - target, target, run.rows_seen, float(flops), run.seconds)
+
+
+def _score(value: float) -> float:
+    return value if np.isfinite(value) else -np.inf

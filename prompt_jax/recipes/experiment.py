@@ -1,0 +1,299 @@
+"""Runs an experiment into a run directory that somebody else can use."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from prompt_jax import config as configs
+from prompt_jax import sharding
+from prompt_jax.data import registry
+from prompt_jax.errors import ConfigError
+from prompt_jax.evaluation import per_item
+from prompt_jax.prompts import PromptRecord, SoftPrompt
+from prompt_jax.recipes import results
+from prompt_jax.recipes.artefacts import ArtefactStore, user_cache
+from prompt_jax.recipes.config import ExperimentConfig
+from prompt_jax.recipes.execute import Executor, Outcome
+from prompt_jax.recipes.results import Cell, Contrast, ResultRow
+from prompt_jax.recipes.rows import RowStore
+from prompt_jax.training.loop import TrainedRun
+from prompt_jax.training.tracking import NullTracker, RunTracker, Tracker
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What an experiment found.
+
+    Attributes:
+      folder: the run directory.
+      rows: every measured number.
+      primary: the primary metric of each target.
+      summaries: mean and spread of each (method, target, k) on the test rows.
+      contrasts: every method against the first one.
+      reused: (stage, runs found, runs in all).
+      losses: texts that were cut, classes with too few rows.
+      prompts: paths of the target prompts.
+    """
+
+    folder: Path
+    rows: list[ResultRow]
+    primary: dict[str, str]
+    summaries: dict[Cell, Any]
+    contrasts: list[Contrast]
+    reused: list[tuple[str, int, int]]
+    losses: list[str]
+    prompts: list[Path]
+
+    def markdown(self, config: ExperimentConfig) -> str:
+        """The summary file: table, contrasts, what was cut."""
+        parts = [
+            f"# {config.name}\n",
+            f"Test rows, in points, mean ± standard deviation over {config.seeds} seeds.\n",
+            results.markdown_table(
+                config.methods, config.targets, config.shots, self.summaries, self.primary
+            ),
+        ]
+        if self.contrasts:
+            parts += [
+                "\nPaired over seeds and items; p after Holm over the whole family; an effect"
+                " needs p < 0.05 and 2 points.\n",
+                "| | target | contrast | points [95 %] | p | effect |",
+                "|-|-|-|-|-|-|",
+                *results.contrast_lines(self.contrasts),
+            ]
+        if self.losses:
+            parts += ["\nWhat was cut:\n", *(f"- {line}" for line in self.losses)]
+        return "\n".join(parts) + "\n"
+
+
+def slug(text: str) -> str:
+    """A file name for a method spec or task name.
+
+    >>> slug("spot(variant=mixture)"), slug("glue/rte")
+    ('spot_variant_mixture', 'glue_rte')
+    """
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_")
+
+
+def run_folder(config: ExperimentConfig) -> Path:
+    """Where the experiment is written."""
+    return Path(config.out or f"runs/{slug(config.name)}")
+
+
+def prepare_folder(config: ExperimentConfig) -> Path:
+    """Makes the run directory; an existing one must hold the same config.
+
+    Raises:
+      ConfigError: the directory belongs to another config (the difference is shown), or it cannot
+        be written.
+    """
+    folder = run_folder(config)
+    path = folder / "config.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            _same_config(path, configs.to_dict(config))
+        elif any(folder.iterdir()):
+            raise ConfigError(f"{folder} is not empty and is no run directory. Choose another out=")
+        path.write_text(json.dumps(configs.to_dict(config), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write the run directory {folder}: {error.strerror}.") from None
+    return folder
+
+
+def _same_config(path: Path, new: dict[str, Any]) -> None:
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ConfigError(f"{path} is damaged. Choose another out=DIR, or remove it.") from None
+
+    def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+        if not isinstance(tree, dict):
+            return {prefix[:-1]: tree}
+        return {k: v for key in tree for k, v in flat(tree[key], f"{prefix}{key}.").items()}
+
+    a, b = flat(old), flat(new)
+    changed = [
+        f"  {key}: {a.get(key, '(absent)')} -> {b.get(key, '(absent)')}"
+        for key in sorted(set(a) | set(b))
+        if a.get(key) != b.get(key) and key != "out"
+    ]
+    if changed:
+        raise ConfigError(
+            f"{path.parent} holds a run of another config. Choose another out=DIR.\n"
+            + "\n".join(changed)
+        )
+
+
+def provenance(lm: Any) -> dict[str, Any]:
+    """Versions, device and model, for the run directory."""
+    packages = ("prompt-jax", "jax", "jaxlib", "flax", "optax", "numpy")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "source tree"
+    device = jax.devices()[0]
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
+        "model": {"name": lm.name, "weights_sha256": lm.weights_hash, "dtype": str(lm.dtype)},
+    }
+
+
+def run(
+    config: ExperimentConfig, lm: Any, *, show: bool = True, say: Callable[[str], None] = print
+) -> Report:
+    """Executes an experiment and writes its run directory.
+
+    Args:
+      config: what to do.
+      lm: the frozen model that `config.model` names.
+      show: progress lines on a terminal.
+      say: receives what a person should read while it runs.
+
+    Raises:
+      PromptJaxError: for anything a user can cause, before any compute is spent where possible.
+    """
+    registry.check_conflicts(config.sources, config.targets)
+    folder = prepare_folder(config)
+    (folder / "provenance.json").write_text(json.dumps(provenance(lm), indent=2) + "\n", "utf-8")
+    with RunTracker(folder / "metrics.jsonl", show=show) as tracker:
+        return _execute(config, lm, folder, tracker, say)
+
+
+def _cache(config: ExperimentConfig) -> Path | None:
+    if config.data.cache == "":
+        return None
+    return user_cache() if config.data.cache is None else Path(config.data.cache)
+
+
+def _mesh(config: ExperimentConfig) -> Any:
+    return sharding.make_mesh(**sharding.parse_mesh(config.mesh)) if config.mesh else None
+
+
+def _execute(
+    config: ExperimentConfig, lm: Any, folder: Path, tracker: Tracker, say: Callable[[str], None]
+) -> Report:
+    cache = _cache(config)
+    rows = RowStore(config.data, lm.tokenizer, cache)
+    # Everything that is wrong with the data is found before the first step.
+    for seed in config.seed_list:
+        for source in config.sources:
+            rows.rows(source, seed)
+        for target in config.targets:
+            for k in config.shots:
+                rows.rows(target, seed, k)
+    store = ArtefactStore(None if cache is None else cache / "runs")
+    executor = Executor(config, lm, rows, store, tracker, _mesh(config))
+    primary = {target: rows.task(target).metrics[0] for target in config.targets}
+    measured: list[ResultRow] = []
+    items: dict[tuple[str, str, int, int], np.ndarray] = {}
+    prompts: list[Path] = []
+    for k in config.shots:
+        for spec in config.methods:
+            for outcome in executor.run(spec, k):
+                measured += _rows_of(spec, outcome)
+                target, seed = outcome.member.task, outcome.member.seed
+                scores = outcome.test.per_item.get(primary[target])
+                if scores is not None:
+                    items[spec, target, k, seed] = scores
+                if outcome.trained.prompt is not None:
+                    prompts.append(_save_prompt(folder, spec, outcome, config, lm, executor))
+            results.write_rows(folder / "results.jsonl", measured)
+            for line in _progress_lines(spec, k, executor):
+                say(line)
+    _save_sources(folder, config, lm, executor)
+    (folder / "data.json").write_text(json.dumps(rows.report(), indent=2) + "\n", "utf-8")
+    np.savez_compressed(
+        folder / "items.npz",
+        **{"\t".join(map(str, key)): value.astype(np.float32) for key, value in items.items()},
+    )
+    values = results.cells(measured, primary)
+    report = Report(
+        folder, measured, primary, results.summaries(values),
+        results.contrasts(config.methods, values, items), executor.reused, rows.losses(), prompts,
+    )  # fmt: skip
+    (folder / "summary.md").write_text(report.markdown(config), encoding="utf-8")
+    return report
+
+
+def _progress_lines(spec: str, k: int, executor: Executor) -> list[str]:
+    lines = []
+    while executor.unsaid:
+        label, found, total = executor.unsaid.pop(0)
+        reused = f", {found} reused" if found else ""
+        lines.append(f"  {label}: {total} runs{reused}")
+    return lines
+
+
+def _rows_of(spec: str, outcome: Outcome) -> list[ResultRow]:
+    trained, cost, member = outcome.trained, outcome.cost, outcome.member
+    prompt = trained.prompt
+    stored = outcome.trained_parameters if prompt is None else int(np.size(prompt))
+
+    def row(metric: str, split: str, value: float) -> ResultRow:
+        return ResultRow(
+            spec, member.task, member.k, member.seed, metric, split, float(value),
+            cost.source_steps, cost.target_steps, cost.rows, cost.flops, round(cost.seconds, 3),
+            outcome.trained_parameters, stored, outcome.trials,
+        )  # fmt: skip
+
+    names = list(outcome.test.metrics)
+    return [
+        row(names[0], "dev", trained.best_value),
+        *(row(name, "test", value) for name, value in outcome.test.metrics.items()),
+    ]
+
+
+def _record(
+    method: str, task: str, seed: int, config: ExperimentConfig, lm: Any, executor: Executor,
+    trained: TrainedRun, facts: dict[str, Any],
+) -> PromptRecord:  # fmt: skip
+    initial = executor.initial(seed).record
+    assert trained.prompt is not None
+    return PromptRecord(
+        model_hash=lm.weights_hash, model_name=lm.name, method=method, task=task,
+        init_id=initial.init_id if initial else None, init=initial.init if initial else None,
+        tokens=len(trained.prompt), d_model=lm.d_model, seed=seed,
+        config={"dev": trained.best_value, "best_step": trained.best_step, **facts},
+    )  # fmt: skip
+
+
+def _save_prompt(
+    folder: Path, spec: str, outcome: Outcome, config: ExperimentConfig, lm: Any,
+    executor: Executor,
+) -> Path:  # fmt: skip
+    m = outcome.member
+    shots = f"k{m.k}" if m.k else "all"
+    path = folder / "prompts" / slug(spec) / f"{slug(m.task)}-{shots}-seed{m.seed}.safetensors"
+    facts = {"k": m.k, "experiment": config.name}
+    record = _record(spec, m.task, m.seed, config, lm, executor, outcome.trained, facts)
+    SoftPrompt(outcome.trained.prompt).save(path, record)
+    return path
+
+
+def _save_sources(folder: Path, config: ExperimentConfig, lm: Any, executor: Executor) -> None:
+    for seed in config.seed_list:
+        for task, trained in executor.sources(seed).items():
+            record = _record(
+                "prompt_tuning", task, seed, config, lm, executor, trained,
+                {"experiment": config.name},
+            )  # fmt: skip
+            path = folder / "prompts" / "sources" / f"{slug(task)}-seed{seed}.safetensors"
+            SoftPrompt(trained.prompt).save(path, record)
+
+
+__all__ = ["NullTracker", "Report", "per_item", "prepare_folder", "run", "run_folder", "slug"]

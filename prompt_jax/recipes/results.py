@@ -1,0 +1,207 @@
+"""Result rows, the table with spread, and the paired contrasts of a run directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from prompt_jax.evaluation import statistics
+from prompt_jax.evaluation.statistics import Comparison, Summary, Verdict
+from prompt_jax.training.tracking import finite
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One measured number, with what it cost. One line of `results.jsonl`.
+
+    Attributes:
+      method: spec.
+      target: task.
+      k: training rows per class; 0: all.
+      seed: of the run.
+      metric: name.
+      split: `dev` or `test`.
+      value: in [0, 1], or [-1, 1] for correlations; NaN for a run that died.
+      source_steps: optimizer steps of all source runs of this seed that the method uses, cached
+        ones included.
+      target_steps: steps on the target, probes and all trials included.
+      rows_seen: training rows of all of these, repetitions counted.
+      flops: counted by hand for these rows at their mean length, evaluation not included.
+      wall_s: seconds of training, shared equally among the runs of a population; cached stages
+        count what they took when they were trained.
+      trained_parameters: numbers changed by the last stage.
+      stored_parameters: numbers that must be kept to use the result, beside the frozen T5.
+      trials: learning-rate or start trials from which the development set chose.
+    """
+
+    method: str
+    target: str
+    k: int
+    seed: int
+    metric: str
+    split: str
+    value: float
+    source_steps: int
+    target_steps: int
+    rows_seen: int
+    flops: float
+    wall_s: float
+    trained_parameters: int
+    stored_parameters: int
+    trials: int = 1
+
+
+def write_rows(path: Path, rows: Iterable[ResultRow]) -> None:
+    """Writes rows as JSON lines (NaN as null)."""
+    lines = [json.dumps({k: finite(v) for k, v in asdict(row).items()}) for row in rows]
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def read_rows(path: Path) -> list[ResultRow]:
+    """Reads rows back."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        facts = json.loads(line)
+        facts["value"] = float("nan") if facts["value"] is None else facts["value"]
+        rows.append(ResultRow(**facts))
+    return rows
+
+
+Cell = tuple[str, str, int]  # method, target, k
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A method against the baseline on one target at one k."""
+
+    method: str
+    baseline: str
+    target: str
+    k: int
+    verdict: Verdict
+
+
+def cells(
+    rows: Iterable[ResultRow], primary: Mapping[str, str], split: str = "test"
+) -> dict[Cell, dict[int, float]]:
+    """The primary metric of every cell, by seed.
+
+    Args:
+      rows: result rows.
+      primary: the primary metric of each target.
+      split: which split to read.
+    """
+    found: dict[Cell, dict[int, float]] = {}
+    for row in rows:
+        if row.split == split and row.metric == primary[row.target]:
+            found.setdefault((row.method, row.target, row.k), {})[row.seed] = row.value
+    return found
+
+
+def summaries(values: Mapping[Cell, Mapping[int, float]]) -> dict[Cell, Summary]:
+    """Mean and spread of every cell over its seeds."""
+    return {
+        cell: statistics.summarise([by_seed[s] for s in sorted(by_seed)])
+        for cell, by_seed in values.items()
+    }
+
+
+def contrasts(
+    methods: Sequence[str],
+    values: Mapping[Cell, Mapping[int, float]],
+    items: Mapping[tuple[str, str, int, int], np.ndarray],
+    minimum: float = statistics.MINIMUM_EFFECT["text"],
+) -> list[Contrast]:
+    """Every method against the first one, Holm-corrected over the whole family.
+
+    Where the primary metric is a mean of items, seeds and items are resampled in pairs; otherwise
+    (F1, Matthews) the signs of the per-seed differences are flipped.
+
+    Args:
+      methods: the baseline first.
+      values: as from `cells`.
+      items: per (method, target, k, seed): float [n], the metric's items on the test rows.
+      minimum: smallest difference that counts as an effect.
+    """
+    baseline, family = methods[0], {}
+    for method, target, k in values:
+        if method == baseline or (baseline, target, k) not in values:
+            continue
+        compared = _compare(method, baseline, target, k, values, items)
+        if compared is not None:
+            family[f"{method}\t{target}\t{k}"] = compared
+    judged = statistics.judge(family, minimum)
+    found = []
+    for name, verdict in judged.items():
+        method, target, k = name.split("\t")
+        found.append(Contrast(method, baseline, target, int(k), verdict))
+    return found
+
+
+def _compare(
+    method: str,
+    baseline: str,
+    target: str,
+    k: int,
+    values: Mapping[Cell, Mapping[int, float]],
+    items: Mapping[tuple[str, str, int, int], np.ndarray],
+) -> Comparison | None:
+    a, b = values[method, target, k], values[baseline, target, k]
+    seeds = [s for s in sorted(set(a) & set(b)) if np.isfinite(a[s]) and np.isfinite(b[s])]
+    if not seeds:
+        return None
+    pairs = [(items.get((method, target, k, s)), items.get((baseline, target, k, s))) for s in seeds]
+    if all(x is not None and y is not None for x, y in pairs):
+        left = np.stack([x for x, _ in pairs if x is not None])
+        right = np.stack([y for _, y in pairs if y is not None])
+        return statistics.paired_bootstrap(left, right)
+    return statistics.sign_flip([a[s] for s in seeds], [b[s] for s in seeds])
+
+
+def heading(k: int) -> str:
+    """How a number of shots is called in a table."""
+    return "all rows" if k == 0 else f"k = {k}"
+
+
+def cell_text(summary: Summary | None) -> str:
+    """A cell in points: mean and standard deviation over seeds, and runs that died."""
+    if summary is None or summary.n == 0:
+        return "failed" if summary is not None else "-"
+    text = f"{100 * summary.mean:.1f}"
+    if summary.n > 1:
+        text += f" ± {100 * summary.std:.1f}"
+    return text + (f" ({summary.failed} failed)" if summary.failed else "")
+
+
+def markdown_table(
+    methods: Sequence[str],
+    targets: Sequence[str],
+    shots: Sequence[int],
+    table: Mapping[Cell, Summary],
+    primary: Mapping[str, str],
+) -> str:
+    """The table as Markdown: one row per k and method, one column per target."""
+    head = "| | method | " + " | ".join(f"{t} ({primary[t]})" for t in targets) + " |"
+    lines = [head, "|" + "-|" * (len(targets) + 2)]
+    for k in shots:
+        for method in methods:
+            row = [cell_text(table.get((method, target, k))) for target in targets]
+            lines.append(f"| {heading(k)} | {method} | " + " | ".join(row) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def contrast_lines(found: Iterable[Contrast]) -> list[str]:
+    """One line per contrast, for the summary file."""
+    lines = []
+    for c in found:
+        d = c.verdict.comparison
+        lines.append(
+            f"| {heading(c.k)} | {c.target} | {c.method} - {c.baseline} |"
+            f" {100 * d.difference:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}] |"
+            f" {c.verdict.p_holm:.3f} | {'yes' if c.verdict.effect else 'no'} |"
+        )
+    return lines

@@ -1,0 +1,105 @@
+"""The rows of an experiment: every task opened, cut and tokenised once, with what was lost."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prompt_jax.data import registry
+from prompt_jax.data.feed import Feed, Mixture
+from prompt_jax.data.splits import Limits, load_splits
+from prompt_jax.data.tasks import Task
+from prompt_jax.data.tokenise import TokenisedSplit, concat, tokenise_rows
+from prompt_jax.recipes.config import DataConfig
+
+
+@dataclass(frozen=True, eq=False)
+class TaskRows:
+    """The three tokenised sets of a task, for one seed and k."""
+
+    task: Task
+    train: TokenisedSplit
+    dev: TokenisedSplit
+    test: TokenisedSplit
+    notes: tuple[str, ...]
+
+
+class RowStore:
+    """Opens tasks on demand and remembers what it opened."""
+
+    def __init__(self, config: DataConfig, tokenizer: Any, cache: Path | None) -> None:
+        self.config, self.tokenizer = config, tokenizer
+        self.cache = None if cache is None else cache / "rows"
+        self._memo: dict[tuple[str, int, int], TaskRows] = {}
+        self._tests: dict[str, TokenisedSplit] = {}
+
+    def task(self, name: str) -> Task:
+        """A registered or user-defined task."""
+        return registry.get(name)
+
+    def rows(self, name: str, seed: int, k: int = 0) -> TaskRows:
+        """The rows of a task for one seed; k = 0: all of them."""
+        key = (name, seed, k)
+        if key not in self._memo:
+            self._memo[key] = self._open(name, seed, k)
+        return self._memo[key]
+
+    def _open(self, name: str, seed: int, k: int) -> TaskRows:
+        c, task = self.config, self.task(name)
+        limits = Limits(c.train_rows, c.dev_rows, c.test_rows)
+        splits = load_splits(task, c.root, c.protocol, seed, limits, k)
+        encode = functools.partial(
+            tokenise_rows, task, tokenizer=self.tokenizer, max_input=c.max_input_tokens,
+            max_target=c.max_target_tokens, cache_dir=self.cache,
+        )  # fmt: skip
+        if name not in self._tests:
+            self._tests[name] = encode(splits.test)
+        train = encode(splits.train, templates=c.templates, seed=seed)
+        return TaskRows(task, train, encode(splits.dev), self._tests[name], splits.notes)
+
+    def feed(self, name: str, seed: int, k: int, batch_size: int, stream: str) -> Feed:
+        """Shuffled epochs over one task's training rows."""
+        return Feed(self.rows(name, seed, k).train, batch_size, seed, stream)
+
+    def mixture(self, names: tuple[str, ...], seed: int, batch_size: int) -> Mixture:
+        """Examples-proportional mixing of several tasks' training rows."""
+        parts = [self.rows(name, seed).train for name in names]
+        return Mixture(concat(parts), batch_size, seed, "source")
+
+    def mixed_dev(self, names: tuple[str, ...], seed: int) -> TokenisedSplit:
+        """The development rows of several tasks together."""
+        return concat([self.rows(name, seed).dev for name in names])
+
+    def report(self) -> dict[str, Any]:
+        """What was opened and what was lost: rows, cut texts, notes; JSON-able."""
+        found: dict[str, Any] = {}
+        for (name, seed, k), rows in sorted(self._memo.items()):
+            sizes = {part: len(getattr(rows, part)) for part in ("train", "dev", "test")}
+            cut = {
+                part: {
+                    "inputs": getattr(rows, part).truncated_inputs,
+                    "targets": getattr(rows, part).truncated_targets,
+                }
+                for part in ("train", "dev", "test")
+            }
+            entry = {"seed": seed, "k": k, "rows": sizes, "cut": cut, "notes": list(rows.notes)}
+            found.setdefault(name, []).append(entry)
+        return found
+
+    def losses(self) -> list[str]:
+        """One line per task whose texts were cut, and every note, for people."""
+        lines: dict[str, None] = {}
+        for (name, _, _), rows in sorted(self._memo.items()):
+            for part in ("train", "test"):
+                split = getattr(rows, part)
+                if len(split) and split.truncated_inputs:
+                    share = split.truncated_inputs / len(split)
+                    if part == "test" or share > 0.01:
+                        lines[
+                            f"{name}: {share:.0%} of the {part} inputs were longer than"
+                            f" {self.config.max_input_tokens} tokens and were cut"
+                        ] = None
+            lines.update(dict.fromkeys(rows.notes))
+        return list(lines)

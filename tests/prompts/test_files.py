@@ -70,7 +70,7 @@ def test_every_bit_of_the_header_is_guarded(tmp_path):
     SoftPrompt(np.ones((1, 2), np.float32), PromptRecord(task="\u00e9\u001b")).save(path)
     good = path.read_bytes()
     for where in range(len(good)):
-        for bit in range(0, 8, 1 if where < 8 else 3):
+        for bit in range(8) if where < 8 else (where % 8,):
             raw = bytearray(good)
             raw[where] ^= 1 << bit
             path.write_bytes(raw)

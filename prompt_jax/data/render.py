@@ -179,8 +179,8 @@ def format_value(task: Task, value: float) -> str:
     """
     # The reciprocal first: 0.3 * 5.0 is 1.5, but 0.3 / 0.2 is 1.4999...
     steps = round(value * (1.0 / task.value_step))
-    decimals = max(0, -int(Decimal(str(task.value_step)).as_tuple().exponent))
-    return f"{steps * task.value_step:.{decimals}f}"
+    decimals = max(0, -int(Decimal(str(task.value_step)).normalize().as_tuple().exponent))
+    return f"{steps * task.value_step + 0.0:.{decimals}f}"  # + 0.0: never "-0.0"
 
 
 def _fill(pattern: str, values: Mapping[str, str]) -> str:

@@ -104,8 +104,9 @@ class Template:
         >>> Template("t", "Premise: {premise} Does it follow that {hypothesis}?").instruction
         'Premise: Does it follow that ?'
         """
-        literals = [literal for literal, _, _, _ in string.Formatter().parse(self.text)]
-        return " ".join(" ".join(literals).split())
+        parts = string.Formatter().parse(self.text)
+        text = "".join(literal + ("" if name is None else " ") for literal, name, _, _ in parts)
+        return " ".join(text.split())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,147 @@
+import gzip
+import json
+import sys
+
+import pytest
+
+from prompt_jax.data.files import read_rows
+from prompt_jax.errors import DataError, MissingExtraError
+
+from .conftest import write_jsonl
+
+ROWS = [
+    {"sentence": 'She said "naïve", twice; 日本語 \u2028 🦆', "label": "1"},
+    {"sentence": "a, b", "label": "0"},
+    {"sentence": "x" * 200_000, "label": "1"},
+]
+
+
+def write(path, rows):
+    """Writes rows in the format that the suffixes of `path` name."""
+    name = path.name.removesuffix(".gz")
+    columns = list(rows[0])
+    if name.endswith(".jsonl"):
+        raw = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    elif name.endswith(".tsv"):
+        raw = "".join("\t".join(values) + "\n" for values in [columns, *map(dict.values, rows)])
+        raw = raw.encode()
+    elif name.endswith(".csv"):
+        lines = [columns, *map(dict.values, rows)]
+        raw = "".join(
+            ",".join('"' + value.replace('"', '""') + '"' for value in line) + "\r\n"
+            for line in lines
+        ).encode()
+    else:
+        pa = pytest.importorskip("pyarrow")
+        pq = pytest.importorskip("pyarrow.parquet")
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(rows), sink)
+        raw = sink.getvalue().to_pybytes()
+    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+    return path
+
+
+@pytest.mark.parametrize("gz", ["", ".gz"])
+@pytest.mark.parametrize("suffix", ["jsonl", "tsv", "csv", "parquet"])
+def test_every_format_gives_the_same_rows(tmp_path, suffix, gz):
+    # csv refuses values beyond 131,072 characters; that is a DataError, tested below.
+    rows = ROWS[:2] if suffix == "csv" else ROWS
+    source = read_rows(write(tmp_path / f"train.{suffix}{gz}", rows))
+    assert [source[i] for i in range(len(source))] == rows
+    assert source.describe(1) == f"row 2 of train.{suffix}{gz}"
+
+
+def test_parquet_keeps_lists_and_gives_columns(tmp_path):
+    rows = [{"choices": ["a", "b"], "label": 0}, {"choices": ["c"], "label": 1}]
+    source = read_rows(write(tmp_path / "train.parquet", rows))
+    assert source[1] == rows[1]
+    assert source.column("label") == [0, 1]
+    assert source.column("answers") is None
+
+
+def test_jsonl_skips_blank_lines_and_a_byte_order_mark(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\r\n{"a": 2}')
+    assert list(read_rows(path)) == [{"a": 1}, {"a": 2}]
+
+
+def test_empty_files_have_no_rows(tmp_path):
+    for name in ("a.jsonl", "a.tsv", "a.csv"):
+        (tmp_path / name).write_bytes(b"")
+        assert len(read_rows(tmp_path / name)) == 0
+
+
+def test_csv_values_may_span_lines(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('a,b\n"one\ntwo",3\n4\n')
+    with pytest.raises(DataError, match="line 4 of .* has 1 columns, the header has 2"):
+        read_rows(path)
+    path.write_text('a,b\n"one\ntwo",3\n')
+    assert list(read_rows(path)) == [{"a": "one\ntwo", "b": "3"}]
+
+
+def test_tsv_knows_no_quotes(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text('a\tb\n"open\tend\n')
+    assert list(read_rows(path)) == [{"a": '"open', "b": "end"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "message"),
+    [
+        ("a.jsonl", b'{"a": 1}\n\n{"a": \n', r"line 3 of .*a\.jsonl is not valid JSON"),
+        ("a.jsonl", b'{"a": 1}\n[1]\n', "line 2 of .* is not a JSON object"),
+        ("a.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', "line 2 of .* is not UTF-8"),
+        ("a.jsonl", b'{"a": ' + b"[" * 200_000, "line 1 of .* is not valid JSON"),
+        ("a.tsv", b"a\tb\n1\n", "line 2 of .* has 1 columns, the header has 2"),
+        ("a.tsv", b"a\ta\n1\t2\n", "header must name every column once"),
+        ("a.csv", b"a,\n1,2\n", "header must name every column once"),
+        ("a.csv", b'a,b\n"1,2\n', "line 2 of .* is not valid CSV"),
+        ("a.csv", b"a\n" + b"x" * 200_000, "line 2 of .* is not valid CSV: field larger"),
+        ("a.parquet", b"PAR1 nonsense", "damaged parquet"),
+        ("a.jsonl.gz", b"not gzip", "damaged gzip"),
+        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 99)[:-9], "damaged gzip"),
+        ("a.json", b"{}", r"unknown kind of file; use one of \.jsonl"),
+        ("a.gz", b"{}", "unknown kind of file"),
+    ],
+)
+def test_damage_is_named(tmp_path, name, raw, message):
+    if "parquet" in name:
+        pytest.importorskip("pyarrow")
+    path = tmp_path / name
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match=message):
+        read_rows(path)
+
+
+def test_flipped_bits_in_gzip_are_found(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl.gz", [{"a": "text " * 50, "n": i} for i in range(50)])
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 0x10
+    path.write_bytes(raw)
+    with pytest.raises(DataError):
+        read_rows(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"gone\.jsonl cannot be read"):
+        read_rows(tmp_path / "gone.jsonl")
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "a.parquet").write_bytes(b"")
+    with pytest.raises(MissingExtraError, match=r"prompt-jax\[datasets\]"):
+        read_rows(tmp_path / "a.parquet")
+
+
+def test_parquet_files_of_different_schemas(tmp_path):
+    pytest.importorskip("pyarrow")
+    from prompt_jax.data.files import read_parquet
+
+    paths = [
+        write(tmp_path / "a.parquet", [{"a": "x"}]),
+        write(tmp_path / "b.parquet", [{"b": "y"}]),
+    ]
+    with pytest.raises(DataError, match="do not fit together"):
+        read_parquet(paths)

@@ -1,0 +1,195 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prompt_jax.data.render import Example, format_value, label_of, render
+from prompt_jax.data.tasks import Task, Template
+from prompt_jax.errors import DataError
+
+from .conftest import NLI
+
+ROW = {"premise": "It rains.", "hypothesis": "It is wet.", "label": 0}
+LETTER = Template("letter", "{question} {choices}")
+TEXT = Template("text", "{question}", choice_answers="text", target="answer: {answer}")
+QUIZ = Task("quiz", "choice", ("question", "choices"), (LETTER, TEXT))
+QUIZ_ROW = {"question": "Which?", "choices": ["red", "blue", "green"], "label": 1}
+PAIR = Task(
+    "pair",
+    "choice",
+    ("sentence", "option1", "option2"),
+    (Template("t", "{sentence} {option1} or {option2}", choice_answers="text"),),
+    labels=("option1", "option2"),
+    choices=("option1", "option2"),
+)
+SPAN = Task("span", "span", ("question",), (Template("t", "{question}"),))
+SCORE = Task("score", "regression", ("a",), (Template("t", "{a}"),))
+
+
+def test_classification():
+    assert render(NLI, NLI.templates[0], ROW) == Example(
+        input="premise: It rains. hypothesis: It is wet.",
+        target="entailment",
+        label=0,
+        candidates=("entailment", "not_entailment"),
+        references=("entailment",),
+        template="plain",
+    )
+
+
+def test_a_template_has_its_own_words_and_target():
+    example = render(NLI, NLI.templates[1], {**ROW, "label": 1})
+    assert example.input == "It rains. So It is wet. ?"
+    assert (example.target, example.label) == ("It is no", 1)
+    assert example.candidates == ("It is yes", "It is no")
+
+
+@pytest.mark.parametrize(
+    "label", [1, "not_entailment", "1", True, 1.0, np.int64(1), np.bool_(True), np.float32(1)]
+)
+def test_labels_may_be_numbers_or_names(label):
+    assert label_of(NLI, {"label": label}) == 1
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["entails", 2, -1, "2", "-1", 0.5, float("nan"), float("inf"), None, [1], "B", "", 10**400],
+)
+def test_other_labels_are_named_with_their_row(label):
+    with pytest.raises(DataError, match=r"^row 812 of train\.jsonl has label") as caught:
+        render(NLI, NLI.templates[0], {**ROW, "label": label}, "row 812 of train.jsonl")
+    assert "which is not one of entailment, not_entailment (task 'toy/nli')" in str(caught.value)
+
+
+def test_label_words_that_are_digits_win_over_numbers():
+    task = dataclasses.replace(NLI, labels=("1", "0"), templates=NLI.templates[:1])
+    assert label_of(task, {"label": "1"}) == 0
+    assert label_of(task, {"label": 1}) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"premise": None}, "field 'premise' must be a text"),
+        ({"premise": ["x"]}, "field 'premise' must be a text"),
+        ({"premise": True}, "field 'premise' must be a text"),
+        ({"premise": ""}, "field 'premise' is empty"),
+        ({"premise": " \t\n"}, "field 'premise' is empty"),
+        ({"premise": "a \ud83d b"}, "surrogate"),
+    ],
+)
+def test_bad_fields_are_named_with_their_row(change, message):
+    with pytest.raises(DataError, match=f"^row 3: .*{message}"):
+        render(NLI, NLI.templates[0], {**ROW, **change}, "row 3")
+
+
+@pytest.mark.parametrize("field", ["premise", "hypothesis", "label"])
+def test_a_missing_field_is_named(field):
+    row = {name: value for name, value in ROW.items() if name != field}
+    with pytest.raises(DataError, match=f"^row 3 has no field '{field}' .*it has "):
+        render(NLI, NLI.templates[0], row, "row 3")
+
+
+def test_an_optional_field_may_be_empty_but_not_missing():
+    task = dataclasses.replace(NLI, optional_fields=("premise",))
+    example = render(task, task.templates[0], {**ROW, "premise": ""})
+    assert example.input == "premise:  hypothesis: It is wet."
+    with pytest.raises(DataError, match="no field"):
+        render(task, task.templates[0], {"hypothesis": "x", "label": 0})
+
+
+def test_numbers_in_fields_are_written_out():
+    assert render(NLI, NLI.templates[0], {**ROW, "premise": 1984}).input.startswith("premise: 1984")
+
+
+@given(st.text(min_size=1).filter(lambda s: s.strip() and s.isprintable()))
+def test_values_are_never_interpreted(text):
+    for value in (text, "{" + text + "}", text + "{hypothesis}{0.__class__}"):
+        example = render(NLI, NLI.templates[0], {**ROW, "premise": value})
+        assert example.input == f"premise: {value} hypothesis: It is wet."
+
+
+def test_choices_by_letter_and_by_text():
+    by_letter = render(QUIZ, LETTER, QUIZ_ROW)
+    assert by_letter.input == "Which? A: red B: blue C: green"
+    assert (by_letter.target, by_letter.candidates) == ("B", ("A", "B", "C"))
+    by_text = render(QUIZ, TEXT, QUIZ_ROW)
+    assert by_text.candidates == ("answer: red", "answer: blue", "answer: green")
+    assert by_text.target == "answer: blue" == by_text.candidates[by_text.label]
+    assert render(QUIZ, LETTER, {**QUIZ_ROW, "label": "C"}).label == 2
+
+
+def test_choices_from_several_fields():
+    row = {"sentence": "_ is big.", "option1": "Ann", "option2": "Bo", "label": "option2"}
+    example = render(PAIR, PAIR.templates[0], row)
+    assert example.input == "_ is big. Ann or Bo"
+    assert (example.candidates, example.label) == (("Ann", "Bo"), 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label": 3}, "label 3, which is not one of A, B, C"),
+        ({"label": "D"}, "label 'D'"),
+        ({"choices": ["one"]}, "1 choices"),
+        ({"choices": [str(i) for i in range(27)]}, "27 choices"),
+        ({"choices": "red"}, "list of texts"),
+        ({"choices": ["a", ""]}, "list of texts"),
+        ({"choices": ["a", 1]}, "list of texts"),
+    ],
+)
+def test_bad_choices(change, message):
+    with pytest.raises(DataError, match=f"^row 9.*{message}"):
+        render(QUIZ, LETTER, {**QUIZ_ROW, **change}, "row 9")
+
+
+def test_rows_without_labels_need_a_fixed_one():
+    row = {name: value for name, value in QUIZ_ROW.items() if name != "label"}
+    with pytest.raises(DataError, match="no field 'label'"):
+        render(QUIZ, LETTER, row)
+    assert render(dataclasses.replace(QUIZ, fixed_label=0), LETTER, row).target == "A"
+
+
+def test_spans_keep_all_references_once():
+    row = {"question": "Who?", "answers": ["Ada", " ", "Ada", "Ada Lovelace"]}
+    example = render(SPAN, SPAN.templates[0], row)
+    assert (example.target, example.references) == ("Ada", ("Ada", "Ada Lovelace"))
+    assert (example.label, example.candidates) == (-1, ())
+    assert render(SPAN, SPAN.templates[0], {**row, "answers": "Bo"}).references == ("Bo",)
+
+
+@pytest.mark.parametrize("answers", [[], [""], None, 3, ["a", 1], {"text": "a"}])
+def test_spans_without_a_text_are_errors(answers):
+    with pytest.raises(DataError, match="^row 1: 'answers'"):
+        render(SPAN, SPAN.templates[0], {"question": "Who?", "answers": answers}, "row 1")
+
+
+def test_regression_rounds_as_t5_does():
+    # Every label STS-B uses (halves, thirds, quarters, fifths of 0 .. 5), against
+    # Raffel et al.'s own formula "%.1f" % (np.round(label * 5) / 5).
+    for value in np.unique([i / d for d in (1, 2, 3, 4, 5, 10) for i in range(5 * d + 1)]):
+        assert format_value(SCORE, float(value)) == f"{np.round(value * 5) / 5:.1f}"
+    fine = dataclasses.replace(SCORE, value_step=0.25)
+    assert format_value(fine, 1.3) == "1.25"
+    assert format_value(dataclasses.replace(SCORE, value_step=1.0), 2.7) == "3"
+    assert format_value(dataclasses.replace(SCORE, value_range=(-1.0, 1.0)), -0.05) == "0.0"
+
+
+def test_regression_keeps_the_exact_label():
+    example = render(SCORE, SCORE.templates[0], {"a": "x", "label": "2.57"})
+    assert (example.target, example.references, example.label) == ("2.6", ("2.57",), -1)
+    for wrong in ("high", 5.1, -0.1, None, float("nan")):
+        with pytest.raises(DataError, match="^row 2 has label .*number from 0 to 5"):
+            render(SCORE, SCORE.templates[0], {"a": "x", "label": wrong}, "row 2")
+
+
+def test_groups_follow_their_fields():
+    task = dataclasses.replace(NLI, group_fields=("premise",))
+    groups = [
+        render(task, task.templates[0], {**ROW, "premise": premise, "hypothesis": hypothesis}).group
+        for premise, hypothesis in (("a", "x"), ("a", "y"), ("b", "x"))
+    ]
+    assert groups[0] == groups[1] != groups[2]
+    assert render(NLI, NLI.templates[0], ROW).group == ""

@@ -1,0 +1,143 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from prompt_jax.data import remote, sources
+from prompt_jax.data.files import MemoryRows
+from prompt_jax.data.sources import Mapped, Subset, fetch, labels, open_split, plain, row_name
+from prompt_jax.data.tasks import HubSource, TfdsSource
+from prompt_jax.errors import DataError
+
+from .conftest import NLI, nli_rows, write_jsonl
+
+
+def test_a_folder_is_opened(tmp_path):
+    rows = nli_rows(5)
+    write_jsonl(tmp_path / "toy_nli" / "train.jsonl.gz", rows)
+    write_jsonl(tmp_path / "toy_nli" / "dev.jsonl", rows[:2])
+    train = open_split(NLI, "train", tmp_path)
+    assert [train[i] for i in range(len(train))] == rows
+    assert len(open_split(NLI, "validation", str(tmp_path))) == 2
+    assert row_name(train, 4) == "row 5 of train.jsonl.gz"
+
+
+def test_a_folder_wins_over_other_sources(tmp_path, monkeypatch):
+    task = dataclasses.replace(NLI, tfds=TfdsSource("glue/rte"), hf=HubSource("nyu-mll/glue"))
+    tfds, hub = [{"label": 0, "from": "tfds"}], [{"label": 0, "from": "hub"}]
+    monkeypatch.setattr(remote, "open_tfds", lambda spec, split: tfds)
+    monkeypatch.setattr(remote, "open_hub", lambda spec, split: hub)
+    write_jsonl(tmp_path / "toy_nli" / "train.jsonl", [{"from": "folder"}])
+    assert open_split(task, "train", tmp_path)[0]["from"] == "folder"
+    assert open_split(task, "train")[0]["from"] == "tfds"
+    monkeypatch.setattr(remote, "open_tfds", lambda spec, split: None)
+    assert open_split(task, "train")[0]["from"] == "hub"
+
+
+def test_a_split_that_a_public_source_lacks_is_not_here(monkeypatch):
+    task = dataclasses.replace(NLI, tfds=TfdsSource("glue/rte", splits=(("train", "train"),)))
+    monkeypatch.setattr(remote, "open_tfds", lambda spec, split: [{"label": 0}])
+    assert len(open_split(task, "train")) == 1
+    with pytest.raises(DataError, match="not on this machine"):
+        open_split(task, "validation")
+
+
+def test_what_is_missing_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    with pytest.raises(DataError, match="unknown split 'valid'.*Did you mean 'validation'"):
+        open_split(NLI, "valid", tmp_path)
+    with pytest.raises(DataError, match=r"data\.root .* is not a folder"):
+        open_split(NLI, "train", tmp_path / "absent")
+    with pytest.raises(DataError, match=r"needs data that is not here\.\n  Put JSONL files .*under"):
+        open_split(NLI, "train", tmp_path)
+    task = dataclasses.replace(NLI, tfds=TfdsSource("glue/rte"))
+    with pytest.raises(DataError) as caught:
+        open_split(task, "train")
+    assert str(caught.value) == (
+        "task 'toy/nli' needs TensorFlow Datasets data that is not on this machine.\n"
+        "  Put JSONL files (train.jsonl, validation.jsonl) under DIR/toy_nli and pass "
+        "data.root=DIR, or run once with network: prompt-jax tasks fetch toy/nli"
+    )
+    write_jsonl(tmp_path / "toy_nli" / "train.jsonl", nli_rows(2))
+    with pytest.raises(DataError, match=r"toy_nli has no validation split .* put validation\.jsonl"):
+        open_split(task, "validation", tmp_path)
+    write_jsonl(tmp_path / "toy_nli" / "train.tsv", [])
+    with pytest.raises(DataError, match=r"train\.jsonl and train\.tsv: keep one"):
+        open_split(task, "train", tmp_path)
+
+
+def test_tasks_without_public_source_cannot_be_fetched():
+    with pytest.raises(DataError, match="no public source to fetch"):
+        fetch(NLI)
+
+
+@pytest.mark.parametrize(("field", "spec"), [("tfds", "tfds"), ("hf", "hub")])
+def test_fetch_asks_the_right_source(monkeypatch, tmp_path, field, spec):
+    task = dataclasses.replace(
+        NLI, **{field: TfdsSource("glue/rte") if spec == "tfds" else HubSource("nyu-mll/glue")}
+    )
+    monkeypatch.setattr(remote, f"fetch_{spec}", lambda spec: tmp_path)
+    assert fetch(task) == tmp_path
+
+
+def test_subsets_keep_the_names_of_rows():
+    source = MemoryRows(nli_rows(10), "train.jsonl")
+    subset = Subset(Subset(source, [5, 7, 9]), [2, 0])
+    assert [subset[i]["idx"] for i in range(len(subset))] == [9, 5]
+    assert row_name(subset, 0) == "row 10 of train.jsonl"
+    assert row_name([{}], 0) == "row 1"
+    assert subset.column("label") is None
+    assert Subset(_WithColumn(), [3, 1]).column("label") == [3, 1]
+
+
+class _WithColumn:
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        raise AssertionError("the column is enough")
+
+    def column(self, name):
+        return [0, 1, 2, 3]
+
+
+def test_labels_come_from_the_column_where_there_is_one():
+    task = dataclasses.replace(NLI, labels=("a", "b", "c", "d"), templates=NLI.templates[:1])
+    assert labels(task, _WithColumn()).tolist() == [0, 1, 2, 3]
+    assert labels(task, nli_rows(3)).tolist() == [0, 1, 0]
+    with pytest.raises(DataError, match="^row 2 has label 9"):
+        labels(task, [{"label": 0}, {"label": 9}])
+
+
+def test_mapping_renames_relabels_and_drops():
+    rows = [
+        {"text": {"a": b"caf\xc3\xa9"}, "y": np.int64(label), "ids": np.array([1, 2])}
+        for label in (0, 1, 2, -1, 1)
+    ]
+    source = Mapped(
+        MemoryRows(rows, "their.parquet"),
+        fields=(("premise", "text/a"), ("label", "y")),
+        label_map=(1, 0, None),
+    )
+    assert (len(source), source.dropped) == (3, 2)
+    assert [source[i]["label"] for i in range(3)] == [1, 0, 0]
+    assert source[0]["premise"] == "café"
+    assert source[0]["ids"] == [1, 2]
+    assert row_name(source, 2) == "row 5 of their.parquet"
+    unmapped = Mapped(MemoryRows(rows, "x"))
+    assert (len(unmapped), unmapped[3]["y"]) == (5, -1)
+
+
+def test_a_wrong_mapping_names_the_fields_there_are():
+    with pytest.raises(DataError, match="no field 'text/b'; it has text"):
+        Mapped([{"text": {"a": "x"}}], fields=(("premise", "text/b"),))[0]
+
+
+def test_plain_values():
+    value = {"a": np.array([b"x", b"y"], object), "b": (np.float32(0.5), [np.bool_(True)])}
+    assert plain(value) == {"a": ["x", "y"], "b": [0.5, [True]]}
+    assert plain(b"\xff") == "�"
+
+
+def test_rows_are_iterated_in_order():
+    assert list(sources.iter_rows(nli_rows(3))) == nli_rows(3)

@@ -21,22 +21,21 @@ STATEMENTS = {
 }
 
 
-def seconds(statement: str, repeats: int) -> float:
-    """Return the fastest wall time [s] of `statement`, each time in a new interpreter."""
+def seconds(statement: str) -> float:
+    """Return the wall time [s] of `statement` in a new interpreter."""
     program = (
         "import time\nbefore = time.perf_counter()\n"
         f"{statement}\nprint(time.perf_counter() - before)"
     )
-    runs = (
-        subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-        for _ in range(repeats)
-    )
-    return min(float(run.stdout) for run in runs)
+    run = subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE)
+    return float(run.stdout)
 
 
 def main() -> None:
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    times = {name: seconds(statement, repeats) for name, statement in STATEMENTS.items()}
+    # In turn, so that a busy minute of the machine falls on all of them alike.
+    rounds = [{name: seconds(text) for name, text in STATEMENTS.items()} for _ in range(repeats)]
+    times = {name: min(times[name] for times in rounds) for name in STATEMENTS}
     for name, time in times.items():
         print(f"{name:24s} {time:6.3f} s")
     difference = times["package"] - times["base"]

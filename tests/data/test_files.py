@@ -74,7 +74,7 @@ def test_empty_files_have_no_rows(tmp_path):
 def test_csv_values_may_span_lines(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('a,b\n"one\ntwo",3\n4\n')
-    with pytest.raises(DataError, match="line 4 of .* has 1 columns, the header has 2"):
+    with pytest.raises(DataError, match=r"line 4 of .* has 1 columns, the header has 2"):
         read_rows(path)
     path.write_text('a,b\n"one\ntwo",3\n')
     assert list(read_rows(path)) == [{"a": "one\ntwo", "b": "3"}]

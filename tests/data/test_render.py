@@ -162,7 +162,7 @@ def test_spans_keep_all_references_once():
 
 @pytest.mark.parametrize("answers", [[], [""], None, 3, ["a", 1], {"text": "a"}])
 def test_spans_without_a_text_are_errors(answers):
-    with pytest.raises(DataError, match="^row 1: 'answers'"):
+    with pytest.raises(DataError, match=r"^row 1: 'answers'"):
         render(SPAN, SPAN.templates[0], {"question": "Who?", "answers": answers}, "row 1")
 
 
@@ -181,7 +181,7 @@ def test_regression_keeps_the_exact_label():
     example = render(SCORE, SCORE.templates[0], {"a": "x", "label": "2.57"})
     assert (example.target, example.references, example.label) == ("2.6", ("2.57",), -1)
     for wrong in ("high", 5.1, -0.1, None, float("nan")):
-        with pytest.raises(DataError, match="^row 2 has label .*number from 0 to 5"):
+        with pytest.raises(DataError, match=r"^row 2 has label .*number from 0 to 5"):
             render(SCORE, SCORE.templates[0], {"a": "x", "label": wrong}, "row 2")
 
 

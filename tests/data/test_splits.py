@@ -151,9 +151,7 @@ def test_rare_classes_are_shared_and_noted():
     train, dev, notes = few_shot(NLI, rows, 16, 0)
     assert Counter(row["label"] for row in train) == {0: 16, 1: 3}
     assert Counter(row["label"] for row in dev) == {0: 16, 1: 2}
-    assert notes == (
-        "toy/nli: not_entailment has 5 rows, fewer than 2 x 16: 3 train, 2 dev",
-    )
+    assert notes == ("toy/nli: not_entailment has 5 rows, fewer than 2 x 16: 3 train, 2 dev",)
 
 
 def test_other_kinds_have_k_rows_in_all():

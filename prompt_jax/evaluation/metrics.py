@@ -20,14 +20,12 @@ import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
+from prompt_jax.data.render import Example
 from prompt_jax.errors import ConfigError, DataError, did_you_mean
-
-if TYPE_CHECKING:
-    from prompt_jax.data import Example
 
 Form = Literal["label", "text", "number"]
 Predictions = np.ndarray | Sequence[str]
@@ -251,13 +249,16 @@ def _multirc_em_items(predictions: Predictions, examples: Sequence[Example]) -> 
 def _numbers(predictions: Predictions, examples: Sequence[Example]) -> tuple[np.ndarray, ...]:
     """Predicted numbers with the mean in place of what is missing, and gold, both float64 [n].
 
+    Gold is the exact number (`references`), not its rounded spelling that the model is trained on.
+
     The mean adds nothing to the covariance while the gold variance stays in the denominator: a
     model that answers only half of the rows is punished, and no gold value is looked at.
     """
-    gold = np.array([parse_number(e.target) for e in examples], np.float64)
+    answers = [(e.references or (e.target,))[0] for e in examples]
+    gold = np.array([parse_number(answer) for answer in answers], np.float64)
     if not np.isfinite(gold).all():
         row = int((~np.isfinite(gold)).argmax())
-        raise DataError(f"row {row} has the target '{examples[row].target}', which is no number.")
+        raise DataError(f"row {row} has the answer '{answers[row]}', which is no number.")
     predicted = np.asarray(predictions, np.float64)
     usable = np.isfinite(predicted)
     fill = predicted[usable].mean() if usable.any() else 0.0

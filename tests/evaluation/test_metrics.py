@@ -1,6 +1,5 @@
 """Metrics against scikit-learn, scipy and hand-computed cases."""
 
-import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -9,27 +8,18 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
+from prompt_jax.data.render import Example
 from prompt_jax.errors import ConfigError, DataError
 from prompt_jax.evaluation import metrics
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """The fields of data.Example, so that these tests need no other floor."""
-
-    input: str = ""
-    target: str = ""
-    label: int = -1
-    candidates: tuple[str, ...] = ()
-    references: tuple[str, ...] = ()
-    template: str = ""
-    group: str = ""
 
 
 def split(**columns):
     n = len(next(iter(columns.values())))
     return SimpleNamespace(
-        examples=[Row(**{k: v[i] for k, v in columns.items()}) for i in range(n)]
+        examples=[
+            Example(**{"input": "", "target": ""} | {k: v[i] for k, v in columns.items()})
+            for i in range(n)
+        ]
     )
 
 
@@ -171,10 +161,10 @@ def test_correlations_match_scipy(name):
 def test_degenerate_numbers_are_zero_without_warnings(name):
     gold = numbers([1.0, 2.0, 4.0])
     nan = math.nan
-    for predicted in ([2.0] * 3, [nan] * 3, [nan, nan, 1.0], [0.1 + 0.2, 0.3, 0.3]):
-        value = metrics.compute([name], np.array(predicted), gold)[name]
-        assert value == pytest.approx(0.0) or predicted[0] != 2.0
-        assert math.isfinite(value)
+    for predicted in ([2.0] * 3, [nan] * 3, [nan, nan, 1.0]):
+        assert metrics.compute([name], np.array(predicted), gold)[name] == 0.0
+    nearly = metrics.compute([name], np.array([0.3, 0.3, np.nextafter(0.3, 1)]), gold)[name]
+    assert 0.0 < nearly <= 1.0
     assert metrics.compute([name], np.array([1.0]), numbers([1.0]))[name] == 0.0
     assert metrics.compute([name], np.array([1.0, 2.0]), numbers([3.0, 3.0]))[name] == 0.0
 
@@ -193,8 +183,14 @@ def test_parse_number_refuses(text):
     assert math.isnan(metrics.parse_number(text))
 
 
+def test_gold_numbers_are_the_exact_ones():
+    rows = split(target=["1.0", "1.0", "2.0"], references=[("0.9",), ("1.1",), ("2.05",)])
+    got = metrics.compute(["spearman"], ["0.9", "1.1", "2.0"], rows)["spearman"]
+    assert got == pytest.approx(1.0)
+
+
 def test_gold_numbers_are_checked():
-    with pytest.raises(DataError, match="row 1 has the target 'good'"):
+    with pytest.raises(DataError, match="row 1 has the answer 'good'"):
         metrics.compute(["pearson"], np.array([1.0, 2.0]), split(target=["1.0", "good"]))
 
 

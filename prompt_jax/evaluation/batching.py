@@ -1,0 +1,147 @@
+"""Rows of many splits in batches of a few static shapes.
+
+Rows are sorted by length before they are cut, longest first: a batch is as wide as its longest row,
+only the last batch of a sweep is padded with rows, and a batch that does not fit fails at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import numpy as np
+
+if TYPE_CHECKING:
+    from prompt_jax.data import TokenisedSplit
+
+# Steps of a third to a half: on average a tenth to a fifth of a batch's tokens is padding, and a
+# program is compiled for a handful of widths.
+_WIDTHS = np.array([8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024])
+_TARGETS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128])
+
+
+class EvalRows(NamedTuple):
+    """The rows of a batch, as a `prompt_fn` sees them."""
+
+    input_ids: jax.Array | np.ndarray  # [b, S] int32
+    mask: jax.Array | np.ndarray  # [b, S] int32
+    task: jax.Array | np.ndarray  # [b] int32
+    template: jax.Array | np.ndarray  # [b] int32
+
+
+class Batch(NamedTuple):
+    """Positions (in the caller's order) that go through the model together."""
+
+    rows: np.ndarray  # [<= size] int64
+    size: int  # rows of the padded batch
+    width: int  # S
+
+
+def input_width(length: int) -> int:
+    """The padded width of an input of `length` tokens."""
+    return _round(_WIDTHS, length)
+
+
+def target_width(length: int) -> int:
+    """The padded width of a target of `length` tokens."""
+    return _round(_TARGETS, length)
+
+
+def plan(lengths: np.ndarray, extra: int, token_budget: int, multiple: int = 1) -> list[Batch]:
+    """Cuts rows into batches of few shapes.
+
+    Args:
+        lengths: int [n], input tokens of each row.
+        extra: Tokens of a row besides its input (prompt, candidates).
+        token_budget: Tokens of a batch; a batch has at least `multiple` rows all the same.
+        multiple: Every batch has a multiple of this many rows (devices).
+
+    Returns:
+        Batches, longest rows first; every row is in exactly one. Sizes depend only on the width,
+        but for the last batch, which shrinks to the power of two that holds what is left.
+    """
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        width = input_width(int(lengths[order[start]]))
+        fit = max(1, token_budget // (width + extra))
+        size = _multiple_below(fit, 8 * multiple if fit >= 8 * multiple else multiple)
+        left = len(order) - start
+        if left < size:
+            power = 1 << (left - 1).bit_length()
+            size = min(size, -(-power // multiple) * multiple)
+        batches.append(Batch(order[start : start + size], size, width))
+        start += size
+    return batches
+
+
+class Pool:
+    """The distinct splits of a sweep, numbered through as one sequence of rows.
+
+    Args:
+        splits: Splits; the same object may occur many times (runs on one development set).
+    """
+
+    def __init__(self, splits: Sequence[TokenisedSplit]) -> None:
+        unique = {id(split): split for split in splits}
+        self.splits = list(unique.values())
+        sizes = [len(split) for split in self.splits]
+        self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self._number = {key: number for number, key in enumerate(unique)}
+        self.lengths = np.concatenate(
+            [np.asarray(split.inputs.lengths, np.int64) for split in self.splits]
+            or [np.zeros(0, np.int64)]
+        )
+
+    def number(self, split: TokenisedSplit) -> int:
+        """Index of a split among `splits`."""
+        return self._number[id(split)]
+
+    def rows_of(self, split: TokenisedSplit) -> np.ndarray:
+        """Pool rows of a split, int64 [n]."""
+        number = self.number(split)
+        return np.arange(self._starts[number], self._starts[number + 1])
+
+    def gather(
+        self, rows: np.ndarray, width: int, pad_id: int, answers: Sequence[np.ndarray | None]
+    ) -> tuple[EvalRows, np.ndarray | None]:
+        """Pads the inputs of some rows, and picks their answers.
+
+        Args:
+            rows: int64 [b] pool rows.
+            width: S, at least the longest of them.
+            pad_id: Token id of padding.
+            answers: Per split, an array [n, ...] of equal trailing shape, or None for all.
+
+        Returns:
+            The rows, and their answers [b, ...] (None without answers).
+        """
+        owner = np.searchsorted(self._starts, rows, side="right") - 1
+        local = rows - self._starts[owner]
+        ids = np.full((len(rows), width), pad_id, np.int32)
+        task, template = np.zeros(len(rows), np.int32), np.zeros(len(rows), np.int32)
+        picked: np.ndarray | None = None
+        for number in np.unique(owner):
+            here, split = owner == number, self.splits[number]
+            ids[here] = split.inputs.padded(local[here], width, pad_id)
+            task[here] = split.task[local[here]]
+            template[here] = split.template[local[here]]
+            table = answers[number]
+            if table is not None:
+                if picked is None:
+                    picked = np.empty((len(rows), *table.shape[1:]), table.dtype)
+                picked[here] = table[local[here]]
+        mask = np.arange(width)[None, :] < self.lengths[rows][:, None]
+        return EvalRows(ids, mask.astype(np.int32), task, template), picked
+
+
+def _round(steps: np.ndarray, length: int) -> int:
+    if length <= steps[-1]:
+        return int(steps[np.searchsorted(steps, length)])
+    last = int(steps[-1])
+    return -(-length // last) * last
+
+
+def _multiple_below(value: int, step: int) -> int:
+    return max(step, value // step * step)

@@ -1,0 +1,194 @@
+"""One pass of a model over the rows of many jobs, and the prompts of its rows."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from prompt_jax import sharding
+from prompt_jax.errors import ConfigError, ModelError
+from prompt_jax.evaluation import batching
+from prompt_jax.evaluation.batching import EvalRows
+
+if TYPE_CHECKING:
+    from prompt_jax.data import TokenisedSplit
+
+PromptFn = Callable[[Any, jax.Array, EvalRows], jax.Array | None]
+Progress = Callable[[int, int], None]
+
+# Tokens (prompt, input and answers) of a batch: what stays close to the cores of a CPU, and what
+# leaves room beside a T5-base on a 16 GiB accelerator (logits of 32,128 float32 included).
+_CPU_TOKENS, _DEVICE_TOKENS = 4096, 32_768
+_IN_FLIGHT = 3  # batches prepared on the host while the device computes
+
+
+class Job(NamedTuple):
+    """One evaluation of a population: these rows under that prompt."""
+
+    split: TokenisedSplit
+    prompt: int = 0  # what `prompt_fn` gets as the row's index
+
+
+def take_prompt(state: Any, index: jax.Array, rows: EvalRows) -> jax.Array | None:
+    """The default `prompt_fn`: row i gets `state[index[i]]`; no state, no prompt.
+
+    Args:
+        state: [P, L, D], or None.
+        index: int32 [b].
+        rows: The rows (not used).
+    """
+    return None if state is None else state[index]
+
+
+class Sweep:
+    """One pass over the rows of all jobs; arguments as of `evaluators.rank`."""
+
+    def __init__(
+        self,
+        lm: Any,
+        jobs: Sequence[Job],
+        state: Any,
+        prompt_fn: PromptFn,
+        token_budget: int | None,
+        mesh: Mesh | None,
+        progress: Progress | None,
+    ) -> None:
+        if token_budget is None:
+            token_budget = _CPU_TOKENS if jax.default_backend() == "cpu" else _DEVICE_TOKENS
+        if token_budget < 1:
+            raise ConfigError(f"token_budget must be positive, not {token_budget}.")
+        if prompt_fn is take_prompt and state is not None:
+            if np.ndim(state) != 3:
+                raise ConfigError(
+                    "without a prompt_fn, state is an array of stacked prompts [P, L, D] (or None)."
+                )
+            for job in jobs:
+                # A gather inside jit clamps silently: job 7 would be scored under prompt 3.
+                if not 0 <= job.prompt < state.shape[0]:
+                    raise ConfigError(
+                        f"a job asks for prompt {job.prompt}, but there are {state.shape[0]}."
+                    )
+        self.lm, self.jobs, self.prompt_fn, self.mesh = lm, list(jobs), prompt_fn, mesh
+        self.progress, self.token_budget = progress, token_budget
+        self.pool = batching.Pool([job.split for job in jobs])
+        for split in self.pool.splits:
+            largest = int(split.inputs.values.max(initial=0))
+            if largest >= lm.vocab_size:
+                raise ModelError(
+                    f"an input holds token {largest}, outside the vocabulary of {lm.vocab_size}: "
+                    "was the split tokenised for another model?"
+                )
+        self.state = jax.device_put(state) if mesh is None else sharding.put(state, mesh)
+
+    def run(
+        self,
+        program: Callable[..., Any],
+        tables: Sequence[np.ndarray | None],
+        answer_tokens: int = 0,
+        token_budget: int | None = None,
+        **options: Hashable,
+    ) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
+        """Runs a program over all rows.
+
+        Jobs whose answers have different shapes do not share batches.
+
+        Args:
+            program: `(lm, state, index, rows, answers, prompt_fn=, mesh=, **options) -> arrays`,
+                each with the rows of the batch in front.
+            tables: Per split of the pool, answers int32 [n, ...], or None for all.
+            answer_tokens: Answer tokens of a row where there is no table.
+            token_budget: Instead of the sweep's own.
+            **options: Static arguments of the program.
+
+        Yields:
+            (job number, its arrays in the order of its split) for every job with rows.
+        """
+        budget = token_budget or self.token_budget
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for number, job in enumerate(self.jobs):
+            table = tables[self.pool.number(job.split)]
+            groups.setdefault(() if table is None else table.shape[1:], []).append(number)
+        total, done = sum(len(job.split) for job in self.jobs), 0
+        for shape, numbers in groups.items():
+            rows = np.concatenate([self.pool.rows_of(self.jobs[n].split) for n in numbers])
+            sizes = [len(self.jobs[n].split) for n in numbers]
+            index = np.repeat([self.jobs[n].prompt for n in numbers], sizes).astype(np.int32)
+            extra = self._prompt_tokens() + (math.prod(shape) if shape else answer_tokens)
+            multiple = 1 if self.mesh is None else self.mesh.shape["data"]
+            plan = batching.plan(self.pool.lengths[rows], extra, budget, multiple)
+            out: list[np.ndarray] = []
+            for positions, arrays in self._batches(program, tables, plan, rows, index, options):
+                if not out:
+                    out = [np.empty((len(rows), *a.shape[1:]), a.dtype) for a in arrays]
+                for whole, part in zip(out, arrays, strict=True):
+                    whole[positions] = part[: len(positions)]
+                done += len(positions)
+                if self.progress is not None:
+                    self.progress(done, total)
+            ends = np.cumsum(sizes)
+            for number, start, end in zip(numbers, ends - sizes, ends, strict=True):
+                if out:
+                    yield number, tuple(whole[start:end] for whole in out)
+
+    def _batches(
+        self,
+        program: Callable[..., Any],
+        tables: Sequence[np.ndarray | None],
+        plan: Sequence[batching.Batch],
+        rows: np.ndarray,
+        index: np.ndarray,
+        options: dict[str, Any],
+    ) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+        """Yields (positions, outputs) of every batch, a few batches behind the device."""
+        waiting: deque[tuple[np.ndarray, Any]] = deque()
+        for batch in plan:
+            filler = np.full(batch.size - len(batch.rows), batch.rows[-1])
+            picked = np.concatenate([batch.rows, filler])
+            inputs = self.pool.gather(rows[picked], batch.width, self.lm.pad_id, tables)
+            placed = sharding.put((index[picked], *inputs), self.mesh, "data")
+            arrays = program(
+                self.lm, self.state, *placed, prompt_fn=self.prompt_fn, mesh=self.mesh, **options
+            )
+            waiting.append((batch.rows, arrays))
+            if len(waiting) > _IN_FLIGHT:
+                positions, ready = waiting.popleft()
+                yield positions, [np.asarray(a) for a in ready]
+        for positions, ready in waiting:
+            yield positions, [np.asarray(a) for a in ready]
+
+    def _prompt_tokens(self) -> int:
+        one: Any = jax.ShapeDtypeStruct((1,), jnp.int32)
+        wide: Any = jax.ShapeDtypeStruct((1, 8), jnp.int32)
+        shape = jax.eval_shape(self.prompt_fn, self.state, one, EvalRows(wide, wide, one, one))
+        if shape is None:
+            return 0
+        if shape.ndim != 3:
+            raise ConfigError(
+                f"prompt_fn must return one prompt per row [b, L, D], not {shape.shape}."
+            )
+        return int(shape.shape[1])
+
+
+def prompts_of(
+    prompt_fn: PromptFn, state: Any, index: jax.Array, rows: EvalRows
+) -> tuple[jax.Array | None, jax.Array]:
+    """Prompts per row with dead ones replaced by zeros, and which rows are alive, bool [b]."""
+    prompts = prompt_fn(state, index, rows)
+    if prompts is None:
+        return None, jnp.ones(index.shape, bool)
+    alive = jnp.isfinite(prompts).all(axis=(1, 2))
+    return jnp.where(alive[:, None, None], prompts, jnp.zeros_like(prompts)), alive
+
+
+def gathered(arrays: tuple[jax.Array, ...], mesh: Mesh | None) -> tuple[jax.Array, ...]:
+    """Results on every device, so that every process can read all of them."""
+    if mesh is None:
+        return arrays
+    return jax.lax.with_sharding_constraint(arrays, NamedSharding(mesh, PartitionSpec()))

@@ -78,7 +78,8 @@ class Ragged:
                 it is counted.
         """
         rows = np.asarray(rows, np.int64)
-        lengths = self.lengths[rows]
+        starts = self.offsets[:-1][rows]
+        lengths = self.offsets[1:][rows] - starts
         longest = int(lengths.max(initial=0))
         width = longest if width is None else width
         if longest > width:
@@ -86,17 +87,18 @@ class Ragged:
         columns = np.arange(width)
         inside = columns[None, :] < lengths[:, None]
         result = np.full((len(rows), width), fill, np.int32)
-        positions = self.offsets[:-1][rows][:, None] + columns[None, :]
+        positions = starts[:, None] + columns[None, :]
         result[inside] = self.values[positions[inside]]
         return result
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Ragged:
         """The given rows, in the given order."""
         rows = np.asarray(rows, np.int64)
-        lengths = self.lengths[rows]
+        starts = self.offsets[:-1][rows]
+        lengths = self.offsets[1:][rows] - starts
         offsets = _offsets(lengths)
         # Position of every value: its row's old start, plus its distance from the row's new start.
-        shift = np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
+        shift = np.repeat(starts - offsets[:-1], lengths)
         return Ragged(self.values[np.arange(offsets[-1]) + shift], offsets)
 
 

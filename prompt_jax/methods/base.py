@@ -24,7 +24,8 @@ class Stage:
       name: what later stages call it.
       on: the rows of a run: `source` (one run per source task), `mixture` (one run on all source
         tasks) or `target` (one run per target).
-      trains: the method that is trained; None: the method itself.
+      trains: the method whose programs train the run; None: the method itself. The last stage is
+        always initialised by the method itself, whoever trains it.
       budget: which budget of the experiment pays for it.
       trials: runs per target that differ only in `Context.trial`; the best on the development set
         is kept and the cost of all is counted.

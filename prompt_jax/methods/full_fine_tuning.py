@@ -53,4 +53,3 @@ class FullFineTuning(BaseMethod):
 
     def deploy(self, params: Params, consts: Consts) -> None:
         """There is no prompt to deploy."""
-        return None

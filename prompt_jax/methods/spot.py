@@ -31,6 +31,8 @@ def source_similarity(target: np.ndarray, sources: np.ndarray) -> np.ndarray:
 class Spot(BaseMethod):
     """Prompt tuning on the target that starts from what the sources learnt.
 
+    Only the start is SPoT's own: the target stage trains with prompt tuning's programs.
+
     As published, in four variants:
 
     - `nearest`: the source prompt of highest cosine similarity to an early target prompt (the
@@ -63,13 +65,13 @@ class Spot(BaseMethod):
         if self.variant == "mixture":
             return (
                 Stage("mixture", on="mixture", trains="prompt_tuning", budget="source"),
-                Stage("target", on="target"),
+                Stage("target", on="target", trains="prompt_tuning"),
             )
         trials = self.top_k if self.variant == "best_of_top_k" else 1
         return (
             Stage("sources", on="source", trains="prompt_tuning", budget="source"),
             Stage("probe", on="target", trains="prompt_tuning", budget="probe"),
-            Stage("target", on="target", trials=trials),
+            Stage("target", on="target", trains="prompt_tuning", trials=trials),
         )
 
     def init(self, context: Context) -> tuple[Params, Consts]:

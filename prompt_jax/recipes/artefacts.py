@@ -57,9 +57,7 @@ def split_hash(split: TokenisedSplit) -> str:
     )  # fmt: skip
 
 
-def run_key(
-    lm: Any, method: Method, run: Run, config: TrainConfig, feed_description: str
-) -> str:
+def run_key(lm: Any, method: Method, run: Run, config: TrainConfig, feed_description: str) -> str:
     """The key of a run's outcome.
 
     Args:
@@ -120,9 +118,7 @@ class ArtefactStore:
         prompt = arrays.pop("__prompt__", None)
         facts["history"] = tuple((int(s), float(v)) for s, v in facts["history"])
         facts["best_value"] = float("nan" if facts["best_value"] is None else facts["best_value"])
-        return TrainedRun(
-            name=name, params=unflatten_dict(arrays, sep="/"), prompt=prompt, **facts
-        )
+        return TrainedRun(name=name, params=unflatten_dict(arrays, sep="/"), prompt=prompt, **facts)
 
     def save(self, key: str, trained: TrainedRun) -> None:
         """Stores a run, atomically."""

@@ -144,5 +144,3 @@ class ExperimentConfig:
         if name not in known:
             raise ConfigError(f"unknown budget '{name}'; the config has {', '.join(known)}.")
         return getattr(self, few.get(name, name) if shots else name)
-
-

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 
+from prompt_jax.data.feed import Feed
 from prompt_jax.evaluation import Evaluation, Job
 from prompt_jax.methods import Artefact, BaseMethod, Context, Stage, create
 from prompt_jax.prompts import SoftPrompt, parse
@@ -22,11 +23,18 @@ from prompt_jax.training.tracking import Tracker
 
 @dataclass(frozen=True)
 class Member:
-    """Which run of a stage: a source, the mixture of all sources (""), or a target and a trial."""
+    """Which run of a stage.
+
+    Attributes:
+      task: a source, a target, or "" for the mixture of all sources.
+      seed: of the run.
+      k: training rows per class of a target, 0 for all; None for sources and mixtures.
+      trial: of a target.
+    """
 
     task: str
     seed: int
-    k: int = 0
+    k: int | None = None
     trial: int = 0
 
     @property
@@ -101,6 +109,7 @@ class Executor:
         self.config, self.lm, self.rows, self.store = config, lm, rows, store
         self.tracker, self.mesh = tracker, mesh
         self.reused: list[tuple[str, int, int]] = []
+        self._said = 0
         self._memo: dict[str, TrainedRun] = {}
         self._initial: dict[int, SoftPrompt] = {}
         self._sources: dict[int, dict[str, TrainedRun]] = {}
@@ -116,15 +125,23 @@ class Executor:
         """The source runs of a seed that some method has asked for, by task."""
         return dict(self._sources.get(seed, {}))
 
+    def news(self) -> list[str]:
+        """One line per stage since the last call: how many runs, how many were reused."""
+        fresh, self._said = self.reused[self._said :], len(self.reused)
+        return [
+            f"{label}: {total} runs" + (f", {found} reused" if found else "")
+            for label, found, total in fresh
+        ]
+
     def run(self, spec: str, k: int) -> list[Outcome]:
         """All stages of a method at one k, for every target and seed."""
         method = create(spec)
         done: dict[str, dict[Member, TrainedRun]] = {}
         for stage in method.stages()[:-1]:
             trained = create(stage.trains) if stage.trains else method
-            members = self._members(stage, k)
             label = f"{stage.trains or spec}: {stage.name}"
-            done[stage.name] = self._train(stage, trained, members, k, label, done)
+            starts = self._starts(trained, stage, k, {})
+            done[stage.name] = self._train(stage, trained, starts, k, label)
             if stage.on == "source":
                 for member, source in done[stage.name].items():
                     self._sources.setdefault(member.seed, {})[member.task] = source
@@ -143,37 +160,32 @@ class Executor:
             for trial in range(stage.trials)
         ]
 
-    def _artefacts(
-        self, method: BaseMethod, member: Member, done: dict[str, dict[Member, TrainedRun]]
-    ) -> dict[str, Artefact]:
-        """What earlier stages left for this run: all sources of its seed, its own probe."""
-        found = {}
-        for stage in method.stages()[:-1]:
-            if stage.name not in done:
-                continue
-            runs = [
-                (m.task, run)
-                for m, run in done[stage.name].items()
-                if m.seed == member.seed and (stage.on != "target" or m.task == member.task)
-            ]
-            prompts = np.stack([run.prompt for _, run in runs if run.prompt is not None])
-            values = np.asarray([run.best_value for _, run in runs])
-            found[stage.name] = Artefact(tuple(task for task, _ in runs), prompts, values)
-        return found
+    def _starts(
+        self, method: BaseMethod, stage: Stage, k: int, done: dict[str, dict[Member, TrainedRun]]
+    ) -> dict[Member, tuple[Any, Any]]:
+        """Initial parameters and constants of every run of a stage."""
+        starts = {}
+        for member in self._members(stage, k):
+            context = Context(
+                self.lm, np.asarray(self.initial(member.seed).embeddings), member.seed,
+                member.task or "mixture", member.trial, _artefacts(member, done),
+            )  # fmt: skip
+            starts[member] = method.init(context)
+        return starts
 
     def _train(
         self,
         stage: Stage,
         method: BaseMethod,
-        members: Sequence[Member],
+        starts: dict[Member, tuple[Any, Any]],
         k: int,
         label: str,
-        done: dict[str, dict[Member, TrainedRun]],
         finish: Callable[[list[Member], list[Run], list[TrainedRun]], None] | None = None,
     ) -> dict[Member, TrainedRun]:
         """Trains the members that no store has; `finish` sees each population with its weights."""
         budget = self.config.budget(stage.budget, k if stage.on == "target" else 0)
-        runs = {m: self._run(stage, method, m, budget, done) for m in members}
+        members = list(starts)
+        runs = {m: self._run(stage, m, budget, *start) for m, start in starts.items()}
         keys = {
             m: run_key(self.lm, method, run, budget, describe_feed(run.feed))
             for m, run in runs.items()
@@ -215,26 +227,17 @@ class Executor:
             yield members[start : start + size]
 
     def _run(
-        self,
-        stage: Stage,
-        method: BaseMethod,
-        member: Member,
-        budget: TrainConfig,
-        done: dict[str, dict[Member, TrainedRun]],
+        self, stage: Stage, member: Member, budget: TrainConfig, params: Any, consts: Any
     ) -> Run:
-        context = Context(
-            self.lm, np.asarray(self.initial(member.seed).embeddings), member.seed,
-            member.task or "mixture", member.trial, self._artefacts(method, member, done),
-        )  # fmt: skip
-        params, consts = method.init(context)
         if stage.on == "mixture":
-            feed = self.rows.mixture(self.config.sources, member.seed, budget.batch_size)
+            feed: Feed = self.rows.mixture(self.config.sources, member.seed, budget.batch_size)
             dev = self.rows.mixed_dev(self.config.sources, member.seed)
             metrics: tuple[str, ...] = ("accuracy",)
         else:
             stream = "source" if stage.on == "source" else "order"
-            feed = self.rows.feed(member.task, member.seed, member.k, budget.batch_size, stream)
-            opened = self.rows.rows(member.task, member.seed, member.k)
+            k = member.k or 0
+            feed = self.rows.feed(member.task, member.seed, k, budget.batch_size, stream)
+            opened = self.rows.rows(member.task, member.seed, k)
             dev, metrics = opened.dev, opened.task.metrics
         return Run(
             member.label, feed, params, consts, member.seed, dev if len(dev) else None, metrics
@@ -244,6 +247,7 @@ class Executor:
         self, method: BaseMethod, spec: str, k: int, done: dict[str, dict[Member, TrainedRun]]
     ) -> list[Outcome]:
         stage = method.stages()[-1]
+        trainer = create(stage.trains) if stage.trains else method
         tests: dict[Member, Evaluation] = {}
         sizes: dict[Member, int] = {}
 
@@ -253,23 +257,24 @@ class Executor:
 
             params = jax.tree.map(stack, *(t.params for t in trained))
             consts = jax.tree.map(stack, *(r.consts for r in runs))
-            opened = [self.rows.rows(m.task, m.seed, m.k) for m in members]
+            opened = [self.rows.rows(m.task, m.seed, k) for m in members]
             jobs = [Job(rows.test, i) for i, rows in enumerate(opened)]
             metrics = [rows.task.metrics for rows in opened]
-            results = evaluate_runs(self.lm, method, params, consts, jobs, metrics)
+            results = evaluate_runs(self.lm, trainer, params, consts, jobs, metrics, self.mesh)
             for member, run, result in zip(members, trained, results, strict=True):
                 tests[member] = result
                 sizes[member] = sum(np.size(leaf) for leaf in jax.tree.leaves(run.params))
 
-        members = self._members(stage, k)
         label = f"{spec}: {stage.name}, {'all rows' if k == 0 else f'k = {k}'}"
-        last = self._train(stage, method, members, k, label, done, finish)
+        starts = self._starts(method, stage, k, done)
+        members = list(starts)
+        last = self._train(stage, trainer, starts, k, label, finish)
         outcomes = []
         for target in self.config.targets:
             for seed in self.config.seed_list:
                 trials = [m for m in members if (m.task, m.seed) == (target, seed)]
                 best = max(trials, key=lambda m: (_score(last[m].best_value), -m.trial))
-                cost = sum((self._cost(method, stage, last[m]) for m in trials), Cost())
+                cost = sum((self._cost(trainer, stage, last[m]) for m in trials), Cost())
                 cost += self._earlier(method, best, done)
                 outcomes.append(
                     Outcome(best, last[best], tests[best], cost, sizes[best], len(trials))
@@ -283,7 +288,7 @@ class Executor:
         for stage in method.stages()[:-1]:
             trained = create(stage.trains) if stage.trains else method
             for m, run in done[stage.name].items():
-                if m.seed == member.seed and (stage.on != "target" or m.task == member.task):
+                if _serves(m, member):
                     cost += self._cost(trained, stage, run)
         return cost
 
@@ -296,6 +301,24 @@ class Executor:
         )  # fmt: skip
         target = run.steps if stage.on == "target" else 0
         return Cost(run.steps - target, target, run.rows_seen, float(flops), run.seconds)
+
+
+def _artefacts(member: Member, done: dict[str, dict[Member, TrainedRun]]) -> dict[str, Artefact]:
+    """What earlier stages left for a run: everything of its seed, but of targets only its own."""
+    found = {}
+    for name, runs in done.items():
+        mine = [(m.task, run) for m, run in runs.items() if _serves(m, member)]
+        prompts = [run.prompt for _, run in mine if run.prompt is not None]
+        found[name] = Artefact(
+            tuple(task for task, _ in mine), np.stack(prompts),
+            np.asarray([run.best_value for _, run in mine]),
+        )  # fmt: skip
+    return found
+
+
+def _serves(earlier: Member, member: Member) -> bool:
+    """Whether a run of an earlier stage is of this run's seed, and not of another target."""
+    return earlier.seed == member.seed and (earlier.k is None or earlier.task == member.task)
 
 
 def _score(value: float) -> float:

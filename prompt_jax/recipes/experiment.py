@@ -18,7 +18,6 @@ from prompt_jax import config as configs
 from prompt_jax import sharding
 from prompt_jax.data import registry
 from prompt_jax.errors import ConfigError
-from prompt_jax.evaluation import per_item
 from prompt_jax.prompts import PromptRecord, SoftPrompt
 from prompt_jax.recipes import results
 from prompt_jax.recipes.artefacts import ArtefactStore, user_cache
@@ -27,7 +26,7 @@ from prompt_jax.recipes.execute import Executor, Outcome
 from prompt_jax.recipes.results import Cell, Contrast, ResultRow
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.training.loop import TrainedRun
-from prompt_jax.training.tracking import NullTracker, RunTracker, Tracker
+from prompt_jax.training.tracking import RunTracker, Tracker
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +180,10 @@ def _cache(config: ExperimentConfig) -> Path | None:
 
 
 def _mesh(config: ExperimentConfig) -> Any:
-    return sharding.make_mesh(**sharding.parse_mesh(config.mesh)) if config.mesh else None
+    if not config.mesh:
+        return None
+    sizes = sharding.parse_mesh(config.mesh)
+    return sharding.make_mesh(sizes["data"], sizes["model"])
 
 
 def _execute(
@@ -213,14 +215,11 @@ def _execute(
                 if outcome.trained.prompt is not None:
                     prompts.append(_save_prompt(folder, spec, outcome, config, lm, executor))
             results.write_rows(folder / "results.jsonl", measured)
-            for line in _progress_lines(spec, k, executor):
-                say(line)
+            for line in executor.news():
+                say(f"  {line}")
     _save_sources(folder, config, lm, executor)
     (folder / "data.json").write_text(json.dumps(rows.report(), indent=2) + "\n", "utf-8")
-    np.savez_compressed(
-        folder / "items.npz",
-        **{"\t".join(map(str, key)): value.astype(np.float32) for key, value in items.items()},
-    )
+    _save_items(folder / "items.npz", items)
     values = results.cells(measured, primary)
     report = Report(
         folder, measured, primary, results.summaries(values),
@@ -230,13 +229,12 @@ def _execute(
     return report
 
 
-def _progress_lines(spec: str, k: int, executor: Executor) -> list[str]:
-    lines = []
-    while executor.unsaid:
-        label, found, total = executor.unsaid.pop(0)
-        reused = f", {found} reused" if found else ""
-        lines.append(f"  {label}: {total} runs{reused}")
-    return lines
+def _save_items(path: Path, items: dict[tuple[str, str, int, int], np.ndarray]) -> None:
+    """Per-item test scores, under "method TAB target TAB k TAB seed", for anybody's statistics."""
+    arrays: dict[str, Any] = {
+        "\t".join(map(str, key)): value.astype(np.float32) for key, value in items.items()
+    }
+    np.savez_compressed(path, **arrays)
 
 
 def _rows_of(spec: str, outcome: Outcome) -> list[ResultRow]:
@@ -246,7 +244,7 @@ def _rows_of(spec: str, outcome: Outcome) -> list[ResultRow]:
 
     def row(metric: str, split: str, value: float) -> ResultRow:
         return ResultRow(
-            spec, member.task, member.k, member.seed, metric, split, float(value),
+            spec, member.task, member.k or 0, member.seed, metric, split, float(value),
             cost.source_steps, cost.target_steps, cost.rows, cost.flops, round(cost.seconds, 3),
             outcome.trained_parameters, stored, outcome.trials,
         )  # fmt: skip
@@ -294,6 +292,3 @@ def _save_sources(folder: Path, config: ExperimentConfig, lm: Any, executor: Exe
             )  # fmt: skip
             path = folder / "prompts" / "sources" / f"{slug(task)}-seed{seed}.safetensors"
             SoftPrompt(trained.prompt).save(path, record)
-
-
-__all__ = ["NullTracker", "Report", "per_item", "prepare_folder", "run", "run_folder", "slug"]

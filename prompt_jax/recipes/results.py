@@ -137,8 +137,8 @@ def contrasts(
     judged = statistics.judge(family, minimum)
     found = []
     for name, verdict in judged.items():
-        method, target, k = name.split("\t")
-        found.append(Contrast(method, baseline, target, int(k), verdict))
+        method, target, shots = name.split("\t")
+        found.append(Contrast(method, baseline, target, int(shots), verdict))
     return found
 
 
@@ -154,7 +154,9 @@ def _compare(
     seeds = [s for s in sorted(set(a) & set(b)) if np.isfinite(a[s]) and np.isfinite(b[s])]
     if not seeds:
         return None
-    pairs = [(items.get((method, target, k, s)), items.get((baseline, target, k, s))) for s in seeds]
+    pairs = [
+        (items.get((method, target, k, s)), items.get((baseline, target, k, s))) for s in seeds
+    ]
     if all(x is not None and y is not None for x, y in pairs):
         left = np.stack([x for x, _ in pairs if x is not None])
         right = np.stack([y for _, y in pairs if y is not None])

@@ -251,19 +251,17 @@ class _Population:
 
     def _method_rows(self, index: np.ndarray, scale: np.ndarray | None = None) -> Rows:
         """What `Method.prompts` sees of the pool rows `index` [R, B]."""
-        width = self.input_width if self.method.needs_inputs else 0
-        if not width:
-            ids = mask = np.zeros((*index.shape, 0), np.int32)
-            task, template = self.pool.kinds(index.reshape(-1))
-        else:
-            rows, _ = self.pool.gather(index.reshape(-1), width, self.lm.pad_id)
-            ids = rows.input_ids.reshape(*index.shape, width)
-            mask = rows.mask.reshape(*index.shape, width)
-            task, template = rows.task, rows.template
-        return Rows(
-            ids, mask, task.reshape(index.shape), template.reshape(index.shape),
-            np.ones(index.shape, np.float32) if scale is None else scale,
-        )  # fmt: skip
+        flat = index.reshape(-1)
+        ids: Any = np.zeros((*index.shape, 0), np.int32)
+        mask: Any = ids
+        if self.method.needs_inputs:
+            gathered, _ = self.pool.gather(flat, self.input_width, self.lm.pad_id)
+            ids = gathered.input_ids.reshape(*index.shape, -1)
+            mask = gathered.mask.reshape(*index.shape, -1)
+        task, template = self.pool.kinds(flat)
+        if scale is None:
+            scale = np.ones(index.shape, np.float32)
+        return Rows(ids, mask, task.reshape(index.shape), template.reshape(index.shape), scale)
 
     def step(self, step: int) -> StepMetrics:
         """One optimizer step of every active run."""
@@ -307,11 +305,11 @@ class _Population:
 
     def _micro_batches(self, index: np.ndarray, scale: np.ndarray) -> list[Batch]:
         """Folds the active runs' rows under all views and cuts them into micro-batches."""
-        runs, batch, views = len(self.runs), index.shape[1], self.method.views
-        r, v, b = np.meshgrid(
+        batch, views = index.shape[1], self.method.views
+        grid = np.meshgrid(
             np.flatnonzero(self.active), np.arange(views), np.arange(batch), indexing="ij"
         )
-        r, v, b = r.reshape(-1), v.reshape(-1), b.reshape(-1)
+        r, v, b = (axis.reshape(-1) for axis in grid)
         rows = index[r, b]
         view = r * views + v
         prompt = view * batch + b if self.method.rowwise else view
@@ -322,9 +320,7 @@ class _Population:
         ):
             filler = np.full(micro.size - len(micro.rows), micro.rows[-1])
             at = np.concatenate([micro.rows, filler])
-            inputs, labels = self.pool.gather(
-                rows[at], micro.width, self.lm.pad_id, self.targets
-            )
+            inputs, labels = self.pool.gather(rows[at], micro.width, self.lm.pad_id, self.targets)
             made.append(
                 Batch(
                     inputs.input_ids, inputs.mask, labels,
@@ -352,7 +348,7 @@ class _Population:
         tracker.advance(step, f"loss {live.mean():.3f}" if live.size else "stopped")
 
     def _notice(self, step: int, healthy: np.ndarray, tracker: Tracker) -> None:
-        for r in np.flatnonzero(self.healthy & ~healthy):
+        for r in np.flatnonzero(self.healthy & ~healthy).tolist():
             tracker.log(
                 {
                     "run": self.runs[r].name,
@@ -368,7 +364,7 @@ class _Population:
         """Reads the development sets; keeps the parameters of the runs that improved."""
         self._notice(step, np.asarray(self.state.healthy), tracker)
         better = np.zeros(len(self.runs), bool)
-        having = [r for r in np.flatnonzero(self.active) if self.runs[r].dev is not None]
+        having = [r for r in np.flatnonzero(self.active).tolist() if self.runs[r].dev is not None]
         values = self._development(having)
         for r, value in zip(having, values, strict=True):
             self.history[r].append((step, value))
@@ -391,7 +387,7 @@ class _Population:
         for r in having:
             dev = self.runs[r].dev
             assert dev is not None
-            jobs.append(Job(dev, int(r)))
+            jobs.append(Job(dev, r))
         results = evaluate_runs(
             self.lm, self.method, self.state.params, self.consts, jobs, metrics, self.mesh
         )
@@ -454,8 +450,7 @@ def evaluate_runs(
 
 @functools.lru_cache(maxsize=64)
 def _rowwise(method: Method) -> Any:
-    """The evaluator's `prompt_fn` of a row-wise method; one object per method, so that it is
-    compiled once."""
+    """The evaluator's `prompt_fn` of a row-wise method: one object, so that it compiles once."""
 
     def prompt_fn(state: Any, index: jax.Array, rows: Any) -> jax.Array | None:
         def one(run: jax.Array, ids: Any, mask: Any, task: Any, template: Any) -> Any:

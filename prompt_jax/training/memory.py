@@ -19,11 +19,11 @@ CPU_TOKENS = 2048
 _HEADROOM = 0.8
 
 
-def micro_bytes(
+def compile_micro(
     lm: Any, method: Method, config: OptimizerConfig, *, rows: int, width: int, targets: int,
     prompt_tokens: int, state: Any = None,
-) -> int:  # fmt: skip
-    """Temporary bytes of one compiled micro-batch, per device; nothing is executed.
+) -> Any:  # fmt: skip
+    """Compiles the program of one micro-batch from shapes alone; nothing is executed.
 
     Args:
       lm: a model, or its abstract shapes (`jax.eval_shape`).
@@ -37,7 +37,7 @@ def micro_bytes(
     """
     int32, float32 = jnp.int32, jnp.float32
 
-    def shape(*dims: int, dtype: Any = float32) -> jax.ShapeDtypeStruct:
+    def shape(*dims: int, dtype: Any = float32) -> Any:
         return jax.ShapeDtypeStruct(dims, dtype)
 
     table = Table(shape(rows, prompt_tokens, lm.d_model) if prompt_tokens else None, None)
@@ -52,7 +52,11 @@ def micro_bytes(
         shape(rows, targets, dtype=int32), shape(rows, dtype=int32), shape(rows, dtype=int32),
         shape(rows), shape(rows, dtype=jnp.bool_),
     )  # fmt: skip
-    compiled = programs(method, config).micro.lower(lm, state, table, sums, batch).compile()
+    return programs(method, config).micro.lower(lm, state, table, sums, batch).compile()
+
+
+def temporary_bytes(compiled: Any) -> int:
+    """Temporary bytes of a compiled program, per device."""
     analysis = compiled.memory_analysis()
     return int(analysis.temp_size_in_bytes) if analysis is not None else 0
 
@@ -102,9 +106,10 @@ def token_budget(
         return CPU_TOKENS
 
     def measure(rows: int) -> int:
-        return micro_bytes(
+        compiled = compile_micro(
             lm, method, config, rows=rows, width=width, targets=targets,
             prompt_tokens=prompt_tokens, state=state,
         )  # fmt: skip
+        return temporary_bytes(compiled)
 
     return fit_rows(measure, limit) * (width + prompt_tokens)

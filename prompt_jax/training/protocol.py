@@ -6,7 +6,7 @@ The trainer adds the axis R in front with `jax.vmap` and folds R x V x B rows in
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import jax
 import optax
@@ -16,16 +16,17 @@ from prompt_jax.models.base import Scores
 Params = Any
 Consts = Any
 Carry = Any
+Array = Any  # jax.Array inside a program, numpy array where the host makes it
 
 
 class Rows(NamedTuple):
     """One step's rows of one run, as `Method.prompts` sees them."""
 
-    input_ids: jax.Array  # [B, S] int32; S = 0 unless the method `needs_inputs`
-    mask: jax.Array  # [B, S] int32
-    task: jax.Array  # [B] int32, index of the row's task within the run's mixture
-    template: jax.Array  # [B] int32
-    scale: jax.Array  # [B] float32, N_k / |B_k| of the row's task
+    input_ids: Array  # [B, S] int32; S = 0 unless the method `needs_inputs`
+    mask: Array  # [B, S] int32
+    task: Array  # [B] int32, index of the row's task within the run's mixture
+    template: Array  # [B] int32
+    scale: Array  # [B] float32, N_k / |B_k| of the row's task
 
 
 class Prompted(NamedTuple):
@@ -47,13 +48,16 @@ class RowLoss(NamedTuple):
 class Method(Protocol):
     """A method of prompt training. Static options are fields of the frozen, hashable object."""
 
-    name: str
-    views: int  # V
-    rowwise: bool  # a prompt per row
-    needs_inputs: bool  # `prompts` reads the tokens of the rows
-    trains_lm: bool  # params hold the T5's weights; one run at a time
-    observe: frozenset[str]  # beyond the loss: "logits", "decoder_hidden"
-    reduction: Literal["mean", "sum"]  # token mean, or the full-data sum with Rows.scale
+    name: ClassVar[str]
+    views: ClassVar[int]  # V
+    rowwise: ClassVar[bool]  # a prompt per row
+    needs_inputs: ClassVar[bool]  # `prompts` reads the tokens of the rows
+    trains_lm: ClassVar[bool]  # params hold the T5's weights; one run at a time
+    observe: ClassVar[frozenset[str]]  # beyond the loss: "logits", "decoder_hidden"
+    reduction: ClassVar[Literal["mean", "sum"]]  # token mean, or the full-data sum with Rows.scale
+
+    def __hash__(self) -> int:
+        """Equal methods share their compiled programs."""
 
     def carry(self, params: Params, consts: Consts) -> Carry:
         """The untrained state at step 0."""

@@ -16,7 +16,7 @@ import optax
 
 from prompt_jax.training import optimizers
 from prompt_jax.training.optimizers import OptimizerConfig
-from prompt_jax.training.protocol import Method, Rows
+from prompt_jax.training.protocol import Array, Method, Rows
 
 
 class State(NamedTuple):
@@ -38,13 +38,13 @@ class Table(NamedTuple):
 class Batch(NamedTuple):
     """One micro-batch as the device sees it."""
 
-    input_ids: jax.Array  # [b, S] int32
-    mask: jax.Array  # [b, S] int32
-    labels: jax.Array  # [b, T] int32, -100 after the end
-    prompt: jax.Array  # [b] int32, row of the table
-    view: jax.Array  # [b] int32, r * V + v: where the row's loss is added
-    scale: jax.Array  # [b] float32, N_k / |B_k|
-    real: jax.Array  # [b] bool, False for fillers
+    input_ids: Array  # [b, S] int32
+    mask: Array  # [b, S] int32
+    labels: Array  # [b, T] int32, -100 after the end
+    prompt: Array  # [b] int32, row of the table
+    view: Array  # [b] int32, r * V + v: where the row's loss is added
+    scale: Array  # [b] float32, N_k / |B_k|
+    real: Array  # [b] bool, False for fillers
 
 
 class Sums(NamedTuple):
@@ -74,6 +74,53 @@ class Programs(NamedTuple):
     finish: Any
     keep: Any
     deploy: Any
+
+
+@functools.lru_cache(maxsize=64)
+def micro_program(method: Method) -> Any:
+    """The pass of a micro-batch through the T5, the only program of any size.
+
+    Returns:
+      A jitted `(lm, state, table, sums, batch) -> sums`; `state` is None unless the method trains
+      the T5. It does not depend on the optimizer, so budgets share its compilations.
+    """
+
+    def micro(lm: Any, state: State | None, table: Table, sums: Sums, batch: Batch) -> Sums:
+        real = batch.real.astype(jnp.float32)
+
+        def objective(trained: tuple[Any, Any]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            prompts, weights = trained
+            model = lm if weights is None else lm.replace(params=weights)
+
+            def score(table: jax.Array | None) -> Any:
+                chosen = None if table is None else table[batch.prompt]
+                return model.score(
+                    batch.input_ids, batch.mask, batch.labels, chosen, observe=method.observe
+                )
+
+            teacher = None
+            if table.teacher is not None:
+                teacher = jax.lax.stop_gradient(score(table.teacher))
+            row = method.row_loss(score(prompts), teacher)
+            row_sum = row.sum * real
+            if method.reduction == "sum":
+                row_sum = row_sum * batch.scale
+            return row_sum.sum(), (row_sum, row.weight * real)
+
+        weights = None
+        if state is not None:
+            weights = method.lm_params(jax.tree.map(lambda x: x[0], state.params))
+        (_, (loss, weight)), (dprompts, dlm) = jax.value_and_grad(objective, has_aux=True)(
+            (table.prompts, weights)
+        )
+        return Sums(
+            None if sums.prompts is None else sums.prompts + dprompts,
+            jax.tree.map(jnp.add, sums.lm, dlm),
+            sums.loss.at[batch.view].add(loss),
+            sums.weight.at[batch.view].add(weight),
+        )
+
+    return jax.jit(micro, donate_argnums=(3,))
 
 
 @functools.lru_cache(maxsize=64)
@@ -110,41 +157,6 @@ def programs(method: Method, config: OptimizerConfig) -> Programs:
             jnp.zeros((views,), jnp.float32),
         )
         return table, sums
-
-    def micro(lm: Any, state: State | None, table: Table, sums: Sums, batch: Batch) -> Sums:
-        real = batch.real.astype(jnp.float32)
-
-        def objective(trained: tuple[Any, Any]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            prompts, weights = trained
-            model = lm if weights is None else lm.replace(params=weights)
-
-            def score(table: jax.Array | None) -> Any:
-                chosen = None if table is None else table[batch.prompt]
-                return model.score(
-                    batch.input_ids, batch.mask, batch.labels, chosen, observe=method.observe
-                )
-
-            teacher = None
-            if table.teacher is not None:
-                teacher = jax.lax.stop_gradient(score(table.teacher))
-            row = method.row_loss(score(prompts), teacher)
-            row_sum = row.sum * real
-            if method.reduction == "sum":
-                row_sum = row_sum * batch.scale
-            return row_sum.sum(), (row_sum, row.weight * real)
-
-        weights = None
-        if state is not None:
-            weights = method.lm_params(jax.tree.map(lambda x: x[0], state.params))
-        (_, (loss, weight)), (dprompts, dlm) = jax.value_and_grad(objective, has_aux=True)(
-            (table.prompts, weights)
-        )
-        return Sums(
-            None if sums.prompts is None else sums.prompts + dprompts,
-            jax.tree.map(jnp.add, sums.lm, dlm),
-            sums.loss.at[batch.view].add(loss),
-            sums.weight.at[batch.view].add(weight),
-        )
 
     def finish_one(
         params: Any, opt_state: Any, carry: Any, consts: Any, rows: Rows, healthy: jax.Array,
@@ -223,7 +235,7 @@ def programs(method: Method, config: OptimizerConfig) -> Programs:
     return Programs(
         jax.jit(init),
         jax.jit(prepare),
-        jax.jit(micro, donate_argnums=(3,)),
+        micro_program(method),
         jax.jit(finish, donate_argnums=(0,)),
         jax.jit(keep, donate_argnums=(0,)),
         jax.jit(jax.vmap(method.deploy)),

@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_jax.errors import ModelError, PromptError
+from prompt_jax.errors import ModelError
 from prompt_jax.models.base import Scores
-from prompt_jax.models.t5 import decoding, hub, ops, weights
+from prompt_jax.models.t5 import arguments, decoding, hub, ops, weights
 from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.t5.flops import flops as count_flops
 from prompt_jax.models.t5.modules import T5, shift_right
 
 _OBSERVABLE = frozenset({"logits", "decoder_hidden"})
-_DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,9 +85,18 @@ class FrozenT5:
         ids = jnp.zeros((1, 1), jnp.int32)
         params = jax.jit(T5(config).init)(jax.random.key(seed), ids, ids)["params"]
         digest = weights.weights_hash(params)
-        params = weights.cast(params, _dtype(dtype))
+        params = weights.cast(params, arguments.dtype_name(dtype))
         path = "" if tokenizer is None else str(tokenizer)
-        return cls(params, T5Spec(config, _dtype(dtype), remat, name, digest, path))
+        return cls(params, T5Spec(config, arguments.dtype_name(dtype), remat, name, digest, path))
+
+    @classmethod
+    def abstract(cls, config: T5Config, dtype: Any = jnp.float32, *, name: str = "t5") -> FrozenT5:
+        """The model's shapes without weights, for plans: leaves are `jax.ShapeDtypeStruct`."""
+        ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+        shapes = jax.eval_shape(T5(config).init, jax.random.key(0), ids, ids)["params"]
+        name_of = arguments.dtype_name(dtype)
+        params = jax.eval_shape(lambda tree: weights.cast(tree, name_of), shapes)
+        return cls(params, T5Spec(config, name_of, False, name, "abstract", ""))
 
     @classmethod
     def from_pretrained(
@@ -105,7 +114,7 @@ class FrozenT5:
         Raises:
           ModelError: nothing there, not a T5, damaged, or the hub cannot be reached.
         """
-        dtype = _dtype(dtype)  # before any reading
+        dtype = arguments.dtype_name(dtype)  # before any reading
         path = hub.locate(str(path_or_id))
         found = hub.open_checkpoint(path)
         params, config, digest = weights.assemble(found.tensors, found.config, dtype, str(path))
@@ -187,8 +196,12 @@ class FrozenT5:
 
     def embed(self, ids: Any) -> jax.Array:
         """Input embeddings `[..., D]` of ids `[...]`, in the storage dtype of the table."""
-        ids = _integers("ids", ids, None, self.vocab_size)
+        ids = arguments.integers("ids", ids, None, self.vocab_size)
         return _embed(self, ids)
+
+    def flops(self, rows: int, inputs: int, targets: int, *, backward: str = "none") -> int:
+        """Hand-counted floating point operations of one pass; see `prompt_jax.models.t5.flops`."""
+        return count_flops(self.config, rows, inputs, targets, backward)
 
     def embedding_rms(self) -> jax.Array:
         """Root mean square of the embedding table, `[]` float32: the scale of a useful prompt."""
@@ -226,8 +239,8 @@ class FrozenT5:
                 f"Cannot observe {', '.join(sorted(unknown))}: only "
                 f"{', '.join(sorted(_OBSERVABLE))}."
             )
-        input_ids, mask, prompt = self._inputs(input_ids, attention_mask, prompt)
-        labels = _integers(
+        input_ids, mask, prompt = arguments.rows(self, input_ids, attention_mask, prompt)
+        labels = arguments.integers(
             "labels", labels, (input_ids.shape[0], None), self.vocab_size, ops.IGNORE
         )
         return _score(self, input_ids, mask, labels, prompt, key, frozenset(observe))
@@ -248,10 +261,12 @@ class FrozenT5:
           Summed NLL and number of tokens, `[B, C]` float32 each; NLL is infinite for padding
           candidates.
         """
-        input_ids, mask, prompt = self._inputs(input_ids, attention_mask, prompt)
+        input_ids, mask, prompt = arguments.rows(self, input_ids, attention_mask, prompt)
         shape = np.shape(candidates)
         expected = (None, None) if len(shape) == 2 else (input_ids.shape[0], None, None)
-        candidates = _integers("candidates", candidates, expected, self.vocab_size, ops.IGNORE)
+        candidates = arguments.integers(
+            "candidates", candidates, expected, self.vocab_size, ops.IGNORE
+        )
         return _rank(self, input_ids, mask, candidates, prompt)
 
     def logits(
@@ -309,7 +324,7 @@ class FrozenT5:
             raise ModelError("max_new_tokens and num_beams must be at least 1.")
         if 2 * num_beams > self.vocab_size:
             raise ModelError(f"{num_beams} beams need a vocabulary of {2 * num_beams} tokens.")
-        input_ids, mask, prompt = self._inputs(input_ids, attention_mask, prompt)
+        input_ids, mask, prompt = arguments.rows(self, input_ids, attention_mask, prompt)
         return _generate(self, input_ids, mask, prompt, max_new_tokens, num_beams)
 
     def save_pretrained(self, directory: str | Path) -> None:
@@ -321,40 +336,6 @@ class FrozenT5:
           ModelError: the directory cannot be written.
         """
         hub.save(Path(directory), self.params, self.config, self.spec.tokenizer_path)
-
-    # ---------------------------------------------------------------- checks
-
-    def _inputs(
-        self, input_ids: Any, attention_mask: Any, prompt: Any
-    ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-        input_ids = _integers("input_ids", input_ids, (None, None), self.vocab_size)
-        mask = _as_array("attention_mask", attention_mask)
-        if mask.shape != input_ids.shape:
-            raise ModelError(
-                f"attention_mask has shape {list(mask.shape)}, but input_ids "
-                f"{list(input_ids.shape)}: they must be equal (the prompt's part is added here)."
-            )
-        return input_ids, mask, self._prompt(prompt, input_ids.shape[0])
-
-    def _prompt(self, prompt: Any, rows: int) -> jax.Array | None:
-        if prompt is None:
-            return None
-        prompt = getattr(prompt, "embeddings", prompt)
-        array = _as_array("prompt", prompt)
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise PromptError(f"A soft prompt holds embeddings, not {array.dtype} values.")
-        if array.ndim not in (2, 3):
-            raise PromptError(f"A prompt has shape [L, D] or [B, L, D], not {list(array.shape)}.")
-        if array.shape[-1] != self.d_model:
-            raise PromptError(
-                f"The prompt has width {array.shape[-1]}, but the model '{self.name}' has "
-                f"d_model {self.d_model}: was it trained on another model?"
-            )
-        if array.ndim == 3 and array.shape[0] != rows:
-            raise PromptError(
-                f"A prompt per row was given for {array.shape[0]} rows, but the batch has {rows}."
-            )
-        return array
 
 
 # -------------------------------------------------------------------- compiled functions
@@ -466,61 +447,3 @@ def _generate(
 
 def _count(labels: jax.Array) -> jax.Array:
     return jnp.sum((labels != ops.IGNORE).astype(jnp.float32), axis=-1)
-
-
-# -------------------------------------------------------------------- argument checks
-
-
-def _dtype(dtype: Any) -> str:
-    name = jnp.dtype(dtype).name
-    if name not in _DTYPES:
-        raise ModelError(
-            f"T5 runs in float32 or bfloat16, not {name} (float16 overflows to NaN in T5)."
-        )
-    return name
-
-
-def _as_array(name: str, value: Any) -> Any:
-    if isinstance(value, jax.Array):
-        return value
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ModelError(f"{name} must be a rectangular array: pad its rows.") from error
-    if array.dtype == object:
-        raise ModelError(f"{name} must be a rectangular array of numbers: pad its rows.")
-    return array
-
-
-def _integers(
-    name: str,
-    value: Any,
-    shape: tuple[int | None, ...] | None,
-    vocab_size: int,
-    ignore: int | None = None,
-) -> Any:
-    """Checks ids and returns them as int32; values only where they are concrete."""
-    array = _as_array(name, value)
-    if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise ModelError(f"{name} must be integers, not {array.dtype}.")
-    if shape is not None:
-        fits = len(shape) == array.ndim and all(
-            want is None or want == have for want, have in zip(shape, array.shape, strict=True)
-        )
-        if not fits:
-            text = ", ".join("any" if want is None else str(want) for want in shape)
-            raise ModelError(f"{name} must have shape [{text}], not {list(array.shape)}.")
-    concrete = not isinstance(array, jax.core.Tracer) and (
-        not isinstance(array, jax.Array) or array.is_fully_addressable
-    )
-    if concrete and array.size:
-        values = np.asarray(array)
-        bad = (values < 0) | (values >= vocab_size)
-        if ignore is not None:
-            bad &= values != ignore
-        if bad.any():
-            raise ModelError(
-                f"{name} holds {int(values[bad][0])}, outside the vocabulary of {vocab_size}: was "
-                "the text encoded with another model's tokenizer?"
-            )
-    return array.astype(jnp.int32)

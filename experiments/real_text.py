@@ -1,0 +1,36 @@
+"""Transfer on real text with a small T5: prompt tuning, SPoT and full fine-tuning.
+
+    prompt-jax run experiments/real_text.py model=DIR data.root=DIR
+
+The T5 must not have been trained on the targets (RTE, MRPC, MR, TREC, Subj and IMDB are in
+`prompt_jax.data.registry.RESERVED`). Result and spread: docs/results/real_text.md.
+"""
+
+from prompt_jax.recipes import DataConfig, ExperimentConfig, PromptConfig
+from prompt_jax.training.loop import TrainConfig
+from prompt_jax.training.optimizers import OptimizerConfig
+
+
+def get_config() -> ExperimentConfig:
+    """Six sources, six targets, k = 16 and all rows, 3 seeds with a source set each."""
+    prompt = OptimizerConfig(learning_rate=0.1, warmup_steps=20, schedule="linear", clip_norm=1.0)
+    full = OptimizerConfig(
+        learning_rate=5e-4, unit="absolute", warmup_steps=20, schedule="linear", clip_norm=1.0
+    )
+    return ExperimentConfig(
+        name="real_text",
+        model="mini",
+        sources=("snli", "glue/qnli", "glue/sst2", "glue/qqp", "ag_news", "yelp_polarity"),
+        targets=("glue/rte", "glue/mrpc", "mr", "trec", "subj", "imdb"),
+        methods=("prompt_tuning", "spot", "full_fine_tuning"),
+        shots=(16, 0),
+        seeds=3,
+        prompt=PromptConfig(tokens=20, init="vocab:5000"),
+        data=DataConfig(max_input_tokens=64, max_target_tokens=8, dev_rows=200, test_rows=500),
+        source=TrainConfig(steps=300, batch_size=16, optimizer=prompt, eval_every=100),
+        probe=TrainConfig(steps=50, batch_size=16, optimizer=prompt, eval_every=0),
+        target=TrainConfig(steps=400, batch_size=16, optimizer=prompt, eval_every=100),
+        few_shot=TrainConfig(steps=200, batch_size=16, optimizer=prompt, eval_every=25),
+        fine_tuning=TrainConfig(steps=400, batch_size=16, optimizer=full, eval_every=100),
+        fine_tuning_few_shot=TrainConfig(steps=100, batch_size=16, optimizer=full, eval_every=20),
+    )

@@ -1,0 +1,132 @@
+"""Checks of what callers pass to a `FrozenT5`: before any compute, with a message that helps.
+
+Shapes and dtypes are checked always, values where they are concrete (outside a caller's `jit`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_jax.errors import ModelError, PromptError
+
+if TYPE_CHECKING:
+    from prompt_jax.models.t5.model import FrozenT5
+
+_DTYPES = ("float32", "bfloat16")
+
+
+def dtype_name(dtype: Any) -> str:
+    """The name of a supported compute dtype.
+
+    Raises:
+      ModelError: any other dtype.
+    """
+    try:
+        name = jnp.dtype(dtype).name
+    except TypeError:
+        name = str(dtype)
+    if name not in _DTYPES:
+        raise ModelError(
+            f"T5 runs in float32 or bfloat16, not {name} (float16 overflows to NaN in T5)."
+        )
+    return name
+
+
+def integers(
+    name: str,
+    value: Any,
+    shape: tuple[int | None, ...] | None,
+    vocab_size: int,
+    ignore: int | None = None,
+) -> Any:
+    """Token ids as an int32 array.
+
+    Args:
+      name: of the argument, for messages.
+      value: anything array-like.
+      shape: what it must be, None for any size; None for any shape.
+      vocab_size: ids must be below.
+      ignore: a value that is allowed besides.
+
+    Raises:
+      ModelError: not integers, another shape, or (where concrete) ids outside the vocabulary.
+    """
+    array = _as_array(name, value)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise ModelError(f"{name} must be integers, not {array.dtype}.")
+    if shape is not None:
+        fits = len(shape) == array.ndim and all(
+            want is None or want == have for want, have in zip(shape, array.shape, strict=True)
+        )
+        if not fits:
+            text = ", ".join("any" if want is None else str(want) for want in shape)
+            raise ModelError(f"{name} must have shape [{text}], not {list(array.shape)}.")
+    concrete = not isinstance(array, jax.core.Tracer) and (
+        not isinstance(array, jax.Array) or array.is_fully_addressable
+    )
+    if concrete and array.size:
+        values = np.asarray(array)
+        bad = (values < 0) | (values >= vocab_size)
+        if ignore is not None:
+            bad &= values != ignore
+        if bad.any():
+            raise ModelError(
+                f"{name} holds {int(values[bad][0])}, outside the vocabulary of {vocab_size}: was "
+                "the text encoded with another model's tokenizer?"
+            )
+    return array.astype(jnp.int32)
+
+
+def rows(
+    lm: FrozenT5, input_ids: Any, attention_mask: Any, prompt: Any
+) -> tuple[Any, Any, Any | None]:
+    """The encoder's arguments: ids `[B, S]`, mask `[B, S]`, prompt `[L, D]` or `[B, L, D]`.
+
+    Raises:
+      ModelError, PromptError: they do not fit together or not the model.
+    """
+    input_ids = integers("input_ids", input_ids, (None, None), lm.vocab_size)
+    mask = _as_array("attention_mask", attention_mask)
+    if mask.shape != input_ids.shape:
+        raise ModelError(
+            f"attention_mask has shape {list(mask.shape)}, but input_ids "
+            f"{list(input_ids.shape)}: they must be equal (the prompt's part is added here)."
+        )
+    return input_ids, mask, _prompt(lm, prompt, input_ids.shape[0])
+
+
+def _prompt(lm: FrozenT5, prompt: Any, rows: int) -> Any | None:
+    if prompt is None:
+        return None
+    array = _as_array("prompt", getattr(prompt, "embeddings", prompt))
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise PromptError(f"A soft prompt holds embeddings, not {array.dtype} values.")
+    if array.ndim not in (2, 3):
+        raise PromptError(f"A prompt has shape [L, D] or [B, L, D], not {list(array.shape)}.")
+    if array.shape[-1] != lm.d_model:
+        raise PromptError(
+            f"The prompt has width {array.shape[-1]}, but the model '{lm.name}' has d_model "
+            f"{lm.d_model}: was it trained on another model?"
+        )
+    if array.ndim == 3 and array.shape[0] != rows:
+        raise PromptError(
+            f"A prompt per row was given for {array.shape[0]} rows, but the batch has {rows}."
+        )
+    # numpy's float64 would otherwise enter the program under jax_enable_x64.
+    return array.astype(jnp.float32) if isinstance(array, np.ndarray) else array
+
+
+def _as_array(name: str, value: Any) -> Any:
+    if isinstance(value, jax.Array):
+        return value
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ModelError(f"{name} must be a rectangular array: pad its rows.") from error
+    if array.dtype == object:
+        raise ModelError(f"{name} must be a rectangular array of numbers: pad its rows.")
+    return array

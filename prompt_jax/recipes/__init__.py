@@ -1,0 +1,10 @@
+"""Recipes: experiments as populations of runs, with plans, artefacts and results."""
+
+from prompt_jax.recipes.config import DataConfig as DataConfig
+from prompt_jax.recipes.config import ExperimentConfig as ExperimentConfig
+from prompt_jax.recipes.config import PromptConfig as PromptConfig
+from prompt_jax.recipes.experiment import Report as Report
+from prompt_jax.recipes.experiment import run as run
+from prompt_jax.recipes.plan import Plan as Plan
+from prompt_jax.recipes.plan import make_plan as make_plan
+from prompt_jax.recipes.results import ResultRow as ResultRow

@@ -1,0 +1,236 @@
+"""What an experiment will do and what it costs, before it is done."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_jax.data import registry
+from prompt_jax.data.batching import input_width, target_width
+from prompt_jax.data.sources import open_split
+from prompt_jax.data.tasks import Task
+from prompt_jax.errors import DataError
+from prompt_jax.methods import BaseMethod, Context, Stage, create
+from prompt_jax.recipes.config import DataConfig, ExperimentConfig
+from prompt_jax.training import memory
+from prompt_jax.training.loop import TrainConfig
+from prompt_jax.training.step import programs
+
+
+@dataclass(frozen=True)
+class PlannedTask:
+    """A data set: role, rows (published split sizes where the data is not here), and where."""
+
+    name: str
+    role: str
+    train: int | None
+    test: int | None
+    where: str
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A population.
+
+    Attributes:
+      label: method, stage and k.
+      runs: R.
+      steps: optimizer steps of each run.
+      rows_per_step: B x V of one run.
+      flops: of the training of all runs, counted by hand at the longest input; real inputs are
+        shorter, so this is an upper bound.
+    """
+
+    label: str
+    runs: int
+    steps: int
+    rows_per_step: int
+    flops: float
+
+
+@dataclass(frozen=True)
+class PlannedMemory:
+    """Bytes on one device.
+
+    Attributes:
+      weights: of the frozen T5.
+      population: prompts, best prompts, gradients and optimizer state of the largest population.
+      fine_tuning: the same for a method that trains the T5; 0 without one.
+      micro_batch: temporaries of one micro-batch, from the compiled program.
+      micro_batch_rows: b.
+      micro_batch_tokens: L + S of each row.
+      xla_flops: of one micro-batch, as XLA counts them.
+      hand_flops: of the same, counted by hand.
+    """
+
+    weights: int
+    population: int
+    fine_tuning: int
+    micro_batch: int
+    micro_batch_rows: int
+    micro_batch_tokens: int
+    xla_flops: float
+    hand_flops: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything `--dry-run` prints."""
+
+    name: str
+    model: str
+    parameters: int
+    prompt_parameters: int
+    device: str
+    tasks: tuple[PlannedTask, ...]
+    stages: tuple[PlannedStage, ...]
+    memory: PlannedMemory
+
+    @property
+    def flops(self) -> float:
+        """Of all stages."""
+        return sum(stage.flops for stage in self.stages)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of all runs."""
+        return sum(stage.steps * stage.runs for stage in self.stages)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {**asdict(self), "flops": self.flops, "steps": self.steps}
+
+
+def make_plan(config: ExperimentConfig, lm: Any) -> Plan:
+    """Plans an experiment; compiles one micro-batch, executes nothing, needs no data.
+
+    Args:
+      config: the experiment.
+      lm: the model, or its shapes (`FrozenT5.abstract`).
+
+    Raises:
+      PromptJaxError: for an unknown task or method, or tasks that leak into each other.
+    """
+    registry.check_conflicts(config.sources, config.targets)
+    tasks = tuple(
+        _task(name, role, config.data)
+        for role, names in (("source", config.sources), ("target", config.targets))
+        for name in names
+    )
+    device = jax.devices()[0]
+    return Plan(
+        config.name, config.model, sum(x.size for x in jax.tree.leaves(lm.params)),
+        config.prompt.tokens * lm.d_model, f"{jax.device_count()} x {device.device_kind}", tasks,
+        tuple(_stages(config, lm)), _memory(config, lm),
+    )  # fmt: skip
+
+
+def _task(name: str, role: str, data: DataConfig) -> PlannedTask:
+    task = registry.get(name)
+    known = dict(task.sizes)
+    train, test, where = known.get("train"), known.get("validation"), "not on this machine"
+    try:
+        test = len(open_split(task, "validation", data.root))
+        train = len(open_split(task, "train", data.root))
+        where = f"{data.root}/{task.folder}" if data.root else "on this machine"
+    except DataError:
+        pass
+    if train is not None and data.train_rows:
+        train = min(train, data.train_rows)
+    if test is not None and data.test_rows:
+        test = min(test, data.test_rows)
+    return PlannedTask(name, role, train, test, where)
+
+
+def _stages(config: ExperimentConfig, lm: Any) -> list[PlannedStage]:
+    found: dict[str, PlannedStage] = {}
+    for k in config.shots:
+        for spec in config.methods:
+            method = create(spec)
+            for stage in method.stages():
+                last = stage is method.stages()[-1] or stage.name == method.stages()[-1].name
+                trained = create(stage.trains) if stage.trains else method
+                shots = k if stage.on == "target" else 0
+                name = spec if last else (stage.trains or spec)
+                label = f"{name}: {stage.name}"
+                if stage.on == "target":
+                    label += f", {'all rows' if k == 0 else f'k = {k}'}"
+                # Sources are trained once, whatever uses them.
+                found.setdefault(label, _stage(config, lm, trained, stage, shots, label))
+    return list(found.values())
+
+
+def _stage(
+    config: ExperimentConfig, lm: Any, method: BaseMethod, stage: Stage, k: int, label: str
+) -> PlannedStage:
+    per_seed = {
+        "source": len(config.sources),
+        "mixture": 1,
+        "target": len(config.targets) * stage.trials,
+    }
+    runs = per_seed[stage.on] * config.seeds
+    budget = config.budget(stage.budget, k)
+    rows = budget.batch_size * method.views
+    prompt = 0 if method.trains_lm else config.prompt.tokens
+    flops = lm.flops(
+        rows, prompt + config.data.max_input_tokens, _targets(config),
+        backward="full" if method.trains_lm else "prompt",
+    )  # fmt: skip
+    return PlannedStage(label, runs, budget.steps, rows, float(flops) * budget.steps * runs)
+
+
+def _targets(config: ExperimentConfig) -> int:
+    names = (*config.sources, *config.targets)
+    tasks: list[Task] = [registry.get(name) for name in names]
+    # Labels are a few tokens; only generated answers use the whole width.
+    short = all(task.kind in ("classification", "choice", "regression") for task in tasks)
+    return target_width(min(4, config.data.max_target_tokens)) if short else target_width(
+        config.data.max_target_tokens
+    )  # fmt: skip
+
+
+def _memory(config: ExperimentConfig, lm: Any) -> PlannedMemory:
+    def size(tree: Any) -> int:
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+    budget, width = config.target, input_width(config.data.max_input_tokens)
+    method = create("prompt_tuning")
+    targets, length = _targets(config), config.prompt.tokens
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), lm)
+    tokens = budget.micro_batch_tokens or memory.token_budget(
+        abstract, method, budget.optimizer, width=width, targets=targets, prompt_tokens=length
+    )
+    rows = max(1, tokens // (width + length))
+    compiled = memory.compile_micro(
+        abstract, method, budget.optimizer, rows=rows, width=width, targets=targets,
+        prompt_tokens=length,
+    )  # fmt: skip
+    cost = compiled.cost_analysis() or {}
+    runs = max(s.runs for s in _stages(config, lm))
+    population = runs * _state_bytes(method, budget, config.prompt.tokens, lm.d_model, lm)
+    trained = [create(spec) for spec in config.methods]
+    # Parameters, best parameters, gradient and two moments of the whole T5.
+    fine_tuning = 5 * size(lm.params) if any(m.trains_lm for m in trained) else 0
+    return PlannedMemory(
+        size(lm.params), population, fine_tuning, memory.temporary_bytes(compiled), rows,
+        width + length, float(cost.get("flops", float("nan"))),
+        float(lm.flops(rows, width + length, targets, backward="prompt")),
+    )  # fmt: skip
+
+
+def _state_bytes(
+    method: BaseMethod, budget: TrainConfig, tokens: int, d_model: int, lm: Any
+) -> int:
+    """Bytes of one run: parameters, best parameters, gradient and optimizer state."""
+    context = Context(lm, np.zeros((tokens, d_model), np.float32), 0, "plan")
+    params, consts = method.init(context)
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((1, *np.shape(x)), jnp.float32), (params, consts)
+    )
+    state = jax.eval_shape(programs(method, budget.optimizer).init, *shapes)
+    one = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    return one + 2 * tokens * d_model * 4

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from prompt_jax.prompts import PromptRecord as PromptRecord
     from prompt_jax.prompts import SoftPrompt as SoftPrompt
     from prompt_jax.prompts import TaskVector as TaskVector
+    from prompt_jax.recipes.transfer import transfer as transfer
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ __all__ = [
     "prompts",
     "recipes",
     "training",
+    "transfer",
 ]
 
 # Public name -> the module that defines it.
@@ -48,6 +50,7 @@ _NAMES = {
     "PromptRecord": "prompt_jax.prompts",
     "SoftPrompt": "prompt_jax.prompts",
     "TaskVector": "prompt_jax.prompts",
+    "transfer": "prompt_jax.recipes.transfer",
 }
 
 _SUBPACKAGES = frozenset(

@@ -1,0 +1,102 @@
+"""The five-line form: carry what sources learnt to one target."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prompt_jax.errors import ConfigError
+from prompt_jax.methods import create
+from prompt_jax.prompts import SoftPrompt
+from prompt_jax.recipes import experiment, results
+from prompt_jax.recipes.config import DataConfig, ExperimentConfig, PromptConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Transfer:
+    """What a transfer left.
+
+    Attributes:
+      config: the experiment that was run.
+      report: its numbers.
+      prompt: the target prompt of the seed that is best on the development set.
+    """
+
+    config: ExperimentConfig
+    report: experiment.Report
+    prompt: SoftPrompt
+
+    def markdown(self) -> str:
+        """The table with spread."""
+        return results.markdown_table(
+            self.config.methods, self.config.targets, self.config.shots, self.report.summaries,
+            self.report.primary,
+        )  # fmt: skip
+
+    def table(self) -> None:
+        """Prints the table with spread."""
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        Console().print(Markdown(self.markdown()))
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown()
+
+
+def transfer(
+    lm: Any,
+    *,
+    target: str,
+    method: str = "spot",
+    sources: Sequence[str] = (),
+    k: int = 16,
+    seeds: int = 5,
+    tokens: int = 20,
+    steps: int = 300,
+    data_root: str | None = None,
+    out: str | None = None,
+    show: bool = True,
+) -> Transfer:
+    """Trains source prompts, transfers to a target, and evaluates on its test rows.
+
+    Args:
+      lm: the frozen model.
+      target: a registered task, or the path of a task's TOML file.
+      method: a spec, as in `prompt_jax.methods.create`.
+      sources: tasks to inherit from; empty for methods without sources.
+      k: training rows per class of the target; 0: all.
+      seeds: runs, each with its own source prompts.
+      tokens: L.
+      steps: of every stage.
+      data_root: folder with one folder per task; None: TFDS or the Hugging Face cache.
+      out: run directory; None: a temporary one.
+      show: a progress line on a terminal.
+
+    Raises:
+      PromptJaxError: for anything that is wrong with the arguments or the data.
+
+    >>> import prompt_jax as pj
+    >>> lm = pj.FrozenT5.from_pretrained("google/flan-t5-base")  # doctest: +SKIP
+    >>> run = pj.transfer(lm, target="glue/rte", sources=["snli"])  # doctest: +SKIP
+    >>> run.prompt.save("prompts/rte.safetensors")  # doctest: +SKIP
+    """
+    if create(method).trains_lm:
+        raise ConfigError(f"{method} leaves no prompt: run it with `prompt-jax run`.")
+    base = ExperimentConfig(
+        name="transfer", model=lm.name, sources=tuple(sources), targets=(target,),
+        methods=(method,), shots=(k,), seeds=seeds, prompt=PromptConfig(tokens=tokens),
+        data=DataConfig(root=data_root), out=out or tempfile.mkdtemp(prefix="prompt_jax-"),
+    )  # fmt: skip
+    config = replace(
+        base, source=replace(base.source, steps=steps), target=replace(base.target, steps=steps),
+        few_shot=replace(base.few_shot, steps=steps),
+    )  # fmt: skip
+    report = experiment.run(config, lm, show=show, say=lambda line: None)
+    dev = {row.seed: row.value for row in report.rows if row.split == "dev"}
+    best = max(dev, key=lambda seed: (dev[seed], -seed))
+    path = next(p for p in report.prompts if Path(p).stem.endswith(f"seed{best}"))
+    return Transfer(config, report, SoftPrompt.load(path, model=lm))

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from prompt_jax.errors import ConfigError, did_you_mean
+from prompt_jax.errors import ConfigError, PromptJaxError, did_you_mean
 
 C = TypeVar("C")
 
@@ -98,20 +98,24 @@ def override(config: C, assignments: Iterable[str]) -> C:
     Raises:
       ConfigError: for an unknown key, a missing `=`, or a value of the wrong type.
     """
+    changes: dict[str, Any] = {}
+    known = keys(config)
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(f"override '{assignment}' is not of the form key=value.")
-        config = _set(config, key.strip().split("."), text.strip(), key.strip(), keys(config))
-    return config
+        _note(changes, config, key.strip().split("."), text.strip(), key.strip(), known)
+    # All at once: a config may be valid only after several of them, in whatever order they stand.
+    return _replace(config, changes)
 
 
-def _set(config: Any, path: list[str], text: str, where: str, known: list[str]) -> Any:
+def _note(
+    changes: dict[str, Any], config: Any, path: list[str], text: str, where: str, known: list[str]
+) -> None:
+    """Adds one assignment to a nested dictionary of new values."""
     names = {f.name for f in dataclasses.fields(config)}
     if path[0] not in names:
-        raise ConfigError(
-            f"unknown option '{where}' in overrides." + did_you_mean(where, known or names)
-        )
+        raise ConfigError(f"unknown option '{where}' in overrides." + did_you_mean(where, known))
     current = getattr(config, path[0])
     if len(path) > 1:
         if not dataclasses.is_dataclass(current):
@@ -119,13 +123,21 @@ def _set(config: Any, path: list[str], text: str, where: str, known: list[str]) 
                 f"unknown option '{where}' in overrides: '{path[0]}' has no parts."
                 + did_you_mean(where, known)
             )
-        value = _set(current, path[1:], text, where, known)
+        _note(changes.setdefault(path[0], {}), current, path[1:], text, where, known)
     elif dataclasses.is_dataclass(current):
         inside = ", ".join(f"{where}.{k}" for k in keys(current)[:4])
         raise ConfigError(f"option '{where}' is a group; set one of its parts ({inside}, ...).")
     else:
-        value = parse_value(text, typing.get_type_hints(type(config))[path[0]], where)
-    return dataclasses.replace(config, **{path[0]: value})
+        kind = typing.get_type_hints(type(config))[path[0]]
+        changes[path[0]] = parse_value(text, kind, where)
+
+
+def _replace(config: Any, changes: dict[str, Any]) -> Any:
+    values = {}
+    for name, value in changes.items():
+        current = getattr(config, name)
+        values[name] = _replace(current, value) if dataclasses.is_dataclass(current) else value
+    return dataclasses.replace(config, **values)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -155,7 +167,7 @@ def load_config(name: str, packaged: str = "prompt_jax.configs") -> Any:
       packaged: the package that holds the named configs.
 
     Raises:
-      ConfigError: no such file or name, or the module has no `get_config`.
+      ConfigError: no such file or name, the module has no `get_config`, or it does not run.
     """
     path = Path(name)
     if path.suffix == ".py":
@@ -168,7 +180,7 @@ def load_config(name: str, packaged: str = "prompt_jax.configs") -> Any:
         try:
             spec.loader.exec_module(module)
         except Exception as error:
-            raise ConfigError(f"the config file {name} does not run: {error!r}") from error
+            raise _broken(f"the config file {name} does not run", error) from error
     else:
         package = importlib.import_module(packaged)
         folder = Path(next(iter(package.__path__)))
@@ -181,4 +193,19 @@ def load_config(name: str, packaged: str = "prompt_jax.configs") -> Any:
         module = importlib.import_module(f"{packaged}.{name}")
     if not hasattr(module, "get_config"):
         raise ConfigError(f"the config {name} defines no function get_config().")
-    return module.get_config()
+    try:
+        return module.get_config()
+    except Exception as error:
+        raise _broken(f"get_config() of {name} fails", error) from error
+
+
+def _broken(what: str, error: Exception) -> ConfigError:
+    """What is wrong inside a config file, in one line; our own errors speak for themselves."""
+    line = ""
+    trace = error.__traceback__
+    while trace is not None:
+        line = f" (line {trace.tb_lineno} of {Path(trace.tb_frame.f_code.co_filename).name})"
+        trace = trace.tb_next
+    if isinstance(error, PromptJaxError):
+        return ConfigError(f"{what}: {error}")
+    return ConfigError(f"{what}{line}: {type(error).__name__}: {error}.")

@@ -24,7 +24,7 @@ PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 # Numbers behind the "few_shot" stream, one for each thing drawn from it.
 _CUT, _SHOTS, _LIMIT, _LIMIT_TEST = range(4)
 
-_PAPERS_LARGE = 10_000
+PAPERS_LARGE = 10_000
 _PAPERS_DEV = 1_000
 _PAPERS_SEED = 42
 
@@ -152,7 +152,7 @@ def cut_splits(
     if len(rows) < 2:
         raise DataError(f"task '{task.name}': its train split has {len(rows)} rows; 2 are needed.")
     papers = protocol == "transfer_papers"
-    if papers and len(rows) <= _PAPERS_LARGE:
+    if papers and len(rows) <= PAPERS_LARGE:
         if len(validation) < 2:
             raise DataError(f"task '{task.name}': one validation row cannot be halved.")
         order = np.random.default_rng(_PAPERS_SEED).permutation(len(validation))

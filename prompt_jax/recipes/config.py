@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from prompt_jax.data import registry
 from prompt_jax.errors import ConfigError
 from prompt_jax.methods import create
 from prompt_jax.training.loop import TrainConfig
@@ -72,6 +73,8 @@ class ExperimentConfig:
       remat: recompute activations in the backward pass: less memory, a third more time.
       sources: tasks whose prompts are trained to be inherited from.
       targets: tasks that inherit.
+      allow_overlap: let a task be source and target, as the transfer papers do: such a target may
+        then inherit from a prompt that was trained on its own rows.
       methods: specs, as in `prompt_jax.methods.create`; the first is the baseline of the contrasts.
       shots: training rows per class, one column group each; 0 means all rows.
       seeds: runs per cell, with fresh source prompts for every seed.
@@ -95,6 +98,7 @@ class ExperimentConfig:
     remat: bool = False
     sources: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+    allow_overlap: bool = False
     methods: tuple[str, ...] = ("prompt_tuning", "spot", "full_fine_tuning")
     shots: tuple[int, ...] = (16, 0)
     seeds: int = 3
@@ -124,9 +128,29 @@ class ExperimentConfig:
             needs = [s.name for s in create(spec).stages() if s.on != "target"]
             if needs and not self.sources:
                 raise ConfigError(f"method '{spec}' needs sources, as in sources=snli,glue/qqp.")
-        both = sorted(set(self.sources) & set(self.targets))
-        if both:
-            raise ConfigError(f"{', '.join(both)} cannot be both source and target.")
+
+    def check_tasks(self) -> None:
+        """Checks that the tasks exist, are different ones and do not leak into each other.
+
+        Raises:
+          DataError: for an unknown task, or a target whose test rows a source trains on.
+          ConfigError: for one task under two names.
+        """
+        found = {
+            role: [registry.get(name).name for name in names]
+            for role, names in (("sources", self.sources), ("targets", self.targets))
+        }
+        for role, names in found.items():
+            for name in names:
+                if names.count(name) > 1:
+                    raise ConfigError(f"{role} name the task '{name}' more than once.")
+        both = sorted(set(found["sources"]) & set(found["targets"]))
+        if both and not self.allow_overlap:
+            raise ConfigError(
+                f"{', '.join(both)} cannot be both source and target; allow_overlap=true permits"
+                " it, as the transfer papers do."
+            )
+        registry.check_conflicts(found["sources"], found["targets"])
 
     @property
     def seed_list(self) -> tuple[int, ...]:

@@ -16,7 +16,6 @@ import numpy as np
 
 from prompt_jax import config as configs
 from prompt_jax import sharding
-from prompt_jax.data import registry
 from prompt_jax.errors import ConfigError
 from prompt_jax.prompts import PromptRecord, SoftPrompt
 from prompt_jax.recipes import results
@@ -26,7 +25,7 @@ from prompt_jax.recipes.execute import Executor, Outcome
 from prompt_jax.recipes.results import Cell, Contrast, ResultRow
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.training.loop import TrainedRun
-from prompt_jax.training.tracking import RunTracker, Tracker
+from prompt_jax.training.tracking import RunTracker, Tracker, finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +165,7 @@ def run(
     Raises:
       PromptJaxError: for anything a user can cause, before any compute is spent where possible.
     """
-    registry.check_conflicts(config.sources, config.targets)
+    config.check_tasks()
     folder = prepare_folder(config)
     (folder / "provenance.json").write_text(json.dumps(provenance(lm), indent=2) + "\n", "utf-8")
     with RunTracker(folder / "metrics.jsonl", show=show) as tracker:
@@ -262,11 +261,14 @@ def _record(
 ) -> PromptRecord:  # fmt: skip
     initial = executor.initial(seed).record
     assert trained.prompt is not None
+    # What an evaluation needs to see the rows as this experiment saw them.
+    rows = ("max_input_tokens", "max_target_tokens", "protocol", "dev_rows")
+    seen = {name: getattr(config.data, name) for name in rows}
     return PromptRecord(
         model_hash=lm.weights_hash, model_name=lm.name, method=method, task=task,
         init_id=initial.init_id if initial else None, init=initial.init if initial else None,
         tokens=len(trained.prompt), d_model=lm.d_model, seed=seed,
-        config={"dev": trained.best_value, "best_step": trained.best_step, **facts},
+        config={"dev": finite(trained.best_value), "best_step": trained.best_step, **seen, **facts},
     )  # fmt: skip
 
 
@@ -276,16 +278,18 @@ def _save_prompt(
 ) -> Path:  # fmt: skip
     m = outcome.member
     shots = f"k{m.k}" if m.k else "all"
-    path = folder / "prompts" / slug(spec) / f"{slug(m.task)}-{shots}-seed{m.seed}.safetensors"
+    task = executor.rows.task(m.task).name
+    path = folder / "prompts" / slug(spec) / f"{slug(task)}-{shots}-seed{m.seed}.safetensors"
     facts = {"k": m.k, "experiment": config.name}
-    record = _record(spec, m.task, m.seed, config, lm, executor, outcome.trained, facts)
+    record = _record(spec, task, m.seed, config, lm, executor, outcome.trained, facts)
     SoftPrompt(outcome.trained.prompt).save(path, record)
     return path
 
 
 def _save_sources(folder: Path, config: ExperimentConfig, lm: Any, executor: Executor) -> None:
     for seed in config.seed_list:
-        for task, trained in executor.sources(seed).items():
+        for name, trained in executor.sources(seed).items():
+            task = executor.rows.task(name).name
             record = _record(
                 "prompt_tuning", task, seed, config, lm, executor, trained,
                 {"experiment": config.name},

@@ -12,9 +12,11 @@ import numpy as np
 from prompt_jax.data import registry
 from prompt_jax.data.batching import input_width, target_width
 from prompt_jax.data.sources import open_split
+from prompt_jax.data.splits import PAPERS_LARGE
 from prompt_jax.data.tasks import Task
 from prompt_jax.errors import DataError
 from prompt_jax.methods import BaseMethod, Context, Stage, create
+from prompt_jax.models.t5.flops import flops as count_flops
 from prompt_jax.recipes.config import DataConfig, ExperimentConfig
 from prompt_jax.training import memory
 from prompt_jax.training.loop import TrainConfig
@@ -63,7 +65,7 @@ class PlannedMemory:
       micro_batch: temporaries of one micro-batch, from the compiled program.
       micro_batch_rows: b.
       micro_batch_tokens: L + S of each row.
-      xla_flops: of one micro-batch, as XLA counts them.
+      xla_flops: of one micro-batch, as XLA counts them, every layer counted.
       hand_flops: of the same, counted by hand.
     """
 
@@ -115,7 +117,7 @@ def make_plan(config: ExperimentConfig, lm: Any) -> Plan:
     Raises:
       PromptJaxError: for an unknown task or method, or tasks that leak into each other.
     """
-    registry.check_conflicts(config.sources, config.targets)
+    config.check_tasks()
     tasks = tuple(
         _task(name, role, config.data)
         for role, names in (("source", config.sources), ("target", config.targets))
@@ -139,6 +141,8 @@ def _task(name: str, role: str, data: DataConfig) -> PlannedTask:
         where = f"{data.root}/{task.folder}" if data.root else "on this machine"
     except DataError:
         pass
+    if test is not None and data.protocol == "transfer_papers" and (train or 0) <= PAPERS_LARGE:
+        test -= test // 2  # the other half is the development set
     if train is not None and data.train_rows:
         train = min(train, data.train_rows)
     if test is not None and data.test_rows:
@@ -209,7 +213,7 @@ def _memory(config: ExperimentConfig, lm: Any) -> PlannedMemory:
         abstract, method, budget.optimizer, rows=rows, width=width, targets=targets,
         prompt_tokens=length,
     )  # fmt: skip
-    cost = compiled.cost_analysis() or {}
+    counted = float((compiled.cost_analysis() or {}).get("flops", float("nan")))
     runs = max(s.runs for s in _stages(config, lm))
     population = runs * _state_bytes(method, budget, config.prompt.tokens, lm.d_model, lm)
     trained = [create(spec) for spec in config.methods]
@@ -217,9 +221,20 @@ def _memory(config: ExperimentConfig, lm: Any) -> PlannedMemory:
     fine_tuning = 5 * size(lm.params) if any(m.trains_lm for m in trained) else 0
     return PlannedMemory(
         size(lm.params), population, fine_tuning, memory.temporary_bytes(compiled), rows,
-        width + length, float(cost.get("flops", float("nan"))),
+        width + length,
+        _all_layers(counted, lm.config, rows, width + length, targets),
         float(lm.flops(rows, width + length, targets, backward="prompt")),
     )  # fmt: skip
+
+
+def _all_layers(counted: float, config: Any, rows: int, inputs: int, targets: int) -> float:
+    """XLA's count of a program that loops over layers; most backends count a loop's body once."""
+    whole = count_flops(config, rows, inputs, targets, "prompt")
+    once = count_flops(
+        config.replace(num_layers=1, num_decoder_layers=1), rows, inputs, targets, "prompt"
+    )
+    counts_once = abs(counted - once) < abs(counted - whole)
+    return counted * whole / once if counts_once else counted
 
 
 def _state_bytes(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prompt_jax import sharding
-from prompt_jax.data import Example, encode
+from prompt_jax.data import Example, Subset, encode, open_split, registry, tokenise_rows
 from prompt_jax.errors import ConfigError, DataError, ModelError
 from prompt_jax.evaluation import evaluators
 from prompt_jax.evaluation.batching import EvalRows
@@ -16,6 +16,7 @@ from prompt_jax.evaluation.evaluators import evaluate, generate, nll, rank
 from prompt_jax.evaluation.sweep import Job
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.t5.model import T5Spec
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz .0123456789"
 
@@ -56,7 +57,7 @@ def words(rng, longest):
     return "".join(rng.choice(list(LETTERS[:26]), rng.integers(1, longest)))
 
 
-def classification(n, seed=0, names=("no", "yes", "perhaps"), longest=15):
+def classification(n, seed=0, names=("no", "yes", "perhaps"), longest=8):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, len(names), n).tolist()
     rows = [
@@ -71,7 +72,7 @@ def choice(n, seed=1):
     rows = []
     for i in range(n):
         options = tuple(f"{words(rng, 6)} {j}" for j in range(2 + i % 3))
-        rows.append(Example(words(rng, 15), options[0], 0, options, template="ab"[i % 2]))
+        rows.append(Example(words(rng, 8), options[0], 0, options, template="ab"[i % 2]))
     return encode(rows, Letters(), 64, 32, name="choice")
 
 
@@ -120,7 +121,7 @@ def equal(a, b):
 @pytest.mark.parametrize("normalise", ["mean", "sum"])
 def test_rank_matches_one_pass_per_candidate(lm, prompts, normalise):
     jobs = [Job(classification(6), 2), Job(choice(6), 0)]
-    results = rank(lm, jobs, prompts, normalise=normalise, token_budget=300)
+    results = rank(lm, jobs, prompts, normalise=normalise)
     for job, result in zip(jobs, results, strict=True):
         assert result.prediction.dtype == np.int64
         oracle = directly(lm, job.split, every_row(job.split, prompts[job.prompt]))
@@ -133,33 +134,32 @@ def test_rank_matches_one_pass_per_candidate(lm, prompts, normalise):
 
 
 def test_mean_and_sum_disagree_where_lengths_differ(lm, prompts):
-    job = Job(classification(30, names=("a", "long answer")), 0)
+    job = Job(classification(40, names=("a", "b", "longest")), 0)
     (mean,) = rank(lm, [job], prompts)
     (total,) = rank(lm, [job], prompts, normalise="sum")
-    assert (total.prediction == 0).mean() > (mean.prediction == 0).mean()
+    assert (mean.prediction == 2).mean() > (total.prediction == 2).mean()
 
 
 @pytest.fixture(scope="module")
 def population(lm, prompts):
-    dev, other = classification(23), choice(17)
+    dev, other = classification(23, longest=15), choice(17)
     jobs = [Job(dev, 0), Job(other, 1), Job(dev, 2), Job(dev, 1), Job(other, 0), Job(dev.take([]))]
     return jobs, rank(lm, jobs, prompts)
 
 
 def test_together_is_as_alone(lm, prompts, population):
     jobs, together = population
-    for job, result in zip(jobs, together, strict=True):
-        (alone,) = rank(lm, [job], prompts)
-        equal(alone, result)
+    for i in (0, 1, 2, 5):  # the others repeat their shapes
+        (alone,) = rank(lm, [jobs[i]], prompts)
+        equal(alone, together[i])
     assert not np.array_equal(together[0].scores, together[2].scores)
     assert together[5].prediction.shape == (0,)
 
 
-@pytest.mark.parametrize("budget", [1, 400])
-def test_results_do_not_depend_on_the_order_of_jobs_or_the_budget(lm, prompts, population, budget):
+def test_results_do_not_depend_on_the_order_of_jobs_or_the_budget(lm, prompts, population):
     jobs, together = population
-    order = np.random.default_rng(budget).permutation(len(jobs))
-    shuffled = rank(lm, [jobs[i] for i in order], prompts, token_budget=budget)
+    order = np.random.default_rng(4).permutation(len(jobs))
+    shuffled = rank(lm, [jobs[i] for i in order], prompts, token_budget=400)
     for i, result in zip(order, shuffled, strict=True):
         equal(result, together[i])
 
@@ -167,14 +167,15 @@ def test_results_do_not_depend_on_the_order_of_jobs_or_the_budget(lm, prompts, p
 def test_results_do_not_depend_on_the_mesh(lm, prompts, population):
     jobs, together = population
     mesh = sharding.make_mesh(data=4)
-    placed = sharding.put(lm, mesh)
-    for one, four in zip(together, rank(placed, jobs, prompts, mesh=mesh), strict=True):
-        equal(one, four)
+    chosen = [1, 4]  # 34 rows: not a multiple of four
+    spread = rank(sharding.put(lm, mesh), [jobs[i] for i in chosen], prompts, mesh=mesh)
+    for i, result in zip(chosen, spread, strict=True):
+        equal(result, together[i])
 
 
 def test_shuffled_rows_get_their_own_predictions(lm, prompts):
-    split = classification(31)
-    order = np.random.default_rng(5).permutation(31)
+    split = classification(23)
+    order = np.random.default_rng(5).permutation(23)
     straight, mixed = rank(lm, [Job(split), Job(split.take(order))], prompts)
     np.testing.assert_array_equal(straight.prediction[order], mixed.prediction)
 
@@ -218,7 +219,7 @@ def test_programs_are_kept_between_calls(lm, prompts):
         traces.append(rows.input_ids.shape)
         return state[index]
 
-    jobs = [Job(classification(40), p) for p in range(3)]
+    jobs = [Job(classification(40, longest=15), p) for p in range(3)]
     rank(lm, jobs, prompts, prompt_fn=prompt_fn)
     first = len(traces)
     rank(lm, jobs, prompts + 1, prompt_fn=prompt_fn)
@@ -256,16 +257,14 @@ def test_a_dead_prompt_touches_only_its_own_job(spoken, prompts):
 
 def test_generate_matches_the_model_row_by_row(spoken, prompts):
     jobs = [Job(span(5), 0), Job(span(3, seed=9), 2)]
-    for beams in (1, 2):
-        texts = generate(spoken, jobs, prompts, max_new_tokens=6, num_beams=beams)
-        for job, answers in zip(jobs, texts, strict=True):
-            ids = job.split.inputs.padded(range(len(job.split)), 8)
-            ids = np.concatenate([ids, np.full((5 - len(ids), 8), 3, np.int32)])
-            expected = spoken.generate(
-                ids, (ids > 0).astype(np.int32), prompts[job.prompt], max_new_tokens=6,
-                num_beams=beams,
-            )  # fmt: skip
-            assert answers == Letters().decode_batch(np.asarray(expected).tolist())[: len(answers)]
+    texts = generate(spoken, jobs, prompts, max_new_tokens=6, num_beams=2)
+    for job, answers in zip(jobs, texts, strict=True):
+        ids = job.split.inputs.padded(range(len(job.split)), 8)
+        ids = np.concatenate([ids, np.full((5 - len(ids), 8), 3, np.int32)])
+        expected = spoken.generate(
+            ids, (ids > 0).astype(np.int32), prompts[job.prompt], max_new_tokens=6, num_beams=2
+        )
+        assert answers == Letters().decode_batch(np.asarray(expected).tolist())[: len(answers)]
 
 
 def test_generated_length_follows_the_longest_answer(spoken, prompts, monkeypatch):
@@ -283,7 +282,7 @@ def test_generated_length_follows_the_longest_answer(spoken, prompts, monkeypatc
 
 def test_nll_is_summed_first_and_divided_last(lm, prompts):
     jobs = [Job(span(9), 1), Job(choice(5), 0)]
-    for job, value in zip(jobs, nll(lm, jobs, prompts, token_budget=150), strict=True):
+    for job, value in zip(jobs, nll(lm, jobs, prompts), strict=True):
         rows = np.arange(9) % len(job.split)  # some twice, to keep one shape
         ids = job.split.inputs.padded(rows, 16)
         labels = job.split.targets.padded(rows, 12, -100)
@@ -298,7 +297,7 @@ def test_nll_is_summed_first_and_divided_last(lm, prompts):
 
 
 def test_evaluate_chooses_the_mode_per_job(spoken, prompts):
-    classes, spans = classification(12), span(8)
+    classes, spans = classification(40), span(20)
     done = []
     results = evaluate(
         spoken,
@@ -315,16 +314,18 @@ def test_evaluate_chooses_the_mode_per_job(spoken, prompts):
     assert results[0].predictions == generate(spoken, [Job(spans, 0)], prompts)[0]
     assert results[0].scores is None
     assert set(results[0].metrics) == {"squad_em", "squad_f1"}
-    assert done[-1] == (20, 20)
+    assert done[-1] == (60, 60)
     assert [a for a, _ in done] == sorted(a for a, _ in done)
 
 
 def test_forced_generation_of_labels_counts_what_is_unreadable(spoken, prompts):
-    split = classification(12)
-    (result,) = evaluate(spoken, [Job(split)], prompts, metrics=("accuracy",), mode="generate")
+    split = classification(20)
+    (result,) = evaluate(
+        spoken, [Job(split)], prompts, metrics=("accuracy",), mode="generate", max_new_tokens=16
+    )
     readable = [text in ("no", "yes", "perhaps") for text in result.predictions]
-    assert result.unparsable == 12 - sum(readable)
-    assert result.metrics["accuracy"] <= sum(readable) / 12
+    assert result.unparsable == 20 - sum(readable)
+    assert result.metrics["accuracy"] <= sum(readable) / 20
 
 
 def test_no_jobs_and_no_rows(lm):
@@ -363,7 +364,7 @@ def test_prompts_and_tokens_that_do_not_exist_are_refused(lm, prompts):
         rank(lm, [Job(split)], prompts, token_budget=0)
     with pytest.raises(ConfigError, match="max_new_tokens"):
         generate(lm, [Job(split)], prompts, max_new_tokens=0)
-    small = FrozenT5.from_config(lm.config.replace(vocab_size=8))
+    small = FrozenT5(lm.params, T5Spec(lm.config.replace(vocab_size=8)))
     with pytest.raises(ModelError, match="outside the vocabulary of 8"):
         rank(small, [Job(split)], prompts)
 
@@ -376,3 +377,16 @@ def test_weights_are_arguments_of_the_programs(lm, prompts):
         prompt_fn=evaluators.take_prompt, mesh=None,
     )  # fmt: skip
     assert sum(np.size(c) for c in jax.tree.leaves(traced.jaxpr.consts)) == 0
+
+
+def test_the_mini_t5_knows_sentiment(shared_dir):
+    """Real text: movie reviews are not in the model's training mixture (majority: 51 %)."""
+    mini = FrozenT5.from_pretrained(shared_dir / "models" / "mini-t5")
+    task = registry.get("mr")
+    rows = Subset(open_split(task, "validation", shared_dir / "data"), range(400))
+    whole = tokenise_rows(task, rows, mini.tokenizer)
+    lengths = whole.inputs.lengths
+    split = whole.take(np.flatnonzero((lengths > 24) & (lengths <= 32)))  # one shape
+    (result,) = evaluate(mini, [Job(split)], metrics=("accuracy", "macro_f1"))
+    assert len(split) > 50
+    assert 0.55 < result.metrics["accuracy"] < 0.85

@@ -72,22 +72,20 @@ class FrozenT5:
         name: str = "random",
         tokenizer: str | Path | None = None,
     ) -> FrozenT5:
-        """Random weights, drawn as transformers draws them.
+        """Random weights, scaled as T5's are before training.
 
         Args:
           config: the shape.
-          seed: of `jax.random.key`.
+          seed: of the draw, which is the same on every backend.
           dtype: float32 or bfloat16, for weights and matrix products.
           remat: recompute layers in the backward pass.
           name: for files and tables.
           tokenizer: directory or file that `lm.tokenizer` reads.
         """
-        ids = jnp.zeros((1, 1), jnp.int32)
-        params = jax.jit(T5(config).init)(jax.random.key(seed), ids, ids)["params"]
-        digest = weights.weights_hash(params)
-        params = weights.cast(params, arguments.dtype_name(dtype))
+        kind = arguments.dtype_name(dtype)
+        params, digest = weights.random_params(config, seed, kind)
         path = "" if tokenizer is None else str(tokenizer)
-        return cls(params, T5Spec(config, arguments.dtype_name(dtype), remat, name, digest, path))
+        return cls(params, T5Spec(config, kind, remat, name, digest, path))
 
     @classmethod
     def abstract(cls, config: T5Config, dtype: Any = jnp.float32, *, name: str = "t5") -> FrozenT5:

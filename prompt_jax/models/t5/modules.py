@@ -26,6 +26,35 @@ _ACTIVATIONS: dict[str, Any] = {
 }
 
 
+def initial_std(config: T5Config, name: str) -> float | None:
+    """Standard deviation of a parameter's first values by the last part of its path; None: ones.
+
+    As transformers draws them (attention is not scaled: the scale is in q), except for a head of
+    its own without output scale, which would start with logits of size `sqrt(d_model)`.
+    """
+    width = config.d_model**-0.5
+    return {
+        "shared": 1.0,
+        "lm_head": 1.0 if config.scale_decoder_outputs else width,
+        "relative_bias": width,
+        "q": width * config.d_kv**-0.5,
+        "k": width,
+        "v": width,
+        "o": config.inner**-0.5,
+        "wi": width,
+        "wi_0": width,
+        "wi_1": width,
+        "wo": config.d_ff**-0.5,
+        "norm": None,
+        "final_norm": None,
+    }[name]
+
+
+def _initial(config: T5Config, name: str) -> Any:
+    std = initial_std(config, name)
+    return ones if std is None else normal(std)
+
+
 class Cache(NamedTuple):
     """Keys and values of all decoder layers while generating."""
 
@@ -52,7 +81,7 @@ class Sublayer(nn.Module):
 
     def setup(self) -> None:
         """Declares the norm."""
-        self.norm = self.param("norm", ones, (self.config.d_model,))
+        self.norm = self.param("norm", _initial(self.config, "norm"), (self.config.d_model,))
 
     def normed(self, x: jax.Array) -> jax.Array:
         """The sublayer's input."""
@@ -83,10 +112,10 @@ class Attention(Sublayer):
         super().setup()
         c = self.config
         d, inner = c.d_model, c.inner
-        self.q = self.param("q", normal((d * c.d_kv) ** -0.5), (d, inner))
-        self.k = self.param("k", normal(d**-0.5), (d, inner))
-        self.v = self.param("v", normal(d**-0.5), (d, inner))
-        self.o = self.param("o", normal(inner**-0.5), (inner, d))
+        self.q = self.param("q", _initial(c, "q"), (d, inner))
+        self.k = self.param("k", _initial(c, "k"), (d, inner))
+        self.v = self.param("v", _initial(c, "v"), (d, inner))
+        self.o = self.param("o", _initial(c, "o"), (inner, d))
 
     def _split(self, x: jax.Array) -> jax.Array:
         return x.reshape(*x.shape[:2], self.config.num_heads, self.config.d_kv)
@@ -132,8 +161,8 @@ class FeedForward(Sublayer):
         super().setup()
         c = self.config
         names = ("wi_0", "wi_1") if c.gated else ("wi",)
-        self.wi = [self.param(name, normal(c.d_model**-0.5), (c.d_model, c.d_ff)) for name in names]
-        self.wo = self.param("wo", normal(c.d_ff**-0.5), (c.d_ff, c.d_model))
+        self.wi = [self.param(name, _initial(c, name), (c.d_model, c.d_ff)) for name in names]
+        self.wo = self.param("wo", _initial(c, "wo"), (c.d_ff, c.d_model))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`x [..., D]` plus the feed-forward output."""
@@ -240,10 +269,10 @@ class Stack(nn.Module):
         self.layers: Any = nn.scan(layer, methods=methods)(c, self.dtype)
         self.relative_bias = self.param(
             "relative_bias",
-            normal(c.d_model**-0.5),
+            _initial(c, "relative_bias"),
             (c.relative_attention_num_buckets, c.num_heads),
         )
-        self.final_norm = self.param("final_norm", ones, (c.d_model,))
+        self.final_norm = self.param("final_norm", _initial(c, "final_norm"), (c.d_model,))
 
     def bias(self, queries: int, keys: int) -> jax.Array:
         """`[1, H, Q, K]` float32; in a decoder keys after the query are masked."""
@@ -287,12 +316,12 @@ class T5(nn.Module):
     def setup(self) -> None:
         """Declares the embedding table, the stacks and, unless tied, the head."""
         c = self.config
-        self.shared = self.param("shared", normal(1.0), (c.vocab_size, c.d_model))
+        self.shared = self.param("shared", _initial(c, "shared"), (c.vocab_size, c.d_model))
         self.encoder = Stack(c, self.dtype, is_decoder=False, remat=self.remat)
         self.decoder = Stack(c, self.dtype, is_decoder=True, remat=self.remat)
         if not c.tied_head:
-            std = 1.0 if c.scale_decoder_outputs else c.d_model**-0.5
-            self.lm_head = self.param("lm_head", normal(std), (c.vocab_size, c.d_model))
+            shape = (c.vocab_size, c.d_model)
+            self.lm_head = self.param("lm_head", _initial(c, "lm_head"), shape)
 
     def __call__(self, input_ids: jax.Array, decoder_ids: jax.Array) -> jax.Array:
         """Logits `[B, T, V]` without mask or prompt; touches every parameter once (for `init`)."""

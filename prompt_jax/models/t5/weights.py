@@ -6,6 +6,7 @@ to host arrays in PyTorch's orientation (`[out, in]`); `formats.py` holds a read
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 
 from prompt_jax.errors import ModelError
 from prompt_jax.models.t5.config import T5Config
-from prompt_jax.models.t5.modules import T5
+from prompt_jax.models.t5.modules import T5, initial_std
 
 Params = dict[str, Any]
 
@@ -34,6 +35,7 @@ _SUBLAYERS = {
 }
 
 
+@functools.lru_cache(maxsize=32)
 def parameter_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
     """Canonical path (`encoder/layers/mlp/wo`) -> shape, sorted by path, computing nothing."""
     ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
@@ -78,6 +80,24 @@ def hf_names(path: str, layers: int) -> list[str]:
     if leaf == "norm":
         module, leaf = module.split(".")[0], "layer_norm"
     return [f"{stack}.block.{i}.layer.{module}.{leaf}.weight" for i in range(layers)]
+
+
+def random_params(config: T5Config, seed: int, dtype: Any) -> tuple[Params, str]:
+    """Random parameters and their hash.
+
+    Drawn on the host, so that a seed means the same weights on every backend and release of JAX.
+    """
+    hasher, flat = Hasher(), {}
+    for index, (path, shape) in enumerate(parameter_shapes(config).items()):
+        std = initial_std(config, path.rsplit("/", 1)[-1])
+        if std is None:
+            array = np.ones(shape, np.float32)
+        else:
+            rng = np.random.default_rng([seed, index])
+            array = rng.standard_normal(shape, np.float32) * np.float32(std)
+        hasher.add(path, array)
+        flat[path] = jnp.asarray(array, storage_dtype(path, dtype))
+    return unflatten(flat), hasher.hexdigest()
 
 
 def is_kernel(path: str) -> bool:
@@ -192,9 +212,3 @@ def to_hf(params: Params) -> Iterator[tuple[str, np.ndarray]]:
         slots = array if _stacked(path) else array[None]
         for slot, name in zip(slots, hf_names(path, len(slots)), strict=True):
             yield name, np.ascontiguousarray(slot.T if is_kernel(path) else slot)
-
-
-def cast(params: Params, dtype: Any) -> Params:
-    """Parameters in their storage dtype for a model that computes in `dtype`."""
-    flat = flatten(params)
-    return unflatten({path: leaf.astype(storage_dtype(path, dtype)) for path, leaf in flat.items()})

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from prompt_jax.errors import ConfigError, ModelError
+from prompt_jax.models.t5 import KNOWN, T5Config, flops
+
+RAW = {
+    "model_type": "t5",
+    "vocab_size": 100,
+    "d_model": 8,
+    "d_kv": 2,
+    "d_ff": 16,
+    "num_layers": 2,
+    "num_heads": 3,
+}
+
+
+def test_defaults_of_an_old_config_are_those_of_t5_1_0():
+    config = T5Config.from_hf_json(RAW)
+    assert config.num_decoder_layers == 2
+    assert (config.activation, config.gated) == ("relu", False)
+    assert config.tied_head
+    assert config.scale_decoder_outputs
+    assert (config.pad_token_id, config.eos_token_id, config.decoder_start_token_id) == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("keys", "scaled"),
+    [
+        ({}, True),
+        ({"tie_word_embeddings": True}, True),
+        ({"tie_word_embeddings": False}, False),
+        ({"tie_word_embeddings": True, "scale_decoder_outputs": False}, False),  # transformers 5
+        ({"tie_word_embeddings": False, "scale_decoder_outputs": True}, True),
+    ],
+)
+def test_scale_is_its_own_key_or_follows_the_tie(keys, scaled):
+    assert T5Config.from_hf_json({**RAW, **keys}).scale_decoder_outputs is scaled
+
+
+@pytest.mark.parametrize(
+    ("keys", "activation", "gated"),
+    [
+        ({"feed_forward_proj": "relu"}, "relu", False),
+        ({"feed_forward_proj": "gated-gelu"}, "gelu_new", True),
+        ({"feed_forward_proj": "gated-silu"}, "silu", True),
+        ({"feed_forward_proj": "gelu"}, "gelu", False),
+        ({"feed_forward_proj": "swish"}, "silu", False),
+    ],
+)
+def test_feed_forward_forms(keys, activation, gated):
+    config = T5Config.from_hf_json({**RAW, **keys})
+    assert (config.activation, config.gated) == (activation, gated)
+
+
+def test_hf_dict_is_read_back_as_the_same_shape():
+    for config in {*KNOWN.values(), T5Config(activation="silu", gated=True, dropout_rate=0.0)}:
+        again = T5Config.from_hf_json(json.loads(json.dumps(config.to_hf_dict())))
+        # The head is for the weights to say; the dictionary speaks of the scale.
+        assert again.replace(tied_head=config.tied_head) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "bart"}, "'bart' is not supported"),
+        ({"model_type": "umt5"}, "'umt5' is not supported"),
+        ({"d_model": "8"}, "'d_model' must be an integer"),
+        ({"d_ff": 0}, "d_ff must be at least 1"),
+        ({"feed_forward_proj": "fancy-relu"}, "'fancy-relu' is not supported"),
+        ({"feed_forward_proj": "tanh"}, "Unknown activation 'tanh'"),
+        ({"eos_token_id": 100}, "outside the vocabulary"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(changes, message):
+    with pytest.raises(ModelError, match=message):
+        T5Config.from_hf_json({**RAW, **changes})
+
+
+def test_missing_and_broken_files_are_named(tmp_path):
+    with pytest.raises(ModelError, match="lacks 'd_kv'"):
+        T5Config.from_hf_json({k: v for k, v in RAW.items() if k != "d_kv"})
+    with pytest.raises(ModelError, match=r"config\.json"):
+        T5Config.from_hf_json(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="not valid JSON"):
+        T5Config.from_hf_json(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ModelError, match="must hold a JSON object"):
+        T5Config.from_hf_json(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [  # as published, in millions of parameters
+        ("t5-small", 60.506624),
+        ("t5-base", 222.903552),
+        ("t5-large", 737.668096),
+        ("google/flan-t5-small", 76.961152),
+        ("google/t5-base-lm-adapt", 247.577856),
+        ("google/flan-t5-xl", 2849.757184),
+        ("google/t5-v1_1-xxl", 11135.332352),
+        ("google/mt5-small", 300.176768),
+        ("google/byt5-small", 299.637760),
+    ],
+)
+def test_published_sizes(name, millions):
+    assert T5Config.known(name).parameter_count == round(millions * 1e6)
+
+
+def test_unknown_shape_names_the_nearest():
+    with pytest.raises(ModelError, match="Did you mean 'google/flan-t5-base'"):
+        T5Config.known("google/flan-t5-bsae")
+    assert T5Config.known("google-t5/t5-small") == KNOWN["t5-small"]
+
+
+def test_configs_are_hashable_and_checked():
+    assert len({T5Config(), T5Config(), T5Config(d_ff=1)}) == 2
+    with pytest.raises(ModelError, match="dropout_rate"):
+        T5Config(dropout_rate=1.0)
+
+
+def test_backward_must_be_known():
+    with pytest.raises(ConfigError, match="'half'"):
+        flops(T5Config(), 1, 1, 1, "half")

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prompt_jax.errors import ModelError
+from prompt_jax.models.t5 import FrozenT5
+
+from ..conftest import TINY, load_case
+
+GENERATED = ("v1_0", "v1_1", "buckets")
+NEW = 12
+
+
+@pytest.mark.parametrize("name", GENERATED)
+@pytest.mark.parametrize(("kind", "beams"), [("greedy", 1), ("beam", 4)])
+def test_same_tokens_as_pytorch(name, kind, beams):
+    case = load_case(name)
+    have = case.lm.generate(*case.rows, case.arrays["prompt"], max_new_tokens=NEW, num_beams=beams)
+    np.testing.assert_array_equal(have, case.arrays[kind])
+
+
+def test_greedy_tokens_are_the_best_under_teacher_forcing(case):
+    tokens = np.asarray(case.lm.generate(*case.rows, max_new_tokens=6))
+    logits = np.asarray(case.lm.logits(*case.rows, tokens))
+    for row, scores in zip(tokens, logits, strict=True):
+        length = list(row).index(1) + 1 if 1 in row else len(row)
+        np.testing.assert_array_equal(scores.argmax(-1)[:length], row[:length])
+        assert (row[length:] == 0).all()
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_rows_do_not_depend_on_their_batch(v11, beams):
+    ids, mask = v11.rows
+    together = v11.lm.generate(ids, mask, max_new_tokens=8, num_beams=beams)
+    for i in (1, 3):
+        alone = v11.lm.generate(
+            ids[i : i + 1, :8], mask[i : i + 1, :8], max_new_tokens=8, num_beams=beams
+        )
+        np.testing.assert_array_equal(alone[0], together[i])
+
+
+def test_beams_find_the_best_of_all_short_sequences(v11):
+    """With one token per sequence a beam is exhaustive: the best token wins."""
+    logits = np.asarray(v11.lm.logits(*v11.rows, np.full((4, 1), 5)))
+    tokens = v11.lm.generate(*v11.rows, max_new_tokens=1, num_beams=4)
+    np.testing.assert_array_equal(np.asarray(tokens)[:, 0], logits[:, 0].argmax(-1))
+
+
+def test_wider_beams_score_no_worse_than_greedy_on_average(case):
+    def per_token(tokens):
+        labels = np.where(np.asarray(tokens) == 0, -100, np.asarray(tokens))
+        nll, count = case.lm.loss(*case.rows, labels, per_row=True)
+        return float((nll / count).mean())
+
+    greedy = case.lm.generate(*case.rows, max_new_tokens=6)
+    beam = case.lm.generate(*case.rows, max_new_tokens=6, num_beams=8)
+    assert per_token(beam) <= per_token(greedy) + 1e-5
+
+
+def test_the_loop_stops_when_every_row_has_ended():
+    lm = FrozenT5.from_config(TINY)
+    head = lm.params["lm_head"]
+    always_end = lm.replace(params={**lm.params, "lm_head": jnp.zeros_like(head)})
+    ids = np.full((2, 3), 4)
+    # All logits equal: the first token (padding) wins for ever, so nothing ends ...
+    tokens = always_end.generate(ids, np.ones_like(ids), max_new_tokens=5)
+    np.testing.assert_array_equal(tokens, np.zeros((2, 5)))
+    # ... and the loop is a loop: a million steps are not unrolled, and it would not return
+    # in time if it went on after both rows had ended.
+    hidden = lm.score(
+        ids, np.ones_like(ids), np.full((2, 1), 1), observe=frozenset({"decoder_hidden"})
+    ).decoder_hidden[0, 0]
+    ends = lm.replace(params={**lm.params, "lm_head": jnp.zeros_like(head).at[1].set(hidden)})
+    tokens = np.asarray(ends.generate(ids, np.ones_like(ids), max_new_tokens=20_000))
+    assert tokens[0].sum() == 1
+    assert tokens[0, 0] == 1
+
+
+def test_generate_inside_jit_and_in_bf16(v11):
+    ids, mask = v11.rows
+
+    @jax.jit
+    def run(lm, prompt):
+        return lm.generate(ids, mask, prompt, max_new_tokens=NEW)
+
+    np.testing.assert_array_equal(run(v11.lm, v11.arrays["prompt"]), v11.arrays["greedy"])
+    narrow = FrozenT5.from_pretrained(v11.path, dtype=jnp.bfloat16)
+    tokens = narrow.generate(ids, mask, max_new_tokens=4, num_beams=2)
+    assert tokens.shape == (4, 4)
+    assert tokens.dtype == jnp.int32
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_new_tokens": 0}, "at least 1"),
+        ({"num_beams": 0}, "at least 1"),
+        ({"num_beams": 26}, "26 beams need a vocabulary of 52"),
+    ],
+)
+def test_options_that_make_no_sense(tiny, options, message):
+    ids = np.ones((1, 2), int)
+    with pytest.raises(ModelError, match=message):
+        tiny.generate(ids, ids, **options)
+
+
+def test_real_checkpoint_answers_like_pytorch(shared_dir, torch_t5):
+    torch = pytest.importorskip("torch")
+    root = shared_dir / "models" / "mini-t5"
+    if not root.is_dir():
+        pytest.skip("no mini-t5 beside the checkout")
+    lm = FrozenT5.from_pretrained(root)
+    rows = lm.tokenizer.encode(
+        ["sentiment: a gripping , funny and moving film", "topic: stocks fell on wall street"]
+    )
+    width = max(map(len, rows))
+    ids = np.array([row + [0] * (width - len(row)) for row in rows])
+    mask = (ids > 0).astype(int)
+    model = torch_t5(root)
+    for beams in (1, 4):
+        have = np.asarray(lm.generate(ids, mask, max_new_tokens=8, num_beams=beams))
+        want = model.generate(
+            input_ids=torch.tensor(ids),
+            attention_mask=torch.tensor(mask),
+            max_new_tokens=8,
+            num_beams=beams,
+            do_sample=False,
+        ).numpy()
+        assert lm.tokenizer.decode_batch(have) == lm.tokenizer.decode_batch(want)
+        assert lm.tokenizer.decode(have[1]).strip() != ""

@@ -1,0 +1,352 @@
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prompt_jax.errors import ModelError, PromptError
+from prompt_jax.models.base import LanguageModel
+from prompt_jax.models.t5 import FrozenT5, T5Config
+
+from ..conftest import TINY, numbers
+
+
+def relative(have, want) -> float:
+    """Largest difference against the largest value."""
+    have, want = np.asarray(have, np.float64), np.asarray(want, np.float64)
+    return float(np.abs(have - want).max() / np.abs(want).max())
+
+
+# ------------------------------------------------------------------ against PyTorch
+
+
+def test_logits_and_loss_equal_pytorch(case):
+    prompt = case.arrays["prompt"]
+    logits = case.lm.logits(*case.batch, prompt)
+    assert logits.dtype == jnp.float32
+    assert relative(logits, case.arrays["logits"]) < 1e-4
+    nll, tokens = case.lm.loss(*case.batch, prompt, per_row=True)
+    np.testing.assert_allclose(nll, case.arrays["nll"], rtol=1e-4)
+    np.testing.assert_array_equal(tokens, (case.arrays["labels"] != -100).sum(1))
+
+
+def test_prompt_gradient_equals_pytorch(case):
+    grad = jax.grad(lambda p: case.lm.loss(*case.batch, p)[0])(jnp.asarray(case.arrays["prompt"]))
+    assert relative(grad, case.arrays["prompt_grad"]) < 1e-4
+
+
+def test_gradient_of_every_weight_equals_pytorch(case, torch_t5):
+    from prompt_jax.models.t5.weights import to_hf
+
+    torch = pytest.importorskip("torch")
+    ids, mask, labels = (torch.tensor(x).long() for x in case.batch)
+    model = torch_t5(case.path)
+    out = model(input_ids=ids, attention_mask=mask, labels=labels)
+    (out.loss * (labels != -100).sum()).backward()
+    grads = jax.grad(lambda p: case.lm.replace(params=p).loss(*case.batch)[0])(case.lm.params)
+    have = dict(to_hf(grads))
+    for name, weight in model.named_parameters():
+        assert relative(have[name], weight.grad.numpy()) < 1e-4, name
+
+
+# ------------------------------------------------------------------ what must not matter
+
+
+def test_one_prompt_for_all_rows_equals_a_prompt_per_row(v11):
+    shared = jnp.asarray(v11.arrays["prompt"])
+    each = jnp.broadcast_to(shared[None], (4, *shared.shape))
+    record = SimpleNamespace(embeddings=shared)
+    want = v11.lm.loss(*v11.batch, shared, per_row=True)[0]
+    for same in (each, record, np.asarray(shared, np.float64)):
+        np.testing.assert_array_equal(v11.lm.loss(*v11.batch, same, per_row=True)[0], want)
+
+
+def test_rows_carry_their_own_prompts(v11):
+    prompts = jnp.asarray(numbers((4, 3, 16)))
+    together = v11.lm.loss(*v11.batch, prompts, per_row=True)[0]
+    for i in range(4):
+        alone = v11.lm.loss(*(x[i : i + 1] for x in v11.batch), prompts[i], per_row=True)[0]
+        np.testing.assert_allclose(together[i], alone[0], rtol=1e-5)
+
+
+def test_padding_changes_nothing(case):
+    ids, mask, labels = case.batch
+    prompt = case.arrays["prompt"]
+    want = case.lm.loss(ids, mask, labels, prompt, per_row=True)
+    wide = np.pad(ids, ((0, 0), (0, 6)), constant_values=7)  # whatever stands under mask 0
+    have = case.lm.loss(
+        wide,
+        np.pad(mask, ((0, 0), (0, 6))),
+        np.pad(labels, ((0, 0), (0, 3)), constant_values=-100),
+        prompt,
+        per_row=True,
+    )
+    np.testing.assert_allclose(have[0], want[0], rtol=1e-5)
+    np.testing.assert_array_equal(have[1], want[1])
+
+
+def test_a_nan_prompt_stays_in_its_row(v11):
+    prompts = np.repeat(v11.arrays["prompt"][None], 4, axis=0)
+    sick = prompts.copy()
+    sick[1, 2, 3] = np.nan
+
+    @jax.jit
+    def each(lm, p):
+        nll, pull = jax.vjp(lambda p: lm.loss(*v11.batch, p, per_row=True)[0], p)
+        return nll, pull(jnp.ones_like(nll))[0]
+
+    want, have = each(v11.lm, prompts), each(v11.lm, sick)
+    others = np.array([0, 2, 3])
+    for a, b in zip(want, have, strict=True):
+        assert np.isnan(np.asarray(b)[1]).any()
+        np.testing.assert_array_equal(np.asarray(a)[others], np.asarray(b)[others])
+
+
+def test_remat_changes_nothing(v11):
+    again = dataclasses.replace(v11.lm, spec=dataclasses.replace(v11.lm.spec, remat=True))
+    prompt = jnp.asarray(v11.arrays["prompt"])
+
+    def loss(p, lm):
+        return lm.loss(*v11.batch, p)[0]
+
+    want, have = (jax.value_and_grad(loss)(prompt, lm) for lm in (v11.lm, again))
+    np.testing.assert_allclose(have[0], want[0], rtol=1e-6)
+    assert relative(have[1], want[1]) < 1e-5
+    assert "remat" in str(jax.make_jaxpr(jax.grad(loss))(prompt, again))
+
+
+def test_bf16_is_close_and_keeps_float32_where_it_counts(v11):
+    narrow = FrozenT5.from_pretrained(v11.path, dtype=jnp.bfloat16)
+    assert narrow.params["encoder"]["layers"]["mlp"]["wo"].dtype == jnp.bfloat16
+    assert narrow.params["encoder"]["relative_bias"].dtype == jnp.float32
+    assert narrow.weights_hash == v11.lm.weights_hash
+    prompt = jnp.asarray(v11.arrays["prompt"])
+    nll, grad = jax.value_and_grad(lambda p: narrow.loss(*v11.batch, p)[0])(prompt)
+    assert (nll.dtype, grad.dtype) == (jnp.float32, jnp.float32)
+    np.testing.assert_allclose(nll, v11.arrays["nll"].sum(), rtol=0.03)
+    want = v11.arrays["prompt_grad"].ravel()
+    cosine = np.dot(grad.ravel(), want) / np.linalg.norm(grad) / np.linalg.norm(want)
+    assert cosine > 0.98
+
+
+# ------------------------------------------------------------------ scores
+
+
+def test_score_observes_what_is_asked_for(tiny):
+    ids = np.full((2, 3), 5)
+    labels = np.array([[3, 1], [4, -100]])
+    bare = tiny.score(ids, np.ones_like(ids), labels)
+    assert (bare.logits, bare.decoder_hidden) == (None, None)
+    full = tiny.score(
+        ids, np.ones_like(ids), labels, observe=frozenset({"logits", "decoder_hidden"})
+    )
+    assert full.logits.shape == (2, 2, 50)
+    assert full.decoder_hidden.shape == (2, 2, 12)
+    np.testing.assert_allclose(full.nll, bare.nll, rtol=1e-6)
+    # An unscaled head of its own reads the hidden state as it is.
+    product = np.einsum("btd,vd->btv", full.decoder_hidden, tiny.params["lm_head"])
+    np.testing.assert_allclose(product, full.logits, atol=1e-5)
+    with pytest.raises(ModelError, match="Cannot observe attention"):
+        tiny.score(ids, np.ones_like(ids), labels, observe=frozenset({"attention"}))
+
+
+def test_loss_is_a_sum_and_its_weight(tiny):
+    ids = np.full((3, 2), 5)
+    labels = np.array([[3, 1], [4, -100], [-100, -100]])
+    nll, tokens = tiny.loss(ids, np.ones_like(ids), labels, per_row=True)
+    assert (nll[2], tokens[2]) == (0.0, 0.0)
+    total, count = tiny.loss(ids, np.ones_like(ids), labels)
+    np.testing.assert_allclose(total, nll.sum(), rtol=1e-6)
+    assert count == 3
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_rank_equals_the_loss_of_each_candidate(v11, shared):
+    ids, mask = v11.rows
+    rng = np.random.default_rng(1)
+    candidates = rng.integers(2, 96, (3, 4) if shared else (4, 3, 4))
+    candidates[..., 1, 2:] = -100
+    candidates[..., 2, :] = -100
+    nll, tokens = v11.lm.rank(ids, mask, candidates, v11.arrays["prompt"])
+    assert nll.shape == tokens.shape == (4, 3)
+    each = np.broadcast_to(candidates, (4, 3, 4))
+    for c in range(2):
+        want = v11.lm.loss(ids, mask, each[:, c], v11.arrays["prompt"], per_row=True)
+        np.testing.assert_allclose(nll[:, c], want[0], rtol=1e-5)
+        np.testing.assert_array_equal(tokens[:, c], want[1])
+    assert np.isposinf(nll[:, 2]).all()
+    assert (tokens[:, 2] == 0).all()
+
+
+def test_embed_reads_the_table(tiny):
+    ids = np.array([[3, 4], [5, 49]])
+    np.testing.assert_array_equal(tiny.embed(ids), np.asarray(tiny.params["shared"])[ids])
+    rms = np.sqrt((np.asarray(tiny.params["shared"], np.float64) ** 2).mean())
+    np.testing.assert_allclose(tiny.embedding_rms(), rms, rtol=1e-5)
+    outside = jax.jit(lambda lm, i: lm.embed(i))(tiny, jnp.array([50]))
+    assert np.isnan(outside).all()  # under jit values cannot be checked: loud, not clamped
+
+
+def test_dropout_needs_a_rate_and_a_key():
+    lm = FrozenT5.from_config(TINY.replace(dropout_rate=0.3))
+    ids, labels = np.full((2, 5), 7), np.full((2, 3), 8)
+    mask = np.ones_like(ids)
+    plain = lm.loss(ids, mask, labels)[0]
+    one, two = (lm.loss(ids, mask, labels, key=jax.random.key(i))[0] for i in (0, 1))
+    assert len({float(plain), float(one), float(two)}) == 3
+    again = lm.loss(ids, mask, labels, key=jax.random.key(0))[0]
+    assert float(again) == float(one)
+    still = lm.replace(params=lm.params)
+    still = dataclasses.replace(still, spec=dataclasses.replace(lm.spec, config=TINY))
+    assert float(still.loss(ids, mask, labels, key=jax.random.key(0))[0]) == float(plain)
+
+
+# ------------------------------------------------------------------ a pytree, never a constant
+
+
+def constants(closed) -> int:
+    """Bytes of the largest array baked into a program."""
+    sizes = [np.asarray(c).nbytes for c in closed.consts]
+    return max(sizes, default=0)
+
+
+def test_weights_are_arguments_not_constants():
+    lm = FrozenT5.from_config(TINY.replace(vocab_size=30_000))  # a table of 1.4 MB
+    ids = np.full((2, 3), 5)
+
+    def step(lm, prompt):
+        return jax.grad(lambda p: lm.loss(ids, np.ones_like(ids), ids, p)[0])(prompt)
+
+    prompt = jnp.zeros((2, 12))
+    assert constants(jax.make_jaxpr(step)(lm, prompt)) < 1_000_000
+    text = jax.jit(step).lower(lm, prompt).as_text()
+    assert len(text) < 1_000_000
+    closed = jax.make_jaxpr(lambda p: step(lm, p))(prompt)
+    assert constants(closed) > 1_000_000  # the check sees a captured table
+
+
+def test_the_model_is_a_pytree_of_its_weights(tiny):
+    leaves, structure = jax.tree.flatten(tiny)
+    assert sum(leaf.size for leaf in leaves) == TINY.parameter_count
+    again = jax.tree.unflatten(structure, leaves)
+    assert again.spec == tiny.spec
+    paths = [jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(tiny)]
+    assert ".params['encoder']['layers']['mlp']['wi_0']" in paths
+    assert isinstance(tiny, LanguageModel)
+    traced = []
+
+    @jax.jit
+    def rms(lm):
+        traced.append(1)
+        return lm.embedding_rms()
+
+    doubled = jax.tree.map(lambda x: 2 * x, tiny)
+    np.testing.assert_allclose(rms(doubled), 2 * rms(tiny), rtol=1e-6)
+    assert len(traced) == 1
+
+
+def test_replace_takes_other_weights_and_another_hash(tiny):
+    other = tiny.replace(params=FrozenT5.from_config(TINY, seed=4).params)
+    assert other.config == tiny.config
+    assert other.weights_hash == FrozenT5.from_config(TINY, seed=4).weights_hash
+    assert other.weights_hash != tiny.weights_hash
+    assert tiny.replace(params=tiny.params).weights_hash == tiny.weights_hash
+
+
+def test_vmap_over_prompts_equals_a_loop(v11):
+    prompts = jnp.asarray(numbers((3, 2, 16)))
+    have = jax.vmap(lambda p: v11.lm.loss(*v11.batch, p)[0])(prompts)
+    want = [v11.lm.loss(*v11.batch, p)[0] for p in prompts]
+    np.testing.assert_allclose(have, want, rtol=1e-5)
+
+
+def test_random_weights_follow_the_seed():
+    one, two = (FrozenT5.from_config(TINY, seed=s) for s in (0, 0))
+    assert one.weights_hash == two.weights_hash
+    wide = np.asarray(FrozenT5.from_config(TINY.replace(vocab_size=4000)).params["shared"])
+    assert abs(wide.std() - 1.0) < 0.02
+
+
+# ------------------------------------------------------------------ errors
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (np.zeros((3, 11), np.float32), "width 11, but the model 'random' has d_model 12"),
+        (np.zeros((12,), np.float32), r"\[L, D\] or \[B, L, D\], not \[12\]"),
+        (np.zeros((3, 2, 12), np.float32), "for 3 rows, but the batch has 2"),
+        (np.zeros((3, 12), np.int32), "not int32 values"),
+    ],
+)
+def test_prompts_that_do_not_fit(tiny, prompt, message):
+    ids = np.ones((2, 4), np.int32)
+    with pytest.raises(PromptError, match=message):
+        tiny.loss(ids, ids, ids, prompt)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input_ids": np.full((2, 4), 50)}, "holds 50, outside the vocabulary of 50"),
+        ({"input_ids": np.full((2, 4), -100)}, "input_ids holds -100"),
+        ({"labels": np.full((2, 3), -1)}, "labels holds -1"),
+        ({"input_ids": np.ones((2, 4))}, "must be integers, not float64"),
+        ({"input_ids": [[1, 2], [3]]}, "rectangular"),
+        ({"input_ids": np.ones(4, int)}, r"must have shape \[any, any\], not \[4\]"),
+        ({"attention_mask": np.ones((2, 5), int)}, "they must be equal"),
+        ({"labels": np.ones((3, 3), int)}, r"labels must have shape \[2, any\]"),
+    ],
+)
+def test_batches_that_do_not_fit(tiny, change, message):
+    good = {
+        "input_ids": np.ones((2, 4), int),
+        "attention_mask": np.ones((2, 4), int),
+        "labels": np.ones((2, 3), int),
+    }
+    with pytest.raises(ModelError, match=message):
+        tiny.loss(**{**good, **change})
+
+
+def test_shapes_are_checked_under_jit_too(tiny):
+    ids = jnp.ones((2, 4), jnp.int32)
+    with pytest.raises(PromptError, match="width 5"):
+        jax.jit(lambda lm, p: lm.loss(ids, ids, ids, p))(tiny, jnp.zeros((2, 5)))
+    with pytest.raises(ModelError, match=r"candidates must have shape"):
+        tiny.rank(ids, ids, np.ones((3, 2, 2), int))
+
+
+def test_dtypes_and_missing_tokenizer(tiny):
+    with pytest.raises(ModelError, match="not float16"):
+        FrozenT5.from_config(TINY, dtype=jnp.float16)
+    with pytest.raises(ModelError, match="has no tokenizer"):
+        _ = tiny.tokenizer
+
+
+# ------------------------------------------------------------------ a real checkpoint
+
+
+def test_real_checkpoint_reads_sentiment(shared_dir):
+    root = shared_dir / "models" / "mini-t5"
+    if not root.is_dir():
+        pytest.skip("no mini-t5 beside the checkout")
+    lm = FrozenT5.from_pretrained(root)
+    assert lm.name == "mini-t5"
+    assert lm.config == T5Config.from_hf_json(root / "config.json")
+    texts = ["a gripping , funny and moving film", "a dull , lifeless and boring mess"]
+    rows = lm.tokenizer.encode([f"{text} Is this review positive or negative?" for text in texts])
+    width = max(map(len, rows))
+    ids = np.array([row + [0] * (width - len(row)) for row in rows])
+    answers = lm.tokenizer.encode(["negative", "positive"])
+    candidates = np.full((2, max(map(len, answers))), -100)
+    for i, answer in enumerate(answers):
+        candidates[i, : len(answer)] = answer
+    nll, _ = lm.rank(ids, (ids > 0).astype(int), candidates)
+    # The first review leans further to "positive" than the second.
+    lean = np.asarray(nll[:, 0] - nll[:, 1])
+    assert lean[0] > lean[1]
+    assert float(nll.max()) < 40

@@ -1,4 +1,4 @@
-"""Rows of many splits in batches of a few static shapes.
+"""Rows of many splits in batches of a few static shapes, for training and evaluation alike.
 
 Rows are sorted by length before they are cut, longest first: a batch is as wide as its longest row,
 only the last batch of a sweep is padded with rows, and a batch that does not fit fails at once.
@@ -110,9 +110,7 @@ class Pool:
             task[here], template[here] = split.task[local], split.template[local]
         return task, template
 
-    def _owners(
-        self, rows: np.ndarray
-    ) -> Iterator[tuple[TokenisedSplit, np.ndarray, np.ndarray]]:
+    def _owners(self, rows: np.ndarray) -> Iterator[tuple[TokenisedSplit, np.ndarray, np.ndarray]]:
         owner = np.searchsorted(self._starts, rows, side="right") - 1
         for number in np.unique(owner):
             here = owner == number

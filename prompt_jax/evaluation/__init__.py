@@ -1,6 +1,6 @@
 """Evaluators, metrics and statistics."""
 
-from prompt_jax.evaluation.batching import EvalRows as EvalRows
+from prompt_jax.data.batching import EvalRows as EvalRows
 from prompt_jax.evaluation.evaluators import Evaluation as Evaluation
 from prompt_jax.evaluation.evaluators import RankResult as RankResult
 from prompt_jax.evaluation.evaluators import evaluate as evaluate

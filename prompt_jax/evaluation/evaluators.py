@@ -17,8 +17,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from prompt_jax.data import batching
 from prompt_jax.errors import ConfigError, DataError
-from prompt_jax.evaluation import batching
 from prompt_jax.evaluation import metrics as scoring
 from prompt_jax.evaluation.sweep import (
     Job,

@@ -13,9 +13,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from prompt_jax import sharding
+from prompt_jax.data import batching
+from prompt_jax.data.batching import EvalRows
 from prompt_jax.errors import ConfigError, ModelError
-from prompt_jax.evaluation import batching
-from prompt_jax.evaluation.batching import EvalRows
 
 if TYPE_CHECKING:
     from prompt_jax.data import TokenisedSplit

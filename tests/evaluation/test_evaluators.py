@@ -9,9 +9,9 @@ import pytest
 
 from prompt_jax import sharding
 from prompt_jax.data import Example, Subset, encode, open_split, registry, tokenise_rows
+from prompt_jax.data.batching import EvalRows
 from prompt_jax.errors import ConfigError, DataError, ModelError
 from prompt_jax.evaluation import evaluators
-from prompt_jax.evaluation.batching import EvalRows
 from prompt_jax.evaluation.evaluators import evaluate, generate, nll, rank
 from prompt_jax.evaluation.sweep import Job
 from prompt_jax.models.t5 import FrozenT5

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from prompt_jax.data import batching
 from prompt_jax.data.ragged import Ragged
-from prompt_jax.evaluation import batching
 
 
 def lengths(seed, n, longest=120):

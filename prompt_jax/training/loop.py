@@ -97,9 +97,9 @@ class TrainedRun:
       params: numpy parameters at the best step.
       prompt: the deployed prompt [L, D] float32; None for prompt-free and row-wise methods.
       best_step: the step the parameters are from.
-      best_value: development value there; NaN without a development set.
+      best_value: development value there; NaN without a development set or a finite value on it.
       history: (step, development value) pairs.
-      steps: steps trained before the end or early stopping.
+      steps: steps paid for, until the end, early stopping or the report of a run that died.
       rows_seen: training rows, repetitions counted.
       tokens_seen: input tokens of these rows, prompt and padding not counted.
       targets_seen: target tokens of these rows.
@@ -217,7 +217,9 @@ class _Population:
         unit = lm.embedding_rms() if config.optimizer.unit == "embedding_rms" else 1.0
         peak = config.optimizer.learning_rate * unit
         self.peaks = np.asarray([peak * run.rate for run in runs], np.float32)
-        self.active = np.ones(len(runs), bool)
+        # A run that stopped early leaves the fold. One that died keeps its place in it: the others'
+        # rows stay in the same micro-batches, whose sums stay the same to the last bit.
+        self.folded = np.ones(len(runs), bool)
         self.healthy = np.ones(len(runs), bool)
         self.best_value = np.full(len(runs), -np.inf)
         self.best_step = np.zeros(len(runs), np.int64)
@@ -227,6 +229,11 @@ class _Population:
         self.history: list[list[tuple[int, float]]] = [[] for _ in runs]
         self.prompt_tokens = self._prompt_tokens()
         self.token_budget = self._token_budget()
+
+    @property
+    def active(self) -> np.ndarray:
+        """Which runs still train, bool [R]."""
+        return self.folded & self.healthy
 
     def _put(self, tree: Any, *axes: str | None) -> Any:
         return sharding.put(tree, self.mesh, *axes)
@@ -304,10 +311,10 @@ class _Population:
             ) from error
 
     def _micro_batches(self, index: np.ndarray, scale: np.ndarray) -> list[Batch]:
-        """Folds the active runs' rows under all views and cuts them into micro-batches."""
+        """Folds the rows of runs under all views and cuts them into micro-batches."""
         batch, views = index.shape[1], self.method.views
         grid = np.meshgrid(
-            np.flatnonzero(self.active), np.arange(views), np.arange(batch), indexing="ij"
+            np.flatnonzero(self.folded), np.arange(views), np.arange(batch), indexing="ij"
         )
         r, v, b = (axis.reshape(-1) for axis in grid)
         rows = index[r, b]
@@ -353,34 +360,33 @@ class _Population:
                 {
                     "run": self.runs[r].name,
                     "step": step,
+                    "last_good_step": int(self.state.updates[r]),
                     "event": "stopped: the loss or its gradient was not finite; the last good"
                     " state is kept. Lower learning_rate.",
                 }
             )
         self.healthy &= healthy
-        self.active &= healthy
 
     def evaluate(self, step: int, tracker: Tracker) -> None:
         """Reads the development sets; keeps the parameters of the runs that improved."""
         self._notice(step, np.asarray(self.state.healthy), tracker)
         better = np.zeros(len(self.runs), bool)
-        having = [r for r in np.flatnonzero(self.active).tolist() if self.runs[r].dev is not None]
+        having = [r for r in np.flatnonzero(self.folded).tolist() if self.runs[r].dev is not None]
         values = self._development(having)
         for r, value in zip(having, values, strict=True):
+            if not self.healthy[r]:
+                continue
             self.history[r].append((step, value))
             tracker.log({"run": self.runs[r].name, "step": step, "dev": value})
             if value > self.best_value[r]:
                 better[r], self.best_value[r], self.best_step[r] = True, value, step
                 self.stale[r] = 0
-            else:
+            elif step:
                 self.stale[r] += 1
-        for r, run in enumerate(self.runs):
-            if run.dev is None and self.active[r]:
-                better[r], self.best_step[r] = True, step
         if step and better.any():
             self.best = self.programs.keep(self.best, self.state.params, better)
         if self.config.patience:
-            self.active &= self.stale < self.config.patience
+            self.folded &= (self.stale < self.config.patience) | ~self.healthy
 
     def _development(self, having: Sequence[int]) -> list[float]:
         jobs, metrics = [], [self.runs[r].dev_metrics for r in having]
@@ -397,6 +403,11 @@ class _Population:
 
     def results(self) -> list[TrainedRun]:
         """The population's outcome, on the host."""
+        # Without a development set: the last step, or the last good one.
+        last = np.asarray([run.dev is None for run in self.runs])
+        if last.any():
+            self.best = self.programs.keep(self.best, self.state.params, last)
+            self.best_step = np.where(last, np.asarray(self.state.updates), self.best_step)
         params = jax.device_get(self.best)
         prompts = jax.device_get(self.programs.deploy(self.best, self.consts))
         return [
@@ -405,7 +416,7 @@ class _Population:
                 jax.tree.map(lambda x, r=r: x[r], params),
                 None if prompts is None else prompts[r],
                 int(self.best_step[r]),
-                float(self.best_value[r]) if run.dev is not None else float("nan"),
+                float(self.best_value[r]) if np.isfinite(self.best_value[r]) else float("nan"),
                 tuple(self.history[r]),
                 int(self.steps[r]),
                 int(self.steps[r]) * self.config.batch_size,

@@ -25,7 +25,8 @@ class State(NamedTuple):
     params: Any
     opt_state: Any
     carry: Any
-    healthy: jax.Array  # [R] bool; False once a run's loss or gradient was not finite
+    healthy: jax.Array  # [R] bool; False once a run's loss, gradient or update was not finite
+    updates: jax.Array  # [R] int32, updates applied so far
 
 
 class Table(NamedTuple):
@@ -133,7 +134,7 @@ def programs(method: Method, config: OptimizerConfig) -> Programs:
         runs = jax.tree.leaves(params)[0].shape[0]
         return State(
             params, jax.vmap(tx.init)(params), jax.vmap(method.carry)(params, consts),
-            jnp.ones((runs,), bool),
+            jnp.ones((runs,), bool), jnp.zeros((runs,), jnp.int32),
         )  # fmt: skip
 
     def prompts(params: Any, consts: Any, carry: Any, rows: Rows, step: Any, key: Any) -> Any:
@@ -186,7 +187,7 @@ def programs(method: Method, config: OptimizerConfig) -> Programs:
             _, back = jax.vjp(method.lm_params, params)
             grads = jax.tree.map(jnp.add, grads, back(jax.tree.map(_cast_like, scaled, trained))[0])
         mean_loss = (loss / jnp.maximum(weight, 1.0)).mean()
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         updates, new_opt = tx.update(grads, opt_state, params)
 
         def scaled_update(update: jax.Array, group: str) -> jax.Array:
@@ -195,7 +196,10 @@ def programs(method: Method, config: OptimizerConfig) -> Programs:
 
         updates = jax.tree.map(scaled_update, updates, method.groups(params))
         new_params = optax.apply_updates(params, updates)
+        # The new parameters too: a step that overflows would otherwise become the last good state.
         finite = jnp.isfinite(mean_loss) & jnp.isfinite(norm)
+        for leaf in jax.tree.leaves(new_params):
+            finite &= jnp.isfinite(leaf).all()
         healthy = healthy & (finite | ~active)
         take = healthy & active
 
@@ -222,7 +226,9 @@ def programs(method: Method, config: OptimizerConfig) -> Programs:
             learning_rates, keys, dprompts, lm, sums.loss.reshape(runs, -1),
             sums.weight.reshape(runs, -1), step,
         )  # fmt: skip
-        return State(*new), metrics
+        params, opt_state, carry, healthy = new
+        updates = state.updates + (healthy & active).astype(jnp.int32)
+        return State(params, opt_state, carry, healthy, updates), metrics
 
     def keep(best: Any, params: Any, better: jax.Array) -> Any:
         """Takes over the parameters of the runs that improved."""

@@ -1,0 +1,153 @@
+"""A tiny T5 with random weights, tokenised rows without a tokenizer, and runs on a learnable task.
+
+Shared by the tests of training, methods and recipes. Programs are cached by (method, optimizer) and
+shape, so tests that keep to the shapes here (L = 4, B = 8, inputs of up to 8 tokens) share their
+compilations.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from prompt_jax.data import Example, Feed, Ragged, TokenisedSplit
+from prompt_jax.models.t5 import FrozenT5, T5Config
+from prompt_jax.training.loop import Run, TrainConfig
+from prompt_jax.training.optimizers import OptimizerConfig
+
+CONFIG = T5Config(
+    vocab_size=128,
+    d_model=32,
+    d_kv=16,
+    d_ff=64,
+    num_layers=2,
+    num_decoder_layers=2,
+    num_heads=2,
+    activation="gelu_new",
+    gated=True,
+    tied_head=False,
+    scale_decoder_outputs=False,
+)
+L, B, D = 4, 8, CONFIG.d_model
+EOS, MARKER, FIRST_ANSWER, FIRST_WORD = 1, 2, 8, 40
+# Sixteen rows of the narrow width go through the T5 at once.
+MICRO_TOKENS = 16 * (L + 8)
+
+
+@functools.cache
+def tiny_t5() -> FrozenT5:
+    """2 + 2 layers, 128 tokens, width 32."""
+    return FrozenT5.from_config(CONFIG, seed=7, name="tiny")
+
+
+def make_split(
+    rows: int = 32, seed: int = 0, *, labels: int = 2, longest: int = 8, answer: int = 2,
+    tasks: int = 1, templates: int = 1, name: str = "toy",
+) -> TokenisedSplit:  # fmt: skip
+    """Rows whose answer is the number of markers in the input.
+
+    Args:
+      rows: n.
+      seed: of the rows; also decides which tokens the answers are.
+      labels: number of answers.
+      longest: longest input, its end included.
+      answer: tokens of an answer, its end included.
+      tasks: the rows belong to this many tasks in turn.
+      templates: likewise.
+      name: of the split.
+    """
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, labels, rows).astype(np.int32)
+    inputs = []
+    for k in label.tolist():
+        words = rng.integers(FIRST_WORD, CONFIG.vocab_size, rng.integers(labels, longest)).tolist()
+        words[:k] = [MARKER] * k
+        inputs.append([*rng.permutation(words).tolist(), EOS])
+    first = FIRST_ANSWER + 3 * (seed % 8)
+    answers = [[first + k] * (answer - 1) + [EOS] for k in range(labels)]
+    texts = tuple(f"answer {k}" for k in range(labels))
+    return TokenisedSplit(
+        name=name,
+        inputs=Ragged.of(inputs),
+        targets=Ragged.of([answers[k] for k in label]),
+        label=label,
+        template=(np.arange(rows) % templates).astype(np.int32),
+        task=(np.arange(rows) % tasks).astype(np.int32),
+        candidates=Ragged.of([list(range(labels))] * rows),
+        answers=Ragged.of(answers),
+        input_cut=np.zeros(rows, bool),
+        target_cut=np.zeros(rows, bool),
+        examples=tuple(
+            Example(f"row {i}", texts[k], k, texts, (texts[k],)) for i, k in enumerate(label)
+        ),
+        template_names=tuple(f"toy/{i}" for i in range(templates)),
+        task_names=tuple(f"task{i}" for i in range(tasks)),
+    )
+
+
+def prompt(seed: int = 0, scale: float = 1.0) -> np.ndarray:
+    """A random prompt, [L, D] float32."""
+    values = np.random.default_rng(1000 + seed).normal(size=(L, D))
+    return (scale * values).astype(np.float32)
+
+
+def make_run(
+    seed: int = 0, *, params: Any = None, consts: Any = None, dev: bool = False, rate: float = 1.0,
+    batch_size: int = B, split: TokenisedSplit | None = None, **rows: Any,
+) -> Run:  # fmt: skip
+    """A run of prompt tuning, or of another method with other params and consts."""
+    split = make_split(seed=seed, **rows) if split is None else split
+    return Run(
+        f"run{seed}",
+        Feed(split, batch_size, seed),
+        {"prompt": prompt(seed)} if params is None else params,
+        {} if consts is None else consts,
+        seed,
+        split.take(np.arange(16)) if dev else None,
+        rate=rate,
+    )
+
+
+def budget(steps: int = 5, **options: Any) -> TrainConfig:
+    """A training budget; what is not of `TrainConfig` goes to its optimizer."""
+    own = {"batch_size": B, "eval_every": 0, "micro_batch_tokens": MICRO_TOKENS, "log_every": 1}
+    own |= {k: options.pop(k) for k in tuple(options) if k in TrainConfig.__dataclass_fields__}
+    own.setdefault("optimizer", OptimizerConfig(**{"schedule": "constant", **options}))
+    return TrainConfig(steps=steps, **own)
+
+
+class Recorder:
+    """A tracker that keeps everything."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[str, int, int]] = []
+        self.records: list[dict[str, Any]] = []
+        self.notes: list[tuple[int, str]] = []
+
+    def start(self, stage: str, steps: int, runs: int) -> None:
+        self.started.append((stage, steps, runs))
+
+    def log(self, record: Any) -> None:
+        self.records.append(dict(record))
+
+    def advance(self, step: int, note: str) -> None:
+        self.notes.append((step, note))
+
+    def of(self, key: str, run: str | None = None) -> list[Any]:
+        """Every value of a key, in order."""
+        return [r[key] for r in self.records if key in r and run in (None, r["run"])]
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """Distance relative to the norm of b, and the largest difference."""
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b)), float(np.abs(a - b).max())
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    """Adds the axis R."""
+    import jax
+
+    return jax.tree.map(lambda *x: np.stack([np.asarray(leaf) for leaf in x]), *trees)

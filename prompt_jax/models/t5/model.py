@@ -90,11 +90,12 @@ class FrozenT5:
     @classmethod
     def abstract(cls, config: T5Config, dtype: Any = jnp.float32, *, name: str = "t5") -> FrozenT5:
         """The model's shapes without weights, for plans: leaves are `jax.ShapeDtypeStruct`."""
-        ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-        shapes = jax.eval_shape(T5(config).init, jax.random.key(0), ids, ids)["params"]
-        name_of = arguments.dtype_name(dtype)
-        params = jax.eval_shape(lambda tree: weights.cast(tree, name_of), shapes)
-        return cls(params, T5Spec(config, name_of, False, name, "abstract", ""))
+        kind = arguments.dtype_name(dtype)
+        flat = {
+            path: jax.ShapeDtypeStruct(shape, weights.storage_dtype(path, kind))
+            for path, shape in weights.parameter_shapes(config).items()
+        }
+        return cls(weights.unflatten(flat), T5Spec(config, kind, False, name, "abstract", ""))
 
     @classmethod
     def from_pretrained(

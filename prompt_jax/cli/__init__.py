@@ -1,0 +1,113 @@
+"""The command line: parses, calls, prints.
+
+Everything a user can cause is one message on stderr that starts with `prompt-jax:`, and exit code
+2. What a command computes stands in the floors below, which are imported inside the commands, so
+that `prompt-jax --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from prompt_jax import __version__
+from prompt_jax.cli import evaluate, info, predict, prompts, run, tasks
+from prompt_jax.errors import PromptJaxError, did_you_mean
+
+USAGE, INTERRUPTED = 2, 130
+# Typer brings its own copy of click since 0.24; before, this class is click's.
+_UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+app = typer.Typer(
+    name="prompt-jax",
+    help="Multi-task soft prompt tuning over a frozen T5.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("run")(run.run)
+app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.add_typer(prompts.app, name="prompts")
+app.add_typer(tasks.app, name="tasks")
+app.command("info")(info.info)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"prompt-jax {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; the entry point `prompt-jax`.
+
+    Args:
+      arguments: without the program's name; None: those of the process.
+
+    Returns:
+      0; 2 for what the user caused; 130 where the user interrupted. Bugs keep their traceback.
+    """
+    _quiet()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(given, prog_name="prompt-jax", standalone_mode=False)
+    except PromptJaxError as error:
+        return _fail(str(error))
+    except _UsageError as error:
+        return _fail(_usage(error))
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # typer's word for an interruption, too
+        _fail("interrupted.")
+    return code if isinstance(code, int) else 0
+
+
+def _quiet() -> None:
+    """Keeps libraries from talking over the output of the program."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character
+
+
+def _fail(message: str) -> int:
+    typer.echo(f"prompt-jax: {message}", err=True)
+    return USAGE
+
+
+def _usage(error: Any) -> str:
+    """One sentence about a wrong command line, and where to read on."""
+    command = getattr(getattr(error, "ctx", None), "command_path", "prompt-jax")
+    option = getattr(error, "option_name", None)
+    if option is not None and hasattr(error, "possibilities"):
+        known = [name for parameter in error.ctx.command.params for name in parameter.opts]
+        # Without the dashes, which make any two options alike.
+        near = did_you_mean(option.lstrip("-"), [name.lstrip("-") for name in known])
+        message = f"unknown option '{option}'." + near.replace(" '", " '--")
+    else:
+        message = str(error.format_message()).strip()
+        message = message[:1].lower() + message[1:]
+        message += "" if message.endswith((".", "?", "!")) else "."
+    return f"{message} See {command} --help."

@@ -1,0 +1,101 @@
+"""`prompt-jax info`: versions, devices, caches, and a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from prompt_jax import __version__
+from prompt_jax.cli import common
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets", "pyarrow", "torch")
+
+
+def info(
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="Directory or hub id of a T5.")
+    ] = None,
+    as_json: common.AsJson = False,
+) -> None:
+    """Versions, devices and caches, and the shape and hash of a model."""
+    found: dict[str, dict[str, Any]] = {
+        "versions": {
+            "prompt_jax": __version__,
+            "python": platform.python_version(),
+            **{name: _version(name) for name in _PACKAGES},
+        },
+        "devices": _devices(),
+        "caches": _caches(),
+    }
+    if model is not None:
+        found["model"] = _model(model)
+    if as_json:
+        return common.emit(found)
+    out = common.Printer()
+    for number, (title, pairs) in enumerate(found.items()):
+        if number:
+            out.print()
+        out.print(common.heading(title))
+        out.print(common.facts([(f"  {name}", _text(value)) for name, value in pairs.items()]))
+    return None
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "not installed"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _devices() -> dict[str, Any]:
+    import jax
+
+    from prompt_jax.training.memory import free_bytes
+
+    kinds = sorted({device.device_kind for device in jax.devices()})
+    free = free_bytes()
+    return {
+        "platform": jax.default_backend(),
+        "count": jax.device_count(),
+        "kind": ", ".join(kinds),
+        "free memory": "as the host" if free is None else common.size(free),
+        "cores": os.cpu_count() or 1,
+    }
+
+
+def _caches() -> dict[str, Any]:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    from prompt_jax.data.remote import tfds_data_dir
+    from prompt_jax.recipes.artefacts import user_cache
+
+    places = {"prompt_jax": user_cache(), "TFDS": tfds_data_dir(), "Hub": Path(HF_HUB_CACHE)}
+    return {name: f"{path}{'' if path.is_dir() else ' (empty)'}" for name, path in places.items()}
+
+
+def _model(name: str) -> dict[str, Any]:
+    import jax
+
+    lm = common.load_model(name)
+    facts: dict[str, Any] = {
+        "name": lm.name,
+        "weights_sha256": lm.weights_hash,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(lm.params)),
+        "embedding_rms": f"{float(lm.embedding_rms()):.4g}",
+        "tokenizer": "none",
+    }
+    if lm.spec.tokenizer_path:
+        facts["tokenizer"] = f"{lm.tokenizer.vocab_size:,} pieces"
+    return {**facts, **dataclasses.asdict(lm.config)}

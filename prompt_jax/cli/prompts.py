@@ -1,0 +1,162 @@
+"""`prompt-jax prompts`: look at prompt files, convert and compare them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from prompt_jax.cli import common
+from prompt_jax.errors import ConfigError
+
+app = typer.Typer(
+    help="Look at prompt files, convert and compare them.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+
+Files = Annotated[
+    list[str], typer.Argument(metavar="FILE...", help="Prompt files or PEFT adapter folders.")
+]
+
+
+@app.callback()
+def _top(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command("show")
+def show(
+    files: Files,
+    model: Annotated[
+        str | None, typer.Option(help="A T5: show the words nearest to each token.")
+    ] = None,
+    as_json: common.AsJson = False,
+) -> None:
+    """Shape, norm and record of prompts, and with --model the nearest words of their tokens."""
+    import numpy as np
+
+    from prompt_jax.prompts import nearest_words
+
+    lm = None if model is None else common.load_model(model)
+    if lm is None:
+        names = common.short_names(files)
+        loaded = [
+            common.Named(name, path, common.open_prompt(path))
+            for name, path in zip(names, files, strict=True)
+        ]
+    else:
+        loaded = common.load_prompts(files, lm, allow_other_model=False)
+    found = []
+    for named in loaded:
+        rows = np.asarray(named.prompt.embeddings)
+        norms = np.linalg.norm(rows, axis=1)
+        record = {} if named.prompt.record is None else vars(named.prompt.record)
+        entry: dict[str, Any] = {
+            "path": named.path,
+            "tokens": named.prompt.length,
+            "d_model": named.prompt.d_model,
+            "norm": float(np.linalg.norm(rows)),
+            "token_norms": {"smallest": float(norms.min()), "largest": float(norms.max())},
+            "record": {name: value for name, value in record.items() if value not in (None, {})},
+        }
+        if lm is not None:
+            entry["nearest_words"] = nearest_words(named.prompt, lm)
+        found.append(entry)
+    if as_json:
+        return common.emit(found)
+    out = common.Printer()
+    for number, entry in enumerate(found):
+        if number:
+            out.print()
+        _show(out, entry)
+    return None
+
+
+def _show(out: common.Printer, entry: dict[str, Any]) -> None:
+    out.print(common.heading(entry["path"]))
+    norms = entry["token_norms"]
+    lines = [
+        ("shape", f"{entry['tokens']} tokens x {entry['d_model']}"),
+        ("norm", f"{entry['norm']:.4g} (a token: {norms['smallest']:.4g} to"
+                 f" {norms['largest']:.4g})"),
+    ]  # fmt: skip
+    record = dict(entry["record"])
+    for name in ("tokens", "d_model"):
+        record.pop(name, None)
+    lines += [
+        (name, json.dumps(value, sort_keys=True) if isinstance(value, dict) else str(value))
+        for name, value in record.items()
+    ]
+    out.print(common.facts(lines))
+    if "nearest_words" in entry:
+        shown = common.table("token", "nearest words (cosine)", left=2)
+        for number, near in enumerate(entry["nearest_words"]):
+            shown.add_row(str(number), ", ".join(f"{word} ({cosine:.2f})" for word, cosine in near))
+        out.print(shown)
+
+
+@app.command("convert")
+def convert(
+    source: Annotated[str, typer.Argument(metavar="IN", help="What to read.")],
+    target: Annotated[
+        str, typer.Argument(metavar="OUT", help="X.safetensors, X.npy, or a folder for PEFT.")
+    ],
+    key: Annotated[
+        str | None,
+        typer.Option(help="Array of a .npz, or number of the task of a multitask adapter."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The T5 it was made for: its hash goes into the record.")
+    ] = None,
+) -> None:
+    """Convert between safetensors, .npy, .npz (reading only) and PEFT adapter folders."""
+    from prompt_jax import prompts
+
+    suffix = Path(target).suffix
+    if suffix not in ("", ".safetensors", ".npy") and not Path(target).is_dir():
+        raise ConfigError(
+            f"{target}: OUT ends in .safetensors or .npy, or is a folder (no suffix) for PEFT."
+        )
+    prompt = common.open_prompt(source, key)
+    if model is not None:
+        lm = common.load_model(model)
+        record = prompt.record or prompts.PromptRecord()
+        unknown = record.model_hash is None
+        prompts.check_model(record, lm, source, prompt.d_model, allow_other_model=unknown)
+        stamped = record.replace(model_hash=lm.weights_hash, model_name=lm.name)
+        prompt = prompt.with_record(stamped)
+    if suffix == ".safetensors":
+        prompt.save(target)
+    elif suffix == ".npy":
+        prompts.to_npy(prompt, target)
+    else:
+        prompts.to_peft(prompt, target)
+    typer.echo(f"{target}: {prompt.length} tokens x {prompt.d_model}")
+    if suffix == ".safetensors" and (prompt.record is None or prompt.record.model_hash is None):
+        common.warn(f"{target} does not say which weights it was made for; --model NAME adds it.")
+
+
+@app.command("compare")
+def compare(
+    files: Files,
+    metric: Annotated[
+        str, typer.Option(help="cosine (of mean tokens) or token_cosine.")
+    ] = "cosine",
+    as_json: common.AsJson = False,
+) -> None:
+    """How alike prompts are, each with each."""
+    from prompt_jax.prompts import similarity
+
+    names = common.short_names(files)
+    alike = similarity([common.open_prompt(path) for path in files], metric)
+    if as_json:
+        return common.emit({"prompts": names, "metric": metric, "similarity": alike.tolist()})
+    shown = common.table("", *(str(number) for number in range(len(names))))
+    for number, name in enumerate(names):
+        shown.add_row(f"{number} {name}", *(f"{value:.3f}" for value in alike[number]))
+    common.Printer().print(shown)
+    return None

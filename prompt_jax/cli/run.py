@@ -1,0 +1,104 @@
+"""`prompt-jax run`: an experiment from its config to its run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prompt_jax.cli import common
+from prompt_jax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from prompt_jax.recipes import ExperimentConfig, Report
+
+
+def run(
+    config: Annotated[
+        str,
+        typer.Argument(metavar="CONFIG", help="A Python file, or a packaged config (few_shot)."),
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[a.b=value]...", help="What to change in it.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and its cost, and stop.")
+    ] = False,
+    as_json: common.AsJson = False,
+) -> None:
+    """Plan an experiment, execute it, and write its run directory.
+
+    CONFIG defines get_config(); overrides are dotted paths: data.root=DIR target.steps=2000
+    targets=glue/rte,mr.
+    """
+    from prompt_jax.cli import show
+    from prompt_jax.config import load_config, override
+    from prompt_jax.recipes import ExperimentConfig, experiment, make_plan
+
+    loaded = load_config(config)
+    if not isinstance(loaded, ExperimentConfig):
+        raise ConfigError(
+            f"get_config() of {config} returns a {type(loaded).__name__}, not an ExperimentConfig."
+        )
+    loaded = override(loaded, overrides or [])
+    loaded.check_tasks()
+    lm = _shapes(loaded) if dry_run else None
+    if lm is None:
+        lm = common.load_model(loaded.model, loaded.dtype, remat=loaded.remat)
+    plan = make_plan(loaded, lm)
+    if dry_run and as_json:
+        return common.emit(plan.to_dict())
+    if not as_json:
+        out = common.Printer()
+        show.plan(out, plan, loaded, str(experiment.run_folder(loaded)))
+        if dry_run:
+            return None
+        out.print()
+    report = experiment.run(loaded, lm, say=functools.partial(_say, err=as_json))
+    if as_json:
+        return common.emit(_summary(report))
+    return show.report(out, report, loaded)
+
+
+def _say(line: str, err: bool) -> None:
+    """One line per finished stage, where no progress lines are drawn."""
+    if not sys.stderr.isatty():
+        typer.echo(line, err=err)
+
+
+def _shapes(config: ExperimentConfig) -> Any:
+    """The model's shapes alone where its name tells them and no directory holds it, else None."""
+    from prompt_jax.models.t5 import FrozenT5, T5Config
+    from prompt_jax.models.t5.config import KNOWN
+
+    if Path(config.model).expanduser().exists() or config.model not in KNOWN:
+        return None
+    lm = FrozenT5.abstract(T5Config.known(config.model), config.dtype, name=config.model)
+    return FrozenT5(lm.params, dataclasses.replace(lm.spec, remat=config.remat))
+
+
+def _summary(report: Report) -> dict[str, Any]:
+    """What `--json` prints after a run."""
+    return {
+        "folder": str(report.folder),
+        "cells": [
+            {"method": method, "target": target, "k": k, "metric": report.primary[target],
+             **summary._asdict()}
+            for (method, target, k), summary in report.summaries.items()
+        ],
+        "contrasts": [
+            {"method": c.method, "baseline": c.baseline, "target": c.target, "k": c.k,
+             **c.verdict.comparison._asdict(), "p_holm": c.verdict.p_holm,
+             "effect": bool(c.verdict.effect)}
+            for c in report.contrasts
+        ],
+        "reused": [
+            {"stage": stage, "reused": found, "runs": runs} for stage, found, runs in report.reused
+        ],
+        "cut": report.losses,
+        "prompts": [str(path) for path in report.prompts],
+    }  # fmt: skip

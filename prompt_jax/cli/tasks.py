@@ -1,0 +1,202 @@
+"""`prompt-jax tasks`: what the registry knows, one task in detail, and fetching data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prompt_jax.cli import common
+from prompt_jax.errors import ConfigError, DataError, did_you_mean
+
+if TYPE_CHECKING:
+    from prompt_jax.data import Example, Task
+
+app = typer.Typer(
+    help="List tasks, show one, fetch its data.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+
+_TEXT = 300  # characters of an example that are shown
+
+
+@app.callback()
+def _top(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_tasks()
+
+
+@app.command("list")
+def list_tasks(
+    family: Annotated[str | None, typer.Option(help="Only this family.")] = None,
+    as_json: common.AsJson = False,
+) -> None:
+    """All tasks that are known by name."""
+    from prompt_jax.data import registry
+
+    families = registry.families()
+    if family is not None:
+        by_name = {name.casefold(): name for name in families}
+        if family.casefold() not in by_name:
+            raise ConfigError(
+                f"unknown family '{family}'.{did_you_mean(family, families)}"
+                f" Known: {', '.join(families)}."
+            )
+        families = {name: families[name] for name in [by_name[family.casefold()]]}
+    if as_json:
+        return common.emit(
+            [{"family": name, **_facts(task)} for name, tasks in families.items() for task in tasks]
+        )
+    shown = common.table("task", "kind", "metrics", "source", "train rows", "test rows", left=4)
+    for name, tasks in families.items():
+        shown.add_row(common.heading(name))
+        for number, task in enumerate(tasks, start=1):
+            sizes, places = dict(task.sizes), ", ".join(_places(task)) or "folder"
+            shown.add_row(
+                f"  {task.name}", task.kind, ", ".join(task.metrics), places,
+                *(f"{sizes[part]:,}" if part in sizes else "" for part in ("train", "validation")),
+                end_section=number == len(tasks),
+            )  # fmt: skip
+    common.Printer().print(shown)
+    return None
+
+
+def _places(task: Task) -> list[str]:
+    """Where the data come from, in the order in which they are looked for."""
+    if task.files:
+        return ["files"]
+    pairs = (("TFDS", task.tfds), ("Hub", task.hf))
+    return [name for name, known in pairs if known is not None]
+
+
+def _facts(task: Task) -> dict[str, Any]:
+    return {
+        "name": task.name,
+        "kind": task.kind,
+        "description": task.description,
+        "fields": list(task.fields),
+        "labels": list(task.labels),
+        "metrics": list(task.metrics),
+        "sizes": dict(task.sizes),
+        "sources": _places(task),
+        "folder": task.folder,
+        "licence": task.licence,
+        "reserved": task.reserved,
+        "templates": [
+            {"name": t.name, "text": t.text, "target": t.target, "labels": list(t.labels)}
+            for t in task.templates
+        ],
+    }
+
+
+@app.command("show")
+def show(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A registered task, or a .toml file.")
+    ],
+    template: Annotated[str | None, typer.Option(help="Render the example under this one.")] = None,
+    root: common.Root = None,
+    as_json: common.AsJson = False,
+) -> None:
+    """Fields, labels, metrics, sizes, licence and templates of a task, and a rendered row."""
+    from prompt_jax.data import registry
+
+    task = registry.get(name)
+    example, where = _example(task, template, root)
+    if as_json:
+        made_up = where is None
+        shown = {"input": example.input, "target": example.target,
+                 "candidates": list(example.candidates), "made_up": made_up}  # fmt: skip
+        return common.emit({**_facts(task), "example": shown})
+    out = common.Printer()
+    out.print(common.heading(task.name))
+    out.print(common.facts(_lines(task)))
+    out.print()
+    out.print(common.heading("Templates"))
+    chosen = task.template(template)
+    out.print(
+        common.facts(
+            [
+                (f"{'*' if t is chosen else ' '} {t.name}", t.text + _labels(t.labels))
+                for t in task.templates
+            ]
+        )
+    )
+    out.print()
+    origin = "Made-up row (the data are not on this machine)" if where is None else f"First {where}"
+    out.print(common.heading(f"{origin}, under '{chosen.name}'"))
+    lines = [("input", _short(example.input)), ("target", example.target)]
+    if example.candidates:
+        lines.append(("answers", " | ".join(example.candidates[:20])))
+    out.print(common.facts(lines))
+    return None
+
+
+def _lines(task: Task) -> list[tuple[str, str]]:
+    sizes = ", ".join(f"{split} {rows:,}" for split, rows in task.sizes)
+    pairs = [
+        ("about", task.description),
+        ("kind", task.kind),
+        ("fields", ", ".join(task.fields)),
+        ("labels", ", ".join(task.labels)),
+        ("metrics", ", ".join(task.metrics)),
+        ("rows", sizes),
+        ("data", _where(task)),
+        ("licence", task.licence),
+        ("reserved", "yes: no pre-training mixture may contain it" if task.reserved else ""),
+    ]  # fmt: skip
+    return [(name, value) for name, value in pairs if value]
+
+
+def _where(task: Task) -> str:
+    if task.files:
+        return ", ".join(path for _, path in task.files)
+    return ", ".join([*_places(task), f"the folder {task.folder} under data.root"])
+
+
+def _labels(labels: tuple[str, ...]) -> str:
+    return f"  [{', '.join(labels)}]" if labels else ""
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _TEXT else text[:_TEXT] + f"... ({len(text):,} characters)"
+
+
+def _example(task: Task, template: str | None, root: str | None) -> tuple[Example, str | None]:
+    """A rendered row and what it is called; a made-up row (None) where there are no data."""
+    from prompt_jax.data import open_split
+    from prompt_jax.data.render import render
+    from prompt_jax.data.sources import row_name
+
+    chosen = task.template(template)
+    try:
+        rows = open_split(task, "validation", root)
+    except DataError:
+        if root is not None or task.files:
+            raise  # the user said where the data are
+        return render(task, chosen, made_up_row(task)), None
+    return render(task, chosen, rows[0], row_name(rows, 0)), row_name(rows, 0)
+
+
+def made_up_row(task: Task) -> dict[str, Any]:
+    """A row with [field] in every field and the first answer."""
+    row: dict[str, Any] = {field: f"[{field}]" for field in task.fields}
+    if task.kind == "choice" and len(task.choices) == 1:
+        row[task.choices[0]] = ["[first choice]", "[second choice]"]
+    answers: dict[str, Any] = {"regression": task.value_range[1], "span": ["[answer]"],
+                               "text": ["[answer]"]}  # fmt: skip
+    row[task.answer_field] = answers.get(task.kind, 0)
+    return row
+
+
+@app.command("fetch")
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A registered task.")],
+) -> None:
+    """Download the data of a task (the only command that uses the network for data)."""
+    from prompt_jax.data import fetch as download
+    from prompt_jax.data import registry
+
+    task = registry.get(name)
+    typer.echo(f"{task.name}: {download(task)}")

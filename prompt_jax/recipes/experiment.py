@@ -17,7 +17,7 @@ import numpy as np
 from prompt_jax import config as configs
 from prompt_jax import sharding
 from prompt_jax.errors import ConfigError
-from prompt_jax.prompts import PromptRecord, SoftPrompt
+from prompt_jax.prompts import PromptRecord, SoftPrompt, parse
 from prompt_jax.recipes import results
 from prompt_jax.recipes.artefacts import ArtefactStore, user_cache
 from prompt_jax.recipes.config import ExperimentConfig
@@ -25,7 +25,7 @@ from prompt_jax.recipes.execute import Executor, Outcome
 from prompt_jax.recipes.results import Cell, Contrast, ResultRow
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.training.loop import TrainedRun
-from prompt_jax.training.tracking import RunTracker, Tracker, finite
+from prompt_jax.training.tracking import RunTracker, finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,22 +88,36 @@ def run_folder(config: ExperimentConfig) -> Path:
     return Path(config.out or f"runs/{slug(config.name)}")
 
 
-def prepare_folder(config: ExperimentConfig) -> Path:
-    """Makes the run directory; an existing one must hold the same config.
+def check_folder(config: ExperimentConfig) -> Path:
+    """The run directory, which must hold the same config where it exists; writes nothing.
 
     Raises:
-      ConfigError: the directory belongs to another config (the difference is shown), or it cannot
-        be written.
+      ConfigError: the directory belongs to another config (the difference is shown), or to
+        something else.
     """
     folder = run_folder(config)
     path = folder / "config.json"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if path.is_file():
             _same_config(path, configs.to_dict(config))
-        elif any(folder.iterdir()):
+        elif folder.is_dir() and any(folder.iterdir()):
             raise ConfigError(f"{folder} is not empty and is no run directory. Choose another out=")
-        path.write_text(json.dumps(configs.to_dict(config), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot read the run directory {folder}: {error.strerror}.") from None
+    return folder
+
+
+def prepare_folder(config: ExperimentConfig) -> Path:
+    """Makes the run directory.
+
+    Raises:
+      ConfigError: as `check_folder`, or it cannot be written.
+    """
+    folder = check_folder(config)
+    text = json.dumps(configs.to_dict(config), indent=2) + "\n"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write the run directory {folder}: {error.strerror}.") from None
     return folder
@@ -166,10 +180,17 @@ def run(
       PromptJaxError: for anything a user can cause, before any compute is spent where possible.
     """
     config.check_tasks()
+    check_folder(config)
+    mesh, cache = _mesh(config), _cache(config)
+    rows = RowStore(config.data, lm.tokenizer, cache)
+    _try_inputs(config, lm, rows)
+    # Only now: a start that fails leaves no directory for the next one to stumble over.
     folder = prepare_folder(config)
     (folder / "provenance.json").write_text(json.dumps(provenance(lm), indent=2) + "\n", "utf-8")
+    store = ArtefactStore(None if cache is None else cache / "runs")
     with RunTracker(folder / "metrics.jsonl", show=show) as tracker:
-        return _execute(config, lm, folder, tracker, say)
+        executor = Executor(config, lm, rows, store, tracker, mesh)
+        return _execute(config, lm, folder, executor, say)
 
 
 def _cache(config: ExperimentConfig) -> Path | None:
@@ -185,20 +206,21 @@ def _mesh(config: ExperimentConfig) -> Any:
     return sharding.make_mesh(sizes["data"], sizes["model"])
 
 
-def _execute(
-    config: ExperimentConfig, lm: Any, folder: Path, tracker: Tracker, say: Callable[[str], None]
-) -> Report:
-    cache = _cache(config)
-    rows = RowStore(config.data, lm.tokenizer, cache)
-    # Everything that is wrong with the data is found before the first step.
+def _try_inputs(config: ExperimentConfig, lm: Any, rows: RowStore) -> None:
+    """Opens all data and makes an initial prompt: what is wrong is found before the first step."""
     for seed in config.seed_list:
         for source in config.sources:
             rows.rows(source, seed)
         for target in config.targets:
             for k in config.shots:
                 rows.rows(target, seed, k)
-    store = ArtefactStore(None if cache is None else cache / "runs")
-    executor = Executor(config, lm, rows, store, tracker, _mesh(config))
+    parse(config.prompt.init)(lm, config.prompt.tokens, config.first_seed)
+
+
+def _execute(
+    config: ExperimentConfig, lm: Any, folder: Path, executor: Executor, say: Callable[[str], None]
+) -> Report:
+    rows = executor.rows
     primary = {target: rows.task(target).metrics[0] for target in config.targets}
     measured: list[ResultRow] = []
     items: dict[tuple[str, str, int, int], np.ndarray] = {}

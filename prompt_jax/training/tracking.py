@@ -62,6 +62,7 @@ class RunTracker:
         self._file: Any = None
         self._progress: Any = None
         self._bar: Any = None
+        self._before = self._total = self._runs = 0
 
     def __enter__(self) -> RunTracker:
         if self._writes:
@@ -90,11 +91,18 @@ class RunTracker:
             self._file.close()
 
     def start(self, stage: str, steps: int, runs: int) -> None:
-        """A stage begins: a new progress line."""
+        """A stage begins; one that goes on with its next population keeps its progress line."""
+        again = stage == self._stage
         self._stage = stage
         self._began = time.monotonic()
+        self._before, self._runs = (self._total, self._runs + runs) if again else (0, runs)
+        self._total = self._before + steps
         if self._progress is not None:
-            self._bar = self._progress.add_task(f"{stage} ({runs} runs)", total=steps, note="")
+            label = f"{stage} ({self._runs} run{'s' if self._runs > 1 else ''})"
+            if again:
+                self._progress.update(self._bar, description=label, total=self._total)
+            else:
+                self._bar = self._progress.add_task(label, total=self._total, note="")
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Appends one JSON line; seconds count from the start of the stage."""
@@ -107,4 +115,4 @@ class RunTracker:
     def advance(self, step: int, note: str) -> None:
         """Moves the progress line."""
         if self._progress is not None:
-            self._progress.update(self._bar, completed=step, note=note)
+            self._progress.update(self._bar, completed=self._before + step, note=note)

@@ -274,17 +274,19 @@ class Stack(nn.Module):
         )
         self.final_norm = self.param("final_norm", _initial(c, "final_norm"), (c.d_model,))
 
-    def bias(self, queries: int, keys: int) -> jax.Array:
-        """`[1, H, Q, K]` float32; in a decoder keys after the query are masked."""
+    def bias(self, queries: int, keys: int, start: jax.Array | None = None) -> jax.Array:
+        """`[1, H, Q, K]` float32 of queries from `start`; a decoder masks keys after the query."""
         bias = position_bias(
             self.relative_bias,
             queries,
             keys,
             bidirectional=not self.is_decoder,
             max_distance=self.config.relative_attention_max_distance,
+            start=start,
         )
         if self.is_decoder:
-            ahead = jnp.arange(keys)[None, :] > jnp.arange(queries)[:, None]
+            first = 0 if start is None else start
+            ahead = jnp.arange(keys)[None, :] > jnp.arange(queries)[:, None] + first
             bias = jnp.where(ahead[None, None], ops.MASKED, bias)
         return bias
 
@@ -401,7 +403,7 @@ class T5(nn.Module):
           Logits `[N, V]` of the next tokens and the cache with this position.
         """
         length = cache.self_keys.shape[-1]
-        bias = jax.lax.dynamic_slice_in_dim(self.decoder.bias(length, length), position, 1, axis=2)
+        bias = self.decoder.bias(1, length, position)
         context = Context(bias, additive(mask), None, position)
         x = self.embed(tokens)[:, None].astype(self.dtype)
         x, (keys, values) = self.decoder.layers.step(x, cache, context)

@@ -44,12 +44,18 @@ def buckets(
 
 
 def position_bias(
-    table: jax.Array, queries: int, keys: int, *, bidirectional: bool, max_distance: int
+    table: jax.Array,
+    queries: int,
+    keys: int,
+    *,
+    bidirectional: bool,
+    max_distance: int,
+    start: jax.Array | None = None,
 ) -> jax.Array:
     """Bias of every query-key pair.
 
-    Only the `Q + K - 1` different distances are looked up in the table; the pairs are then a
-    gather from that line, so no constant of size `[Q, K]` enters the program.
+    Only the different distances are looked up in the table; the pairs are then a gather from that
+    line, so no constant of size `[Q, K]` enters the program.
 
     Args:
       table: `[buckets, H]`.
@@ -57,16 +63,19 @@ def position_bias(
       keys: K.
       bidirectional: see `buckets`.
       max_distance: see `buckets`.
+      start: `[]` int32, position of the first query (which lies among the keys); None: 0.
 
     Returns:
       `[1, H, Q, K]` float32.
     """
+    last = queries - 1 if start is None else keys - 1
     line = buckets(
-        np.arange(-(queries - 1), keys),
+        np.arange(-last, keys),
         bidirectional=bidirectional,
         num_buckets=table.shape[0],
         max_distance=max_distance,
     )
-    per_distance = table.astype(jnp.float32).T[:, line]  # [H, Q + K - 1]
-    index = jnp.arange(keys)[None, :] - jnp.arange(queries)[:, None] + (queries - 1)
+    per_distance = table.astype(jnp.float32).T[:, line]  # [H, last + K]
+    first = 0 if start is None else start
+    index = jnp.arange(keys)[None, :] - (jnp.arange(queries)[:, None] + first) + last
     return per_distance[:, index][None]

@@ -49,8 +49,11 @@ def test_gradient_of_every_weight_equals_pytorch(case, torch_t5):
     (out.loss * (labels != -100).sum()).backward()
     grads = jax.grad(lambda p: case.lm.replace(params=p).loss(*case.batch)[0])(case.lm.params)
     have = dict(to_hf(grads))
+    # Of a small gradient only what is visible beside the largest one can agree.
+    scale = max(float(w.grad.abs().max()) for w in model.parameters())
     for name, weight in model.named_parameters():
-        assert relative(have[name], weight.grad.numpy()) < 1e-4, name
+        want = weight.grad.numpy()
+        assert np.abs(have[name] - want).max() < 1e-4 * scale, name
 
 
 # ------------------------------------------------------------------ what must not matter
@@ -262,6 +265,18 @@ def test_vmap_over_prompts_equals_a_loop(v11):
     have = jax.vmap(lambda p: v11.lm.loss(*v11.batch, p)[0])(prompts)
     want = [v11.lm.loss(*v11.batch, p)[0] for p in prompts]
     np.testing.assert_allclose(have, want, rtol=1e-5)
+
+
+def test_abstract_models_have_shapes_without_weights():
+    ghost = FrozenT5.abstract(T5Config.known("t5-11b"), jnp.bfloat16, name="t5-11b")
+    leaves = jax.tree.leaves(ghost)
+    assert sum(leaf.size for leaf in leaves) == ghost.config.parameter_count
+    real = FrozenT5.from_config(TINY, dtype=jnp.bfloat16)
+    ghost = FrozenT5.abstract(TINY, jnp.bfloat16)
+    same = jax.tree.map(
+        lambda a, b: a.shape == b.shape and a.dtype == b.dtype, ghost.params, real.params
+    )
+    assert all(jax.tree.leaves(same))
 
 
 def test_random_weights_follow_the_seed():

@@ -40,3 +40,12 @@ def test_bias_of_a_pair_is_its_distance_s_row():
         for k in range(9):
             row = buckets(np.array(k - q), bidirectional=True, num_buckets=32, max_distance=128)
             np.testing.assert_array_equal(bias[0, :, q, k], table[int(row)])
+
+
+def test_bias_from_a_later_query_is_a_slice_of_the_whole():
+    table = jnp.arange(32 * 2, dtype=jnp.float32).reshape(32, 2)
+    options = {"bidirectional": False, "max_distance": 128}
+    whole = position_bias(table, 40, 40, **options)
+    for start in (0, 17, 39):
+        row = position_bias(table, 1, 40, start=jnp.int32(start), **options)
+        np.testing.assert_array_equal(row[:, :, 0], whole[:, :, start])

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from prompt_jax.errors import ModelError
+from prompt_jax.models.t5 import FrozenT5, hub
+
+
+def test_offline_names_fail_fast_and_say_so(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    start = time.monotonic()
+    with pytest.raises(ModelError, match="There is no directory 'google/flan-t5-small', it is not"):
+        FrozenT5.from_pretrained("google/flan-t5-small")
+    assert time.monotonic() - start < 20
+
+
+def test_downloads_ask_for_nothing_executable(monkeypatch, tmp_path):
+    asked = []
+
+    def fake(repo, allow_patterns, **_):
+        asked.append(set(allow_patterns))
+        (tmp_path / "flax_model.msgpack").write_bytes(b"")
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fake)
+    assert hub.locate("someone/model") == tmp_path
+    # Safetensors first; the other format only because there were none.
+    assert "model*.safetensors" in asked[0]
+    assert "flax_model*.msgpack" in asked[1]
+    assert not any(pattern.endswith((".py", ".bin", "*")) for pattern in set.union(*asked))
+
+
+def test_paths_are_not_taken_for_hub_names(tmp_path, monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("asked the hub")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", never)
+    for name in (str(tmp_path / "gone"), "./gone", "a/b/c"):
+        with pytest.raises(ModelError, match="There is no directory"):
+            FrozenT5.from_pretrained(name)
+    with pytest.raises(ModelError, match="holds no weights"):
+        FrozenT5.from_pretrained(tmp_path)
+
+
+def test_not_a_name(monkeypatch):
+    with pytest.raises(ModelError, match="neither a directory nor the name of a model"):
+        FrozenT5.from_pretrained("no such--name..")
+
+
+def test_mini_is_reserved(monkeypatch, tmp_path):
+    monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
+    with pytest.raises(ModelError, match="'mini' is not shipped"):
+        FrozenT5.from_pretrained("mini")
+    (tmp_path / "mini").mkdir()
+    (tmp_path / "mini" / "config.json").write_text("{}")
+    assert hub.locate("mini") == tmp_path / "mini"

@@ -15,7 +15,7 @@ from prompt_jax import sharding
 from prompt_jax.data import batching
 from prompt_jax.data.feed import Feed
 from prompt_jax.data.tokenise import TokenisedSplit
-from prompt_jax.errors import ConfigError, TrainingError
+from prompt_jax.errors import ConfigError, ModelError, TrainingError
 from prompt_jax.evaluation import Evaluation, Job, evaluate
 from prompt_jax.streams import key as stream_key
 from prompt_jax.training import memory, optimizers
@@ -147,9 +147,10 @@ def train(
 
     Raises:
       ConfigError: no runs, unequal shapes, or several runs of a method that trains the T5.
+      ModelError: rows of another model's tokenizer.
       TrainingError: out of device memory; says what to lower.
     """
-    _check(method, runs, config)
+    _check(lm, method, runs, config)
     tracker = tracker or NullTracker()
     population = _Population(lm, method, runs, config, mesh)
     tracker.start(stage, config.steps, len(runs))
@@ -166,7 +167,7 @@ def train(
     return population.results()
 
 
-def _check(method: Method, runs: Sequence[Run], config: TrainConfig) -> None:
+def _check(lm: Any, method: Method, runs: Sequence[Run], config: TrainConfig) -> None:
     if not runs:
         raise ConfigError("a population needs at least one run.")
     if method.trains_lm and len(runs) > 1:
@@ -183,6 +184,15 @@ def _check(method: Method, runs: Sequence[Run], config: TrainConfig) -> None:
                 f"run {run.name} feeds {run.feed.batch_size} rows per step, not"
                 f" batch_size={config.batch_size}."
             )
+    # Such a token would embed as NaN, and the run would seem to diverge.
+    for split in {id(run.feed.split): run.feed.split for run in runs}.values():
+        for part, ids in (("an input", split.inputs), ("a target", split.targets)):
+            largest = int(ids.values.max(initial=0))
+            if largest >= lm.vocab_size:
+                raise ModelError(
+                    f"{part} holds token {largest}, outside the vocabulary of {lm.vocab_size}:"
+                    " was the split tokenised for another model?"
+                )
 
 
 class _Population:

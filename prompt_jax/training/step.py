@@ -7,7 +7,9 @@ each run and applies its optimizer. See docs/architecture.md for why they are th
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +32,7 @@ class State(NamedTuple):
 
 
 class Table(NamedTuple):
-    """The prompts of a step, one row per (run, view) or per (run, view, row)."""
+    """The prompts of a step, one row per (run, view) or per (run, view, row), then padding."""
 
     prompts: jax.Array | None  # [P, L, D] float32
     teacher: jax.Array | None  # [P, L, D]
@@ -53,8 +55,8 @@ class Sums(NamedTuple):
 
     prompts: jax.Array | None  # [P, L, D], gradient of the summed row losses
     lm: Any  # gradient of the T5 weights where the method trains them
-    loss: jax.Array  # [R * V] float32
-    weight: jax.Array  # [R * V] float32
+    loss: jax.Array  # [R * V and padding] float32
+    weight: jax.Array  # [R * V and padding] float32
 
 
 class StepMetrics(NamedTuple):
@@ -124,9 +126,19 @@ def micro_program(method: Method) -> Any:
     return jax.jit(micro, donate_argnums=(3,))
 
 
-@functools.lru_cache(maxsize=64)
 def programs(method: Method, config: OptimizerConfig) -> Programs:
-    """Builds the programs of a method; cached, so equal methods share their compilations."""
+    """The programs of a method; kept, so that equal methods share their compilations.
+
+    Rates are arguments of `finish`: budgets that differ in rate and schedule share them too.
+    """
+    fixed = dataclasses.replace(
+        config, learning_rate=1.0, unit="absolute", warmup_steps=0, schedule="constant"
+    )
+    return _programs(method, fixed)
+
+
+@functools.lru_cache(maxsize=64)
+def _programs(method: Method, config: OptimizerConfig) -> Programs:
     tx = method.transform(optimizers.build(config))
     multipliers = config.group_multipliers()
 
@@ -146,10 +158,13 @@ def programs(method: Method, config: OptimizerConfig) -> Programs:
         )
 
         def flat(x: jax.Array | None) -> jax.Array | None:
-            return None if x is None else x.reshape(-1, *x.shape[-2:])
+            if x is None:
+                return None
+            x = x.reshape(-1, *x.shape[-2:])
+            return jnp.pad(x, ((0, _padded(len(x)) - len(x)), (0, 0), (0, 0)))
 
         table = Table(flat(made.prompts), flat(made.teacher))
-        views = state.healthy.shape[0] * method.views
+        views = _padded(state.healthy.shape[0] * method.views)
         lm = method.lm_params(jax.tree.map(lambda x: x[0], state.params))
         sums = Sums(
             None if table.prompts is None else jnp.zeros_like(table.prompts),
@@ -219,12 +234,15 @@ def programs(method: Method, config: OptimizerConfig) -> Programs:
         )
         dprompts = None
         if sums.prompts is not None:
-            dprompts = sums.prompts.reshape(*inner, *sums.prompts.shape[-2:])
+            dprompts = sums.prompts[: math.prod(inner)].reshape(*inner, *sums.prompts.shape[-2:])
         lm = jax.tree.map(lambda g: g[None], sums.lm)
+
+        def per_view(x: jax.Array) -> jax.Array:
+            return x[: runs * method.views].reshape(runs, method.views)
+
         new, metrics = jax.vmap(finish_one, (0,) * 13 + (None,))(
             state.params, state.opt_state, state.carry, consts, rows, state.healthy, active,
-            learning_rates, keys, dprompts, lm, sums.loss.reshape(runs, -1),
-            sums.weight.reshape(runs, -1), step,
+            learning_rates, keys, dprompts, lm, per_view(sums.loss), per_view(sums.weight), step,
         )  # fmt: skip
         params, opt_state, carry, healthy = new
         updates = state.updates + (healthy & active).astype(jnp.int32)
@@ -246,6 +264,11 @@ def programs(method: Method, config: OptimizerConfig) -> Programs:
         jax.jit(keep, donate_argnums=(0,)),
         jax.jit(jax.vmap(method.deploy)),
     )
+
+
+def _padded(count: int) -> int:
+    """Rows of a table for `count` of them: few sizes, so that populations share T5 programs."""
+    return max(8, 1 << (count - 1).bit_length()) if count <= 64 else -(-count // 64) * 64
 
 
 def _cast_like(gradient: jax.Array, parameter: jax.Array) -> jax.Array:

@@ -13,9 +13,9 @@ from prompt_jax.training.optimizers import OptimizerConfig
 
 def get_config() -> ExperimentConfig:
     """Six sources, six targets, k = 16 and all rows, 3 seeds with a source set each."""
-    prompt = OptimizerConfig(learning_rate=0.1, warmup_steps=20, schedule="linear", clip_norm=1.0)
+    prompt = OptimizerConfig(learning_rate=2.0, warmup_steps=10, schedule="linear", clip_norm=1.0)
     full = OptimizerConfig(
-        learning_rate=5e-4, unit="absolute", warmup_steps=20, schedule="linear", clip_norm=1.0
+        learning_rate=5e-4, unit="absolute", warmup_steps=10, schedule="linear", clip_norm=1.0
     )
     return ExperimentConfig(
         name="real_text",
@@ -27,10 +27,10 @@ def get_config() -> ExperimentConfig:
         seeds=3,
         prompt=PromptConfig(tokens=20, init="vocab:5000"),
         data=DataConfig(max_input_tokens=64, max_target_tokens=8, dev_rows=200, test_rows=500),
-        source=TrainConfig(steps=300, batch_size=16, optimizer=prompt, eval_every=100),
-        probe=TrainConfig(steps=50, batch_size=16, optimizer=prompt, eval_every=0),
-        target=TrainConfig(steps=400, batch_size=16, optimizer=prompt, eval_every=100),
-        few_shot=TrainConfig(steps=200, batch_size=16, optimizer=prompt, eval_every=25),
-        fine_tuning=TrainConfig(steps=400, batch_size=16, optimizer=full, eval_every=100),
-        fine_tuning_few_shot=TrainConfig(steps=100, batch_size=16, optimizer=full, eval_every=20),
+        source=TrainConfig(steps=250, batch_size=16, optimizer=prompt, eval_every=125),
+        probe=TrainConfig(steps=25, batch_size=16, optimizer=prompt, eval_every=0),
+        target=TrainConfig(steps=250, batch_size=16, optimizer=prompt, eval_every=50),
+        few_shot=TrainConfig(steps=200, batch_size=8, optimizer=prompt, eval_every=50),
+        fine_tuning=TrainConfig(steps=200, batch_size=16, optimizer=full, eval_every=50),
+        fine_tuning_few_shot=TrainConfig(steps=60, batch_size=8, optimizer=full, eval_every=15),
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from types import SimpleNamespace
 
 import jax
@@ -12,7 +13,7 @@ from prompt_jax.errors import ModelError, PromptError
 from prompt_jax.models.base import LanguageModel
 from prompt_jax.models.t5 import FrozenT5, T5Config
 
-from ..conftest import TINY, numbers
+from ..conftest import TINY, Case, load_case, numbers
 
 
 def relative(have, want) -> float:
@@ -21,28 +22,41 @@ def relative(have, want) -> float:
     return float(np.abs(have - want).max() / np.abs(want).max())
 
 
+@functools.partial(jax.jit, static_argnames="observe")
+def program(lm, ids, mask, labels, prompts, observe=frozenset({"logits"})):
+    """Scores and each row's prompt gradient: one compiled program for most of the tests below."""
+
+    def loss(prompts):
+        scores = lm.score(ids, mask, labels, prompts, observe=observe)
+        return jnp.sum(scores.nll), scores
+
+    grad, scores = jax.grad(loss, has_aux=True)(prompts)
+    return scores, grad
+
+
+def per_row(case: Case) -> np.ndarray:
+    """The case's prompt, once for each of its rows."""
+    return np.repeat(case.arrays["prompt"][None], len(case.arrays["labels"]), axis=0)
+
+
 # ------------------------------------------------------------------ against PyTorch
 
 
-def test_logits_and_loss_equal_pytorch(case):
-    prompt = case.arrays["prompt"]
-    logits = case.lm.logits(*case.batch, prompt)
-    assert logits.dtype == jnp.float32
-    assert relative(logits, case.arrays["logits"]) < 1e-4
-    nll, tokens = case.lm.loss(*case.batch, prompt, per_row=True)
-    np.testing.assert_allclose(nll, case.arrays["nll"], rtol=1e-4)
-    np.testing.assert_array_equal(tokens, (case.arrays["labels"] != -100).sum(1))
+def test_logits_loss_and_prompt_gradient_equal_pytorch(case):
+    scores, grad = program(case.lm, *case.batch, per_row(case))
+    assert scores.logits.dtype == jnp.float32
+    assert relative(scores.logits, case.arrays["logits"]) < 1e-4
+    np.testing.assert_allclose(scores.nll, case.arrays["nll"], rtol=1e-4)
+    np.testing.assert_array_equal(scores.tokens, (case.arrays["labels"] != -100).sum(1))
+    assert relative(grad.sum(0), case.arrays["prompt_grad"]) < 1e-4
 
 
-def test_prompt_gradient_equals_pytorch(case):
-    grad = jax.grad(lambda p: case.lm.loss(*case.batch, p)[0])(jnp.asarray(case.arrays["prompt"]))
-    assert relative(grad, case.arrays["prompt_grad"]) < 1e-4
-
-
-def test_gradient_of_every_weight_equals_pytorch(case, torch_t5):
+@pytest.mark.parametrize("name", ["v1_0", "v1_1"])
+def test_gradient_of_every_weight_equals_pytorch(name, torch_t5):
     from prompt_jax.models.t5.weights import to_hf
 
     torch = pytest.importorskip("torch")
+    case = load_case(name)
     ids, mask, labels = (torch.tensor(x).long() for x in case.batch)
     model = torch_t5(case.path)
     out = model(input_ids=ids, attention_mask=mask, labels=labels)
@@ -61,65 +75,57 @@ def test_gradient_of_every_weight_equals_pytorch(case, torch_t5):
 
 def test_one_prompt_for_all_rows_equals_a_prompt_per_row(v11):
     shared = jnp.asarray(v11.arrays["prompt"])
-    each = jnp.broadcast_to(shared[None], (4, *shared.shape))
-    record = SimpleNamespace(embeddings=shared)
     want = v11.lm.loss(*v11.batch, shared, per_row=True)[0]
-    for same in (each, record, np.asarray(shared, np.float64)):
+    scores, _ = program(v11.lm, *v11.batch, per_row(v11))
+    np.testing.assert_allclose(scores.nll, want, rtol=1e-6)
+    for same in (SimpleNamespace(embeddings=shared), np.asarray(shared, np.float64)):
         np.testing.assert_array_equal(v11.lm.loss(*v11.batch, same, per_row=True)[0], want)
 
 
 def test_rows_carry_their_own_prompts(v11):
-    prompts = jnp.asarray(numbers((4, 3, 16)))
-    together = v11.lm.loss(*v11.batch, prompts, per_row=True)[0]
-    for i in range(4):
-        alone = v11.lm.loss(*(x[i : i + 1] for x in v11.batch), prompts[i], per_row=True)[0]
-        np.testing.assert_allclose(together[i], alone[0], rtol=1e-5)
+    prompts = numbers((4, 5, 16))
+    together, grads = program(v11.lm, *v11.batch, prompts)
+    for i in (0, 2):
+        row = [np.repeat(x[i : i + 1], 4, axis=0) for x in v11.batch]
+        alone, grad = program(v11.lm, *row, prompts)
+        np.testing.assert_allclose(together.nll[i], alone.nll[i], rtol=1e-5)
+        np.testing.assert_allclose(grads[i], grad[i], rtol=1e-4, atol=1e-4)
+        assert not np.allclose(alone.nll[i], alone.nll[i + 1])
 
 
-def test_padding_changes_nothing(case):
+def test_padding_changes_nothing():
+    case = load_case("buckets")
     ids, mask, labels = case.batch
-    prompt = case.arrays["prompt"]
-    want = case.lm.loss(ids, mask, labels, prompt, per_row=True)
+    want, grads = program(case.lm, *case.batch, per_row(case))
     wide = np.pad(ids, ((0, 0), (0, 6)), constant_values=7)  # whatever stands under mask 0
-    have = case.lm.loss(
+    have, again = program(
+        case.lm,
         wide,
         np.pad(mask, ((0, 0), (0, 6))),
         np.pad(labels, ((0, 0), (0, 3)), constant_values=-100),
-        prompt,
-        per_row=True,
+        per_row(case),
     )
-    np.testing.assert_allclose(have[0], want[0], rtol=1e-5)
-    np.testing.assert_array_equal(have[1], want[1])
+    np.testing.assert_allclose(have.nll, want.nll, rtol=1e-5)
+    np.testing.assert_array_equal(have.tokens, want.tokens)
+    assert relative(again, grads) < 1e-4
 
 
 def test_a_nan_prompt_stays_in_its_row(v11):
-    prompts = np.repeat(v11.arrays["prompt"][None], 4, axis=0)
-    sick = prompts.copy()
+    sick = per_row(v11)
     sick[1, 2, 3] = np.nan
-
-    @jax.jit
-    def each(lm, p):
-        nll, pull = jax.vjp(lambda p: lm.loss(*v11.batch, p, per_row=True)[0], p)
-        return nll, pull(jnp.ones_like(nll))[0]
-
-    want, have = each(v11.lm, prompts), each(v11.lm, sick)
+    want, have = (program(v11.lm, *v11.batch, p) for p in (per_row(v11), sick))
     others = np.array([0, 2, 3])
-    for a, b in zip(want, have, strict=True):
+    for a, b in ((want[0].nll, have[0].nll), (want[1], have[1])):
         assert np.isnan(np.asarray(b)[1]).any()
         np.testing.assert_array_equal(np.asarray(a)[others], np.asarray(b)[others])
 
 
 def test_remat_changes_nothing(v11):
     again = dataclasses.replace(v11.lm, spec=dataclasses.replace(v11.lm.spec, remat=True))
-    prompt = jnp.asarray(v11.arrays["prompt"])
-
-    def loss(p, lm):
-        return lm.loss(*v11.batch, p)[0]
-
-    want, have = (jax.value_and_grad(loss)(prompt, lm) for lm in (v11.lm, again))
-    np.testing.assert_allclose(have[0], want[0], rtol=1e-6)
+    want, have = (program(lm, *v11.batch, per_row(v11)) for lm in (v11.lm, again))
+    np.testing.assert_allclose(have[0].nll, want[0].nll, rtol=1e-6)
     assert relative(have[1], want[1]) < 1e-5
-    assert "remat" in str(jax.make_jaxpr(jax.grad(loss))(prompt, again))
+    assert "remat" in str(jax.make_jaxpr(program)(again, *v11.batch, per_row(v11)))
 
 
 def test_bf16_is_close_and_keeps_float32_where_it_counts(v11):
@@ -127,12 +133,11 @@ def test_bf16_is_close_and_keeps_float32_where_it_counts(v11):
     assert narrow.params["encoder"]["layers"]["mlp"]["wo"].dtype == jnp.bfloat16
     assert narrow.params["encoder"]["relative_bias"].dtype == jnp.float32
     assert narrow.weights_hash == v11.lm.weights_hash
-    prompt = jnp.asarray(v11.arrays["prompt"])
-    nll, grad = jax.value_and_grad(lambda p: narrow.loss(*v11.batch, p)[0])(prompt)
-    assert (nll.dtype, grad.dtype) == (jnp.float32, jnp.float32)
-    np.testing.assert_allclose(nll, v11.arrays["nll"].sum(), rtol=0.03)
-    want = v11.arrays["prompt_grad"].ravel()
-    cosine = np.dot(grad.ravel(), want) / np.linalg.norm(grad) / np.linalg.norm(want)
+    scores, grad = program(narrow, *v11.batch, per_row(v11), frozenset())
+    assert (scores.nll.dtype, grad.dtype) == (jnp.float32, jnp.float32)
+    np.testing.assert_allclose(scores.nll.sum(), v11.arrays["nll"].sum(), rtol=0.03)
+    have, want = np.asarray(grad.sum(0)).ravel(), v11.arrays["prompt_grad"].ravel()
+    cosine = np.dot(have, want) / np.linalg.norm(have) / np.linalg.norm(want)
     assert cosine > 0.98
 
 
@@ -142,13 +147,13 @@ def test_bf16_is_close_and_keeps_float32_where_it_counts(v11):
 def test_score_observes_what_is_asked_for(tiny):
     ids = np.full((2, 3), 5)
     labels = np.array([[3, 1], [4, -100]])
-    bare = tiny.score(ids, np.ones_like(ids), labels)
-    assert (bare.logits, bare.decoder_hidden) == (None, None)
     full = tiny.score(
         ids, np.ones_like(ids), labels, observe=frozenset({"logits", "decoder_hidden"})
     )
     assert full.logits.shape == (2, 2, 50)
     assert full.decoder_hidden.shape == (2, 2, 12)
+    bare = tiny.score(ids, np.ones_like(ids), labels)
+    assert (bare.logits, bare.decoder_hidden) == (None, None)
     np.testing.assert_allclose(full.nll, bare.nll, rtol=1e-6)
     # An unscaled head of its own reads the hidden state as it is.
     product = np.einsum("btd,vd->btv", full.decoder_hidden, tiny.params["lm_head"])
@@ -203,9 +208,9 @@ def test_dropout_needs_a_rate_and_a_key():
     assert len({float(plain), float(one), float(two)}) == 3
     again = lm.loss(ids, mask, labels, key=jax.random.key(0))[0]
     assert float(again) == float(one)
-    still = lm.replace(params=lm.params)
-    still = dataclasses.replace(still, spec=dataclasses.replace(lm.spec, config=TINY))
-    assert float(still.loss(ids, mask, labels, key=jax.random.key(0))[0]) == float(plain)
+    none = FrozenT5.from_config(TINY)
+    text = str(jax.make_jaxpr(lambda key: none.loss(ids, mask, labels, key=key))(jax.random.key(0)))
+    assert "random_bits" not in text
 
 
 # ------------------------------------------------------------------ a pytree, never a constant
@@ -261,10 +266,14 @@ def test_replace_takes_other_weights_and_another_hash(tiny):
 
 
 def test_vmap_over_prompts_equals_a_loop(v11):
-    prompts = jnp.asarray(numbers((3, 2, 16)))
-    have = jax.vmap(lambda p: v11.lm.loss(*v11.batch, p)[0])(prompts)
-    want = [v11.lm.loss(*v11.batch, p)[0] for p in prompts]
-    np.testing.assert_allclose(have, want, rtol=1e-5)
+    prompts = jnp.asarray(numbers((3, 4, 5, 16)))
+    have, grads = jax.jit(jax.vmap(program, (None, None, None, None, 0)))(
+        v11.lm, *v11.batch, prompts
+    )
+    for i in range(3):
+        want, grad = program(v11.lm, *v11.batch, prompts[i])
+        np.testing.assert_allclose(have.nll[i], want.nll, rtol=1e-5)
+        assert relative(grads[i], grad) < 1e-4
 
 
 def test_abstract_models_have_shapes_without_weights():

@@ -52,8 +52,11 @@ class OptimizerConfig:
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ConfigError(f"learning_rate must be a positive number, not {self.learning_rate}.")
         for name in ("warmup_steps", "weight_decay", "clip_norm"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must not be negative, but is {getattr(self, name)}.")
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} must lie in [0, 1), but is {getattr(self, name)}.")
         self.group_multipliers()
 
     def group_multipliers(self) -> dict[str, float]:
@@ -62,10 +65,11 @@ class OptimizerConfig:
         for entry in self.group_rates:
             group, equals, text = entry.partition("=")
             try:
-                pairs[group.strip()] = float(text)
+                number = float(text)
             except ValueError:
-                equals = ""
-            if not equals:
+                number = math.nan
+            pairs[group.strip()] = number
+            if not equals or not 0 <= number < math.inf:
                 raise ConfigError(f"group_rates entry '{entry}' is not of the form group=number.")
         return pairs
 

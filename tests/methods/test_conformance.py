@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
-
 import toy
+
 from prompt_jax.methods import REGISTRY, Artefact, BaseMethod, Context, Stage
 from prompt_jax.models.base import Scores
 from prompt_jax.recipes.artefacts import ArtefactStore, array_hash

@@ -69,7 +69,7 @@ class Particles(BaseMethod):
 
 @dataclass(frozen=True)
 class Attentive(BaseMethod):
-    """ATTEMPT: every row attends from its own tokens to the source prompts; two optimizer groups."""
+    """ATTEMPT: every row attends from its tokens to the source prompts; two optimizer groups."""
 
     name = "toy_attentive"
     rowwise = True

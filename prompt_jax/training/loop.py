@@ -150,9 +150,8 @@ def train(
       ModelError: rows of another model's tokenizer.
       TrainingError: out of device memory; says what to lower.
     """
-    _check(lm, method, runs, config)
     tracker = tracker or NullTracker()
-    population = _Population(lm, method, runs, config, mesh)
+    population = Population(lm, method, runs, config, mesh)
     tracker.start(stage, config.steps, len(runs))
     population.evaluate(0, tracker)
     for step in range(config.steps):
@@ -195,13 +194,26 @@ def _check(lm: Any, method: Method, runs: Sequence[Run], config: TrainConfig) ->
                 )
 
 
-class _Population:
-    """The mutable middle of `train`."""
+class Population:
+    """The mutable middle of `train`, for callers who drive the steps themselves.
+
+    Args:
+      lm: the frozen model.
+      method: what is trained.
+      runs: the members.
+      config: the budget.
+      mesh: rows are split over its 'data' axis; None uses one device.
+
+    Raises:
+      ConfigError: no runs, unequal shapes, or several runs of a method that trains the T5.
+      ModelError: rows of another model's tokenizer.
+    """
 
     def __init__(
         self, lm: Any, method: Method, runs: Sequence[Run], config: TrainConfig,
-        mesh: jax.sharding.Mesh | None,
+        mesh: jax.sharding.Mesh | None = None,
     ) -> None:  # fmt: skip
+        _check(lm, method, runs, config)
         self.lm, self.method, self.runs, self.config, self.mesh = lm, method, runs, config, mesh
         splits = [run.feed.split for run in runs]
         self.pool = batching.Pool(splits)

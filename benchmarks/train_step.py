@@ -1,0 +1,248 @@
+"""A training step of prompt tuning against Hugging Face PEFT, in one run, interleaved.
+
+    python benchmarks/train_step.py                         # T5-small, B = 32, 100 + 128, fp32
+    python benchmarks/train_step.py --shape base --batch 128 --dtype bfloat16   # a GPU
+
+Both sides hold the same weights, prompt, rows and loss; the first losses must agree. A step is
+forward, backward to the prompt and an AdamW update, no dropout. Rounds alternate between the two,
+so that noise of the machine meets both; the ratio is the median over rounds of PEFT's time divided
+by ours (above 1: we are faster). The share of the ceiling is the hand-counted work divided by time
+and by the rate of a plain matrix product of the encoder's shape, measured in the same run by both
+libraries (the faster one counts).
+
+With `--lengths real`, row lengths follow a mixture of GLUE and SuperGLUE tasks under the T5
+vocabulary. PEFT pads a batch to its longest row, as its users' collators do; we sort rows into
+micro-batches.
+
+Needs torch, transformers and peft (`make env-parity`); no network, no data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_jax.data.feed import Feed
+from prompt_jax.data.ragged import Ragged
+from prompt_jax.data.render import Example
+from prompt_jax.data.tokenise import TokenisedSplit
+from prompt_jax.methods import create
+from prompt_jax.models.t5 import FrozenT5, T5Config
+from prompt_jax.training.loop import Population, Run, TrainConfig
+from prompt_jax.training.optimizers import OptimizerConfig
+
+# Every fifth percentile of the input lengths of 250 validation rows each of RTE, MRPC, QNLI, SST-2
+# and BoolQ in their plain templates, T5's vocabulary, cut at 256: mean 75.
+REAL_LENGTHS = (
+    *(6, 22, 29, 34, 38, 42, 46, 49, 52, 56, 59),
+    *(63, 66, 71, 77, 85, 102, 124, 152, 198, 256),
+)
+LEARNING_RATE = 0.3
+
+
+def make_rows(args: argparse.Namespace, vocab: int) -> TokenisedSplit:
+    """Random token rows of the asked lengths; two target tokens and the end each."""
+    rng = np.random.default_rng(args.seed)
+    count = args.batch * args.batches
+    if args.lengths == "real":
+        grid = np.linspace(0, 1, len(REAL_LENGTHS))
+        lengths = np.interp(rng.random(count), grid, REAL_LENGTHS).astype(int)
+    else:
+        lengths = np.full(count, args.tokens)
+    inputs = [[*rng.integers(3, vocab - 200, n - 1).tolist(), 1] for n in lengths]
+    targets = [[*rng.integers(3, vocab - 200, args.targets - 1).tolist(), 1] for _ in range(count)]
+    none = np.zeros(count, np.int32)
+    return TokenisedSplit(
+        "benchmark", Ragged.of(inputs), Ragged.of(targets), none - 1, none, none,
+        Ragged.of([[]] * count), Ragged.of([]), none.astype(bool), none.astype(bool),
+        tuple(Example("", "") for _ in range(count)), ("plain",), ("benchmark",),
+    )  # fmt: skip
+
+
+class Ours:
+    """The library's own loop, one run."""
+
+    def __init__(self, lm: FrozenT5, rows: TokenisedSplit, prompt: np.ndarray, batch: int,
+                 micro_tokens: int) -> None:  # fmt: skip
+        optimizer = OptimizerConfig(
+            learning_rate=LEARNING_RATE, unit="absolute", schedule="constant"
+        )
+        config = TrainConfig(
+            steps=10**6, batch_size=batch, optimizer=optimizer, eval_every=0,
+            micro_batch_tokens=micro_tokens,
+        )  # fmt: skip
+        run = Run("benchmark", Feed(rows, batch, 0), {"prompt": prompt})
+        self.population = Population(lm, create("prompt_tuning"), [run], config)
+        self.feed = run.feed
+
+    def step(self, number: int) -> float:
+        """One step; returns the loss (waits for the device)."""
+        return float(self.population.step(number).loss[0])
+
+
+class Peft:
+    """PEFT's prompt tuning on the torch model, as its documentation uses it."""
+
+    def __init__(self, model: Any, rows: TokenisedSplit, prompt: np.ndarray, feed: Feed) -> None:
+        import peft
+        import torch
+
+        config = peft.PromptTuningConfig(
+            task_type=peft.TaskType.SEQ_2_SEQ_LM, num_virtual_tokens=len(prompt),
+            num_transformer_submodules=1,
+        )  # fmt: skip
+        self.torch, self.rows, self.feed = torch, rows, feed
+        self.device = model.device
+        self.model = peft.get_peft_model(model, config)
+        weight = self.model.prompt_encoder["default"].embedding.weight
+        weight.data = torch.tensor(prompt, device=self.device)
+        self.optimizer = torch.optim.AdamW([weight], lr=LEARNING_RATE, weight_decay=0.0)
+        self.model.train()
+
+    def step(self, number: int) -> float:
+        """One step; returns the loss (waits for the device)."""
+        torch, index = self.torch, self.feed.rows(number)
+        lengths = torch.tensor(self.rows.inputs.lengths[index], device=self.device)
+        ids = torch.tensor(self.rows.inputs.padded(index), device=self.device).long()
+        mask = (torch.arange(ids.shape[1], device=self.device)[None] < lengths[:, None]).long()
+        labels = torch.tensor(self.rows.targets.padded(index, None, -100), device=self.device)
+        out = self.model(input_ids=ids, attention_mask=mask, labels=labels.long())
+        self.optimizer.zero_grad()
+        out.loss.backward()
+        self.optimizer.step()
+        return float(out.loss)
+
+
+def torch_model(config: T5Config, args: argparse.Namespace) -> Any:
+    """A randomly initialised torch T5 without dropout, on the accelerator if there is one."""
+    import torch
+    from transformers import T5Config as TorchConfig
+    from transformers import T5ForConditionalGeneration
+
+    torch.manual_seed(args.seed)
+    facts = {**config.to_hf_dict(), "dropout_rate": 0.0}
+    model = T5ForConditionalGeneration(TorchConfig(**facts))
+    device = "cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu"
+    return model.to(device), torch
+
+
+def matmul_rate(shape: tuple[int, int, int], dtype: str, torch: Any, device: Any) -> float:
+    """FLOP/s of a plain matrix product [m, k] x [k, n]: the faster of JAX and torch."""
+    m, k, n = shape
+    a, b = jnp.ones((m, k), dtype), jnp.ones((k, n), dtype)
+    x = torch.ones(m, k, device=device, dtype=getattr(torch, dtype))
+    y = torch.ones(k, n, device=device, dtype=getattr(torch, dtype))
+    product = jax.jit(jnp.matmul)
+
+    def ours() -> None:
+        jax.block_until_ready([product(a, b) for _ in range(4)])
+
+    def theirs() -> None:
+        for _ in range(4):
+            z = x @ y
+        float(z[0, 0])
+
+    return 4 * 2.0 * m * k * n / min(best_time(ours), best_time(theirs))
+
+
+def best_time(work: Callable[[], Any], rounds: int = 5) -> float:
+    """Seconds of the fastest of some rounds, after one that does not count."""
+    work()
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def main() -> None:
+    """Runs the comparison and prints one JSON object."""
+    parser = argparse.ArgumentParser(description="prompt tuning step: prompt_jax against PEFT")
+    parser.add_argument("--shape", default="small", choices=("small", "base", "large"))
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--prompt", type=int, default=100)
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--targets", type=int, default=3)
+    parser.add_argument("--lengths", default="fixed", choices=("fixed", "real"))
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu"))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batches", type=int, default=4, help="different batches")
+    parser.add_argument("--micro-tokens", type=int, default=0, help="0: the library's choice")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+
+    config = T5Config.known(f"t5-{args.shape}")
+    model, torch = torch_model(config, args)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        lm = FrozenT5.from_pretrained(folder, dtype=args.dtype)
+    model = model.to(getattr(torch, args.dtype))
+    rows = make_rows(args, config.vocab_size)
+    table = np.asarray(lm.embed(np.arange(args.prompt)), np.float32)
+    ours = Ours(lm, rows, table, args.batch, args.micro_tokens)
+    theirs = Peft(model, rows, table, ours.feed)
+
+    first = (ours.step(0), theirs.step(0))
+    tolerance = 1e-4 if args.dtype == "float32" else 2e-2
+    if abs(first[0] - first[1]) > tolerance * abs(first[1]):
+        raise SystemExit(f"the first losses differ: ours {first[0]}, PEFT {first[1]}")
+    for number in range(1, args.batches + 1):  # every shape is compiled before anything is timed
+        ours.step(number), theirs.step(number)
+
+    seconds: dict[str, list[float]] = {"ours": [], "peft": []}
+    number = args.batches
+    for _ in range(args.rounds):
+        spent = {"ours": 0.0, "peft": 0.0}
+        for _ in range(args.batches):
+            number += 1
+            for name, side in (("ours", ours), ("peft", theirs)):
+                began = time.perf_counter()
+                side.step(number)
+                spent[name] += time.perf_counter() - began
+        for name, total in spent.items():
+            seconds[name].append(total / args.batches)
+    mean_tokens = args.prompt + float(rows.inputs.lengths.mean())
+    work = lm.flops(args.batch, round(mean_tokens), args.targets, backward="prompt")
+    rate = matmul_rate(
+        (args.batch * round(mean_tokens), config.d_model, config.d_ff), args.dtype, torch,
+        theirs.device,
+    )  # fmt: skip
+    ratios = [p / o for o, p in zip(seconds["ours"], seconds["peft"], strict=True)]
+    ours_median = statistics.median(seconds["ours"])
+    print(
+        json.dumps(
+            {
+                **vars(args),
+                "seconds_ours": round(ours_median, 4),
+                "seconds_peft": round(statistics.median(seconds["peft"]), 4),
+                "ratio": round(statistics.median(ratios), 3),
+                "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
+                "first_losses": first,
+                "matmul_gflops": round(rate / 1e9, 1),
+                "share_of_matmul_ceiling": round(work / ours_median / rate, 3),
+                "micro_batch_tokens": ours.population.token_budget,
+                "device": jax.devices()[0].device_kind,
+                "machine": platform.processor() or platform.machine(),
+                "versions": {
+                    name: version(name) for name in ("jax", "torch", "transformers", "peft")
+                },
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

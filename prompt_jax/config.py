@@ -33,7 +33,7 @@ def split_list(text: str) -> tuple[str, ...]:
     parts, depth, start = [], 0, 0
     for i, char in enumerate(text):
         depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(char, 0)
-        if char == "," and depth == 0:
+        if char == "," and depth <= 0:
             parts.append(text[start:i])
             start = i + 1
     parts.append(text[start:])

@@ -49,7 +49,7 @@ def parse_mesh(text: str) -> dict[str, int]:
     sizes = {"data": 1, "model": 1}
     for part in filter(None, text.split(",")):
         axis, _, number = part.partition("=")
-        if axis.strip() not in sizes or not number.strip().isdigit() or int(number) < 1:
+        if axis.strip() not in sizes or not number.strip().isdecimal() or int(number) < 1:
             raise ConfigError(f"mesh '{text}' is not of the form data=4,model=2.")
         sizes[axis.strip()] = int(number)
     return sizes

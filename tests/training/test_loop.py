@@ -141,14 +141,14 @@ def test_programs_are_compiled_once_per_shape():
     other = loop.programs(PLAIN, toy.budget(4, name="adafactor", b1=0.5).optimizer)
     assert other.micro is programs.micro
     shapes = set()
-    original = loop._Population._micro
+    original = loop.Population._micro
 
     def seen(self, table, sums, batch):
         shapes.add((batch.input_ids.shape, batch.labels.shape))
         return original(self, table, sums, batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop._Population, "_micro", seen)
+        patch.setattr(loop.Population, "_micro", seen)
         train(toy.tiny_t5(), PLAIN, runs, config)
         first = programs.micro._cache_size()
         assert len(shapes) <= 3
@@ -196,7 +196,7 @@ def script(monkeypatch, values):
         asked.append(names)
         return [next(iterators[name]) for name in names]
 
-    monkeypatch.setattr(loop._Population, "_development", development)
+    monkeypatch.setattr(loop.Population, "_development", development)
     return asked
 
 
@@ -227,13 +227,13 @@ def test_patience_stops_a_run_and_frees_its_rows(monkeypatch):
         "run2": [0.5, 0.4, 0.6, 0.5, 0.5],
     })  # fmt: skip
     rows = []
-    original = loop._Population._micro
+    original = loop.Population._micro
 
     def count(self, table, sums, batch):
         rows.append(int(batch.real.sum()))
         return original(self, table, sums, batch)
 
-    monkeypatch.setattr(loop._Population, "_micro", count)
+    monkeypatch.setattr(loop.Population, "_micro", count)
     runs = [toy.make_run(s, dev=True) for s in range(3)]
     config = toy.budget(4, eval_every=1, patience=2)
     trained = train(toy.tiny_t5(), PLAIN, runs, config)

@@ -1,0 +1,277 @@
+"""Overrides, hashes and config files."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from prompt_jax import config as configs
+from prompt_jax.config import digest, keys, load_config, override, parse_value, split_list, to_dict
+from prompt_jax.errors import ConfigError
+from prompt_jax.recipes import ExperimentConfig
+
+
+@dataclass(frozen=True)
+class Inner:
+    steps: int = 3
+    rate: float = 0.5
+    kind: Literal["one", "two"] = "one"
+
+
+@dataclass(frozen=True)
+class Outer:
+    name: str = "x"
+    flag: bool = False
+    root: str | None = "here"
+    limit: int | None = None
+    numbers: tuple[int, ...] = (1, 2)
+    names: tuple[str, ...] = ()
+    low: int = 0
+    high: int = 10
+    inner: Inner = field(default_factory=Inner)
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ConfigError("low must not exceed high.")
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    ("assignment", "path", "value"),
+    [
+        ("name=a b", "name", "a b"),
+        ("name=", "name", ""),
+        ("name=a=b", "name", "a=b"),
+        (" name = spaced ", "name", "spaced"),
+        ("flag=true", "flag", True),
+        ("flag=Off", "flag", False),
+        ("flag=1", "flag", True),
+        ("root=none", "root", None),
+        ("root=", "root", None),
+        ("root=/data", "root", "/data"),
+        ("limit=7", "limit", 7),
+        ("limit=null", "limit", None),
+        ("numbers=3", "numbers", (3,)),
+        ("numbers=16,0", "numbers", (16, 0)),
+        ("numbers=[1, 2]", "numbers", (1, 2)),
+        ("numbers=", "numbers", ()),
+        ("names=a(b=c, d=2), mr", "names", ("a(b=c, d=2)", "mr")),
+        ("inner.steps=2000", "inner.steps", 2000),
+        ("inner.steps=2e3", "inner.steps", 2000),
+        ("inner.steps=-1", "inner.steps", -1),
+        ("inner.rate=1e-3", "inner.rate", 1e-3),
+        ("inner.rate=2", "inner.rate", 2.0),
+        ("inner.kind=two", "inner.kind", "two"),
+    ],
+)  # fmt: skip
+def test_every_type_of_field(assignment, path, value):
+    result = override(Outer(), [assignment])
+    for part in path.split("."):
+        result = getattr(result, part)
+    assert result == value
+    assert type(result) is type(value)
+
+
+def test_the_original_stays_and_the_last_one_wins():
+    config = Outer()
+    changed = override(config, ["inner.steps=1", "inner.rate=2", "inner.steps=9", "name=n"])
+    assert config == Outer()
+    assert changed == Outer(name="n", inner=Inner(steps=9, rate=2.0))
+
+
+def test_checks_see_all_overrides_at_once():
+    """A pair that is valid only together may be given in either order."""
+    assert override(Outer(), ["low=20", "high=30"]) == Outer(low=20, high=30)
+    assert override(Outer(), ["high=30", "low=20"]) == Outer(low=20, high=30)
+    with pytest.raises(ConfigError, match="low must not exceed"):
+        override(Outer(), ["low=20"])
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("inner.stpes=3", r"unknown option 'inner.stpes'.*Did you mean 'inner.steps'"),
+        ("stpes=3", r"unknown option 'stpes'"),
+        ("iner.rate=3", r"Did you mean 'inner.rate'"),
+        ("zzzzzz=3", r"unknown option 'zzzzzz' in overrides\.$"),
+        ("name.x=3", r"'name' has no parts"),
+        ("inner=3", r"'inner' is a group; set one of its parts \(inner.steps, inner.rate"),
+        ("inner.steps", r"not of the form key=value"),
+        ("", r"not of the form key=value"),
+        ("=3", r"unknown option ''"),
+        ("inner..steps=3", r"unknown option"),
+        ("inner.steps=1.5", r"'inner.steps' must be a whole number, not '1.5'"),
+        ("inner.steps=nan", r"whole number"),
+        ("inner.steps=inf", r"whole number"),
+        ("inner.steps=", r"whole number"),
+        ("inner.rate=fast", r"'inner.rate' must be a number"),
+        ("numbers=1,x", r"'numbers' must be a whole number, not 'x'"),
+        ("flag=maybe", r"'flag' must be true or false, not 'maybe'"),
+        ("inner.kind=tow", r"one of one, two, not 'tow'.*Did you mean 'two'"),
+    ],
+)
+def test_errors_name_the_key(assignment, message):
+    with pytest.raises(ConfigError, match=message):
+        override(Outer(), [assignment])
+
+
+EXPERIMENT = ExperimentConfig(targets=("mr",), methods=("prompt_tuning",))
+KEYS = keys(EXPERIMENT)
+
+
+def test_keys_are_leaves():
+    assert {"target.optimizer.learning_rate", "data.root", "seeds"} <= set(KEYS)
+    assert not {"target", "target.optimizer", "data"} & set(KEYS)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.text(max_size=30),
+            st.builds(
+                lambda key, value: f"{key}={value}",
+                st.one_of(st.sampled_from(KEYS), st.text(max_size=12)),
+                st.one_of(
+                    st.text(max_size=20),
+                    st.sampled_from(
+                        ["nan", "inf", "-inf", "1e400", "9" * 5000, "0x1", "1_0", "²", "[", "]",
+                         "spot(", "spot(top_k=0)", "spot(top_k=1e9)", "a=nan", "a=-1", "none", "-0"]
+                    ),
+                    st.floats().map(str),
+                    st.integers().map(str),
+                ),
+            ),
+        ),
+        max_size=4,
+    )
+)  # fmt: skip
+@example(["seeds=" + "9" * 5000])
+@example(["shots=" + "9" * 5000])
+@example(["methods=spot(top_k=" + "9" * 5000 + ")"])
+def test_only_config_errors_escape(assignments):
+    try:
+        result = override(EXPERIMENT, assignments)
+    except ConfigError:
+        return
+    assert isinstance(result, ExperimentConfig)
+
+
+@given(st.lists(st.text(alphabet="ab()[], =", max_size=12), max_size=4))
+def test_split_list_keeps_every_character_but_commas_and_blanks(parts):
+    text = ",".join(parts)
+    joined = "".join(split_list(text))
+    assert sorted(joined.replace(",", "").replace(" ", "")) == sorted(
+        text.replace(",", "").replace(" ", "")
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", ()),
+        (" , ,", ()),
+        ("a, b", ("a", "b")),
+        ("f(a, b), g[c, d],e", ("f(a, b)", "g[c, d]", "e")),
+        ("f(g(a, b), c)", ("f(g(a, b), c)",)),
+        ("a), b", ("a)", "b")),
+    ],
+)
+def test_split_list(text, parts):
+    assert split_list(text) == parts
+
+
+def test_parse_value_of_a_literal_is_its_own_text():
+    assert parse_value("one", Literal["one", "two"], "k") == "one"
+
+
+# Hashes
+
+
+def test_digest_is_stable_and_sees_every_field():
+    # The text that is hashed: a change would orphan every stored artefact.
+    text = b'["a", 1, {"b": [1.5, null]}]'
+    assert digest("a", 1, {"b": [1.5, None]}) == hashlib.sha256(text).hexdigest()[:16]
+    assert digest(Inner()) == digest(Inner())
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    different = [
+        digest(Inner()), digest(Inner(steps=4)), digest(Inner(kind="two")), digest(Outer()),
+        digest(Outer(inner=Inner(rate=0.25))), digest(), digest(None), digest("None"), digest([]),
+    ]  # fmt: skip
+    assert len(set(different)) == len(different)
+    with pytest.raises(TypeError, match="object"):
+        digest(object())
+
+
+def test_to_dict_is_json():
+    assert to_dict(Outer(numbers=(4, 5)))["numbers"] == [4, 5]
+    assert to_dict(Outer())["inner"] == {"steps": 3, "rate": 0.5, "kind": "one"}
+
+
+# Config files
+
+
+def write(folder, text, name="my_config.py"):
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_a_config_file(tmp_path):
+    path = write(tmp_path, "def get_config():\n    return {'answer': 42}\n")
+    before = set(sys.modules)
+    assert load_config(path) == {"answer": 42}
+    assert set(sys.modules) == before
+
+
+def test_packaged_configs_load():
+    from pathlib import Path
+
+    import prompt_jax.configs
+
+    folder = Path(prompt_jax.configs.__path__[0])
+    names = [path.stem for path in folder.glob("[a-z]*.py")]
+    assert names
+    for name in names:
+        assert isinstance(load_config(name), ExperimentConfig)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1", "defines no function get_config"),
+        ("x = ", "does not run"),
+        ("import surely_no_such_module", "does not run.*surely_no_such_module"),
+        ("raise SystemError('x')", "does not run"),
+        (
+            "def get_config():\n    return 1 / 0",
+            r"get_config\(\) of .* fails \(line 2 of my_config",
+        ),
+        (
+            "from prompt_jax.errors import ConfigError\n"
+            "def get_config():\n    raise ConfigError('mine')",
+            r"fails: mine$",
+        ),
+    ],
+)
+def test_broken_config_files(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, text))
+
+
+def test_config_files_that_are_not_there(tmp_path):
+    with pytest.raises(ConfigError, match="there is no config file"):
+        load_config(str(tmp_path / "none.py"))
+    known = sorted(
+        path.stem for path in (configs.Path(configs.__file__).parent / "configs").glob("[a-z]*.py")
+    )
+    with pytest.raises(ConfigError, match=f"neither a Python file.*Did you mean '{known[0]}'"):
+        load_config(known[0] + "s")

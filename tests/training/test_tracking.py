@@ -1,0 +1,101 @@
+"""metrics.jsonl and the progress line."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+import rich.console
+
+from prompt_jax.training.tracking import NullTracker, RunTracker, finite
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_lines_are_json_with_their_stage(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with RunTracker(path, show=False) as tracker:
+        tracker.start("sources", 10, 3)
+        tracker.log({"run": "a", "step": 1, "loss": 0.5})
+        assert lines(path)[0]["loss"] == 0.5  # written at once
+        tracker.advance(1, "loss 0.5")
+        tracker.start("target", 5, 1)
+        tracker.log({"run": "b", "step": 2, "loss": math.nan, "gradient_norm": math.inf})
+    first, second = lines(path)
+    assert (first["stage"], first["run"], first["step"]) == ("sources", "a", 1)
+    assert (second["stage"], second["loss"], second["gradient_norm"]) == ("target", None, None)
+    assert all(line["seconds"] >= 0 for line in (first, second))
+
+
+def test_a_second_run_appends(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    for step in range(2):
+        with RunTracker(path, show=False) as tracker:
+            tracker.start("s", 2, 1)
+            tracker.log({"step": step})
+    assert [line["step"] for line in lines(path)] == [0, 1]
+
+
+def test_the_file_is_closed_when_training_fails(tmp_path):
+    tracker = RunTracker(tmp_path / "m.jsonl", show=False)
+    with pytest.raises(RuntimeError), tracker:
+        raise RuntimeError
+    assert tracker._file.closed
+
+
+def test_only_the_first_process_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    with RunTracker(tmp_path / "m.jsonl") as tracker:
+        tracker.start("s", 2, 1)
+        tracker.log({"step": 1})
+        tracker.advance(1, "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_progress_on_a_terminal(tmp_path, monkeypatch):
+    """One line a stage, which goes on where a stage trains several populations."""
+    terminal = io.StringIO()
+    console = rich.console.Console(file=terminal, force_terminal=True, width=120)
+    monkeypatch.setattr(rich.console, "Console", lambda **_: console)
+    with RunTracker(tmp_path / "m.jsonl") as tracker:
+        tracker.start("sources", 10, 3)
+        tracker.advance(4, "loss 1.25")
+        tracker.start("sources", 10, 2)
+        tracker.advance(5, "loss 0.75")
+        tracker.start("target", 8, 1)
+        tracker.advance(8, "done")
+        tasks = tracker._progress.tasks
+        assert [(t.description, t.completed, t.total) for t in tasks] == [
+            ("sources (5 runs)", 15, 20),
+            ("target (1 run)", 8, 8),
+        ]
+    assert "loss 0.75" in terminal.getvalue()
+
+
+def test_no_progress_elsewhere(tmp_path, capsys):
+    with RunTracker(tmp_path / "m.jsonl") as tracker:
+        tracker.start("sources", 10, 3)
+        tracker.advance(4, "loss 1.25")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_nobody_listens():
+    tracker = NullTracker()
+    tracker.start("s", 1, 1)
+    tracker.log({})
+    tracker.advance(1, "")
+
+
+def test_finite():
+    assert finite(1.5) == 1.5
+    assert finite(math.nan) is None
+    assert finite(-math.inf) is None
+    assert finite(float(np.float64("nan"))) is None
+    assert finite("nan") == "nan"
+    assert finite(3) == 3

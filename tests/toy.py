@@ -81,7 +81,8 @@ def make_split(
         input_cut=np.zeros(rows, bool),
         target_cut=np.zeros(rows, bool),
         examples=tuple(
-            Example(f"row {i}", texts[k], k, texts, (texts[k],)) for i, k in enumerate(label)
+            Example(f"row {i}", texts[k], k, texts, (texts[k],))
+            for i, k in enumerate(label.tolist())
         ),
         template_names=tuple(f"toy/{i}" for i in range(templates)),
         task_names=tuple(f"task{i}" for i in range(tasks)),

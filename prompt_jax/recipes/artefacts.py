@@ -24,11 +24,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from prompt_jax.config import digest
 from prompt_jax.data.feed import Feed
 from prompt_jax.data.tokenise import TokenisedSplit
+from prompt_jax.errors import ConfigError
 from prompt_jax.training.loop import Run, TrainConfig, TrainedRun
 from prompt_jax.training.protocol import Method
 
 # Raise when a change to the trainer or a method changes what the same inputs give.
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 
 
 def user_cache() -> Path:
@@ -48,13 +49,17 @@ def array_hash(tree: Any) -> str:
 
 
 def split_hash(split: TokenisedSplit) -> str:
-    """A short hash of the token ids and answers of a split."""
-    return array_hash(
+    """A short hash of all that training and evaluation read of a split."""
+    arrays = array_hash(
         [
             split.inputs.values, split.inputs.offsets, split.targets.values,
             split.targets.offsets, split.label, split.task, split.template,
+            split.candidates.values, split.candidates.offsets, split.answers.values,
+            split.answers.offsets,
         ]
     )  # fmt: skip
+    texts = [(e.target, int(e.label), e.candidates, e.references, e.group) for e in split.examples]
+    return digest(arrays, texts)
 
 
 def run_key(lm: Any, method: Method, run: Run, config: TrainConfig, feed_description: str) -> str:
@@ -121,7 +126,11 @@ class ArtefactStore:
         return TrainedRun(name=name, params=unflatten_dict(arrays, sep="/"), prompt=prompt, **facts)
 
     def save(self, key: str, trained: TrainedRun) -> None:
-        """Stores a run, atomically."""
+        """Stores a run, atomically.
+
+        Raises:
+          ConfigError: the folder cannot be written.
+        """
         if self.folder is None:
             return
         from safetensors.numpy import save
@@ -142,12 +151,22 @@ class ArtefactStore:
         value = trained.best_value
         facts["best_value"] = value if np.isfinite(value) else None
         body = json.dumps(facts).encode() + b"\n" + save(arrays)
+        try:
+            self._write(f"{key}.run", hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        except OSError as error:
+            raise ConfigError(
+                f"the cache folder '{self.folder}' cannot be written ({error.strerror}). Choose"
+                " another with data.cache=DIR, or data.cache= for none."
+            ) from None
+
+    def _write(self, name: str, data: bytes) -> None:
+        assert self.folder is not None
         self.folder.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".part")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
-            os.replace(temporary, self.folder / f"{key}.run")
+                file.write(data)
+            os.replace(temporary, self.folder / name)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)

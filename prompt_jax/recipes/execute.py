@@ -129,7 +129,8 @@ class Executor:
         """One line per stage since the last call: how many runs, how many were reused."""
         fresh, self._said = self.reused[self._said :], len(self.reused)
         return [
-            f"{label}: {total} runs" + (f", {found} reused" if found else "")
+            f"{label}: {total} run{'s' if total > 1 else ''}"
+            + (f", {found} reused" if found else "")
             for label, found, total in fresh
         ]
 
@@ -273,7 +274,7 @@ class Executor:
         for target in self.config.targets:
             for seed in self.config.seed_list:
                 trials = [m for m in members if (m.task, m.seed) == (target, seed)]
-                best = max(trials, key=lambda m: (_score(last[m].best_value), -m.trial))
+                best = max(trials, key=lambda m: (*_score(last[m]), -m.trial))
                 cost = sum((self._cost(trainer, stage, last[m]) for m in trials), Cost())
                 cost += self._earlier(method, best, done)
                 outcomes.append(
@@ -321,5 +322,6 @@ def _serves(earlier: Member, member: Member) -> bool:
     return earlier.seed == member.seed and (earlier.k is None or earlier.task == member.task)
 
 
-def _score(value: float) -> float:
-    return value if np.isfinite(value) else -np.inf
+def _score(run: TrainedRun) -> tuple[bool, float]:
+    """Larger is better; a run that died is taken only where all did."""
+    return run.healthy, run.best_value if np.isfinite(run.best_value) else -np.inf

@@ -17,6 +17,7 @@ import numpy as np
 from prompt_jax import config as configs
 from prompt_jax import sharding
 from prompt_jax.errors import ConfigError
+from prompt_jax.models.t5.partition import T5_RULES
 from prompt_jax.prompts import PromptRecord, SoftPrompt, parse
 from prompt_jax.recipes import results
 from prompt_jax.recipes.artefacts import ArtefactStore, user_cache
@@ -182,6 +183,8 @@ def run(
     config.check_tasks()
     check_folder(config)
     mesh, cache = _mesh(config), _cache(config)
+    if mesh is not None:
+        lm = sharding.shard_tree(lm, T5_RULES, mesh)
     rows = RowStore(config.data, lm.tokenizer, cache)
     _try_inputs(config, lm, rows)
     # Only now: a start that fails leaves no directory for the next one to stumble over.
@@ -231,7 +234,7 @@ def _execute(
                 measured += _rows_of(spec, outcome)
                 target, seed = outcome.member.task, outcome.member.seed
                 scores = outcome.test.per_item.get(primary[target])
-                if scores is not None:
+                if scores is not None and outcome.trained.healthy:
                     items[spec, target, k, seed] = scores
                 if outcome.trained.prompt is not None:
                     prompts.append(_save_prompt(folder, spec, outcome, config, lm, executor))
@@ -264,6 +267,8 @@ def _rows_of(spec: str, outcome: Outcome) -> list[ResultRow]:
     stored = outcome.trained_parameters if prompt is None else int(np.size(prompt))
 
     def row(metric: str, split: str, value: float) -> ResultRow:
+        # What a run that died kept is no result of its method.
+        value = value if trained.healthy else float("nan")
         return ResultRow(
             spec, member.task, member.k or 0, member.seed, metric, split, float(value),
             cost.source_steps, cost.target_steps, cost.rows, cost.flops, round(cost.seconds, 3),

@@ -207,7 +207,7 @@ def naive_objective(method: BaseMethod, run: Run, carry: Any, key: Any, rows: An
 def test_gradient_is_that_of_the_naive_objective(name):
     """Folded in micro-batches and pulled back, or written down for one run: 1e-5."""
     method, runs = METHODS[name], outcome(name).runs
-    population = loop._Population(toy.tiny_t5(), method, runs, BUDGET, None)
+    population = loop.Population(toy.tiny_t5(), method, runs, BUDGET, None)
     tx = method.transform(optimizers.build(BUDGET.optimizer))
     carries = [jax.tree.map(lambda x, r=r: x[r], population.state.carry) for r in range(len(runs))]
     population.step(0)

@@ -1,0 +1,295 @@
+"""Stages as populations: who trains when, what is reused, chosen and paid for."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import toy
+
+from prompt_jax.errors import ConfigError
+from prompt_jax.recipes.execute import Cost, Member
+
+
+def stages(pretender):
+    return [(stage, len(names)) for stage, names, _ in pretender.calls]
+
+
+# Order, sharing, chunks
+
+
+def give_sources(pretender, world, seeds=(0, 1)):
+    """Source prompts that differ by task and seed."""
+    rng = np.random.default_rng(0)
+    for seed in seeds:
+        for source in ("a", "b"):
+            name = ("prompt_tuning: sources", f"{world.tasks[source]} seed={seed}")
+            pretender.prompts[name] = rng.normal(size=(toy.L, toy.D)).astype(np.float32)
+
+
+def test_stages_run_in_order_and_sources_once(pretender, executor, world):
+    give_sources(pretender, world)
+    made = executor()
+    for k in (4, 0):
+        for spec in ("prompt_tuning", "spot", "spot(variant=best_of_top_k,top_k=2)"):
+            made.run(spec, k)
+    per_k = [
+        ("prompt_tuning: target, {}", 4), ("prompt_tuning: probe", 4), ("spot: target, {}", 4),
+        ("spot(variant=best_of_top_k,top_k=2): target, {}", 8),
+    ]  # fmt: skip
+    # Trial 0 of best-of-top-k starts where `nearest` starts: those runs are not trained again.
+    few = [(s.format("k = 4"), n) for s, n in per_k]
+    few[3] = (few[3][0], 4)
+    every = [(s.format("all rows"), n) for s, n in per_k]
+    every[3] = (every[3][0], 4)
+    assert stages(pretender) == [
+        few[0], ("prompt_tuning: sources", 4), *few[1:], *every
+    ]  # fmt: skip
+    assert made.reused[-1] == ("spot(variant=best_of_top_k,top_k=2): target, all rows", 4, 8)
+    news = made.news()
+    assert news[0].endswith("k = 4: 4 runs")
+    assert news[-1].endswith("all rows: 8 runs, 4 reused")
+    assert made.news() == []
+
+
+def test_budgets_follow_stage_and_shots(pretender, executor):
+    made = executor()
+    for k in (4, 0):
+        made.run("spot", k)
+        made.run("full_fine_tuning", k)
+    steps = {(stage, config.steps) for stage, _, config in pretender.calls}
+    assert steps == {
+        ("prompt_tuning: sources", 6), ("prompt_tuning: probe", 2), ("spot: target, k = 4", 3),
+        ("spot: target, all rows", 4), ("full_fine_tuning: target, k = 4", 1),
+        ("full_fine_tuning: target, all rows", 2),
+    }  # fmt: skip
+
+
+def test_populations_are_cut(pretender, executor):
+    executor(population=3).run("prompt_tuning", 0)
+    assert [n for _, n in stages(pretender)] == [3, 1]
+
+
+def test_a_method_that_trains_the_t5_trains_alone_and_keeps_no_weights(pretender, executor):
+    made = executor()
+    outcomes = made.run("full_fine_tuning", 0)
+    assert [n for _, n in stages(pretender)] == [1] * 4
+    assert all(o.trained.params is None for o in outcomes)
+    weights = sum(x.size for x in toy.tiny_t5().params["encoder"]["layers"]["mlp"].values())
+    assert all(o.trained_parameters > weights for o in outcomes)
+    made.run("full_fine_tuning", 0)
+    assert len(pretender.calls) == 8
+
+
+# What a run is
+
+
+def test_runs_start_from_the_seed_s_initial_prompt(pretender, executor, world):
+    made = executor()
+    made.run("spot", 4)
+    for seed in (0, 1):
+        initial = np.asarray(made.initial(seed).embeddings)
+        for source in ("a", "b"):
+            run = pretender.runs["prompt_tuning: sources", f"{world.tasks[source]} seed={seed}"]
+            np.testing.assert_array_equal(run.params["prompt"], initial)
+            assert run.seed == seed
+            assert run.feed.stream == "source"
+            assert len(run.feed.split) + len(run.dev) == 40
+        target = f"{world.tasks['one']} k=4 seed={seed}"
+        probe = pretender.runs["prompt_tuning: probe", target]
+        np.testing.assert_array_equal(probe.params["prompt"], initial)
+        assert probe.feed.stream == "order"
+        assert len(probe.feed.split) == len(probe.dev) == 8  # 4 per class
+        start = pretender.runs["spot: target, k = 4", target].params["prompt"]
+        np.testing.assert_array_equal(start, initial + 0.5)  # a source prompt of the same seed
+    assert not np.array_equal(made.initial(0).embeddings, made.initial(1).embeddings)
+
+
+def test_all_rows_and_shots(pretender, executor, world):
+    made = executor()
+    made.run("prompt_tuning", 0)
+    run = pretender.runs["prompt_tuning: target, all rows", f"{world.tasks['two']} seed=1"]
+    assert len(run.feed.split) == 32
+    assert len(run.dev) == 8
+    assert run.dev_metrics == ("f1", "accuracy")
+
+
+def test_the_mixture_holds_all_sources(pretender, executor):
+    executor().run("spot(variant=mixture)", 0)
+    (stage, names, _), *_ = pretender.calls
+    assert (stage, names) == ("prompt_tuning: mixture", ["mixture seed=0", "mixture seed=1"])
+    run = pretender.runs[stage, names[0]]
+    assert run.feed.split.task_names == ("a", "b")
+    assert len(run.feed.split) == 64
+    assert len(run.dev) == 16
+
+
+def test_a_target_sees_its_own_probe_and_all_sources_of_its_seed(pretender, executor, world):
+    """The nearest source is chosen per target and seed, from that seed's prompts."""
+    made = executor(shots=(0,))
+    rng = np.random.default_rng(0)
+    random = rng.normal(size=(2, 2, toy.L, toy.D)).astype(np.float32)  # [seed, source]
+    nearest = {("one", 0): 1, ("one", 1): 0, ("two", 0): 0, ("two", 1): 1}
+    for seed in range(2):
+        for i, source in enumerate(("a", "b")):
+            name = f"{world.tasks[source]} seed={seed}"
+            pretender.prompts["prompt_tuning: sources", name] = random[seed, i]
+        for target in ("one", "two"):
+            chosen = random[seed, nearest[target, seed]]
+            name = f"{world.tasks[target]} seed={seed}"
+            pretender.prompts["prompt_tuning: probe", name] = 3 * chosen + 0.01
+    made.run("spot", 0)
+    for (target, seed), i in nearest.items():
+        run = pretender.runs["spot: target, all rows", f"{world.tasks[target]} seed={seed}"]
+        np.testing.assert_array_equal(run.params["prompt"], random[seed, i])
+
+
+# Choice
+
+
+def test_the_best_trial_is_kept_and_all_are_counted(pretender, executor, world):
+    spec = "spot(variant=best_of_top_k,top_k=2)"
+    made, stage = executor(shots=(0,), seeds=1), f"{spec}: target, all rows"
+    give_sources(pretender, world, (0,))
+    one, two = (f"{world.tasks[t]} seed=0" for t in ("one", "two"))
+    pretender.values[stage, f"{one} trial=1"] = 0.9
+    pretender.values[stage, f"{two} trial=1"] = 0.5  # a tie: the first is kept
+    first, second = made.run(spec, 0)
+    assert (first.member.trial, second.member.trial) == (1, 0)
+    assert first.trials == second.trials == 2
+    start = pretender.runs[stage, f"{one} trial=1"].params["prompt"]
+    np.testing.assert_array_equal(first.trained.prompt, start + 0.5)
+    assert first.test.metrics["accuracy"] == pytest.approx(float((start + 0.5).mean()))
+    single = executor(shots=(0,), seeds=1).run("spot", 0)[0]
+    assert first.cost.target_steps - single.cost.target_steps == 4  # one more trial
+    assert first.cost.source_steps == single.cost.source_steps == 12
+
+
+def test_a_trial_that_died_is_not_chosen(pretender, executor, world):
+    spec = "spot(variant=best_of_top_k,top_k=2)"
+    made, stage = executor(shots=(0,), seeds=1), f"{spec}: target, all rows"
+    one, two = (f"{world.tasks[t]} seed=0" for t in ("one", "two"))
+    pretender.values[stage, f"{one} trial=1"] = 0.9
+    pretender.dead = {(stage, f"{one} trial=1"), (stage, two), (stage, f"{two} trial=1")}
+    first, second = made.run(spec, 0)
+    assert first.member.trial == 0
+    assert not second.trained.healthy
+
+
+# Cost and reuse
+
+
+def without_seconds(outcomes):
+    return [dataclasses.replace(o.cost, seconds=0.0) for o in outcomes]
+
+
+def test_cost_counts_every_stage(pretender, executor):
+    made = executor()
+    prompt_tuning, spot, mixture = (
+        made.run(spec, 4)[0].cost for spec in ("prompt_tuning", "spot", "spot(variant=mixture)")
+    )
+    assert (prompt_tuning.source_steps, prompt_tuning.target_steps) == (0, 3)
+    assert (spot.source_steps, spot.target_steps) == (2 * 6, 2 + 3)
+    assert (mixture.source_steps, mixture.target_steps) == (6, 3)
+    assert spot.rows == (2 * 6 + 2 + 3) * toy.B
+    one = toy.tiny_t5().flops(1, 6 + toy.L, 2, backward="prompt")
+    assert spot.flops == pytest.approx(spot.rows * one)
+
+
+def test_full_fine_tuning_is_counted_without_prompt_and_with_weight_gradients(pretender, executor):
+    cost = executor().run("full_fine_tuning", 0)[0].cost
+    assert cost.flops == cost.rows * toy.tiny_t5().flops(1, 6, 2, backward="full")
+
+
+def test_a_warm_cache_trains_nothing_and_costs_the_same(pretender, executor):
+    specs = ("prompt_tuning", "spot", "spot(variant=best_of_top_k,top_k=2)")
+    cold = [executor().run(spec, 4) for spec in specs]
+    calls = len(pretender.calls)
+    warm = [executor().run(spec, 4) for spec in specs]
+    assert len(pretender.calls) == calls
+    for one, two in zip(cold, warm, strict=True):
+        assert [o.cost for o in one] == [o.cost for o in two]  # seconds too: the stored ones
+        for a, b in zip(one, two, strict=True):
+            assert a.member == b.member
+            assert a.test.metrics == b.test.metrics
+            np.testing.assert_array_equal(a.trained.prompt, b.trained.prompt)
+
+
+def test_without_a_cache_everything_is_trained_again(pretender, executor, world, tmp_path):
+    data = dataclasses.replace(world.config(tmp_path).data, cache="")
+    for _ in range(2):
+        executor(data=data).run("spot", 4)
+    assert len(pretender.calls) == 6
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_damaged_artefact_is_trained_again(pretender, executor, tmp_path):
+    executor().run("spot", 0)
+    files = sorted((tmp_path / "cache" / "runs").glob("*.run"))
+    assert len(files) == 12
+    pretender.calls.clear()
+    files[3].write_bytes(files[3].read_bytes()[:-1])
+    made = executor()
+    made.run("spot", 0)
+    assert [n for _, n in stages(pretender)] == [1]
+    assert sum(found for _, found, _ in made.reused) == 11
+    pretender.calls.clear()
+    executor().run("spot", 0)
+    assert not pretender.calls
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        ({"first_seed": 1}, 6),  # seed 1 is known, seed 2 is new
+        ({"source": toy.budget(7, eval_every=2, learning_rate=0.5, unit="absolute")}, 4),
+        ({"target": toy.budget(4, eval_every=2, learning_rate=0.25, unit="absolute")}, 4),
+        ({"name": "other", "population": 2, "shots": (0,)}, 0),
+    ],
+)
+def test_what_changes_is_trained_again(pretender, executor, change, again):
+    """The pretended source prompts are their start + 0.5, whatever the budget."""
+    executor().run("spot", 0)
+    pretender.calls.clear()
+    executor(**change).run("spot", 0)
+    assert sum(n for _, n in stages(pretender)) == again
+
+
+def test_changed_rows_are_trained_again(pretender, executor, world, tmp_path):
+    executor().run("prompt_tuning", 0)
+    pretender.calls.clear()
+    data = dataclasses.replace(world.config(tmp_path).data, train_rows=20)
+    executor(data=data).run("prompt_tuning", 0)
+    assert [n for _, n in stages(pretender)] == [4]
+
+
+def test_sources_are_remembered_by_seed(pretender, executor, world):
+    made = executor()
+    assert made.sources(0) == {}
+    made.run("spot", 4)
+    assert sorted(made.sources(1)) == sorted([world.tasks["a"], world.tasks["b"]])
+
+
+# Small things
+
+
+def test_labels_tell_runs_apart():
+    members = [
+        Member("a", 0), Member("a", 1), Member("", 0), Member("a", 0, 4), Member("a", 0, 4, 1),
+        Member("a", 0, 0, 2),
+    ]  # fmt: skip
+    assert [m.label for m in members] == [
+        "a seed=0", "a seed=1", "mixture seed=0", "a k=4 seed=0", "a k=4 seed=0 trial=1",
+        "a seed=0 trial=2",
+    ]  # fmt: skip
+
+
+def test_costs_add_up():
+    one, two = Cost(1, 2, 3, 4.0, 5.0), Cost(10, 20, 30, 40.0, 50.0)
+    assert one + two == sum([one, two], Cost()) == Cost(11, 22, 33, 44.0, 55.0)
+
+
+def test_an_unknown_method_is_refused(executor):
+    with pytest.raises(ConfigError, match="unknown method"):
+        executor().run("promt_tuning", 0)

@@ -201,7 +201,10 @@ def open_prompt(path: str, key: str | None = None) -> SoftPrompt:
 
     suffix = Path(path).suffix
     if suffix == ".npz":
-        return prompts.from_npz(path, key or "")
+        try:
+            return prompts.from_npz(path, key or "")
+        except PromptError as error:
+            raise PromptError(f"{error} Choose one with --key.") if key is None else error from None
     if Path(path).is_dir():
         if key is not None and not key.isdigit():
             raise PromptError(f"{path} numbers its tasks: --key must be a number, not '{key}'.")

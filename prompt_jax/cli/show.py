@@ -163,10 +163,11 @@ def _contrasts(out: common.Printer, found: Report) -> None:
 def _reused(found: Report) -> list[str]:
     totals: dict[str, tuple[int, int]] = {}
     for label, reused, runs in found.reused:
-        if reused:
-            before = totals.get(label, (0, 0))
-            totals[label] = (before[0] + reused, before[1] + runs)
-    return [f"{label}: {reused} of {runs} runs" for label, (reused, runs) in totals.items()]
+        before = totals.get(label, (0, 0))
+        totals[label] = (before[0] + reused, before[1] + runs)
+    return [
+        f"{label}: {reused} of {runs} runs" for label, (reused, runs) in totals.items() if reused
+    ]
 
 
 def _left(found: Report) -> list[tuple[str, str]]:

@@ -39,10 +39,8 @@ def list_tasks(
     if family is not None:
         by_name = {name.casefold(): name for name in families}
         if family.casefold() not in by_name:
-            raise ConfigError(
-                f"unknown family '{family}'.{did_you_mean(family, families)}"
-                f" Known: {', '.join(families)}."
-            )
+            near = did_you_mean(family.casefold(), by_name)
+            raise ConfigError(f"unknown family '{family}'.{near} Known: {', '.join(families)}.")
         families = {name: families[name] for name in [by_name[family.casefold()]]}
     if as_json:
         return common.emit(

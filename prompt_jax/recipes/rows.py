@@ -91,14 +91,15 @@ class RowStore:
     def losses(self) -> list[str]:
         """One line per task whose texts were cut, and every note, for people."""
         lines: dict[str, None] = {}
-        for (name, _, _), rows in sorted(self._memo.items()):
+        for (name, _, k), rows in sorted(self._memo.items()):
+            called = f"{rows.task.name} (k = {k})" if k else rows.task.name
             for part in ("train", "test"):
                 split = getattr(rows, part)
                 if len(split) and split.truncated_inputs:
                     share = split.truncated_inputs / len(split)
                     if part == "test" or share > 0.01:
                         lines[
-                            f"{name}: {share:.0%} of the {part} inputs were longer than"
+                            f"{called}: {share:.0%} of the {part} inputs were longer than"
                             f" {self.config.max_input_tokens} tokens and were cut"
                         ] = None
             lines.update(dict.fromkeys(rows.notes))

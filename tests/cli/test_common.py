@@ -1,0 +1,96 @@
+"""Numbers for people, names of prompts, and printing into files."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from prompt_jax.cli import common
+from prompt_jax.errors import ConfigError, PromptError
+from prompt_jax.prompts import PromptRecord, SoftPrompt
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (common.many(0), "0"),
+        (common.many(999), "999"),
+        (common.many(222_903_552), "223 M"),
+        (common.size(1023), "1,023 B"),
+        (common.size(891_614_208), "850 MiB"),
+        (common.size(3 * 2**50), "3,072 TiB"),
+        (common.work(2.2995e19), "23 EFLOP"),
+        (common.work(7.5e26), "750,000 ZFLOP"),
+    ],
+)
+def test_numbers_for_people(text: str, expected: str) -> None:
+    assert text == expected
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a/b/rte.safetensors"], ["rte"]),
+        (["a/b/rte.safetensors", "a/c/rte.safetensors"], ["b/rte", "c/rte"]),
+        (["a/x/rte.npy", "b/x/rte.npy", "c/wic.npz"], ["a/x/rte", "b/x/rte", "wic"]),
+        (["rte.safetensors", "a/rte.safetensors"], ["rte", "a/rte"]),
+        (["adapter.v1/", "adapter.v2"], ["adapter.v1", "adapter.v2"]),
+    ],
+)
+def test_short_names_tell_paths_apart(paths: list[str], names: list[str]) -> None:
+    assert common.short_names(paths) == names
+    assert len(set(names)) == len(names)
+
+
+def test_a_prompt_given_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"a\.npy is given more than once"):
+        common.short_names(["a.npy", "b.npy", "a.npy"])
+
+
+def test_choose_names_the_nearest() -> None:
+    assert common.choose("dev", ("test", "dev"), "--split") == "dev"
+    with pytest.raises(ConfigError, match=r"--split must be .* not 'tset'. Did you mean 'test'"):
+        common.choose("tset", ("test", "dev"), "--split")
+
+
+def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    common.emit({"a": float("nan"), "b": [1.5, -float("inf")], "c": ("é", True, None)})
+    text = capsys.readouterr().out
+    assert json.loads(text) == {"a": None, "b": [1.5, None], "c": ["é", True, None]}
+
+
+def test_files_get_whole_lines_of_literal_text(capsys: pytest.CaptureFixture[str]) -> None:
+    out = common.Printer()
+    long = "[bold]word[/bold] :smile: " * 30
+    out.print(common.facts([("name", long), ("shorter", "x")]))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"name     {long}".rstrip(), "shorter  x"]
+
+
+def test_prompts_of_one_length_are_one_population() -> None:
+    def named(length: int, value: float) -> common.Named:
+        return common.Named("n", "p", SoftPrompt(np.full((length, 2), value, np.float32)))
+
+    groups = common.by_length([named(3, 0), named(2, 1), named(3, 2)])
+    assert [(numbers, stack.shape) for numbers, stack in groups] == [
+        ([0, 2], (2, 3, 2)),
+        ([1], (1, 2, 2)),
+    ]
+    np.testing.assert_array_equal(groups[0][1][1], np.full((3, 2), 2))
+
+
+def test_what_a_record_says() -> None:
+    array = np.zeros((1, 2), np.float32)
+    told = SoftPrompt(array, PromptRecord(config={"max_input_tokens": 7}))
+    assert common.recorded(told, "max_input_tokens", 9) == 7
+    assert common.recorded(told, "k", 0) == 0
+    assert common.recorded(SoftPrompt(array), "max_input_tokens", 9) == 9
+
+
+def test_a_key_belongs_to_formats_with_several_prompts(tmp_path: object) -> None:
+    with pytest.raises(PromptError, match="leave --key out"):
+        common.open_prompt("a.safetensors", "rte")
+    with pytest.raises(PromptError, match="must be a number, not 'rte'"):
+        common.open_prompt(str(tmp_path), "rte")

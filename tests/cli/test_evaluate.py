@@ -1,0 +1,130 @@
+"""`prompt-jax evaluate`: the numbers of the run, other formats, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prompt_jax.cli import common
+from prompt_jax.models.t5 import FrozenT5
+from prompt_jax.prompts import SoftPrompt, to_npy, to_peft
+from tests.cli.conftest import Invoke, World
+
+
+def results(world: World) -> dict[tuple[str, int, str], float]:
+    """(method, k, split) -> value on task `one`, as the run wrote them."""
+    lines = (world.folder / "results.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    return {
+        (row["method"], row["k"], row["split"]): row["value"]
+        for row in rows
+        if row["target"] == world.tasks["one"]
+    }
+
+
+def test_prompts_score_what_the_run_said(invoke: Invoke, world: World) -> None:
+    asked = [("prompt_tuning", "all"), ("spot", "k4")]
+    paths = [world.prompt(method, "one", shots) for method, shots in asked]
+    for split in ("test", "dev"):
+        result = invoke("evaluate", world.model, *paths, "--task", world.tasks["one"],
+                        "--split", split, "--json")  # fmt: skip
+        assert result.code == 0, result.err
+        found = json.loads(result.out)
+        expected = [
+            results(world)[method, 4 if shots == "k4" else 0, split] for method, shots in asked
+        ]
+        assert [entry["metrics"]["accuracy"] for entry in found] == pytest.approx(expected)
+        # few-shot runs choose on k rows per class, as they were drawn
+        assert [entry["rows"] for entry in found] == [8, 8]
+
+
+def test_the_table_and_its_options(invoke: Invoke, world: World) -> None:
+    paths = [world.prompt("prompt_tuning"), world.prompt("spot")]
+    result = invoke("evaluate", world.model, *paths, "--task", world.tasks["one"],
+                    "--max-rows", 7, "--metrics", "macro_f1,accuracy")  # fmt: skip
+    assert result.code == 0, result.err
+    head, columns, _, first, second = result.out.splitlines()
+    assert head == "one, test rows, in points, on tiny"
+    assert columns.split() == ["prompt", "rows", "macro_f1", "accuracy"]
+    assert first.split()[:2] == ["prompt_tuning/one-all-seed0", "7"]
+    assert second.split()[:2] == ["spot/one-all-seed0", "7"]
+
+
+def test_cut_inputs_are_counted(invoke: Invoke, world: World) -> None:
+    paths = [world.prompt("prompt_tuning"), world.prompt("spot")]
+    result = invoke("evaluate", world.model, *paths, "--task", world.tasks["one"],
+                    "--max-input-tokens", 4)  # fmt: skip
+    assert result.code == 0
+    assert result.err == "prompt-jax: 8 inputs were too long and were cut.\n"
+
+
+def test_formats_that_do_not_name_their_weights(
+    invoke: Invoke, world: World, tmp_path: Path
+) -> None:
+    prompt = SoftPrompt.load(world.prompt("spot"))
+    shorter = SoftPrompt(np.asarray(prompt.embeddings)[:2])
+    to_peft(prompt, tmp_path / "adapter")
+    to_npy(shorter, tmp_path / "short.npy")  # another length: another population
+    result = invoke("evaluate", world.model, tmp_path / "adapter", tmp_path / "short.npy",
+                    world.prompt("spot"), "--task", world.tasks["one"], "--json")  # fmt: skip
+    assert result.code == 0, result.err
+    adapter, short, original = json.loads(result.out)
+    assert adapter["metrics"] == original["metrics"]
+    assert short["rows"] == 8
+    warnings = result.err.splitlines()
+    assert len(warnings) == 2
+    assert "(it names tiny); taken for tiny." in warnings[0]
+    assert "short.npy does not say which weights it was made for" in warnings[1]
+
+
+def test_a_prompt_of_another_model_is_refused(invoke: Invoke, world: World) -> None:
+    arguments = ["evaluate", world.other_model, world.prompt("spot"), "--task", world.tasks["one"]]
+    result = invoke(*arguments)
+    assert result.code == 2
+    ours, theirs = (
+        FrozenT5.from_pretrained(path).weights_hash for path in (world.model, world.other_model)
+    )
+    assert f"was made for base model {ours[:4]}" in result.err
+    assert f"this model is {theirs[:4]}" in result.err
+    other = FrozenT5.from_pretrained(world.other_model)
+    (named,) = common.load_prompts([world.prompt("spot")], other, allow_other_model=True)
+    assert named.name == "one-all-seed0"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--split", "train"], "--split must be one of test, dev, not 'train'."),
+        (["--metrics", "acuracy"], "unknown metric 'acuracy'"),
+        (["--task", "nothing.toml"], "task file nothing.toml cannot be read"),
+        (["--dtype", "float16"], "float16"),
+        (["--max-rows", "-1"], "invalid value for '--max-rows'"),
+    ],
+)
+def test_wrong_options(invoke: Invoke, world: World, options: list[str], says: str) -> None:
+    task = [] if "--task" in options else ["--task", world.tasks["one"]]
+    result = invoke("evaluate", world.model, world.prompt("spot"), *task, *options)
+    assert result.code == 2
+    assert says in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_unusable_prompt_files(invoke: Invoke, world: World, tmp_path: Path) -> None:
+    raw = bytearray(Path(world.prompt("spot")).read_bytes())
+    raw[-1] ^= 1
+    (tmp_path / "damaged.safetensors").write_bytes(raw)
+    (tmp_path / "text.safetensors").write_text("hello")
+    (tmp_path / "empty").mkdir()
+    for name, says in (
+        ("damaged.safetensors", "does not match its sha256"),
+        ("text.safetensors", "truncated, damaged or not a safetensors file"),
+        ("missing.safetensors", "there is no file"),
+        ("empty", "adapter_config.json"),
+    ):
+        result = invoke("evaluate", world.model, tmp_path / name, "--task", world.tasks["one"])
+        assert (result.code, result.out) == (2, "")
+        assert says in result.err, name
+        assert "Traceback" not in result.err

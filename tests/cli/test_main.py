@@ -1,0 +1,94 @@
+"""The entry point: usage errors, versions, interruptions, and what an import costs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import prompt_jax
+from prompt_jax.cli import main
+from tests.cli.conftest import Invoke
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def fresh(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs a Python program in a new interpreter, away from the checkout's directory."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
+    return subprocess.run(
+        [sys.executable, *arguments], input=stdin, capture_output=True, text=True, check=False,
+        env=environment,
+    )  # fmt: skip
+
+
+def test_version(invoke: Invoke) -> None:
+    assert invoke("--version") == (0, f"prompt-jax {prompt_jax.__version__}\n", "")
+
+
+def test_help_names_every_command(invoke: Invoke) -> None:
+    asked, alone = invoke("--help"), invoke()
+    assert asked == alone
+    assert asked.code == 0
+    for command in ("run", "evaluate", "predict", "prompts", "tasks", "info"):
+        assert f"\n  {command}  " in asked.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["rn"], "no such command 'rn'. Did you mean 'run'? See prompt-jax --help."),
+        (["run"], "missing argument 'CONFIG'. See prompt-jax run --help."),
+        (["run", "x", "--dryrun"], "unknown option '--dryrun'. Did you mean '--dry-run'?"),
+        (["predict", "x", "--beans", "2"], "unknown option '--beans'. Did you mean '--beams'?"),
+        (["predict", "x"], "missing option '--prompt'. See prompt-jax predict --help."),
+        (["predict", "x", "--prompt", "p", "--beams", "0"], "invalid value for '--beams'"),
+        (["predict", "x", "--prompt", "p", "--beams", "two"], "invalid value for '--beams'"),
+        (["tasks", "shw"], "no such command 'shw'. Did you mean 'show'?"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(invoke: Invoke, arguments: list[str], says: str) -> None:
+    result = invoke(*arguments)
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.startswith(f"prompt-jax: {says}")
+    assert result.err.count("\n") == 1
+
+
+def test_an_interruption_is_one_line(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("prompt_jax.config.load_config", interrupt)
+    assert invoke("run", "few_shot") == (130, "", "prompt-jax: interrupted.\n")
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("prompt_jax.config.load_config", broken)
+    monkeypatch.setattr("sys.warnoptions", ["error"])
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        main(["run", "few_shot"])
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    program = "import json, sys, prompt_jax.cli\nprint(json.dumps(sorted(sys.modules)))"
+    done = fresh("-c", program)
+    assert done.returncode == 0, done.stderr
+    modules = json.loads(done.stdout)
+    for name in ("jax", "flax", "numpy", "rich.console", "tokenizers", "prompt_jax.recipes"):
+        assert name not in modules
+
+
+def test_python_m_prompt_jax_and_its_exit_code() -> None:
+    done = fresh("-m", "prompt_jax", "tasks", "show", "glue/rt")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("prompt-jax: unknown task 'glue/rt'. Did you mean 'glue/rte'?")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,157 @@
+"""`prompt-jax predict`: lines and JSON rows, several prompts in one batch, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prompt_jax.models.t5 import FrozenT5
+from prompt_jax.prompts import SoftPrompt
+from tests.cli.conftest import Invoke, World
+
+TEXTS = ("the dog eats bread", "a cat sees saws", "my horse likes spades")
+
+
+def lines(*rows: Any) -> bytes:
+    """Rows as JSON lines, texts as they are."""
+    return "".join(
+        (row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows
+    ).encode()
+
+
+def read(out: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_lines_are_ranked_as_the_model_ranks_them(invoke: Invoke, world: World) -> None:
+    result = invoke("predict", world.model, "--prompt", world.prompt("spot"), "--task",
+                    world.tasks["one"], "--json", stdin=lines(*TEXTS))  # fmt: skip
+    assert result.code == 0, result.err
+    lm = FrozenT5.from_pretrained(world.model)
+    prompt = SoftPrompt.load(world.prompt("spot"))
+    labels = np.asarray(lm.tokenizer.encode(["food", "tool"]), np.int32)
+    ids = np.asarray(lm.tokenizer.encode([f"sentence: {text}" for text in TEXTS]), np.int32)
+    nll, tokens = lm.rank(ids, np.ones_like(ids), labels, prompt)
+    expected = np.asarray(nll) / np.asarray(tokens)
+    for number, (row, scores) in enumerate(zip(read(result.out), expected, strict=True), start=1):
+        assert (row["line"], row["prompt"]) == (number, "one-all-seed0")
+        assert list(row["scores"].values()) == pytest.approx(scores.tolist(), abs=1e-5)
+        assert row["answer"] == ("food", "tool")[int(scores.argmin())]
+
+
+def test_generation_is_the_models_own(invoke: Invoke, world: World) -> None:
+    result = invoke("predict", world.model, "--prompt", world.prompt("spot"),
+                    "--max-new-tokens", 4, stdin=lines(*TEXTS))  # fmt: skip
+    lm = FrozenT5.from_pretrained(world.model)
+    prompt = SoftPrompt.load(world.prompt("spot"))
+    ids = np.asarray(lm.tokenizer.encode(TEXTS), np.int32)
+    answers = lm.generate(ids, np.ones_like(ids), prompt, max_new_tokens=4)
+    expected = lm.tokenizer.decode_batch(np.asarray(answers).tolist())
+    assert result.out.splitlines() == [" ".join(text.split()) for text in expected]
+
+
+def test_rows_name_their_prompts(invoke: Invoke, world: World) -> None:
+    prompts = [world.prompt("spot", "one"), world.prompt("prompt_tuning", "two", "k4")]
+    options = [part for path in prompts for part in ("--prompt", path)]
+    options += ["--task", world.tasks["one"], "--json"]
+    alone = [
+        read(invoke("predict", world.model, "--prompt", path, "--task", world.tasks["one"],
+                    "--json", stdin=lines(*TEXTS)).out)
+        for path in prompts
+    ]  # fmt: skip
+    rows = lines(
+        {"text": TEXTS[0], "prompt": "two-k4-seed0"},
+        {"text": TEXTS[1], "prompt": 0},
+        {"text": TEXTS[2]},
+    )
+    result = invoke("predict", world.model, *options, "--jsonl", stdin=rows)
+    assert result.code == 0, result.err
+    found = read(result.out)
+    assert [(row["line"], row["prompt"]) for row in found] == [
+        (1, "two-k4-seed0"),
+        (2, "one-all-seed0"),
+        (3, "one-all-seed0"),
+        (3, "two-k4-seed0"),
+    ]
+    for row, expected in zip(
+        found, (alone[1][0], alone[0][1], alone[0][2], alone[1][2]), strict=True
+    ):
+        assert row["scores"] == pytest.approx(expected["scores"], abs=1e-5)
+        assert row["answer"] == expected["answer"]
+
+
+def test_a_line_for_all_prompts_has_an_answer_of_each(
+    invoke: Invoke, world: World, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(lines({"text": TEXTS[0]}, {"text": TEXTS[1], "prompt": 1}))
+    result = invoke(
+        "predict", world.model, path, "--prompt", world.prompt("spot", "one"),
+        "--prompt", world.prompt("spot", "two"), "--task", world.tasks["one"],
+        "--template", "short",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    first, second = result.out.splitlines()
+    assert set(first.split("\t")) <= {"food", "tool"}
+    assert first.count("\t") == 1
+    assert second in ("food", "tool")
+
+
+def test_long_texts_are_cut_and_counted(invoke: Invoke, world: World) -> None:
+    text = " ".join(TEXTS)  # more than the 8 tokens of the prompt's training
+    result = invoke("predict", world.model, "--prompt", world.prompt("spot"), "--task",
+                    world.tasks["one"], stdin=lines(text, *TEXTS))  # fmt: skip
+    assert result.code == 0
+    assert result.out.count("\n") == 4
+    assert result.err == "prompt-jax: 1 of 4 inputs were too long and were cut.\n"
+
+
+@pytest.mark.parametrize(
+    ("stdin", "options", "says"),
+    [
+        (b"", [], "the input holds no lines."),
+        (b"a\n\nb\n", [], "line 2 of the input is empty"),
+        (b"a\n \nb", [], "line 2 of the input is empty"),
+        (b"a\nb\xff\n", [], "line 2 of the input is not UTF-8"),
+        (b"{'a': 1}\n", ["--jsonl"], "line 1 of the input is not valid JSON"),
+        (b"[1]\n", ["--jsonl"], "line 1 of the input is not a JSON object."),
+        (b'{"text": "a"}\n', ["--jsonl"], 'line 1 of the input needs {"input": TEXT}'),
+        (b'{"input": 3}\n', ["--jsonl"], 'line 1 of the input needs {"input": TEXT}'),
+        (b'{"input": "a", "prompt": 1}\n', ["--jsonl"], "asks for prompt 1; there are one-all"),
+        (b'{"input": "a", "prompt": true}\n', ["--jsonl"], "asks for prompt True"),
+        (
+            b'{"input": "a", "prompt": "one-al-seed0"}\n',
+            ["--jsonl"],
+            "Did you mean 'one-all-seed0'?",
+        ),
+        (b"a\n", ["--task", "glue/rte"], "has the fields sentence1, sentence2: give JSON"),
+        (b'{"sentence1": "a"}\n', ["--jsonl", "--task", "glue/rte"], "has no field 'sentence2'"),
+        (b"a\n", ["--task", "mr", "--template", "plan"], "unknown template 'plan'. Did you mean"),
+        (b"a\n", ["--template", "plain"], "--template needs --task."),
+        (b"a\n", ["--max-input-tokens", "1"], "rows need at least 2 tokens"),
+    ],
+)
+def test_what_cannot_be_answered(
+    invoke: Invoke, world: World, stdin: bytes, options: list[str], says: str
+) -> None:
+    result = invoke("predict", world.model, "--prompt", world.prompt("spot"), *options, stdin=stdin)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("prompt-jax: ")
+    assert says in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_a_missing_file_and_a_prompt_of_another_model(invoke: Invoke, world: World) -> None:
+    options = ("--prompt", world.prompt("spot"))
+    result = invoke("predict", world.model, "nowhere.txt", *options)
+    assert (result.code, result.err) == (
+        2,
+        "prompt-jax: nowhere.txt cannot be read: No such file or directory.\n",
+    )
+    other = invoke("predict", world.other_model, *options, stdin=b"a\n")
+    assert other.code == 2
+    assert "A prompt only works with the weights it was trained on." in other.err

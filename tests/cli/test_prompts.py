@@ -1,0 +1,121 @@
+"""`prompt-jax prompts`: show, convert through every format, compare."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prompt_jax.models.t5 import FrozenT5
+from prompt_jax.prompts import SoftPrompt, from_npy, from_peft, nearest_words, similarity
+from tests.cli.conftest import Invoke, World
+
+
+def test_show(invoke: Invoke, world: World) -> None:
+    path = world.prompt("spot")
+    prompt = SoftPrompt.load(path)
+    result = invoke("prompts", "show", path)
+    assert result.code == 0, result.err
+    facts = dict(line.split(maxsplit=1) for line in result.out.splitlines()[1:])
+    assert facts["shape"] == "3 tokens x 16"
+    assert facts["norm"].startswith(f"{float(np.linalg.norm(prompt.embeddings)):.4g} ")
+    assert prompt.record is not None
+    assert facts["model_hash"] == prompt.record.model_hash
+    assert json.loads(facts["config"])["experiment"] == "toy"
+
+
+def test_show_nearest_words_as_json(invoke: Invoke, world: World) -> None:
+    path = world.prompt("prompt_tuning")
+    result = invoke("prompts", "show", path, world.prompt("spot"), "--model", world.model, "--json")
+    first, second = json.loads(result.out)
+    assert (first["path"], second["path"]) == (path, world.prompt("spot"))
+    expected = nearest_words(SoftPrompt.load(path), FrozenT5.from_pretrained(world.model))
+    assert [[word for word, _ in near] for near in first["nearest_words"]] == [
+        [word for word, _ in near] for near in expected
+    ]
+    assert first["record"]["task"] == "one"
+
+
+def test_show_refuses_words_of_another_model(invoke: Invoke, world: World) -> None:
+    result = invoke("prompts", "show", world.prompt("spot"), "--model", world.other_model)
+    assert result.code == 2
+    assert "was made for base model" in result.err
+
+
+def test_convert_there_and_back(invoke: Invoke, world: World, tmp_path: Path) -> None:
+    original = SoftPrompt.load(world.prompt("spot"))
+    numbers = np.asarray(original.embeddings)
+    npy, peft, back = tmp_path / "p.npy", tmp_path / "adapter", tmp_path / "back.safetensors"
+    assert invoke("prompts", "convert", world.prompt("spot"), npy).out == f"{npy}: 3 tokens x 16\n"
+    assert invoke("prompts", "convert", npy, peft).code == 0
+    np.testing.assert_array_equal(from_npy(npy).embeddings, numbers)
+    np.testing.assert_array_equal(from_peft(peft).embeddings, numbers)
+
+    bare = invoke("prompts", "convert", peft, back)
+    assert bare.code == 0
+    assert "does not say which weights it was made for; --model NAME adds it." in bare.err
+    stamped = invoke("prompts", "convert", peft, back, "--model", world.model)
+    assert stamped.err == ""
+    lm = FrozenT5.from_pretrained(world.model)
+    loaded = SoftPrompt.load(back, model=lm)
+    np.testing.assert_array_equal(loaded.embeddings, numbers)
+    assert invoke("evaluate", world.model, back, "--task", world.tasks["one"]).err == ""
+
+
+def test_convert_an_array_of_an_archive(invoke: Invoke, tmp_path: Path) -> None:
+    arrays = {name: np.full((2, 4), i, np.float32) for i, name in enumerate(("rte", "wic"))}
+    np.savez(tmp_path / "all.npz", **arrays)
+    source, target = tmp_path / "all.npz", tmp_path / "wic.safetensors"
+    assert invoke("prompts", "convert", source, target, "--key", "wic").code == 0
+    loaded = SoftPrompt.load(target)
+    np.testing.assert_array_equal(loaded.embeddings, arrays["wic"])
+    assert loaded.record is not None
+    assert loaded.record.task == "wic"
+    without = invoke("prompts", "convert", source, target)
+    assert without.code == 2
+    assert "It has: rte, wic." in without.err
+    assert "--key" in without.err
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "says"),
+    [
+        ("p.bin", [], "OUT ends in .safetensors or .npy, or is a folder"),
+        ("p.npy", ["--key", "x"], "holds a single prompt: leave --key out."),
+        ("p.npy", ["--model", "OTHER"], "was made for base model"),
+    ],
+)
+def test_convert_refuses(
+    invoke: Invoke, world: World, tmp_path: Path, target: str, options: list[str], says: str
+) -> None:
+    options = [world.other_model if option == "OTHER" else option for option in options]
+    result = invoke("prompts", "convert", world.prompt("spot"), tmp_path / target, *options)
+    assert result.code == 2
+    assert says in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_compare(invoke: Invoke, world: World) -> None:
+    paths = [world.prompt("prompt_tuning"), world.prompt("spot"), world.prompt("spot", "two")]
+    expected = similarity([SoftPrompt.load(path) for path in paths])
+    found = json.loads(invoke("prompts", "compare", *paths, "--json").out)
+    assert found["prompts"] == [
+        "prompt_tuning/one-all-seed0", "spot/one-all-seed0", "two-all-seed0",
+    ]  # fmt: skip
+    np.testing.assert_allclose(found["similarity"], expected)
+    table = invoke("prompts", "compare", *paths).out.splitlines()
+    assert table[0].split() == ["0", "1", "2"]
+    assert table[2].split() == [
+        "0", "prompt_tuning/one-all-seed0", *(f"{value:.3f}" for value in expected[0]),
+    ]  # fmt: skip
+    wrong = invoke("prompts", "compare", *paths, "--metric", "cosin")
+    assert wrong.code == 2
+    assert "Did you mean 'cosine'?" in wrong.err
+
+
+def test_prompts_alone_is_help(invoke: Invoke) -> None:
+    result = invoke("prompts")
+    assert result.code == 0
+    assert "\n  convert  " in result.out

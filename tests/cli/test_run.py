@@ -1,0 +1,266 @@
+"""`prompt-jax run`: the plan, one real micro experiment, its directory, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from prompt_jax.prompts import SoftPrompt
+from tests.cli.conftest import Invoke, Ran, World
+
+METHODS = ("prompt_tuning", "spot", "full_fine_tuning")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+# --- plans ---------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(invoke: Invoke, files: World) -> None:
+    out = files.root / "dry"
+    result = invoke("run", files.config, f"out={out}", "--dry-run")
+    assert result.code == 0
+    assert result.err == ""
+    lines = [line.split() for line in result.out.splitlines()]
+    assert ["first", "source", "on", "this", "machine", "60", "8"] in lines
+    assert ["two", "target", "on", "this", "machine", "60", "8"] in lines
+    # runs = targets x seeds, steps and rows as in the config
+    (stage,) = (line for line in lines if line[:5] == ["spot:", "target,", "k", "=", "4"])
+    assert stage[5:8] == ["2", "3", "4"]
+    for word in ("weights", "micro-batch", "by hand", "by XLA", str(out)):
+        assert word in result.out
+    assert not out.exists()
+
+
+def test_a_dry_run_as_json(invoke: Invoke, files: World) -> None:
+    result = invoke("run", files.config, "--dry-run", "--json", "seeds=2")
+    plan = json.loads(result.out)
+    assert result.err == ""
+    assert [task["name"] for task in plan["tasks"]] == list(files.tasks.values())
+    runs = {stage["label"]: stage["runs"] for stage in plan["stages"]}
+    assert runs["prompt_tuning: sources"] == 4
+    assert runs["prompt_tuning: target, all rows"] == 4
+    assert plan["steps"] == sum(stage["runs"] * stage["steps"] for stage in plan["stages"])
+    memory = plan["memory"]
+    # Every layer is counted, whichever way the backend treats a loop over layers.
+    assert memory["xla_flops"] == pytest.approx(memory["hand_flops"], rel=0.2)
+
+
+def test_the_papers_protocol_is_planned_without_model_data_or_network(invoke: Invoke) -> None:
+    config = ROOT / "experiments" / "glue_superglue.py"
+    smaller = ("model=t5-small", "data.max_input_tokens=16", "prompt.tokens=4",
+               "target.micro_batch_tokens=40")  # fmt: skip
+    result = invoke("run", config, *smaller, "--dry-run", "--json")
+    assert result.code == 0, result.err
+    plan = json.loads(result.out)
+    assert plan["parameters"] == 60_506_624
+    assert Counter(task["role"] for task in plan["tasks"]) == {"source": 6, "target": 13}
+    sizes = {(task["role"], task["name"]): task["test"] for task in plan["tasks"]}
+    assert sizes["target", "super_glue/cb"] == 28  # halved: the other half chooses
+    assert sizes["target", "glue/mnli"] == 9_815
+    assert plan["memory"]["xla_flops"] == pytest.approx(plan["memory"]["hand_flops"], rel=0.2)
+    assert {stage["runs"] for stage in plan["stages"]} == {18, 39}
+
+
+def test_a_packaged_config_takes_somebodys_own_task(invoke: Invoke, files: World) -> None:
+    own = (f"targets={files.tasks['one']}", f"sources={files.tasks['first']}")
+    result = invoke(
+        "run", "few_shot", f"model={files.model}", *own, "target.micro_batch_tokens=64",
+        "data.max_input_tokens=8", "--dry-run", "--json",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    plan = json.loads(result.out)
+    assert {(task["role"], task["train"]) for task in plan["tasks"]} == {
+        ("source", 60),
+        ("target", 60),
+    }
+
+
+# --- the run -------------------------------------------------------------------------------------
+
+
+def test_a_run_prints_plan_stages_table_and_paths(ran: Ran) -> None:
+    result = ran.result
+    assert result.code == 0, result.err
+    assert result.err == ""  # no progress lines in a file
+    order = [
+        "toy: 2 targets x 3 methods x 1 seed, k = 4, all rows",
+        "in all",
+        "  prompt_tuning: target, k = 4: 2 runs",
+        "  full_fine_tuning: target, all rows: 2 runs",
+        "Test rows, in points",
+        "Against prompt_tuning",
+        "Reused",
+        "  prompt_tuning: sources: 2 of 4 runs",
+        "What it left",
+        "Try next",
+    ]
+    places = [result.out.find(f"\n{text}" if text != order[0] else text) for text in order]
+    assert -1 not in places, dict(zip(order, places, strict=True))
+    assert places == sorted(places)
+    table = result.out[places[4] + 1 : places[5]].splitlines()
+    assert table[1].split() == ["target", "metric", *METHODS]
+    assert all(line == line.rstrip() and "\x1b" not in line for line in result.out.splitlines())
+
+
+def test_the_run_directory_is_complete(world: World) -> None:
+    folder = world.folder
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "config.json", "provenance.json", "metrics.jsonl", "results.jsonl", "data.json",
+        "items.npz", "summary.md", "prompts",
+    }  # fmt: skip
+    config = json.loads((folder / "config.json").read_text())
+    assert config["targets"] == [world.tasks["one"], world.tasks["two"]]
+    rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    assert set(rows[0]) == {
+        "method", "target", "k", "seed", "metric", "split", "value", "source_steps",
+        "target_steps", "rows_seen", "flops", "wall_s", "trained_parameters",
+        "stored_parameters", "trials",
+    }  # fmt: skip
+    cells = {(r["method"], r["target"], r["k"], r["split"]): r for r in rows}
+    assert len(cells) == len(rows) == 3 * 2 * 2 * 2
+    spot = cells["spot", world.tasks["one"], 4, "test"]
+    assert (spot["source_steps"], spot["target_steps"]) == (2 * 3, 1 + 3)
+    assert spot["rows_seen"] == 4 * (2 * 3 + 1 + 3)
+    assert spot["trained_parameters"] == spot["stored_parameters"] == 3 * 16
+    assert all(0 <= r["value"] <= 1 and r["flops"] > 0 for r in rows)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss", "dev"} <= {key for line in lines for key in line}
+    assert (folder / "summary.md").read_text().count("| spot |") == 2
+
+
+def test_the_prompts_of_a_run_say_what_they_are(world: World) -> None:
+    folder = world.folder / "prompts"
+    paths = {path.relative_to(folder).as_posix() for path in folder.glob("*/*")}
+    assert paths == {
+        "sources/first-seed0.safetensors",
+        "sources/second-seed0.safetensors",
+        *(
+            f"{method}/{task}-{shots}-seed0.safetensors"
+            for method in ("prompt_tuning", "spot")
+            for task in ("one", "two")
+            for shots in ("all", "k4")
+        ),
+    }
+    record = SoftPrompt.load(world.prompt("spot", "two", "k4")).record
+    assert record is not None
+    assert (record.method, record.task, record.seed) == ("spot", "two", 0)
+    assert record.config["k"] == 4
+    assert record.config["max_input_tokens"] == 8
+
+
+def test_the_commands_to_try_next_work(invoke: Invoke, ran: Ran) -> None:
+    result = ran.result
+    first, second = result.out[result.out.index("Try next") :].splitlines()[1:3]
+    text, _, predict = first.strip().removeprefix("echo ").partition(" | prompt-jax ")
+    answer = invoke(*predict.split(), stdin=3 * (text.encode() + b"\n"))
+    assert answer.out in (3 * "food\n", 3 * "tool\n"), answer.err
+    shown = invoke(*second.strip().removeprefix("prompt-jax ").split())
+    assert shown.code == 0
+    assert "nearest words" in shown.out
+
+
+def test_a_second_run_reuses_every_prompt(invoke: Invoke, world: World) -> None:
+    before = (world.folder / "results.jsonl").read_text()
+    fewer = world.root / "again"
+    result = invoke(*world.arguments[:2], f"out={fewer}", "methods=spot", "--json")
+    assert result.code == 0, result.err
+    summary = json.loads(result.out)
+    assert all(stage["reused"] == stage["runs"] for stage in summary["reused"])
+    assert [cell["method"] for cell in summary["cells"]] == ["spot"] * 4
+    assert summary["contrasts"] == []
+    assert all(Path(path).is_file() for path in summary["prompts"])
+    # Stage lines went to stderr; the numbers, their cost included, are those of the first run.
+    assert "spot: target, k = 4: 2 runs, 2 reused" in result.err
+    again = (fewer / "results.jsonl").read_text().splitlines()
+    assert set(again) <= set(before.splitlines())
+
+
+def test_another_config_does_not_overwrite_a_run(invoke: Invoke, world: World) -> None:
+    before = (world.folder / "config.json").read_text()
+    result = invoke(*world.arguments, "target.steps=9")
+    assert result.code == 2
+    assert "target.steps: 3 -> 9" in result.err
+    assert "Choose another out=DIR" in result.err
+    assert (world.folder / "config.json").read_text() == before
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["target.stpes=3"], "unknown option 'target.stpes' in overrides. Did you mean"),
+        (["target"], "override 'target' is not of the form key=value."),
+        (["seeds=few"], "option 'seeds' must be a whole number, not 'few'."),
+        (["dtype=float16"], "option 'dtype' must be one of float32, bfloat16, not 'float16'."),
+        (["target.steps=0"], "steps must be at least 1, but is 0."),
+        (["methods=sopt"], "unknown method 'sopt'"),
+        (["methods=spot", "sources="], "method 'spot' needs sources"),
+        (["targets=glue/rt"], "unknown task 'glue/rt'. Did you mean 'glue/rte'?"),
+        (["targets=glue/rte,glue_rte"], "targets name the task 'glue/rte' more than once."),
+        (["sources=glue_rte", "targets=glue/rte"], "glue/rte cannot be both source and target"),
+        (["sources=glue/wnli", "targets=wsc273"], "task 'glue/wnli' cannot be a source of"),
+        (["model=nowhere/at/all"], "There is no directory nowhere/at/all."),
+        (["prompt.init=vocab:x"], "initialiser 'vocab:x' is malformed"),
+        (["targets=mr", "data.root=nowhere"], "data.root 'nowhere' is not a folder."),
+    ],
+)
+def test_a_wrong_experiment_is_one_message(
+    invoke: Invoke, files: World, overrides: list[str], says: str
+) -> None:
+    out = files.root / "refused"
+    result = invoke("run", files.config, f"out={out}", *overrides)
+    assert result.code == 2
+    assert result.err.startswith(f"prompt-jax: {says}"), result.err
+    assert "Traceback" not in result.err
+    assert not out.exists()  # the corrected command can use the same directory
+
+
+def test_data_that_is_not_here(invoke: Invoke, files: World) -> None:
+    result = invoke("run", files.config, "targets=mr", f"data.root={files.root}")
+    assert result.code == 2
+    assert "'mr' needs data that is not here" in result.err
+    assert f"under {files.root}/mr" in result.err
+
+
+def test_a_model_that_is_only_known_by_its_shape_cannot_be_run(
+    invoke: Invoke, files: World
+) -> None:
+    result = invoke("run", files.config, "model=t5-base")
+    assert result.code == 2
+    assert "There is no directory 't5-base'" in result.err
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("x = 1\n", "defines no function get_config()."),
+        ("def get_config(:\n", "does not run"),
+        ("def get_config():\n    return 1 / 0\n", "(line 2 of broken.py): ZeroDivisionError"),
+        ("def get_config():\n    return {}\n", "returns a dict, not an ExperimentConfig."),
+        (
+            "from prompt_jax.recipes import ExperimentConfig as E\n"
+            "def get_config():\n    return E()\n",
+            "name at least one target",
+        ),
+    ],
+)
+def test_a_broken_config_file(invoke: Invoke, tmp_path: Path, content: str, says: str) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(content)
+    result = invoke("run", path)
+    assert result.code == 2
+    assert says in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_an_unknown_config_is_named_with_its_neighbours(invoke: Invoke) -> None:
+    result = invoke("run", "few_shots")
+    assert result.code == 2
+    assert "Did you mean 'few_shot'?" in result.err
+    assert "there is no config file nowhere.py" in invoke("run", "nowhere.py").err

@@ -1,0 +1,85 @@
+"""`prompt-jax tasks`: the registry as a table, one task, fetching."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from prompt_jax.cli.tasks import made_up_row
+from prompt_jax.data import registry
+from prompt_jax.data.render import render
+from tests.cli.conftest import Invoke, World
+
+
+def test_list_names_every_task(invoke: Invoke) -> None:
+    result = invoke("tasks", "list")
+    assert result.code == 0
+    rows = [line.split() for line in result.out.splitlines()]
+    assert {row[0] for row in rows if row} >= set(registry.names())
+    assert ["glue/rte", "classification", "accuracy", "TFDS,", "Hub", "2,490", "277"] in rows
+    assert invoke("tasks") == result
+
+
+def test_list_a_family_as_json(invoke: Invoke) -> None:
+    result = invoke("tasks", "list", "--family", "superglue", "--json")
+    entries = json.loads(result.out)
+    assert [entry["name"] for entry in entries] == [
+        task.name for task in registry.families()["SuperGLUE"]
+    ]
+    assert entries[1]["sizes"]["validation"] == 56
+    wrong = invoke("tasks", "list", "--family", "glues")
+    assert wrong.code == 2
+    assert "unknown family 'glues'. Did you mean 'glue'?" in wrong.err
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_every_task_has_a_made_up_row(name: str) -> None:
+    task = registry.get(name)
+    for template in task.templates:
+        example = render(task, template, made_up_row(task))
+        assert example.input
+        assert example.target
+
+
+def test_show_without_data_marks_the_row(invoke: Invoke) -> None:
+    result = invoke("tasks", "show", "glue/rte", "--template", "t5")
+    assert result.code == 0
+    assert "Made-up row (the data are not on this machine), under 't5'" in result.out
+    assert "input    rte sentence2: [sentence2] sentence1: [sentence1]" in result.out
+    assert "answers  entailment | not_entailment" in result.out
+    for word in ("metrics   accuracy", "rows      train 2,490", "licence", "* t5"):
+        assert word in result.out
+
+
+def test_show_a_task_of_ones_own(invoke: Invoke, files: World) -> None:
+    result = invoke("tasks", "show", files.tasks["one"])
+    first = json.loads((files.root / "one" / "validation.jsonl").read_text().splitlines()[0])
+    assert result.code == 0, result.err
+    assert f"input    sentence: {first['text']}" in result.out
+    assert "First row 1 of validation.jsonl, under 'plain'" in result.out
+    as_json = json.loads(invoke("tasks", "show", files.tasks["one"], "--json").out)
+    assert as_json["example"]["target"] == first["label"]
+    assert as_json["example"]["made_up"] is False
+
+
+def test_show_says_when_a_named_folder_has_no_data(invoke: Invoke, tmp_path: Path) -> None:
+    result = invoke("tasks", "show", "mr", "--root", tmp_path)
+    assert result.code == 2
+    assert "'mr' needs data that is not here" in result.err
+
+
+def test_show_refuses_an_unknown_template(invoke: Invoke) -> None:
+    result = invoke("tasks", "show", "mr", "--template", "plan")
+    assert result.code == 2
+    assert "unknown template 'plan'. Did you mean 'plain'?" in result.err
+
+
+def test_fetch(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("prompt_jax.data.fetch", lambda task: tmp_path / task.folder)
+    assert invoke("tasks", "fetch", "glue_rte").out == f"glue/rte: {tmp_path / 'glue_rte'}\n"
+    monkeypatch.undo()
+    without = invoke("tasks", "fetch", "mr")
+    assert without.code == 2
+    assert "has no public source to fetch" in without.err

@@ -1,0 +1,65 @@
+"""Methods by spec."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prompt_jax.errors import ConfigError
+from prompt_jax.methods import REGISTRY, FullFineTuning, PromptTuning, Spot, create
+
+
+@pytest.mark.parametrize(
+    ("spec", "method"),
+    [
+        ("prompt_tuning", PromptTuning()),
+        (" prompt_tuning ( ) ", PromptTuning()),
+        ("full_fine_tuning", FullFineTuning()),
+        ("spot", Spot()),
+        ("spot(variant=mixture)", Spot("mixture")),
+        ("spot( variant = top_k_average , top_k = 2 )", Spot("top_k_average", 2)),
+        ("spot(top_k=2,\n variant=best_of_top_k)", Spot("best_of_top_k", 2)),
+    ],
+)
+def test_specs(spec, method):
+    assert create(spec) == method
+    assert hash(create(spec)) == hash(method)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_every_name_is_a_spec(name):
+    assert create(name) == REGISTRY[name]()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("sopt", r"unknown method 'sopt' \(known: prompt_tuning.*Did you mean 'spot'"),
+        ("", "not of the form"),
+        ("spot(", "not of the form"),
+        ("spot)", "not of the form"),
+        ("spot(top_k=2) x", "not of the form"),
+        ("1spot", "not of the form"),
+        ("spot(topk=2)", r"no option 'topk' \(it has variant, top_k\).*Did you mean 'top_k'"),
+        ("spot(mixture)", "no option 'mixture'"),
+        ("prompt_tuning(x=1)", "no option 'x'; it takes none"),
+        ("spot(top_k=two)", r"'spot.top_k' must be a whole number"),
+        ("spot(top_k=0)", "top_k must be at least 1"),
+        ("spot(variant=nearset)", "must be one of .*Did you mean 'nearest'"),
+        ("spot(name=x)", "no option 'name'"),
+        ("spot(views=3)", "no option 'views'"),
+    ],
+)
+def test_errors(spec, message):
+    with pytest.raises(ConfigError, match=message):
+        create(spec)
+
+
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_only_config_errors_escape(name, options):
+    for spec in (name, f"{name}({options})", f"spot({options})", f"spot(top_k={options})"):
+        try:
+            create(spec)
+        except ConfigError:
+            continue

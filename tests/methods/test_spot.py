@@ -1,0 +1,118 @@
+"""What each variant of SPoT starts from, on prompts whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from prompt_jax.errors import ConfigError
+from prompt_jax.methods import Artefact, Context, PromptTuning, Spot, source_similarity
+
+L, D = 3, 6
+
+
+def prompt(direction, scale=1.0, seed=0):
+    """A prompt whose mean over tokens is `scale` times a unit vector."""
+    noise = np.random.default_rng(seed).normal(size=(L, D))
+    noise -= noise.mean(0)
+    return (noise + scale * np.asarray(direction, np.float64)).astype(np.float32)
+
+
+def axis(i, j=None, angle=0.0):
+    vector = np.zeros(D)
+    vector[i] = np.cos(angle)
+    if j is not None:
+        vector[j] = np.sin(angle)
+    return vector
+
+
+# Cosines with the probe (axis 0): 0.5, 1, -1, 0.8.
+SOURCES = np.stack([
+    prompt(axis(0, 1, np.arccos(0.5)), 9.0, 1), prompt(axis(0), 0.1, 2),
+    prompt(-axis(0), 5.0, 3), prompt(axis(0, 2, np.arccos(0.8)), 1.0, 4),
+])  # fmt: skip
+PROBE = prompt(axis(0), 3.0, 5)
+
+
+def start(method, trial=0, sources=SOURCES, probe=PROBE, mixture=None):
+    artefacts = {
+        "sources": Artefact(tuple("abcd"[: len(sources)]), sources, np.zeros(len(sources))),
+        "probe": Artefact(("t",), probe[None], np.zeros(1)),
+    }
+    if mixture is not None:
+        artefacts = {"mixture": Artefact(("",), mixture[None], np.zeros(1))}
+    context = Context(None, np.zeros((L, D), np.float32), 0, "t", trial, artefacts)
+    params, consts = method.init(context)
+    assert consts == {}
+    assert params["prompt"].dtype == np.float32
+    return params["prompt"]
+
+
+def test_similarity_is_the_cosine_of_mean_tokens():
+    """Independent of scale and of what varies over the tokens."""
+    np.testing.assert_allclose(source_similarity(PROBE, SOURCES), [0.5, 1, -1, 0.8], atol=1e-6)
+    np.testing.assert_allclose(
+        source_similarity(100 * PROBE, 0.01 * SOURCES), [0.5, 1, -1, 0.8], atol=1e-5
+    )
+    assert np.isfinite(source_similarity(PROBE, 0 * SOURCES)).all()
+
+
+def test_nearest():
+    np.testing.assert_array_equal(start(Spot("nearest")), SOURCES[1])
+    np.testing.assert_array_equal(start(Spot("nearest"), probe=-PROBE), SOURCES[2])
+
+
+def test_average_is_weighted_by_similarity():
+    got = start(Spot("top_k_average", 2))
+    expected = (1.0 * SOURCES[1] + 0.8 * SOURCES[3]) / 1.8
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_average_gives_negative_similarities_no_weight():
+    got = start(Spot("top_k_average", 4))
+    expected = (0.5 * SOURCES[0] + 1.0 * SOURCES[1] + 0.8 * SOURCES[3]) / 2.3
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_average_of_nothing_similar_is_plain():
+    opposite = np.stack([prompt(-axis(0), s, s) for s in (1, 2)])
+    got = start(Spot("top_k_average", 2), sources=opposite)
+    np.testing.assert_allclose(got, opposite.mean(0), rtol=1e-5, atol=1e-6)
+
+
+def test_best_of_top_k_starts_one_trial_from_each():
+    method = Spot("best_of_top_k", 3)
+    for trial, source in enumerate((1, 3, 0)):
+        np.testing.assert_array_equal(start(method, trial), SOURCES[source])
+    assert method.stages()[-1].trials == 3
+    # Fewer sources than k: the last one again.
+    np.testing.assert_array_equal(start(method, 2, SOURCES[:2]), SOURCES[0])
+
+
+def test_k_larger_than_the_number_of_sources():
+    np.testing.assert_array_equal(start(Spot("top_k_average", 9)), start(Spot("top_k_average", 4)))
+
+
+def test_mixture():
+    np.testing.assert_array_equal(start(Spot("mixture"), mixture=PROBE), PROBE)
+    assert [stage.name for stage in Spot("mixture").stages()] == ["mixture", "target"]
+
+
+def test_stages():
+    for variant in ("nearest", "top_k_average", "best_of_top_k"):
+        stages = Spot(variant).stages()
+        assert [(s.name, s.on, s.budget) for s in stages] == [
+            ("sources", "source", "source"), ("probe", "target", "probe"),
+            ("target", "target", "target"),
+        ]  # fmt: skip
+        # All with prompt tuning's programs, which other methods share.
+        assert {s.trains for s in stages} == {PromptTuning.name}
+        assert stages[-1].trials == (3 if variant == "best_of_top_k" else 1)
+
+
+def test_a_stage_that_was_not_run_is_named():
+    context = Context(None, np.zeros((L, D), np.float32), 0, "mr")
+    with pytest.raises(ConfigError, match="stage 'sources' has not been run for mr"):
+        Spot().init(context)
+    with pytest.raises(ConfigError, match="top_k"):
+        Spot(top_k=0)

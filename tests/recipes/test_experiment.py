@@ -1,0 +1,330 @@
+"""One real experiment, twice, and the rules of its run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import toy
+
+from prompt_jax import config as configs
+from prompt_jax.errors import ConfigError, DataError, PromptJaxError
+from prompt_jax.evaluation import Job, evaluate
+from prompt_jax.prompts import SoftPrompt
+from prompt_jax.recipes import ExperimentConfig, PromptConfig, Report, results, run
+from prompt_jax.recipes.experiment import prepare_folder, run_folder, slug
+from prompt_jax.recipes.rows import RowStore
+
+from .conftest import TEST
+
+METHODS = ("prompt_tuning", "spot", "full_fine_tuning")
+
+
+class Ran(NamedTuple):
+    config: ExperimentConfig
+    first: Report
+    again: Report
+    said: list[str]
+    said_again: list[str]
+    world: Any
+
+
+@pytest.fixture(scope="module")
+def ran(world, tmp_path_factory) -> Ran:
+    """The experiment, and the same again with a warm cache in another run directory."""
+    folder = tmp_path_factory.mktemp("experiment")
+    config = world.config(folder, methods=METHODS)
+    said: tuple[list[str], list[str]] = ([], [])
+    first = run(config, world.lm, show=False, say=said[0].append)
+    second = dataclasses.replace(config, out=str(folder / "again"))
+    again = run(second, world.lm, show=False, say=said[1].append)
+    return Ran(config, first, again, *said, world)
+
+
+# Rows
+
+
+def test_every_cell_has_its_rows(ran):
+    keys = [(r.method, r.target, r.k, r.seed, r.metric, r.split) for r in ran.first.rows]
+    assert len(keys) == len(set(keys))
+    one, two = ran.config.targets
+    expected = set()
+    for method in METHODS:
+        for k in (4, 0):
+            for seed in (0, 1):
+                expected |= {(method, one, k, seed, "accuracy", s) for s in ("dev", "test")}
+                expected |= {(method, two, k, seed, "f1", s) for s in ("dev", "test")}
+                expected.add((method, two, k, seed, "accuracy", "test"))
+    assert set(keys) == expected
+
+
+def test_numbers_of_a_row_are_sane(ran):
+    for row in ran.first.rows:
+        assert 0 <= row.value <= 1
+        steps = {"prompt_tuning": 4, "spot": 4 + 2, "full_fine_tuning": 2}
+        few = {"prompt_tuning": 3, "spot": 3 + 2, "full_fine_tuning": 1}
+        assert row.target_steps == (few if row.k else steps)[row.method]
+        assert row.source_steps == (12 if row.method == "spot" else 0)
+        assert row.rows_seen == toy.B * (row.target_steps + row.source_steps)
+        assert row.flops > 0
+        assert row.wall_s > 0
+        assert row.trials == 1
+        full = row.method == "full_fine_tuning"
+        size = toy.CONFIG.parameter_count if full else toy.L * toy.D
+        assert row.trained_parameters == row.stored_parameters == size
+    by_method = {r.method: r.flops for r in ran.first.rows if r.k == 0}
+    assert by_method["spot"] > by_method["prompt_tuning"]
+
+
+def test_the_file_holds_the_rows(ran):
+    assert results.read_rows(ran.first.folder / "results.jsonl") == ran.first.rows
+
+
+def test_values_are_those_of_the_saved_prompts(ran):
+    """Whoever loads a prompt of the run directory measures what the table says."""
+    data = dataclasses.replace(ran.config.data, cache="")
+    rows = RowStore(data, ran.world.lm.tokenizer, None)
+    cells = [("spot", ran.config.targets[0], 0), ("prompt_tuning", ran.config.targets[1], 4)]
+    jobs, prompts, metrics, expected = [], [], [], []
+    for method, target, k in cells:
+        for seed in (0, 1):
+            name = rows.task(target).name
+            shots = f"k{k}" if k else "all"
+            path = ran.first.folder / "prompts" / method / f"{name}-{shots}-seed{seed}.safetensors"
+            assert path in ran.first.prompts
+            prompt = SoftPrompt.load(path, model=ran.world.lm)
+            assert (prompt.record.method, prompt.record.task) == (method, name)
+            assert prompt.record.seed == seed
+            jobs.append(Job(rows.rows(target, seed).test, len(prompts)))
+            prompts.append(np.asarray(prompt.embeddings))
+            metrics.append(rows.task(target).metrics)
+            expected.append(
+                next(
+                    r.value
+                    for r in ran.first.rows
+                    if (r.method, r.target, r.k, r.seed) == (method, target, k, seed)
+                    and r.split == "test"
+                    and r.metric == metrics[-1][0]
+                )
+            )
+    got = evaluate(ran.world.lm, jobs, np.stack(prompts), metrics=metrics)
+    assert [g.metrics[m[0]] for g, m in zip(got, metrics, strict=True)] == expected
+
+
+def test_source_prompts_are_saved(ran):
+    names = {path.name for path in (ran.first.folder / "prompts" / "sources").iterdir()}
+    assert names == {f"{s}-seed{i}.safetensors" for s in ("a", "b") for i in (0, 1)}
+
+
+# Items
+
+
+def test_items_come_back(ran):
+    with np.load(ran.first.folder / "items.npz", allow_pickle=False) as file:
+        items = {tuple(key.split("\t")): file[key] for key in file.files}
+    # Only the first target's primary metric is a mean of items: F1 is not.
+    one = ran.config.targets[0]
+    assert set(items) == {
+        (method, one, str(k), str(seed)) for method in METHODS for k in (4, 0) for seed in (0, 1)
+    }
+    for row in ran.first.rows:
+        if row.split == "test" and row.target == one:
+            scores = items[row.method, one, str(row.k), str(row.seed)]
+            assert scores.shape == (TEST,)
+            assert scores.mean() == pytest.approx(row.value)
+
+
+def test_contrasts(ran):
+    assert len(ran.first.contrasts) == 2 * 2 * 2  # methods x targets x shots
+    assert {c.baseline for c in ran.first.contrasts} == {"prompt_tuning"}
+    items = {(c.target, c.verdict.comparison.items) for c in ran.first.contrasts}
+    assert items == {(ran.config.targets[0], TEST), (ran.config.targets[1], 1)}
+
+
+# The run directory
+
+
+def test_files(ran):
+    names = {path.name for path in ran.first.folder.iterdir()}
+    assert names == {
+        "config.json", "provenance.json", "metrics.jsonl", "results.jsonl", "data.json",
+        "items.npz", "summary.md", "prompts",
+    }  # fmt: skip
+    facts = json.loads((ran.first.folder / "provenance.json").read_text())
+    assert facts["model"]["weights_sha256"] == ran.world.lm.weights_hash
+    assert facts["versions"]["jax"]
+    data = json.loads((ran.first.folder / "data.json").read_text())
+    assert set(data) == set(ran.config.sources) | set(ran.config.targets)
+    summary = (ran.first.folder / "summary.md").read_text()
+    assert summary.startswith("# toy\n")
+    assert "| k = 4 | spot |" in summary
+
+
+def test_every_stage_is_in_the_log(ran):
+    lines = (ran.first.folder / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    stages = {r["stage"] for r in records}
+    assert {"prompt_tuning: sources", "spot: target, k = 4"} <= stages
+    sources = [r for r in records if r["stage"] == "prompt_tuning: sources" and "loss" in r]
+    assert len(sources) == 4 * 6
+    assert not [r for r in records if "event" in r]
+
+
+# A warm cache
+
+
+def test_a_warm_cache_trains_no_prompt_and_counts_it(ran):
+    """Only weights are not kept; all numbers but the seconds of their training are the same."""
+    for label, found, total in ran.again.reused:
+        assert found == (0 if "full" in label else total)
+    for one, two in zip(ran.first.rows, ran.again.rows, strict=True):
+        if one.method == "full_fine_tuning":
+            two = dataclasses.replace(two, wall_s=one.wall_s)
+        assert one == two
+    assert "prompt_tuning: sources: 4 runs" in [line.strip() for line in ran.said]
+    assert "prompt_tuning: sources: 4 runs, 4 reused" in [line.strip() for line in ran.said_again]
+
+
+def test_a_run_can_be_repeated_in_its_directory(ran, world):
+    config = dataclasses.replace(ran.config, methods=ran.config.methods)
+    assert prepare_folder(config) == ran.first.folder
+
+
+def test_another_config_is_refused_with_the_difference(ran):
+    changed = dataclasses.replace(
+        ran.config, seeds=3, target=toy.budget(9, eval_every=2, learning_rate=0.5, unit="absolute")
+    )
+    with pytest.raises(ConfigError) as error:
+        prepare_folder(changed)
+    text = str(error.value)
+    assert "holds a run of another config" in text
+    assert "  seeds: 2 -> 3" in text
+    assert "  target.steps: 4 -> 9" in text
+    assert "first_seed" not in text
+    before = configs.to_dict(ran.config)
+    assert json.loads((ran.first.folder / "config.json").read_text()) == before
+
+
+def test_a_foreign_folder_is_refused(world, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("precious")
+    with pytest.raises(ConfigError, match="is not empty and is no run directory"):
+        run(world.config(tmp_path), world.lm, show=False)
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["thesis.tex"]
+
+
+def test_a_damaged_config_file_is_refused(world, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match="is damaged"):
+        prepare_folder(world.config(tmp_path))
+
+
+def test_an_empty_folder_is_used(world, tmp_path):
+    (tmp_path / "run").mkdir()
+    assert prepare_folder(world.config(tmp_path)) == tmp_path / "run"
+
+
+def test_a_folder_that_cannot_be_made(world, tmp_path):
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(ConfigError, match="run directory"):
+        prepare_folder(world.config(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"targets": ("mrr",)}, "unknown task 'mrr'"),
+        ({"mesh": "data=3000"}, "3000 devices"),
+        ({"mesh": "rows=3"}, "mesh 'rows=3' is not of the form"),
+        ({"prompt": PromptConfig(toy.L, "vocab:2")}, "cannot draw 4 distinct pieces from 2"),
+        ({"prompt": PromptConfig(toy.L, "vocb:2")}, "unknown initialiser"),
+    ],
+)
+def test_what_is_wrong_is_found_before_anything_is_written(world, tmp_path, changes, error):
+    with pytest.raises(PromptJaxError, match=error):
+        run(world.config(tmp_path, **changes), world.lm, show=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_overlap_must_be_allowed(world, tmp_path):
+    config = world.config(tmp_path, targets=(world.tasks["a"],))
+    with pytest.raises(ConfigError, match="allow_overlap"):
+        config.check_tasks()
+    dataclasses.replace(config, allow_overlap=True).check_tasks()
+    twice = world.config(tmp_path, targets=("mr", "mr"))
+    with pytest.raises(ConfigError, match="more than once"):
+        twice.check_tasks()
+    leaking = world.config(tmp_path, sources=("squad",), targets=("squad_small",))
+    with pytest.raises(DataError, match="cannot be a source"):
+        leaking.check_tasks()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"targets": ()}, "at least one target"),
+        ({"methods": ()}, "at least one method"),
+        ({"seeds": 0}, "seeds"),
+        ({"shots": (4, 4)}, "different numbers"),
+        ({"shots": (-1,)}, "different numbers"),
+        ({"shots": ()}, "different numbers"),
+        ({"sources": ()}, "'spot' needs sources"),
+        ({"methods": ("sopt",)}, "unknown method"),
+    ],
+)
+def test_impossible_experiments(world, tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        world.config(tmp_path, **changes)
+
+
+def test_budgets_by_name(world, tmp_path):
+    config = world.config(tmp_path)
+    assert config.budget("target") is config.target
+    assert config.budget("target", 16) is config.few_shot
+    assert config.budget("fine_tuning", 16) is config.fine_tuning_few_shot
+    assert config.budget("probe", 16) is config.probe
+    with pytest.raises(ConfigError, match="unknown budget 'few_shot'"):
+        config.budget("few_shot")
+
+
+# What a dead run leaves
+
+
+def test_a_run_that_died_has_no_result(world, tmp_path, pretender):
+    target = world.tasks["one"]
+    pretender.dead = {("prompt_tuning: target, all rows", f"{target} seed=0")}
+    config = world.config(
+        tmp_path, targets=(target,), methods=("prompt_tuning",), shots=(0,), sources=()
+    )
+    report = run(config, world.lm, show=False, say=lambda line: None)
+    values = {(r.seed, r.split): r.value for r in report.rows}
+    assert math.isnan(values[0, "dev"])
+    assert math.isnan(values[0, "test"])
+    assert math.isfinite(values[1, "test"])
+    assert report.summaries["prompt_tuning", target, 0].failed == 1
+    assert "(1 failed)" in (report.folder / "summary.md").read_text()
+    with np.load(report.folder / "items.npz") as file:
+        assert [key.rsplit("\t", 1)[1] for key in file.files] == ["1"]
+
+
+# Small things
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("glue/rte", "glue_rte"), ("spot(variant=mixture)", "spot_variant_mixture"),
+     ("../../x", ".._.._x"), ("a b", "a_b")],
+)  # fmt: skip
+def test_slugs_stay_in_their_folder(text, expected):
+    assert slug(text) == expected
+    assert "/" not in slug(text)
+
+
+def test_folder_names(world, tmp_path):
+    assert run_folder(world.config(tmp_path, out="")).as_posix() == "runs/toy"
+    assert run_folder(world.config(tmp_path, out="", name="../x y")).as_posix() == "runs/.._x_y"

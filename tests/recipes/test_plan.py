@@ -1,0 +1,151 @@
+"""Plans: what will be done is what is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import jax
+import pytest
+import toy
+
+from prompt_jax.errors import ConfigError, DataError
+from prompt_jax.models.t5 import FrozenT5
+from prompt_jax.recipes import DataConfig, make_plan
+from prompt_jax.recipes import plan as plans
+from prompt_jax.training.optimizers import OptimizerConfig
+
+from .conftest import TEST, TRAIN
+
+METHODS = (
+    "prompt_tuning", "spot", "spot(variant=mixture)", "spot(variant=best_of_top_k,top_k=2)",
+    "full_fine_tuning",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def plan(world, tmp_path_factory):
+    config = world.config(tmp_path_factory.mktemp("plan"), methods=METHODS)
+    return config, make_plan(config, FrozenT5.abstract(toy.CONFIG, name="tiny"))
+
+
+def test_sums_of_stages(plan):
+    _, made = plan
+    assert made.steps == sum(s.steps * s.runs for s in made.stages)
+    assert made.flops == sum(s.flops for s in made.stages)
+    by_label = {s.label: (s.runs, s.steps) for s in made.stages}
+    best = "spot(variant=best_of_top_k,top_k=2)"
+    expected = {
+        "prompt_tuning: target, k = 4": (4, 3), "prompt_tuning: sources": (4, 6),
+        "prompt_tuning: probe, k = 4": (4, 2), "spot: target, k = 4": (4, 3),
+        "prompt_tuning: mixture": (2, 6), "spot(variant=mixture): target, k = 4": (4, 3),
+        f"{best}: target, k = 4": (8, 3), "full_fine_tuning: target, k = 4": (4, 1),
+        "prompt_tuning: target, all rows": (4, 4), "prompt_tuning: probe, all rows": (4, 2),
+        "spot: target, all rows": (4, 4), "spot(variant=mixture): target, all rows": (4, 4),
+        f"{best}: target, all rows": (8, 4), "full_fine_tuning: target, all rows": (4, 2),
+    }  # fmt: skip
+    assert by_label == expected
+    assert json.loads(json.dumps(made.to_dict()))["steps"] == made.steps
+
+
+def test_steps_are_those_of_a_run(plan, pretender, executor):
+    """A run with an empty cache takes the planned steps, less what methods share by chance."""
+    config, made = plan
+    running = executor(config)
+    for k in config.shots:
+        for spec in config.methods:
+            running.run(spec, k)
+    shared = sum(
+        found * next(s.steps for s in made.stages if s.label == label)
+        for label, found, _ in running.reused
+        if label in {s.label for s in made.stages} and "target" in label
+    )
+    assert pretender.steps() == made.steps - shared
+    actual = {}
+    for label, _, total in running.reused:
+        actual[label] = total
+    planned = {s.label: s.runs for s in made.stages if "probe" not in s.label}
+    assert {label: actual[label] for label in planned} == planned
+
+
+def test_flops_of_a_stage(plan):
+    _, made = plan
+    by_label = {s.label: s for s in made.stages}
+    lm = FrozenT5.abstract(toy.CONFIG)
+    stage = by_label["prompt_tuning: sources"]
+    rows = lm.flops(toy.B, 8 + toy.L, 4, backward="prompt")
+    assert stage.flops == 4 * 6 * rows
+    assert stage.rows_per_step == toy.B
+    full = by_label["full_fine_tuning: target, all rows"]
+    assert full.flops == 4 * 2 * lm.flops(toy.B, 8, 4, backward="full")
+
+
+def test_memory_and_sizes(plan):
+    _, made = plan
+    weights = sum(x.size * 4 for x in jax.tree.leaves(toy.tiny_t5().params))
+    assert made.parameters == toy.CONFIG.parameter_count == weights // 4
+    assert made.prompt_parameters == toy.L * toy.D
+    memory = made.memory
+    assert memory.weights == weights
+    assert memory.fine_tuning == 5 * weights
+    assert memory.micro_batch_rows == 16
+    assert memory.micro_batch_tokens == 8 + toy.L
+    assert memory.micro_batch > 0
+    assert memory.xla_flops == pytest.approx(memory.hand_flops, rel=0.35)
+    # Parameters, best, gradient and two moments of 8 prompts, and little beside.
+    prompt = 4 * made.prompt_parameters
+    assert 8 * 5 * prompt <= memory.population <= 8 * 5 * prompt + 8 * 64
+
+
+def test_tasks(plan, world):
+    _, made = plan
+    assert [(t.name, t.role) for t in made.tasks] == [
+        (world.tasks["a"], "source"), (world.tasks["b"], "source"),
+        (world.tasks["one"], "target"), (world.tasks["two"], "target"),
+    ]  # fmt: skip
+    assert {(t.train, t.test) for t in made.tasks} == {(TRAIN, TEST)}
+
+
+def test_data_that_are_not_here_are_planned_by_their_published_sizes(tmp_path):
+    task = plans._task("glue/rte", "target", DataConfig(root=str(tmp_path)))
+    assert (task.train, task.test) == (2490, 277)
+    assert task.where == "not on this machine"
+    limited = plans._task(
+        "glue/rte", "target", DataConfig(str(tmp_path), train_rows=9, test_rows=7)
+    )
+    assert (limited.train, limited.test) == (9, 7)
+    halved = DataConfig(str(tmp_path), protocol="transfer_papers")
+    assert plans._task("glue/rte", "target", halved).test == 139
+
+
+def test_a_smaller_budget_plans_fewer_rows(plan):
+    config, made = plan
+    small = dataclasses.replace(
+        config, target=toy.budget(4, micro_batch_tokens=4 * 12), methods=("prompt_tuning",)
+    )
+    other = make_plan(small, FrozenT5.abstract(toy.CONFIG, name="tiny"))
+    assert other.memory.micro_batch_rows == 4
+    assert other.memory.micro_batch < made.memory.micro_batch
+    assert other.memory.fine_tuning == 0
+
+
+def test_what_cannot_run_is_not_planned(world, tmp_path):
+    lm = FrozenT5.abstract(toy.CONFIG)
+    config = world.config(tmp_path)
+    with pytest.raises(DataError, match="unknown task"):
+        make_plan(dataclasses.replace(config, targets=("mrr",)), lm)
+    with pytest.raises(ConfigError, match="both source and target"):
+        make_plan(dataclasses.replace(config, targets=config.sources), lm)
+    with pytest.raises(DataError, match="cannot be a source"):
+        make_plan(dataclasses.replace(config, sources=("squad",), targets=("squad_small",)), lm)
+
+
+def test_schedules_cost_nothing_in_memory(world, tmp_path):
+    """The state of a run depends on the optimizer, not on its rates."""
+    lm = toy.tiny_t5()
+    method = plans.create("prompt_tuning")
+    sizes = {
+        plans._state_bytes(method, toy.budget(3, optimizer=o), toy.L, toy.D, lm)
+        for o in (OptimizerConfig(), OptimizerConfig(learning_rate=1.0, schedule="cosine"))
+    }
+    assert len(sizes) == 1

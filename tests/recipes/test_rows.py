@@ -1,0 +1,122 @@
+"""The rows of an experiment."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from prompt_jax.data import Mixture
+from prompt_jax.errors import DataError
+from prompt_jax.recipes import DataConfig
+from prompt_jax.recipes.rows import RowStore
+
+from .conftest import TEST, TRAIN
+
+
+@pytest.fixture
+def store(world, tmp_path):
+    def make(**changes):
+        config = world.config(tmp_path).data
+        return RowStore(dataclasses.replace(config, **changes), world.lm.tokenizer, None)
+
+    return make
+
+
+def test_all_rows(store, world):
+    rows = store().rows(world.tasks["one"], 0)
+    assert (len(rows.train), len(rows.dev), len(rows.test)) == (TRAIN - 8, 8, TEST)
+    assert rows.task.name == "one"
+    texts = [{e.input for e in part.examples} for part in (rows.train, rows.dev)]
+    assert len(texts[0] | texts[1]) == TRAIN
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_shots_are_per_class_and_set(store, world, k):
+    rows = store().rows(world.tasks["one"], 0, k)
+    for part in (rows.train, rows.dev):
+        assert np.bincount(part.label).tolist() == [k, k]
+    assert len(rows.test) == TEST
+
+
+def test_draws_depend_on_the_seed_and_the_test_rows_do_not(store, world):
+    made = store()
+    draws = [made.rows(world.tasks["one"], seed, 4) for seed in (0, 1)]
+    inputs = [[e.input for e in rows.train.examples] for rows in draws]
+    assert inputs[0] != inputs[1]
+    # The same object: evaluations of all seeds share its batches.
+    assert draws[0].test is draws[1].test is made.rows(world.tasks["one"], 0).test
+
+
+def test_rows_are_opened_once(store, world):
+    made = store()
+    assert made.rows(world.tasks["one"], 0) is made.rows(world.tasks["one"], 0)
+
+
+def test_limits(store, world):
+    rows = store(train_rows=10, dev_rows=3, test_rows=5).rows(world.tasks["one"], 0)
+    assert (len(rows.train), len(rows.dev), len(rows.test)) == (10, 3, 5)
+
+
+def test_protocol_of_the_transfer_papers(store, world):
+    rows = store(protocol="transfer_papers").rows(world.tasks["one"], 0)
+    assert (len(rows.train), len(rows.dev), len(rows.test)) == (TRAIN, TEST // 2, TEST // 2)
+
+
+def test_templates(store, world):
+    first = store().rows(world.tasks["one"], 0)
+    assert set(first.train.template.tolist()) == {0}
+    cycled = store(templates="cycle").rows(world.tasks["one"], 0)
+    assert set(cycled.train.template.tolist()) == {0, 1}
+    assert set(cycled.dev.template.tolist()) == set(cycled.test.template.tolist()) == {0}
+
+
+def test_feeds(store, world):
+    made = store()
+    feed = made.feed(world.tasks["one"], 3, 4, 5, "order")
+    assert (feed.seed, feed.batch_size, feed.stream, len(feed.split)) == (3, 5, "order", 8)
+    names = (world.tasks["a"], world.tasks["b"])
+    mixture = made.mixture(names, 3, 6)
+    assert isinstance(mixture, Mixture)
+    assert (mixture.stream, mixture.mode, len(mixture.split)) == ("source", "proportional", 64)
+    assert mixture.task_sizes.tolist() == [32, 32]
+    assert len(made.mixed_dev(names, 3)) == 16
+
+
+def test_report_and_losses(store, world):
+    made = store(max_input_tokens=5)
+    made.rows(world.tasks["one"], 0)
+    made.rows(world.tasks["one"], 1, 30)
+    report = made.report()
+    whole, few = report[world.tasks["one"]]
+    assert (whole["seed"], whole["k"]) == (0, 0)
+    assert whole["rows"] == {"train": TRAIN - 8, "dev": 8, "test": TEST}
+    cut = made.rows(world.tasks["one"], 0).test.truncated_inputs
+    assert whole["cut"]["test"] == {"inputs": cut, "targets": 0}
+    assert cut > 0
+    assert few["notes"]  # fewer than 2 x 30 rows per class
+    lines = made.losses()
+    assert any(f"{cut / TEST:.0%} of the test inputs were longer than 5 tokens" in x for x in lines)
+    assert any("fewer than 2 x 30" in line for line in lines)
+    assert len(lines) == len(set(lines))
+
+
+def test_nothing_is_lost_here(store, world):
+    made = store()
+    made.rows(world.tasks["one"], 0)
+    assert made.losses() == []
+
+
+def test_token_ids_are_cached(world, tmp_path):
+    config = DataConfig(max_input_tokens=8, max_target_tokens=4, dev_rows=8)
+    for _ in range(2):
+        made = RowStore(config, world.lm.tokenizer, tmp_path)
+        rows = made.rows(world.tasks["one"], 0)
+        assert len(list((tmp_path / "rows").glob("*.npz"))) == 3
+    assert rows.train.inputs.values.max() < world.lm.vocab_size
+
+
+def test_an_unknown_task(store):
+    with pytest.raises(DataError, match=r"unknown task 'glue/rtee'.*Did you mean 'glue/rte'"):
+        store().rows("glue/rtee", 0)

@@ -1,0 +1,48 @@
+"""docs/cli.md: its commands parse, its config works, its table names every command."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from prompt_jax.cli import app
+from tests.cli.conftest import Invoke
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "cli.md").read_text("utf-8")
+LINES = [line.strip() for line in PAGE.splitlines() if line.startswith("    ")]
+COMMANDS = [
+    shlex.split(line[line.index("prompt-jax ") :], comments=True)[1:]
+    for line in LINES
+    if re.match(r"(echo .* \| )?prompt-jax ", line)
+]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_a_command_of_the_page_parses(arguments: list[str]) -> None:
+    command: Any = typer.main.get_command(app)
+    while arguments and getattr(command, "commands", {}):
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+    with command.make_context("prompt-jax", list(arguments)):
+        pass
+
+
+def test_there_are_commands_and_all_are_named() -> None:
+    assert len(COMMANDS) > 12
+    for name in ("run", "evaluate", "predict", "prompts", "tasks", "info"):
+        assert f"| `{name}" in PAGE
+
+
+def test_the_config_of_the_page_works(invoke: Invoke, tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    path = tmp_path / "tickets.py"
+    path.write_text(code)
+    # The task of the page is the reader's own: the first thing that is missing.
+    result = invoke("run", path)
+    assert result.code == 2
+    assert "task file tasks/tickets.toml cannot be read" in result.err

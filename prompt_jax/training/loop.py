@@ -35,6 +35,8 @@ class TrainConfig:
       optimizer: optimizer and schedule.
       eval_every: steps between development evaluations; the best step is kept. 0: only the start
         and the end.
+      keep_start: whether the starting point may be the best step. Not for sources: one that learnt
+        nothing would be inherited as an untrained prompt, which resembles every early target.
       patience: stop a run after this many evaluations without improvement; 0: never.
       micro_batch_tokens: encoder tokens, prompts included, that pass through the T5 at once; 0
         chooses from the compiled memory analysis. Gradients are accumulated over micro-batches.
@@ -45,6 +47,7 @@ class TrainConfig:
     batch_size: int = 16
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     eval_every: int = 50
+    keep_start: bool = True
     patience: int = 0
     micro_batch_tokens: int = 0
     log_every: int = 10
@@ -153,7 +156,8 @@ def train(
     tracker = tracker or NullTracker()
     population = Population(lm, method, runs, config, mesh)
     tracker.start(stage, config.steps, len(runs))
-    population.evaluate(0, tracker)
+    if config.keep_start:
+        population.evaluate(0, tracker)
     for step in range(config.steps):
         if not population.active.any():
             break

@@ -28,9 +28,9 @@ def get_config() -> ExperimentConfig:
         prompt=PromptConfig(tokens=20, init="vocab:5000"),
         data=DataConfig(max_input_tokens=64, max_target_tokens=8, dev_rows=100, test_rows=300),
         source=TrainConfig(
-            steps=250, batch_size=8, optimizer=prompt, eval_every=125, keep_start=False
+            steps=250, batch_size=8, optimizer=prompt, eval_every=125
         ),
-        probe=TrainConfig(steps=25, batch_size=8, optimizer=prompt, eval_every=0, keep_start=False),
+        probe=TrainConfig(steps=25, batch_size=8, optimizer=prompt, eval_every=0),
         target=TrainConfig(steps=250, batch_size=8, optimizer=prompt, eval_every=125),
         few_shot=TrainConfig(steps=150, batch_size=8, optimizer=prompt, eval_every=50),
         fine_tuning=TrainConfig(steps=120, batch_size=8, optimizer=full, eval_every=60),

@@ -80,6 +80,7 @@ def run_key(lm: Any, method: Method, run: Run, config: TrainConfig, feed_descrip
         split_hash(run.feed.split), feed_description,
         None if run.dev is None else split_hash(run.dev), run.dev_metrics,
         array_hash((run.params, run.consts)), run.seed, run.rate,
+        run.keep_start,
     )  # fmt: skip
 
 

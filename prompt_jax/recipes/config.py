@@ -105,10 +105,8 @@ class ExperimentConfig:
     first_seed: int = 0
     prompt: PromptConfig = field(default_factory=PromptConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    source: TrainConfig = field(default_factory=lambda: TrainConfig(keep_start=False))
-    probe: TrainConfig = field(
-        default_factory=lambda: TrainConfig(steps=50, eval_every=0, keep_start=False)
-    )
+    source: TrainConfig = field(default_factory=TrainConfig)
+    probe: TrainConfig = field(default_factory=lambda: TrainConfig(steps=50, eval_every=0))
     target: TrainConfig = field(default_factory=TrainConfig)
     few_shot: TrainConfig = field(default_factory=TrainConfig)
     fine_tuning: TrainConfig = field(default_factory=_fine_tuning)

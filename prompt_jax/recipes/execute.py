@@ -183,10 +183,14 @@ class Executor:
         label: str,
         finish: Callable[[list[Member], list[Run], list[TrainedRun]], None] | None = None,
     ) -> dict[Member, TrainedRun]:
-        """Trains the members that no store has; `finish` sees each population with its weights."""
+        """Trains the members that no store has.
+
+        The last stage of a method passes `finish`, which sees each population with its weights.
+        """
         budget = self.config.budget(stage.budget, k if stage.on == "target" else 0)
         members = list(starts)
-        runs = {m: self._run(stage, m, budget, *start) for m, start in starts.items()}
+        last = finish is not None
+        runs = {m: self._run(stage, m, budget, *start, last) for m, start in starts.items()}
         keys = {
             m: run_key(self.lm, method, run, budget, describe_feed(run.feed))
             for m, run in runs.items()
@@ -228,21 +232,23 @@ class Executor:
             yield members[start : start + size]
 
     def _run(
-        self, stage: Stage, member: Member, budget: TrainConfig, params: Any, consts: Any
-    ) -> Run:
+        self, stage: Stage, member: Member, budget: TrainConfig, params: Any, consts: Any,
+        last: bool,
+    ) -> Run:  # fmt: skip
         if stage.on == "mixture":
             feed: Feed = self.rows.mixture(self.config.sources, member.seed, budget.batch_size)
-            dev = self.rows.mixed_dev(self.config.sources, member.seed)
-            metrics: tuple[str, ...] = ("accuracy",)
-        else:
-            stream = "source" if stage.on == "source" else "order"
-            k = member.k or 0
-            feed = self.rows.feed(member.task, member.seed, k, budget.batch_size, stream)
-            opened = self.rows.rows(member.task, member.seed, k)
-            dev, metrics = opened.dev, opened.task.metrics
+            # Its tasks have no metric in common: the last step is kept.
+            return Run(member.label, feed, params, consts, member.seed)
+        k = member.k or 0
+        stream = "source" if stage.on == "source" else "order"
+        feed = self.rows.feed(member.task, member.seed, k, budget.batch_size, stream)
+        rows = self.rows.rows(member.task, member.seed, k)
+        # A start that was never improved is a fair result of a target. As a source it would be an
+        # untrained prompt, which resembles every early target prompt more than trained ones do.
         return Run(
-            member.label, feed, params, consts, member.seed, dev if len(dev) else None, metrics
-        )
+            member.label, feed, params, consts, member.seed, rows.dev if len(rows.dev) else None,
+            rows.task.metrics, keep_start=last,
+        )  # fmt: skip
 
     def _last(
         self, method: BaseMethod, spec: str, k: int, done: dict[str, dict[Member, TrainedRun]]

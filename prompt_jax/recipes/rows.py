@@ -68,10 +68,6 @@ class RowStore:
         parts = [self.rows(name, seed).train for name in names]
         return Mixture(concat(parts), batch_size, seed, "source")
 
-    def mixed_dev(self, names: tuple[str, ...], seed: int) -> TokenisedSplit:
-        """The development rows of several tasks together."""
-        return concat([self.rows(name, seed).dev for name in names])
-
     def report(self) -> dict[str, Any]:
         """What was opened and what was lost: rows, cut texts, notes; JSON-able."""
         found: dict[str, Any] = {}
@@ -91,7 +87,7 @@ class RowStore:
     def losses(self) -> list[str]:
         """One line per task whose texts were cut, and every note, for people."""
         lines: dict[str, None] = {}
-        for (name, _, k), rows in sorted(self._memo.items()):
+        for (_, _, k), rows in sorted(self._memo.items()):
             called = f"{rows.task.name} (k = {k})" if k else rows.task.name
             for part in ("train", "test"):
                 split = getattr(rows, part)

@@ -35,8 +35,6 @@ class TrainConfig:
       optimizer: optimizer and schedule.
       eval_every: steps between development evaluations; the best step is kept. 0: only the start
         and the end.
-      keep_start: whether the starting point may be the best step. Not for sources: one that learnt
-        nothing would be inherited as an untrained prompt, which resembles every early target.
       patience: stop a run after this many evaluations without improvement; 0: never.
       micro_batch_tokens: encoder tokens, prompts included, that pass through the T5 at once; 0
         chooses from the compiled memory analysis. Gradients are accumulated over micro-batches.
@@ -47,7 +45,6 @@ class TrainConfig:
     batch_size: int = 16
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     eval_every: int = 50
-    keep_start: bool = True
     patience: int = 0
     micro_batch_tokens: int = 0
     log_every: int = 10
@@ -79,6 +76,7 @@ class Run:
       dev: development rows; None keeps the last step instead of the best.
       dev_metrics: the first decides which step is best.
       rate: multiplies the learning rate.
+      keep_start: whether the starting point may be the best step.
     """
 
     name: str
@@ -89,6 +87,7 @@ class Run:
     dev: TokenisedSplit | None = None
     dev_metrics: tuple[str, ...] = ("accuracy",)
     rate: float = 1.0
+    keep_start: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,8 +155,7 @@ def train(
     tracker = tracker or NullTracker()
     population = Population(lm, method, runs, config, mesh)
     tracker.start(stage, config.steps, len(runs))
-    if config.keep_start:
-        population.evaluate(0, tracker)
+    population.evaluate(0, tracker)
     for step in range(config.steps):
         if not population.active.any():
             break
@@ -397,7 +395,10 @@ class Population:
         """Reads the development sets; keeps the parameters of the runs that improved."""
         self._notice(step, np.asarray(self.state.healthy), tracker)
         better = np.zeros(len(self.runs), bool)
-        having = [r for r in np.flatnonzero(self.folded).tolist() if self.runs[r].dev is not None]
+        having = [
+            r for r in np.flatnonzero(self.folded).tolist()
+            if self.runs[r].dev is not None and (step or self.runs[r].keep_start)
+        ]  # fmt: skip
         values = self._development(having)
         for r, value in zip(having, values, strict=True):
             if not self.healthy[r]:

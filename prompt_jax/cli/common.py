@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # A redirected table is as wide as it needs to be: a file has no right margin.
 _FILE_WIDTH = 10_000
+_WORD = 28  # longer words may be cut into lines
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Directory or hub id of a T5.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -49,6 +50,8 @@ class Printer:
 
     def print(self, *parts: Any, wrap: bool = True) -> None:
         """Prints parts in one line each; without any, an empty line."""
+        for part in parts:
+            _keep_words(part)
         if not self._to_file:
             return self._console.print(*parts, soft_wrap=not wrap)
         with self._console.capture() as caught:
@@ -56,6 +59,14 @@ class Printer:
         for line in caught.get().splitlines():
             typer.echo(line.rstrip())
         return None
+
+
+def _keep_words(part: Any) -> None:
+    """On a narrow screen only columns of several words wrap; names and numbers stay whole."""
+    for column in getattr(part, "columns", ()):
+        cells = [cell.strip() for cell in column.cells if isinstance(cell, str)]
+        if all(" " not in cell and len(cell) <= _WORD for cell in cells):
+            column.no_wrap = True
 
 
 def heading(text: str) -> Any:
@@ -70,7 +81,13 @@ def table(*columns: str, left: int = 1) -> Any:
     from rich import box
     from rich.table import Table
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    made = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        show_edge=False,
+        header_style="bold",
+    )
     for number, name in enumerate(columns):
         text = number < left
         made.add_column(

@@ -123,7 +123,9 @@ def _results(out: common.Printer, found: Report, config: ExperimentConfig) -> No
     from prompt_jax.data import registry
     from prompt_jax.recipes import results
 
-    shown = common.table("", "target", "metric", *config.methods, left=3)
+    # The options of a method stand below its name, so that columns stay narrow.
+    names = [method.replace("(", "\n(").replace(",", ",\n") for method in config.methods]
+    shown = common.table("", "target", "metric", *names, left=3)
     for k in config.shots:
         for number, target in enumerate(config.targets):
             cells = [

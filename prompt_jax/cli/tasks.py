@@ -46,13 +46,13 @@ def list_tasks(
         return common.emit(
             [{"family": name, **_facts(task)} for name, tasks in families.items() for task in tasks]
         )
-    shown = common.table("task", "kind", "metrics", "source", "train rows", "test rows", left=4)
+    shown = common.table("task", "kind", "metrics", "train rows", "test rows", left=3)
     for name, tasks in families.items():
         shown.add_row(common.heading(name))
         for number, task in enumerate(tasks, start=1):
-            sizes, places = dict(task.sizes), ", ".join(_places(task)) or "folder"
+            sizes = dict(task.sizes)
             shown.add_row(
-                f"  {task.name}", task.kind, ", ".join(task.metrics), places,
+                f"  {task.name}", task.kind, ", ".join(task.metrics),
                 *(f"{sizes[part]:,}" if part in sizes else "" for part in ("train", "validation")),
                 end_section=number == len(tasks),
             )  # fmt: skip

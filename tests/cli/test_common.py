@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -94,3 +95,19 @@ def test_a_key_belongs_to_formats_with_several_prompts(tmp_path: object) -> None
         common.open_prompt("a.safetensors", "rte")
     with pytest.raises(PromptError, match="must be a number, not 'rte'"):
         common.open_prompt(str(tmp_path), "rte")
+
+
+def test_on_a_narrow_screen_names_and_numbers_stay_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "44")
+    shown = common.table("task", "about", "rows", left=2)
+    shown.add_row("super_glue/wsc.fixed", "what a pronoun means in a sentence", "1,234,567")
+    common.Printer().print(shown)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 44
+    assert lines[2].split()[0] == "super_glue/wsc.fixed"
+    assert lines[2].split()[-1] == "1,234,567"
+    assert "pronoun" in text

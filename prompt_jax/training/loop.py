@@ -430,8 +430,8 @@ class Population:
 
     def results(self) -> list[TrainedRun]:
         """The population's outcome, on the host."""
-        # Without a development set: the last step, or the last good one.
-        last = np.asarray([run.dev is None for run in self.runs])
+        # Without a development value: the last step, or the last good one.
+        last = np.isneginf(self.best_value)
         if last.any():
             self.best = self.programs.keep(self.best, self.state.params, last)
             self.best_step = np.where(last, np.asarray(self.state.updates), self.best_step)

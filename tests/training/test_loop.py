@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import jax
@@ -218,6 +219,20 @@ def test_the_best_step_is_kept(monkeypatch):
     assert math.isnan(four[0].best_value)
     assert four[0].best_step == 4
     assert four[0].history == ()
+
+
+def test_a_start_that_may_not_win(monkeypatch):
+    """Its value is not asked for; a run that dies before the first one keeps its last good state."""
+    asked = script(monkeypatch, {"run0": [0.3, 0.2], "run1": [0.9, 0.3, 0.2], "run2": [0.0, 0.0]})
+    runs = [toy.make_run(s, dev=True) for s in range(3)]
+    runs = [dataclasses.replace(run, keep_start=s == 1) for s, run in enumerate(runs)]
+    runs[2].params["prompt"][0, 0] = math.nan
+    trained = train(toy.tiny_t5(), PLAIN, runs, toy.budget(4, eval_every=2))
+    assert asked[0] == ["run1"]
+    assert [r.best_step for r in trained] == [2, 0, 0]
+    assert trained[0].history == ((2, 0.3), (4, 0.2))
+    assert math.isnan(trained[2].best_value)
+    assert not trained[2].healthy
 
 
 def test_patience_stops_a_run_and_frees_its_rows(monkeypatch):

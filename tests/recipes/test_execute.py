@@ -106,6 +106,17 @@ def test_runs_start_from_the_seed_s_initial_prompt(pretender, executor, world):
     assert not np.array_equal(made.initial(0).embeddings, made.initial(1).embeddings)
 
 
+def test_only_a_target_may_keep_its_start(pretender, executor):
+    """An untrained source would be the nearest to every early target prompt."""
+    executor().run("spot", 4)
+    kept = {(stage, run.keep_start) for (stage, _), run in pretender.runs.items()}
+    assert kept == {
+        ("prompt_tuning: sources", False),
+        ("prompt_tuning: probe", False),
+        ("spot: target, k = 4", True),
+    }
+
+
 def test_all_rows_and_shots(pretender, executor, world):
     made = executor()
     made.run("prompt_tuning", 0)
@@ -122,7 +133,7 @@ def test_the_mixture_holds_all_sources(pretender, executor):
     run = pretender.runs[stage, names[0]]
     assert run.feed.split.task_names == ("a", "b")
     assert len(run.feed.split) == 64
-    assert len(run.dev) == 16
+    assert run.dev is None  # its tasks have no metric in common
 
 
 def test_a_target_sees_its_own_probe_and_all_sources_of_its_seed(pretender, executor, world):

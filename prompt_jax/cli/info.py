@@ -79,7 +79,7 @@ def _caches() -> dict[str, Any]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     from prompt_jax.data.remote import tfds_data_dir
-    from prompt_jax.recipes.artefacts import user_cache
+    from prompt_jax.paths import user_cache
 
     places = {"prompt_jax": user_cache(), "TFDS": tfds_data_dir(), "Hub": Path(HF_HUB_CACHE)}
     return {name: f"{path}{'' if path.is_dir() else ' (empty)'}" for name, path in places.items()}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import io
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from prompt_jax.errors import DataError
+from prompt_jax.paths import write_atomically
 
 Arrays = dict[str, np.ndarray]
 
@@ -98,13 +98,7 @@ def _read(path: Path) -> Arrays | None:
 
 
 def _write(path: Path, arrays: Arrays) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     contents: dict[str, Any] = {**arrays, _CHECKSUM: _checksum(arrays)}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tokens-", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **contents)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    buffer = io.BytesIO()
+    np.savez(buffer, **contents)
+    write_atomically(path, buffer.getvalue())

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prompt_jax.errors import PromptError, did_you_mean
+from prompt_jax.paths import is_url, write_atomically
 from prompt_jax.prompts.record import METADATA_KEY, PromptRecord
 
 RANKS: dict[str, int] = {"prompt": 2, "particles": 3, "vector": 2}
@@ -200,14 +200,14 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         PromptError: where there is no such file or it cannot be read.
     """
     try:
-        if _is_url(path):
+        if is_url(path):
             import fsspec
 
             with fsspec.open(os.fspath(path), "rb") as file:
                 return bytes(file.read())
         return Path(path).read_bytes()
     except FileNotFoundError:
-        hint = "" if _is_url(path) else _neighbours(Path(path))
+        hint = "" if is_url(path) else _neighbours(Path(path))
         raise PromptError(f"there is no file {path}.{hint}") from None
     except IsADirectoryError:
         hint = " It holds a PEFT adapter: use from_peft." if _is_adapter(Path(path)) else ""
@@ -223,23 +223,7 @@ def write_bytes(path: str | os.PathLike[str], raw: bytes) -> None:
         PromptError: where it cannot be written.
     """
     try:
-        if _is_url(path):
-            import fsspec
-
-            system, inner = fsspec.core.url_to_fs(os.fspath(path))
-            system.pipe_file(inner, raw)  # object stores show an object only once it is complete
-            return
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-        try:
-            with draft.open("xb") as file:
-                file.write(raw)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
+        write_atomically(path, raw)
     except OSError as error:
         raise PromptError(f"{path} cannot be written: {error}.") from None
 
@@ -255,10 +239,6 @@ def _digest(body: str, kind: str, array: np.ndarray) -> str:
     head = json.dumps([body, kind, array.dtype.name, list(array.shape)])
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     return hashlib.sha256(head.encode() + little.tobytes()).hexdigest()
-
-
-def _is_url(path: str | os.PathLike[str]) -> bool:
-    return "://" in os.fspath(path)
 
 
 def _is_adapter(folder: Path) -> bool:

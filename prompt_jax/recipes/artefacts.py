@@ -8,11 +8,8 @@ trained again.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,17 +22,12 @@ from prompt_jax.config import digest
 from prompt_jax.data.feed import Feed
 from prompt_jax.data.tokenise import TokenisedSplit
 from prompt_jax.errors import ConfigError
+from prompt_jax.paths import write_atomically
 from prompt_jax.training.loop import Run, TrainConfig, TrainedRun
 from prompt_jax.training.protocol import Method
 
 # Raise when a change to the trainer or a method changes what the same inputs give.
 STAGE_VERSION = 2
-
-
-def user_cache() -> Path:
-    """The user's cache folder for this library."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "prompt_jax"
 
 
 def array_hash(tree: Any) -> str:
@@ -153,22 +145,10 @@ class ArtefactStore:
         facts["best_value"] = value if np.isfinite(value) else None
         body = json.dumps(facts).encode() + b"\n" + save(arrays)
         try:
-            self._write(f"{key}.run", hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+            digest_line = hashlib.sha256(body).hexdigest().encode()
+            write_atomically(self.folder / f"{key}.run", digest_line + b"\n" + body)
         except OSError as error:
             raise ConfigError(
                 f"the cache folder '{self.folder}' cannot be written ({error.strerror}). Choose"
                 " another with data.cache=DIR, or data.cache= for none."
             ) from None
-
-    def _write(self, name: str, data: bytes) -> None:
-        assert self.folder is not None
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.replace(temporary, self.folder / name)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise

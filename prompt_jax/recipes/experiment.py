@@ -18,9 +18,10 @@ from prompt_jax import config as configs
 from prompt_jax import sharding
 from prompt_jax.errors import ConfigError
 from prompt_jax.models.t5.partition import T5_RULES
+from prompt_jax.paths import user_cache
 from prompt_jax.prompts import PromptRecord, SoftPrompt, parse
 from prompt_jax.recipes import results
-from prompt_jax.recipes.artefacts import ArtefactStore, user_cache
+from prompt_jax.recipes.artefacts import ArtefactStore
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.execute import Executor, Outcome
 from prompt_jax.recipes.results import Cell, Contrast, ResultRow

@@ -15,14 +15,12 @@ from prompt_jax.data import Example, Mixture, Ragged
 from prompt_jax.errors import ConfigError
 from prompt_jax.methods import PromptTuning, Spot
 from prompt_jax.models.t5 import FrozenT5
-from prompt_jax.recipes import artefacts
 from prompt_jax.recipes.artefacts import (
     ArtefactStore,
     array_hash,
     describe_feed,
     run_key,
     split_hash,
-    user_cache,
 )
 from prompt_jax.training.loop import TrainedRun
 
@@ -181,10 +179,10 @@ def test_no_store(tmp_path):
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     store = ArtefactStore(tmp_path)
 
-    def full(source, target):
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(artefacts.os, "replace", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(ConfigError, match=r"cannot be written \(No space left on device\)"):
         store.save("k", trained())
     assert not list(tmp_path.iterdir())
@@ -195,11 +193,3 @@ def test_a_folder_that_is_a_file(tmp_path):
     with pytest.raises(ConfigError, match=r"data\.cache"):
         ArtefactStore(tmp_path / "runs").save("k", trained())
     assert ArtefactStore(tmp_path / "runs").load("k", "n") is None
-
-
-def test_user_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert user_cache() == tmp_path / "prompt_jax"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert user_cache() == tmp_path / ".cache" / "prompt_jax"

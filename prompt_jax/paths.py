@@ -1,0 +1,54 @@
+"""Files that are written as a whole or not at all, and where caches live."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+
+def user_cache() -> Path:
+    """The user's cache folder for this library (XDG_CACHE_HOME, or ~/.cache)."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "prompt_jax"
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is an fsspec URL such as gs://bucket/file.
+
+    >>> is_url("gs://bucket/prompt.safetensors"), is_url("prompts/rte.safetensors")
+    (True, False)
+    """
+    return "://" in os.fspath(path)
+
+
+def write_atomically(path: str | os.PathLike[str], raw: bytes) -> None:
+    """Writes a file so that a reader sees the old content or all of the new.
+
+    A local file is also flushed to the disk first. On an fsspec URL the store's own guarantee
+    holds: object stores show an object only once it is complete.
+
+    Args:
+        path: local path (its folders are made) or fsspec URL.
+        raw: the whole content.
+
+    Raises:
+        OSError: the file cannot be written; nothing is left behind.
+    """
+    if is_url(path):
+        import fsspec
+
+        system, inner = fsspec.core.url_to_fs(os.fspath(path))
+        system.pipe_file(inner, raw)
+        return
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with draft.open("xb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)

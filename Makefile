@@ -51,8 +51,10 @@ types: env ## mypy
 docs: env-docs ## the documentation, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: env ## the benchmarks that run in minutes on a CPU
+bench: env-parity ## the benchmarks that run in minutes on a CPU, against PEFT
 	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python -W ignore benchmarks/train_step.py
+	$(BIN)/python -W ignore benchmarks/train_step.py --lengths real
 
 test-newest: ## all tests on Python 3.13 with the newest JAX
 	tools/test_newest.sh $(TESTS)

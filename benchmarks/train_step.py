@@ -121,7 +121,7 @@ class Peft:
         self.optimizer.zero_grad()
         out.loss.backward()
         self.optimizer.step()
-        return float(out.loss)
+        return float(out.loss.detach())
 
 
 def torch_model(config: T5Config, args: argparse.Namespace) -> Any:

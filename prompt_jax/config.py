@@ -13,9 +13,9 @@ import importlib.util
 import json
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from prompt_jax.errors import ConfigError, PromptJaxError, did_you_mean
 
@@ -159,8 +159,23 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def load_config(name: str, packaged: str = "prompt_jax.configs") -> Any:
-    """Returns `get_config()` of a Python file, or of a config that ships inside the package.
+class LoadedConfig(NamedTuple):
+    """What a config module defines.
+
+    Attributes:
+      config: the value of `get_config()`.
+      prepare: `prepare(config, say, dry_run)`, where the module has one: makes what the config
+        names and what is not there yet (generated data, a model), before the model is loaded.
+        `say` prints a line. With `dry_run` it spends nothing, and returns a model of the right
+        shapes where the real one is still to be made; otherwise it returns None.
+    """
+
+    config: Any
+    prepare: Callable[[Any, Callable[[str], None], bool], Any] | None
+
+
+def load_config(name: str, packaged: str = "prompt_jax.configs") -> LoadedConfig:
+    """Loads a Python file, or a config that ships inside the package.
 
     Args:
       name: a path ending in `.py`, or the name of a packaged config such as `quickstart`.
@@ -169,6 +184,16 @@ def load_config(name: str, packaged: str = "prompt_jax.configs") -> Any:
     Raises:
       ConfigError: no such file or name, the module has no `get_config`, or it does not run.
     """
+    module = _config_module(name, packaged)
+    if not hasattr(module, "get_config"):
+        raise ConfigError(f"the config {name} defines no function get_config().")
+    try:
+        return LoadedConfig(module.get_config(), getattr(module, "prepare", None))
+    except Exception as error:
+        raise _broken(f"get_config() of {name} fails", error) from error
+
+
+def _config_module(name: str, packaged: str) -> Any:
     path = Path(name)
     if path.suffix == ".py":
         if not path.is_file():
@@ -181,22 +206,16 @@ def load_config(name: str, packaged: str = "prompt_jax.configs") -> Any:
             spec.loader.exec_module(module)
         except Exception as error:
             raise _broken(f"the config file {name} does not run", error) from error
-    else:
-        package = importlib.import_module(packaged)
-        folder = Path(next(iter(package.__path__)))
-        names = sorted(p.stem for p in folder.glob("[a-z]*.py"))
-        if name not in names:
-            raise ConfigError(
-                f"'{name}' is neither a Python file nor a packaged config"
-                f" ({', '.join(names)})." + did_you_mean(name, names)
-            )
-        module = importlib.import_module(f"{packaged}.{name}")
-    if not hasattr(module, "get_config"):
-        raise ConfigError(f"the config {name} defines no function get_config().")
-    try:
-        return module.get_config()
-    except Exception as error:
-        raise _broken(f"get_config() of {name} fails", error) from error
+        return module
+    package = importlib.import_module(packaged)
+    folder = Path(next(iter(package.__path__)))
+    names = sorted(p.stem for p in folder.glob("[a-z]*.py"))
+    if name not in names:
+        raise ConfigError(
+            f"'{name}' is neither a Python file nor a packaged config"
+            f" ({', '.join(names)})." + did_you_mean(name, names)
+        )
+    return importlib.import_module(f"{packaged}.{name}")
 
 
 def _broken(what: str, error: Exception) -> ConfigError:

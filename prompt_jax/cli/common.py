@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -168,6 +171,17 @@ def choose(value: str, known: Sequence[str], option: str) -> str:
             + did_you_mean(value, known)
         )
     return value
+
+
+def program() -> str:
+    """This program in a command to copy: by name where the shell finds it, else as it was called.
+
+    `make quickstart` calls the one inside an environment that is not active.
+    """
+    called, found = Path(sys.argv[0]), shutil.which("prompt-jax")
+    if called.name == "prompt-jax" and (not found or Path(found).resolve() != called.resolve()):
+        return shlex.quote(sys.argv[0])
+    return "prompt-jax"
 
 
 def load_model(name: str, dtype: str = "float32", *, remat: bool = False) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 from prompt_jax.cli import common
 
 if TYPE_CHECKING:
+    from prompt_jax.data import Task
     from prompt_jax.recipes import ExperimentConfig, Plan, Report
+
+_LONGEST_EXAMPLE = 160  # characters of a row that stands in a command to copy
 
 
 def plan(out: common.Printer, made: Plan, config: ExperimentConfig, folder: str) -> None:
@@ -194,14 +198,24 @@ def _next(found: Report, config: ExperimentConfig) -> list[str]:
     record = SoftPrompt.load(path).record
     names = {registry.get(target).name: target for target in config.targets}
     target = names[str(record.task)] if record else config.targets[0]
-    fields = registry.get(target).fields
-    if len(fields) == 1:
-        row, form = f"{fields[0].upper()}", ""
-    else:
-        row, form = "{" + ", ".join(f'"{f}": "..."' for f in fields) + "}", " --jsonl"
-    file = shlex.quote(str(path))
+    row, form = _example(registry.get(target), config)
+    file, program = shlex.quote(str(path)), common.program()
     return [
-        f"echo {shlex.quote(row)} | prompt-jax predict {model} --prompt {file}"
+        f"echo {shlex.quote(row)} | {program} predict {model} --prompt {file}"
         f" --task {shlex.quote(target)}{form}",
-        f"prompt-jax prompts show {file} --model {model}",
+        f"{program} prompts show {file} --model {model}",
     ]
+
+
+def _example(task: Task, config: ExperimentConfig) -> tuple[str, str]:
+    """The first test row where it is short, else a pattern; and the option that its form needs."""
+    from prompt_jax.data.sources import open_split
+
+    first = open_split(task, "validation", config.data.root)[0]
+    row = {name: first[name] for name in task.fields}
+    text = json.dumps(row, ensure_ascii=False)
+    if len(text) > _LONGEST_EXAMPLE or not all(isinstance(value, str) for value in row.values()):
+        row = {name: name.upper() for name in task.fields}
+        text = json.dumps(row)
+    single = len(row) == 1 and "\n" not in row[task.fields[0]]
+    return (row[task.fields[0]], "") if single else (text, " --jsonl")

@@ -18,13 +18,6 @@ from prompt_jax.models.t5 import ops
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.models.t5.relative import position_bias
 
-_ACTIVATIONS: dict[str, Any] = {
-    "relu": jax.nn.relu,
-    "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "silu": jax.nn.silu,
-}
-
 
 def initial_std(config: T5Config, name: str) -> float | None:
     """Standard deviation of a parameter's first values by the last part of its path; None: ones.
@@ -167,9 +160,8 @@ class FeedForward(Sublayer):
     def __call__(self, x: jax.Array) -> jax.Array:
         """`x [..., D]` plus the feed-forward output."""
         normed = self.normed(x)
-        hidden = _ACTIVATIONS[self.config.activation](self.project(normed, self.wi[0]))
-        if self.config.gated:
-            hidden = hidden * self.project(normed, self.wi[1])
+        gate = self.project(normed, self.wi[1]) if self.config.gated else None
+        hidden = ops.activate(self.config.activation, self.project(normed, self.wi[0]), gate)
         return x + self.drop(self.project(self.drop(hidden), self.wo))
 
 

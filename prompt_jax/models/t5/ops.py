@@ -1,22 +1,28 @@
-"""The three numerical pieces of T5 whose derivative is written by hand.
+"""The numerical pieces of T5 whose derivative is written by hand.
 
 Automatic differentiation of a mixed-precision product multiplies a float32 cotangent with bf16
 weights, which accelerators do in slow full precision; and the derivative of a gathered logit is a
 scatter into a tensor of the size of the logits. The rules below keep every matrix product in the
-compute dtype and every reduction in float32, and touch no row but their own.
+compute dtype and every reduction in float32, keep for the backward pass only what it needs, and
+touch no row but their own.
 """
 
 from __future__ import annotations
+
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 IGNORE = -100  # labels at which nothing is predicted
 MASKED = -1e9  # added to the scores of masked keys: exp() of it is exactly 0 in float32
+CHUNK = 2**28  # logits that scoring without a gradient holds at once (1 GiB)
 
 _F32 = jnp.float32
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def rms_norm(x: jax.Array, weight: jax.Array, epsilon: float) -> jax.Array:
     """T5's layer norm: no mean, no bias, statistics in float32.
 
@@ -28,9 +34,80 @@ def rms_norm(x: jax.Array, weight: jax.Array, epsilon: float) -> jax.Array:
     Returns:
       `[..., D]` in the dtype of `x`.
     """
+    return _rms_norm_forward(x, weight, epsilon)[0]
+
+
+def _rms_norm_forward(x, weight, epsilon):  # type: ignore[no-untyped-def]
     wide = x.astype(_F32)
     scale = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + epsilon)
-    return (wide * scale * jnp.broadcast_to(weight.astype(_F32), wide.shape)).astype(x.dtype)
+    out = wide * scale * _along_last(weight, wide)
+    return out.astype(x.dtype), (x, weight, scale)
+
+
+def _rms_norm_backward(epsilon, residuals, g):  # type: ignore[no-untyped-def]
+    x, weight, scale = residuals
+    wide, g = x.astype(_F32), g.astype(_F32)
+    normed = wide * scale
+    weighted = g * _along_last(weight, wide)
+    mean = jnp.mean(weighted * normed, axis=-1, keepdims=True)
+    dx = scale * (weighted - normed * mean)
+    dweight = jnp.sum(g * normed, axis=tuple(range(x.ndim - 1)))
+    return dx.astype(x.dtype), dweight.astype(weight.dtype)
+
+
+def _along_last(weight: jax.Array, like: jax.Array) -> jax.Array:
+    return jnp.broadcast_to(weight.astype(_F32), like.shape)
+
+
+rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
+
+
+_FUNCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": jax.nn.relu,
+    "gelu_new": functools.partial(jax.nn.gelu, approximate=True),
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "silu": jax.nn.silu,
+}
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def activate(name: str, x: jax.Array, gate: jax.Array | None) -> jax.Array:
+    """`activation(x)`, or `activation(x) * gate`, computed in float32.
+
+    For the backward pass only the arguments are kept, not the intermediate values (of which the
+    tanh form of GELU has six).
+
+    Args:
+      name: one of `config.ACTIVATIONS`.
+      x: `[..., F]`.
+      gate: `[..., F]` or None.
+
+    Returns:
+      `[..., F]` in the dtype of `x`.
+    """
+    return _activate(name, x, gate)
+
+
+def _activate(name: str, x: jax.Array, gate: jax.Array | None) -> jax.Array:
+    out = _FUNCTIONS[name](x.astype(_F32))
+    return (out if gate is None else out * gate.astype(_F32)).astype(x.dtype)
+
+
+def _activate_forward(name, x, gate):  # type: ignore[no-untyped-def]
+    # Of an ungated ReLU only the sign is needed again: a byte instead of a float.
+    kept = x > 0 if name == "relu" and gate is None else x
+    return _activate(name, x, gate), (kept, gate)
+
+
+def _activate_backward(name, residuals, g):  # type: ignore[no-untyped-def]
+    kept, gate = residuals
+    if kept.dtype == jnp.bool_:
+        return jnp.where(kept, g, jnp.zeros_like(g)), None
+    _, pull = jax.vjp(functools.partial(_activate, name), kept, gate)
+    return pull(g)
+
+
+activate.defvjp(_activate_forward, _activate_backward)
 
 
 def probabilities(
@@ -38,7 +115,9 @@ def probabilities(
 ) -> jax.Array:
     """Attention weights `[B, H, Q, K]` float32; arguments as of `attend`."""
     scores = jnp.einsum("bhqd,bhdk->bhqk", q, kt, preferred_element_type=_F32)
-    # Not `bias + mask` first: that would be a full [B, H, Q, K] of its own.
+    # Tied to the scores, or a scan over layers would take the broadcasts to [B, H, Q, K] out of its
+    # loop and read them from memory in every layer.
+    scores, bias, mask = jax.lax.optimization_barrier((scores, bias, mask))
     for extra in (bias, mask):
         if extra is not None:
             scores = scores + jnp.broadcast_to(extra, scores.shape)
@@ -133,7 +212,16 @@ def head_nll(hidden: jax.Array, head: jax.Array, labels: jax.Array) -> jax.Array
     Returns:
       `[B, T]` float32.
     """
-    return logits_nll(head_logits(hidden, head), labels)
+    rows, length, _ = hidden.shape
+    chunk = max(1, CHUNK // (length * head.shape[0]))
+    if rows <= chunk:
+        return logits_nll(head_logits(hidden, head), labels)
+
+    # Scoring alone (candidates by the hundred): not all logits need exist at once.
+    def one(row: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return logits_nll(head_logits(row[0][None], head), row[1][None])[0]
+
+    return jax.lax.map(one, (hidden, labels), batch_size=chunk)
 
 
 def _head_nll_forward(hidden, head, labels):  # type: ignore[no-untyped-def]

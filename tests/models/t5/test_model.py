@@ -237,6 +237,37 @@ def test_weights_are_arguments_not_constants():
     assert constants(closed) > 1_000_000  # the check sees a captured table
 
 
+def scans(jaxpr):
+    """The loops of a program, outermost only."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "scan":
+            yield equation
+            continue
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from scans(inner)
+
+
+def test_the_backward_pass_keeps_no_more_than_it_needs():
+    lm = FrozenT5.from_config(TINY, dtype=jnp.bfloat16)
+    ids, labels = np.full((3, 7), 5), np.full((3, 5), 6)
+
+    def loss(prompt, lm):
+        return lm.loss(ids, np.ones_like(ids), labels, prompt)[0]
+
+    closed = jax.make_jaxpr(jax.grad(loss))(jnp.zeros((2, 12)), lm)
+    encoder, decoder = list(scans(closed.jaxpr))[:2]  # forward; then backward
+    for loop, positions, widths in ((encoder, 9, 2), (decoder, 5, 2)):
+        kept = [v.aval for v in loop.outvars[loop.params["num_carry"] :]]
+        wide = [a for a in kept if a.shape == (2, 3, positions, TINY.d_ff)]
+        assert len(wide) == widths  # the two arguments of the gated activation
+        assert all(a.dtype == jnp.bfloat16 for a in kept if a.shape[-1] > 1)
+        # Biases and masks stay small: nothing of [B, H, Q, K] is computed before the loop.
+        outside = [v.aval for v in loop.invars[: loop.params["num_consts"]]]
+        assert all(a.shape[:2] != (3, TINY.num_heads) for a in outside)
+
+
 def test_the_model_is_a_pytree_of_its_weights(tiny):
     leaves, structure = jax.tree.flatten(tiny)
     assert sum(leaf.size for leaf in leaves) == TINY.parameter_count

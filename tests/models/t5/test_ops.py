@@ -9,6 +9,7 @@ import pytest
 import scipy.special
 
 from prompt_jax.models.t5 import ops
+from prompt_jax.models.t5.config import ACTIVATIONS
 
 from ..conftest import numbers
 
@@ -75,6 +76,16 @@ def test_head_nll_gradient():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), have, want)
 
 
+def test_scoring_in_chunks_changes_nothing(monkeypatch):
+    hidden, head = jnp.asarray(numbers((5, 3, 4))), jnp.asarray(numbers((9, 4), 1))
+    labels = jnp.asarray(np.random.default_rng(2).integers(0, 9, (5, 3)))
+    want = ops.head_nll(hidden, head, labels)
+    monkeypatch.setattr(ops, "CHUNK", 2 * 3 * 9)  # two rows at once, one left over
+    jaxpr = jax.make_jaxpr(lambda h: ops.head_nll(h, head, labels))(hidden)
+    assert "f32[5,3,9]" not in str(jaxpr)
+    np.testing.assert_allclose(ops.head_nll(hidden, head, labels), want, rtol=1e-6)
+
+
 def test_a_nan_at_an_ignored_position_has_no_gradient():
     hidden = jnp.asarray(numbers((1, 3, 4))).at[0, 1].set(jnp.nan)
     labels = jnp.array([[2, -100, 1]])
@@ -92,6 +103,40 @@ def test_rms_norm_has_no_mean_and_float32_statistics():
     narrow = ops.rms_norm(jnp.asarray(x, jnp.bfloat16), jnp.asarray(weight), 1e-6)
     assert narrow.dtype == jnp.bfloat16
     np.testing.assert_allclose(narrow.astype(jnp.float32), want, rtol=2e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("gated", [True, False])
+def test_activation_and_its_gradient(name, gated):
+    plain = {
+        "relu": jax.nn.relu,
+        "gelu_new": lambda x: 0.5 * x * (1 + jnp.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))),
+        "gelu": lambda x: 0.5 * x * (1 + jax.scipy.special.erf(x / 2**0.5)),
+        "silu": lambda x: x / (1 + jnp.exp(-x)),
+    }[name]
+    x, weight = jnp.asarray(numbers((3, 5)) * 2), jnp.asarray(numbers((3, 5), 1))
+    if gated:
+        gate = jnp.asarray(numbers((3, 5), 2))
+        have = jax.value_and_grad(lambda x, b: jnp.sum(ops.activate(name, x, b) * weight), (0, 1))
+        want = jax.value_and_grad(lambda x, b: jnp.sum(plain(x) * b * weight), (0, 1))
+        have, want = have(x, gate), want(x, gate)
+    else:
+        have = jax.value_and_grad(lambda x: jnp.sum(ops.activate(name, x, None) * weight))(x)
+        want = jax.value_and_grad(lambda x: jnp.sum(plain(x) * weight))(x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), have, want)
+
+
+def test_rms_norm_gradient():
+    x, weight = jnp.asarray(numbers((2, 3, 8))), jnp.asarray(numbers((8,), 1))
+    out = jnp.asarray(numbers((2, 3, 8), 2))
+
+    def plain(x, w):
+        y = x / jnp.sqrt(jnp.mean(x * x, -1, keepdims=True) + 1e-6)
+        return jnp.sum(y * jnp.broadcast_to(w, y.shape) * out)
+
+    have = jax.grad(lambda x, w: jnp.sum(ops.rms_norm(x, w, 1e-6) * out), (0, 1))(x, weight)
+    want = jax.grad(plain, (0, 1))(x, weight)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), have, want)
 
 
 def test_every_product_of_a_bf16_backward_pass_is_bf16():

@@ -27,9 +27,7 @@ def get_config() -> ExperimentConfig:
         seeds=3,
         prompt=PromptConfig(tokens=20, init="vocab:5000"),
         data=DataConfig(max_input_tokens=64, max_target_tokens=8, dev_rows=100, test_rows=300),
-        source=TrainConfig(
-            steps=250, batch_size=8, optimizer=prompt, eval_every=125
-        ),
+        source=TrainConfig(steps=250, batch_size=8, optimizer=prompt, eval_every=125),
         probe=TrainConfig(steps=25, batch_size=8, optimizer=prompt, eval_every=0),
         target=TrainConfig(steps=250, batch_size=8, optimizer=prompt, eval_every=125),
         few_shot=TrainConfig(steps=150, batch_size=8, optimizer=prompt, eval_every=50),

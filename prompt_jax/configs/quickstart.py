@@ -132,8 +132,8 @@ def toy_t5(
     if dry_run:
         return lm
     say(
-        f"First, once: a T5 of {SHAPE.parameter_count // 1000:,} k random weights learns the source"
-        f" tasks, {budget.steps:,} steps, less than a minute on two free cores."
+        f"First, once: a T5 of {SHAPE.parameter_count / 1000:.0f} k random weights learns the"
+        f" source tasks, {budget.steps:,} steps, about half a minute of processor time."
     )
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()

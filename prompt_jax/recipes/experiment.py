@@ -248,7 +248,8 @@ def _execute(
     values = results.cells(measured, primary)
     report = Report(
         folder, measured, primary, results.summaries(values),
-        results.contrasts(config.methods, values, items), executor.reused, rows.losses(), prompts,
+        results.contrasts(config.methods, values, items), executor.reused,
+        rows.losses(config.targets), prompts,
     )  # fmt: skip
     (folder / "summary.md").write_text(report.markdown(config), encoding="utf-8")
     return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from prompt_jax.data.splits import Limits, load_splits
 from prompt_jax.data.tasks import Task
 from prompt_jax.data.tokenise import TokenisedSplit, concat, tokenise_rows
 from prompt_jax.recipes.config import DataConfig
+
+_WORTH_SAYING = 0.005  # share of cut inputs below which a reader is not bothered
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,19 +87,31 @@ class RowStore:
             found.setdefault(name, []).append(entry)
         return found
 
-    def losses(self) -> list[str]:
-        """One line per task whose texts were cut, and every note, for people."""
-        lines: dict[str, None] = {}
-        for (_, _, k), rows in sorted(self._memo.items()):
-            called = f"{rows.task.name} (k = {k})" if k else rows.task.name
-            for part in ("train", "test"):
+    def losses(self, tested: Collection[str] = ()) -> list[str]:
+        """One line per task and set whose texts were cut, and every note, for people.
+
+        Args:
+          tested: names of the tasks whose test rows are used.
+        """
+        shares: dict[tuple[str, str], list[float]] = {}
+        notes: dict[str, None] = {}
+        for (name, _, _), rows in sorted(self._memo.items()):
+            for part in ("train", "test") if name in tested else ("train",):
                 split = getattr(rows, part)
-                if len(split) and split.truncated_inputs:
+                if len(split):
                     share = split.truncated_inputs / len(split)
-                    if part == "test" or share > 0.01:
-                        lines[
-                            f"{called}: {share:.0%} of the {part} inputs were longer than"
-                            f" {self.config.max_input_tokens} tokens and were cut"
-                        ] = None
-            lines.update(dict.fromkeys(rows.notes))
-        return list(lines)
+                    shares.setdefault((rows.task.name, part), []).append(share)
+            notes.update(dict.fromkeys(rows.notes))
+        lines = [
+            f"{name}: {_percent(found)} of the {part} inputs were longer than"
+            f" {self.config.max_input_tokens} tokens and were cut"
+            for (name, part), found in shares.items()
+            if max(found) >= _WORTH_SAYING
+        ]
+        return [*lines, *notes]
+
+
+def _percent(shares: list[float]) -> str:
+    """The share, or its range over seeds and shots."""
+    low, high = f"{min(shares):.0%}", f"{max(shares):.0%}"
+    return low if low == high else f"{low} to {high}"

@@ -239,3 +239,14 @@ def test_judge_corrects_over_the_whole_family():
     both = statistics.judge({"x": comparison(0.03), "y": comparison(0.04)}, 0.05)
     assert alone["x"].effect
     assert (both["x"].p_holm, both["x"].effect, list(both)) == (0.06, False, ["x", "y"])
+
+
+def test_a_large_difference_over_five_seeds_survives_a_family():
+    """A tail that no replicate reaches is Student's, not a floor of 0.02."""
+    rng = np.random.default_rng(0)
+    seeds = 0.02 * rng.standard_normal((5, 1))
+    a = (rng.random((5, 300)) < 0.9 + seeds).astype(float)
+    b = (rng.random((5, 300)) < 0.5 + seeds).astype(float)
+    comparison = statistics.paired_bootstrap(a, b)
+    assert comparison.p < 0.05 / 40
+    assert comparison.low > 0.3

@@ -21,6 +21,7 @@ NEW = 12
         ("buckets", "greedy", 1),
         ("v1_0", "beam", 4),
         ("v1_1", "beam", 4),
+        ("buckets", "beam", 4),
     ],
 )
 def test_same_tokens_as_pytorch(name, kind, beams):

@@ -1,0 +1,46 @@
+"""The five-line form: one target, one method, the best seed's prompt in hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import prompt_jax as pj
+from prompt_jax.errors import ConfigError
+from prompt_jax.recipes.transfer import transfer
+
+
+@pytest.fixture(autouse=True)
+def cache_of_the_test(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_the_prompt_is_the_best_seed_s(pretender, world, tmp_path, capsys):
+    stage, task = "spot: target, k = 4", world.tasks["one"]
+    pretender.values[stage, f"{task} k=4 seed=1"] = 0.9
+    run = transfer(
+        world.lm,
+        target=task,
+        sources=[world.tasks["a"], world.tasks["b"]],
+        k=4,
+        seeds=3,
+        tokens=4,
+        steps=2,
+        out=str(tmp_path / "run"),
+        show=False,
+    )
+    assert run.prompt.embeddings.shape == (4, world.lm.d_model)
+    assert run.prompt.record.seed == 1
+    assert (run.prompt.record.method, run.prompt.record.task) == ("spot", "one")
+    start = pretender.runs[stage, f"{task} k=4 seed=1"].params["prompt"]
+    np.testing.assert_array_equal(run.prompt.embeddings, start + 0.5)
+    assert {config.steps for _, _, config in pretender.calls} == {2, 50}  # 50: the probe
+    run.table()
+    assert "spot" in capsys.readouterr().out
+    assert "| k = 4 | spot |" in run.markdown()
+    assert (tmp_path / "run" / "results.jsonl").is_file()
+
+
+def test_a_method_without_a_prompt_is_refused(world):
+    with pytest.raises(ConfigError, match="leaves no prompt"):
+        pj.transfer(world.lm, target=world.tasks["one"], method="full_fine_tuning")

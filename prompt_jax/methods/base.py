@@ -13,7 +13,7 @@ import optax
 
 from prompt_jax.errors import ConfigError
 from prompt_jax.models.base import LanguageModel, Scores
-from prompt_jax.training.protocol import Carry, Consts, Params, Prompted, RowLoss, Rows
+from prompt_jax.training.protocol import Array, Carry, Consts, Params, Prompted, RowLoss, Rows
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,10 @@ class BaseMethod:
     def penalty(self, params: Params, consts: Consts, aux: Any, step: jax.Array) -> jax.Array:
         """None."""
         return jnp.zeros((), jnp.float32)
+
+    def metrics(self, params: Params, consts: Consts, prompted: Prompted) -> Mapping[str, Array]:
+        """No numbers beyond loss and gradient norm."""
+        return {}
 
     def groups(self, params: Params) -> Any:
         """One optimizer group for all."""

@@ -364,6 +364,7 @@ class Population:
     def log(self, step: int, metrics: StepMetrics, tracker: Tracker) -> None:
         """Writes one line per run and notices runs that died."""
         loss, norm = np.asarray(metrics.loss), np.asarray(metrics.gradient_norm)
+        own = {name: np.asarray(value) for name, value in metrics.own.items()}
         self._notice(step, np.asarray(metrics.healthy), tracker)
         for r, run in enumerate(self.runs):
             if self.active[r]:
@@ -373,6 +374,7 @@ class Population:
                         "step": step,
                         "loss": float(loss[r]),
                         "gradient_norm": float(norm[r]),
+                        **{name: value[r].tolist() for name, value in own.items()},
                     }
                 )
         live = loss[self.active]

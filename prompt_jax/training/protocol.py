@@ -6,6 +6,7 @@ The trainer adds the axis R in front with `jax.vmap` and folds R x V x B rows in
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import jax
@@ -78,6 +79,13 @@ class Method(Protocol):
 
     def penalty(self, params: Params, consts: Consts, aux: Any, step: jax.Array) -> jax.Array:
         """Priors and regularisers: a scalar, added once per step after normalisation."""
+
+    def metrics(self, params: Params, consts: Consts, prompted: Prompted) -> Mapping[str, Array]:
+        """Small float or bool arrays of this step for the run's lines in metrics.jsonl.
+
+        Computed inside the program of the step, from what `prompts` returned and the parameters
+        that it was given. The names `run`, `step`, `stage`, `loss` and the like are taken.
+        """
 
     def groups(self, params: Params) -> Any:
         """The optimizer group (a string) of every leaf of `params`."""

@@ -20,6 +20,9 @@ from prompt_jax.training import optimizers
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.protocol import Array, Method, Rows
 
+# Keys of a line in metrics.jsonl that no method may use for its own numbers.
+RESERVED = frozenset({"stage", "run", "step", "seconds", "loss", "gradient_norm", "dev", "event"})
+
 
 class State(NamedTuple):
     """Everything a population changes while it trains; leaves have a leading axis R."""
@@ -65,7 +68,7 @@ class StepMetrics(NamedTuple):
     loss: jax.Array  # [R] float32, mean over views of the row loss per token
     gradient_norm: jax.Array  # [R] float32
     healthy: jax.Array  # [R] bool
-    aux: Any  # the method's own numbers
+    own: dict[str, jax.Array]  # the method's own numbers, [R, ...]
 
 
 class Programs(NamedTuple):
@@ -222,7 +225,10 @@ def _programs(method: Method, config: OptimizerConfig) -> Programs:
             return jax.tree.map(lambda n, o: jnp.where(take, n, o), new, old)
 
         kept = choose((new_params, new_opt, made.carry), (params, opt_state, carry))
-        return (*kept, healthy), StepMetrics(mean_loss, norm, healthy, made.aux)
+        own = dict(method.metrics(params, consts, made))
+        if taken := RESERVED & set(own):
+            raise ValueError(f"{method.name}.metrics: {', '.join(sorted(taken))} is the trainer's.")
+        return (*kept, healthy), StepMetrics(mean_loss, norm, healthy, own)
 
     def finish(
         state: State, consts: Any, rows: Rows, sums: Sums, active: jax.Array,

@@ -40,7 +40,9 @@ class NullTracker:
 
 
 def finite(value: Any) -> Any:
-    """JSON has no NaN: numbers that are not finite become None."""
+    """JSON has no NaN: numbers that are not finite become None, inside lists too."""
+    if isinstance(value, list):
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -209,6 +209,13 @@ class Grouped(BaseMethod):
         new = {"group": group, "changes": carry["changes"] + changed}
         return Prompted(prompt[None], carry=new)
 
+    def metrics(self, params, consts, prompted):
+        return {
+            "group": prompted.carry["group"],
+            "scales": params["source_scales"],
+            "changes": prompted.carry["changes"].astype(jnp.float32),
+        }
+
     def groups(self, params):
         return {"prompt": "prompt", "target_scale": "target", "source_scales": "source"}
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 import toy
-from methods.toy_methods import Attentive, Dying
+from methods.toy_methods import Attentive, Dying, Grouped
 
 from prompt_jax import sharding
 from prompt_jax.errors import ConfigError, ModelError, PromptError, TrainingError
@@ -419,6 +419,42 @@ def test_log_lines():
     assert {r["run"] for r in recorder.records if "dev" in r} == {"run0"}
     assert all(r["gradient_norm"] > 0 for r in recorder.records if "loss" in r)
     assert [step for step, _ in recorder.notes] == [2, 4, 5]
+
+
+def test_a_method_s_own_numbers_are_logged():
+    """Of each run, as numbers and nested lists, from the parameters the step started with."""
+    runs = []
+    for seed in range(2):
+        params, consts = Grouped().init(Context(toy.tiny_t5(), toy.prompt(seed), seed, "t"))
+        runs.append(toy.make_run(seed, params=params, consts=consts))
+    recorder = toy.Recorder()
+    config = toy.budget(3, log_every=2, learning_rate=0.1, unit="absolute")
+    trained = train(toy.tiny_t5(), Grouped(), runs, config, tracker=recorder)
+    assert [(r["run"], r["step"]) for r in recorder.records if "group" in r] == [
+        ("run0", 2), ("run1", 2), ("run0", 3), ("run1", 3)
+    ]  # fmt: skip
+    for run, result in zip(runs, trained, strict=True):
+        assert [len(g) for g in recorder.of("group", run.name)] == [3, 3]
+        assert all(isinstance(x, bool) for g in recorder.of("group", run.name) for x in g)
+        assert all(isinstance(x, float) for x in recorder.of("changes", run.name))
+        second, third = (np.asarray(s, np.float32) for s in recorder.of("scales", run.name))
+        assert second.shape == third.shape == (3, toy.L)
+        assert not np.array_equal(second, third)
+        assert not np.array_equal(third, result.params["source_scales"])  # before its update
+    one = train(toy.tiny_t5(), Grouped(), runs, toy.budget(
+        1, learning_rate=0.1, unit="absolute"))  # fmt: skip
+    np.testing.assert_array_equal(
+        np.asarray(recorder.of("scales", "run0")[0], np.float32), one[0].params["source_scales"]
+    )
+
+
+def test_a_method_may_not_log_under_the_trainer_s_names():
+    class Greedy(PromptTuning):
+        def metrics(self, params, consts, prompted):
+            return {"loss": params["prompt"].sum()}
+
+    with pytest.raises(ValueError, match="loss is the trainer's"):
+        train(toy.tiny_t5(), Greedy(), [toy.make_run(0)], toy.budget(1))
 
 
 def test_the_caller_s_arrays_stay():

@@ -26,10 +26,12 @@ def test_lines_are_json_with_their_stage(tmp_path):
         assert lines(path)[0]["loss"] == 0.5  # written at once
         tracker.advance(1, "loss 0.5")
         tracker.start("target", 5, 1)
-        tracker.log({"run": "b", "step": 2, "loss": math.nan, "gradient_norm": math.inf})
+        nested = [[1.0, math.nan], [True, math.inf]]
+        tracker.log({"run": "b", "step": 2, "loss": math.nan, "own": nested})
     first, second = lines(path)
     assert (first["stage"], first["run"], first["step"]) == ("sources", "a", 1)
-    assert (second["stage"], second["loss"], second["gradient_norm"]) == ("target", None, None)
+    assert (second["stage"], second["loss"]) == ("target", None)
+    assert second["own"] == [[1.0, None], [True, None]]
     assert all(line["seconds"] >= 0 for line in (first, second))
 
 

@@ -38,6 +38,29 @@ class Stage:
     trials: int = 1
 
 
+@dataclass(frozen=True)
+class Panel:
+    """How the report draws one of a method's metrics: data, not code.
+
+    Seeds are drawn together: values are averaged over them, and single numbers are also drawn one
+    by one.
+
+    Attributes:
+      metric: its key in what `metrics` returns.
+      kind: `lines` draws a number, or one line for each of [n], over the steps; `timeline` draws
+        [K], bool or float, as K rows of boxes over the steps; `heatmap` draws the last [n, m].
+      title: a few words.
+      caption: what a reader should see in it.
+      labels: what the K, n or m entries are called: the experiment's `sources`, or by number.
+    """
+
+    metric: str
+    kind: Literal["lines", "timeline", "heatmap"]
+    title: str
+    caption: str
+    labels: Literal["sources", "index"] = "index"
+
+
 @dataclass(frozen=True, eq=False)
 class Artefact:
     """What an earlier stage left for one seed (and target): named prompts.
@@ -101,6 +124,7 @@ class BaseMethod:
     trains_lm: ClassVar[bool] = False
     observe: ClassVar[frozenset[str]] = frozenset()
     reduction: ClassVar[Literal["mean", "sum"]] = "mean"
+    panels: ClassVar[tuple[Panel, ...]] = ()  # what the report draws of `metrics`
 
     def stages(self) -> tuple[Stage, ...]:
         """The stages in order; the last one trains the target."""

@@ -18,7 +18,7 @@ _LONGEST_EXAMPLE = 160  # characters of a row that stands in a command to copy
 
 def plan(out: common.Printer, made: Plan, config: ExperimentConfig, folder: str) -> None:
     """What will be done and what it costs."""
-    from prompt_jax.recipes import results
+    from prompt_jax.report import results
 
     counts = (
         (len(config.targets), "target"),
@@ -125,7 +125,7 @@ def report(out: common.Printer, found: Report, config: ExperimentConfig) -> None
 
 def _results(out: common.Printer, found: Report, config: ExperimentConfig) -> None:
     from prompt_jax.data import registry
-    from prompt_jax.recipes import results
+    from prompt_jax.report import results
 
     # The options of a method stand below its name, so that columns stay narrow.
     names = [method.replace("(", "\n(").replace(",", ",\n") for method in config.methods]
@@ -146,7 +146,7 @@ def _results(out: common.Printer, found: Report, config: ExperimentConfig) -> No
 
 def _contrasts(out: common.Printer, found: Report) -> None:
     from prompt_jax.data import registry
-    from prompt_jax.recipes import results
+    from prompt_jax.report import results
 
     out.print()
     out.print(

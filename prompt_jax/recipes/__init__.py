@@ -7,4 +7,4 @@ from prompt_jax.recipes.experiment import Report as Report
 from prompt_jax.recipes.experiment import run as run
 from prompt_jax.recipes.plan import Plan as Plan
 from prompt_jax.recipes.plan import make_plan as make_plan
-from prompt_jax.recipes.results import ResultRow as ResultRow
+from prompt_jax.report.results import ResultRow as ResultRow

@@ -20,12 +20,12 @@ from prompt_jax.errors import ConfigError
 from prompt_jax.models.t5.partition import T5_RULES
 from prompt_jax.paths import user_cache
 from prompt_jax.prompts import PromptRecord, SoftPrompt, parse
-from prompt_jax.recipes import results
 from prompt_jax.recipes.artefacts import ArtefactStore
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.execute import Executor, Outcome
-from prompt_jax.recipes.results import Cell, Contrast, ResultRow
 from prompt_jax.recipes.rows import RowStore
+from prompt_jax.report import results
+from prompt_jax.report.results import Cell, Contrast, ResultRow
 from prompt_jax.training.loop import TrainedRun
 from prompt_jax.training.tracking import RunTracker, finite
 
@@ -244,7 +244,7 @@ def _execute(
                 say(f"  {line}")
     _save_sources(folder, config, lm, executor)
     (folder / "data.json").write_text(json.dumps(rows.report(), indent=2) + "\n", "utf-8")
-    _save_items(folder / "items.npz", items)
+    results.write_items(folder / "items.npz", items)
     values = results.cells(measured, primary)
     report = Report(
         folder, measured, primary, results.summaries(values),
@@ -253,14 +253,6 @@ def _execute(
     )  # fmt: skip
     (folder / "summary.md").write_text(report.markdown(config), encoding="utf-8")
     return report
-
-
-def _save_items(path: Path, items: dict[tuple[str, str, int, int], np.ndarray]) -> None:
-    """Per-item test scores, under "method TAB target TAB k TAB seed", for anybody's statistics."""
-    arrays: dict[str, Any] = {
-        "\t".join(map(str, key)): value.astype(np.float32) for key, value in items.items()
-    }
-    np.savez_compressed(path, **arrays)
 
 
 def _rows_of(spec: str, outcome: Outcome) -> list[ResultRow]:

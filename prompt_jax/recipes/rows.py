@@ -14,8 +14,7 @@ from prompt_jax.data.splits import Limits, load_splits
 from prompt_jax.data.tasks import Task
 from prompt_jax.data.tokenise import TokenisedSplit, concat, tokenise_rows
 from prompt_jax.recipes.config import DataConfig
-
-_WORTH_SAYING = 0.005  # share of cut inputs below which a reader is not bothered
+from prompt_jax.report import cuts
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +82,10 @@ class RowStore:
                 }
                 for part in ("train", "dev", "test")
             }
-            entry = {"seed": seed, "k": k, "rows": sizes, "cut": cut, "notes": list(rows.notes)}
+            entry = {
+                "task": rows.task.name, "seed": seed, "k": k, "rows": sizes, "cut": cut,
+                "notes": list(rows.notes),
+            }  # fmt: skip
             found.setdefault(name, []).append(entry)
         return found
 
@@ -93,25 +95,4 @@ class RowStore:
         Args:
           tested: names of the tasks whose test rows are used.
         """
-        shares: dict[tuple[str, str], list[float]] = {}
-        notes: dict[str, None] = {}
-        for (name, _, _), rows in sorted(self._memo.items()):
-            for part in ("train", "test") if name in tested else ("train",):
-                split = getattr(rows, part)
-                if len(split):
-                    share = split.truncated_inputs / len(split)
-                    shares.setdefault((rows.task.name, part), []).append(share)
-            notes.update(dict.fromkeys(rows.notes))
-        lines = [
-            f"{name}: {_percent(found)} of the {part} inputs were longer than"
-            f" {self.config.max_input_tokens} tokens and were cut"
-            for (name, part), found in shares.items()
-            if max(found) >= _WORTH_SAYING
-        ]
-        return [*lines, *notes]
-
-
-def _percent(shares: list[float]) -> str:
-    """The share, or its range over seeds and shots."""
-    low, high = f"{min(shares):.0%}", f"{max(shares):.0%}"
-    return low if low == high else f"{low} to {high}"
+        return cuts.losses(self.report(), self.config.max_input_tokens, tested)

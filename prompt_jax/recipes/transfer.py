@@ -11,8 +11,9 @@ from typing import Any
 from prompt_jax.errors import ConfigError
 from prompt_jax.methods import create
 from prompt_jax.prompts import SoftPrompt
-from prompt_jax.recipes import experiment, results
+from prompt_jax.recipes import experiment
 from prompt_jax.recipes.config import DataConfig, ExperimentConfig, PromptConfig
+from prompt_jax.report import results
 
 
 @dataclass(frozen=True, eq=False)

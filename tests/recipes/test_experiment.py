@@ -15,9 +15,10 @@ from prompt_jax import config as configs
 from prompt_jax.errors import ConfigError, DataError, PromptJaxError
 from prompt_jax.evaluation import Job, evaluate
 from prompt_jax.prompts import SoftPrompt
-from prompt_jax.recipes import ExperimentConfig, PromptConfig, Report, results, run
+from prompt_jax.recipes import ExperimentConfig, PromptConfig, Report, run
 from prompt_jax.recipes.experiment import prepare_folder, run_folder, slug
 from prompt_jax.recipes.rows import RowStore
+from prompt_jax.report import results
 
 from .conftest import TEST
 

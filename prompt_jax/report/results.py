@@ -1,14 +1,22 @@
-"""Result rows, the table with spread, and the paired contrasts of a run directory."""
+"""Result rows, the table with spread, and the paired contrasts of a run directory.
+
+The summary file, the command line and the report page all take their numbers from here.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from prompt_jax.errors import DataError
 from prompt_jax.evaluation import statistics
 from prompt_jax.evaluation.statistics import Comparison, Summary, Verdict
 from prompt_jax.training.tracking import finite
@@ -62,13 +70,82 @@ def write_rows(path: Path, rows: Iterable[ResultRow]) -> None:
 
 
 def read_rows(path: Path) -> list[ResultRow]:
-    """Reads rows back."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        facts = json.loads(line)
-        facts["value"] = float("nan") if facts["value"] is None else facts["value"]
-        rows.append(ResultRow(**facts))
+    """Reads rows back.
+
+    Raises:
+      DataError: for a line that is no result row.
+    """
+    rows, bad = parse_rows(path.read_text(encoding="utf-8"))
+    if bad:
+        raise DataError(f"{path}: line {bad[0]} is no result row.")
     return rows
+
+
+def parse_rows(text: str) -> tuple[list[ResultRow], list[int]]:
+    """The rows of a results file, and the numbers (from 1) of the lines that are none."""
+    rows, bad = [], []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            rows.append(_row(json.loads(line)))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            bad.append(number)
+    return rows, bad
+
+
+def _row(facts: dict[str, Any]) -> ResultRow:
+    """Raises ValueError, TypeError or KeyError for anything that `write_rows` does not write."""
+    values = {}
+    for field in fields(ResultRow):
+        value = facts.get(field.name, 1) if field.name == "trials" else facts[field.name]
+        if field.name == "value":
+            value = math.nan if value is None else float(value)
+            if abs(value) > 1:
+                raise ValueError(value)
+        elif field.type == "float":
+            value = float(value)
+            if not 0 <= value < math.inf:
+                raise ValueError(value)
+        elif type(value).__name__ != field.type or (field.type == "int" and value < 0):
+            raise TypeError(field.name)
+        values[field.name] = value
+    return ResultRow(**values)
+
+
+Item = tuple[str, str, int, int]  # method, target, k, seed
+
+
+def write_items(path: Path, items: Mapping[Item, np.ndarray]) -> None:
+    """Writes per-item test scores, under "method TAB target TAB k TAB seed"."""
+    arrays: dict[str, Any] = {
+        "\t".join(map(str, key)): value.astype(np.float32) for key, value in items.items()
+    }
+    np.savez_compressed(path, **arrays)
+
+
+def read_items(path: Path) -> dict[Item, np.ndarray]:
+    """Reads per-item test scores back: float32 [n] each.
+
+    Raises:
+      DataError: the file is damaged, or is something else.
+    """
+    found: dict[Item, np.ndarray] = {}
+    lengths: dict[str, int] = {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for key in file.files:
+                method, target, k, seed = key.split("\t")
+                scores = np.asarray(file[key], np.float32)
+                if scores.shape != (lengths.setdefault(target, scores.size),):
+                    raise ValueError("the rows of a target differ")
+                if not np.isfinite(scores).all():
+                    raise ValueError("a score is not finite")
+                found[method, target, int(k), int(seed)] = scores
+    except (
+        OSError, ValueError, TypeError, AttributeError, EOFError, RuntimeError, zipfile.BadZipFile,
+        zlib.error,
+    ) as error:  # fmt: skip
+        raise DataError(f"{path} holds no per-item scores, or is damaged ({error}).") from None
+    return found
 
 
 Cell = tuple[str, str, int]  # method, target, k
@@ -85,6 +162,11 @@ class Contrast:
     verdict: Verdict
 
 
+def primary_metrics(rows: Iterable[ResultRow]) -> dict[str, str]:
+    """The primary metric of each target: the one that chose on the development set."""
+    return {row.target: row.metric for row in rows if row.split == "dev"}
+
+
 def cells(
     rows: Iterable[ResultRow], primary: Mapping[str, str], split: str = "test"
 ) -> dict[Cell, dict[int, float]]:
@@ -97,7 +179,7 @@ def cells(
     """
     found: dict[Cell, dict[int, float]] = {}
     for row in rows:
-        if row.split == split and row.metric == primary[row.target]:
+        if row.split == split and row.metric == primary.get(row.target):
             found.setdefault((row.method, row.target, row.k), {})[row.seed] = row.value
     return found
 
@@ -113,7 +195,7 @@ def summaries(values: Mapping[Cell, Mapping[int, float]]) -> dict[Cell, Summary]
 def contrasts(
     methods: Sequence[str],
     values: Mapping[Cell, Mapping[int, float]],
-    items: Mapping[tuple[str, str, int, int], np.ndarray],
+    items: Mapping[Item, np.ndarray],
     minimum: float = statistics.MINIMUM_EFFECT["text"],
 ) -> list[Contrast]:
     """Every method against the first one, Holm-corrected over the whole family.
@@ -148,7 +230,7 @@ def _compare(
     target: str,
     k: int,
     values: Mapping[Cell, Mapping[int, float]],
-    items: Mapping[tuple[str, str, int, int], np.ndarray],
+    items: Mapping[Item, np.ndarray],
 ) -> Comparison | None:
     a, b = values[method, target, k], values[baseline, target, k]
     seeds = [s for s in sorted(set(a) & set(b)) if np.isfinite(a[s]) and np.isfinite(b[s])]
@@ -179,6 +261,20 @@ def cell_text(summary: Summary | None) -> str:
     return text + (f" ({summary.failed} failed)" if summary.failed else "")
 
 
+def table_rows(
+    methods: Sequence[str],
+    targets: Sequence[str],
+    shots: Sequence[int],
+    table: Mapping[Cell, Summary],
+) -> list[tuple[int, str, list[str]]]:
+    """The table: k, method, and the cell of every target, row by row."""
+    return [
+        (k, method, [cell_text(table.get((method, target, k))) for target in targets])
+        for k in shots
+        for method in methods
+    ]
+
+
 def markdown_table(
     methods: Sequence[str],
     targets: Sequence[str],
@@ -189,21 +285,28 @@ def markdown_table(
     """The table as Markdown: one row per k and method, one column per target."""
     head = "| | method | " + " | ".join(f"{t} ({primary[t]})" for t in targets) + " |"
     lines = [head, "|" + "-|" * (len(targets) + 2)]
-    for k in shots:
-        for method in methods:
-            row = [cell_text(table.get((method, target, k))) for target in targets]
-            lines.append(f"| {heading(k)} | {method} | " + " | ".join(row) + " |")
+    for k, method, row in table_rows(methods, targets, shots, table):
+        lines.append(f"| {heading(k)} | {method} | " + " | ".join(row) + " |")
     return "\n".join(lines) + "\n"
+
+
+def interval_text(comparison: Comparison) -> str:
+    """A difference in points with its interval; the interval is left out where there is none.
+
+    >>> interval_text(Comparison(0.1, 0.05, 0.15, 0.01, 5, 100))
+    '+10.0 [+5.0, +15.0]'
+    """
+    text = f"{100 * comparison.difference:+.1f}"
+    if math.isfinite(comparison.low) and math.isfinite(comparison.high):
+        text += f" [{100 * comparison.low:+.1f}, {100 * comparison.high:+.1f}]"
+    return text
 
 
 def contrast_lines(found: Iterable[Contrast]) -> list[str]:
     """One line per contrast, for the summary file."""
-    lines = []
-    for c in found:
-        d = c.verdict.comparison
-        lines.append(
-            f"| {heading(c.k)} | {c.target} | {c.method} - {c.baseline} |"
-            f" {100 * d.difference:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}] |"
-            f" {c.verdict.p_holm:.3f} | {'yes' if c.verdict.effect else 'no'} |"
-        )
-    return lines
+    return [
+        f"| {heading(c.k)} | {c.target} | {c.method} - {c.baseline} |"
+        f" {interval_text(c.verdict.comparison)} | {c.verdict.p_holm:.3f} |"
+        f" {'yes' if c.verdict.effect else 'no'} |"
+        for c in found
+    ]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from prompt_jax.evaluation import statistics
-from prompt_jax.recipes import results
-from prompt_jax.recipes.results import ResultRow
+from prompt_jax.report import results
+from prompt_jax.report.results import ResultRow
 
 PRIMARY = {"one": "accuracy", "two": "f1"}
 METHODS = ("base", "x", "y")

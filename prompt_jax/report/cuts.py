@@ -1,0 +1,42 @@
+"""What was cut from the rows of an experiment, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+_WORTH_SAYING = 0.005  # share of cut inputs below which a reader is not bothered
+
+
+def losses(
+    found: Mapping[str, Sequence[Mapping[str, Any]]], limit: Any, tested: Collection[str] = ()
+) -> list[str]:
+    """One line per task and set whose texts were cut, and every note.
+
+    Args:
+      found: what `data.json` holds: for every task its entries of one seed and k.
+      limit: the longest input, in tokens.
+      tested: the tasks, as `found` names them, whose test rows are used.
+    """
+    shares: dict[tuple[str, str], list[float]] = {}
+    notes: dict[str, None] = {}
+    for key, entries in found.items():
+        for entry in entries:
+            for part in ("train", "test") if key in tested else ("train",):
+                rows = entry["rows"][part]
+                if rows:
+                    share = entry["cut"][part]["inputs"] / rows
+                    shares.setdefault((entry.get("task", key), part), []).append(share)
+            notes.update(dict.fromkeys(entry["notes"]))
+    lines = [
+        f"{name}: {_percent(cut)} of the {part} inputs were longer than {limit} tokens and were cut"
+        for (name, part), cut in shares.items()
+        if max(cut) >= _WORTH_SAYING
+    ]
+    return [*lines, *notes]
+
+
+def _percent(shares: Sequence[float]) -> str:
+    """The share, or its range over seeds and shots."""
+    low, high = f"{min(shares):.0%}", f"{max(shares):.0%}"
+    return low if low == high else f"{low} to {high}"

@@ -161,6 +161,21 @@ def concat(splits: Sequence[TokenisedSplit], name: str | None = None) -> Tokenis
     )
 
 
+def trained_templates(task: Task, mode: str) -> tuple[Template, ...]:
+    """The templates that rows rendered with a mode (see `render_rows`) can be under.
+
+    Raises:
+        DataError: for an unknown name, or "rest" where the task has one template.
+    """
+    if mode in ("all", "cycle"):
+        return task.templates
+    if mode == "rest":
+        if len(task.templates) < 2:
+            raise DataError(f"task '{task.name}' has one template: there is no rest to train on.")
+        return task.templates[1:]
+    return (task.template(None if mode == "first" else mode),)
+
+
 def render_rows(
     task: Task, source: Source, templates: str = "first", seed: int = 0
 ) -> list[Example]:
@@ -170,20 +185,20 @@ def render_rows(
         task: meaning of the rows.
         source: the rows.
         templates: "first"; "all" (every row under every template, rows outermost); "cycle" (every
-            row under one, drawn by (seed, row)); or the name of one.
-        seed: for "cycle" (stream "order").
+            row under one, drawn by (seed, row)); "rest" (as "cycle", but never under the first,
+            which is then a wording that training has not seen); or the name of one.
+        seed: for "cycle" and "rest" (stream "order").
 
     Raises:
         DataError: for a row that is not as the task says; the message names it.
     """
     chosen: list[tuple[Template, ...]]
-    if templates == "all":
-        chosen = [task.templates] * len(source)
-    elif templates == "cycle":
-        draws = rng(seed, "order", *_TEMPLATE).integers(len(task.templates), size=len(source))
-        chosen = [(task.templates[draw],) for draw in draws]
+    among = trained_templates(task, templates)
+    if templates in ("cycle", "rest"):
+        draws = rng(seed, "order", *_TEMPLATE).integers(len(among), size=len(source))
+        chosen = [(among[draw],) for draw in draws]
     else:
-        chosen = [(task.template(None if templates == "first" else templates),)] * len(source)
+        chosen = [among] * len(source)
     examples: list[Example] = []
     for i, row_templates in enumerate(chosen):
         row = source[i]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from prompt_jax.config import parse_value, split_list
 from prompt_jax.errors import ConfigError, did_you_mean
-from prompt_jax.methods.base import Artefact, BaseMethod, Context, Panel, Stage
+from prompt_jax.methods.base import Artefact, BaseMethod, Context, Panel, Stage, Wording
 from prompt_jax.methods.full_fine_tuning import FullFineTuning
 from prompt_jax.methods.prompt_tuning import PromptTuning
 from prompt_jax.methods.spot import Spot, source_similarity
@@ -79,6 +79,7 @@ __all__ = [
     "PromptTuning",
     "Spot",
     "Stage",
+    "Wording",
     "create",
     "source_similarity",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,13 +67,23 @@ class Artefact:
 
     Attributes:
       names: task names.
-      prompts: [n, L, D] float32.
+      prompts: [n, L, D] float32; n = 0 where the stage deploys no single prompt.
       values: [n] development values, NaN where there was no development set.
+      params: the trained parameters of each run, for methods that leave more than a prompt.
     """
 
     names: tuple[str, ...]
     prompts: np.ndarray
     values: np.ndarray
+    params: tuple[Any, ...] = ()
+
+
+class Wording(NamedTuple):
+    """A template as a method may read it: what it says to every row alike."""
+
+    task: str
+    template: str
+    ids: tuple[int, ...]  # tokens of `Template.instruction`; the end of sequence where it is empty
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +97,9 @@ class Context:
       target: name of the run's task.
       trial: 0 .. trials - 1.
       artefacts: by stage name.
+      templates: of the run's rows, numbered as `Rows.template`. All runs of a stage have equally
+        many: shorter lists repeat their last one.
+      source_templates: those that source rows are trained under.
     """
 
     lm: LanguageModel
@@ -95,6 +108,8 @@ class Context:
     target: str
     trial: int = 0
     artefacts: Mapping[str, Artefact] | None = None
+    templates: tuple[Wording, ...] = ()
+    source_templates: tuple[Wording, ...] = ()
 
     def artefact(self, stage: str) -> Artefact:
         """The artefact of an earlier stage.

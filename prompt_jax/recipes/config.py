@@ -44,7 +44,10 @@ class DataConfig:
       test_rows: at most this many test rows per task; 0: all.
       protocol: `development` cuts the development set from train and tests on the official
         validation set; `transfer_papers` halves a small validation set, as ATTEMPT and MPT did.
-      templates: `first`, or all templates of a task in turn (`cycle`).
+      templates: of training rows: `first`; all templates of a task in turn (`cycle`); or all but
+        the first in turn (`rest`), so that development and test rows, which are under the first,
+        come in a wording that was never trained on.
+      test_templates: of test rows: `first`, or every row under each template (`all`).
     """
 
     root: str | None = None
@@ -55,7 +58,8 @@ class DataConfig:
     dev_rows: int = 200
     test_rows: int = 0
     protocol: Literal["development", "transfer_papers"] = "development"
-    templates: Literal["first", "cycle"] = "first"
+    templates: Literal["first", "cycle", "rest"] = "first"
+    test_templates: Literal["first", "all"] = "first"
 
 
 def _fine_tuning() -> TrainConfig:

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 from prompt_jax.data.feed import Feed
+from prompt_jax.data.tokenise import trained_templates
 from prompt_jax.evaluation import Evaluation, Job
-from prompt_jax.methods import Artefact, BaseMethod, Context, Stage, create
+from prompt_jax.methods import Artefact, BaseMethod, Context, Stage, Wording, create
 from prompt_jax.prompts import SoftPrompt, parse
 from prompt_jax.recipes.artefacts import ArtefactStore, describe_feed, run_key
 from prompt_jax.recipes.config import ExperimentConfig
@@ -166,13 +167,35 @@ class Executor:
     ) -> dict[Member, tuple[Any, Any]]:
         """Initial parameters and constants of every run of a stage."""
         starts = {}
-        for member in self._members(stage, k):
+        members = self._members(stage, k)
+        templates = {task: self._wordings(task) for task in {m.task for m in members}}
+        most = max((len(found) for found in templates.values()), default=0)
+        sources = self._wordings("", trained_on=True)
+        for member in members:
+            found = templates[member.task]
             context = Context(
                 self.lm, np.asarray(self.initial(member.seed).embeddings), member.seed,
                 member.task or "mixture", member.trial, _artefacts(member, done),
+                found + found[-1:] * (most - len(found)), sources,
             )  # fmt: skip
             starts[member] = method.init(context)
         return starts
+
+    def _wordings(self, task: str, trained_on: bool = False) -> tuple[Wording, ...]:
+        """The templates of a task, or of all sources, in the order of `Rows.template`."""
+        found = []
+        for name in (task,) if task else self.config.sources:
+            known = self.rows.task(name)
+            templates = known.templates
+            if trained_on:
+                templates = trained_templates(known, self.config.data.templates)
+            texts = [template.instruction for template in templates]
+            ids = self.lm.tokenizer.encode(texts, add_eos=False) if texts else []
+            found += [
+                Wording(known.name, template.name, tuple(row) or (self.lm.tokenizer.eos_id,))
+                for template, row in zip(templates, ids, strict=True)
+            ]
+        return tuple(found)
 
     def _train(
         self,
@@ -317,9 +340,12 @@ def _artefacts(member: Member, done: dict[str, dict[Member, TrainedRun]]) -> dic
         mine = [(m.task, run) for m, run in runs.items() if _serves(m, member)]
         prompts = [run.prompt for _, run in mine if run.prompt is not None]
         found[name] = Artefact(
-            tuple(task for task, _ in mine), np.stack(prompts),
+            tuple(task for task, _ in mine),
+            # A row-wise method deploys no prompt: what it leaves is in the parameters.
+            np.stack(prompts) if prompts else np.zeros((0, 0, 0), np.float32),
             np.asarray([run.best_value for _, run in mine]),
-        )  # fmt: skip
+            tuple(run.params for _, run in mine),
+        )
     return found
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import toy
 
+from prompt_jax import methods
 from prompt_jax.errors import ConfigError
 from prompt_jax.recipes.execute import Cost, Member
 
@@ -115,6 +116,40 @@ def test_only_a_target_may_keep_its_start(pretender, executor):
         ("prompt_tuning: probe", False),
         ("spot: target, k = 4", True),
     }
+
+
+def test_methods_see_the_templates(pretender, executor, world, monkeypatch):
+    """Numbered as the rows' templates; those of the sources as far as rows are under them."""
+    seen = []
+
+    class Reader(methods.PromptTuning):
+        name = "reader"
+
+        def stages(self):
+            return (methods.Stage("mixture", on="mixture", budget="source"), *super().stages())
+
+        def init(self, context):
+            seen.append(context)
+            return super().init(context)
+
+    monkeypatch.setitem(methods.REGISTRY, "reader", Reader)
+    made = executor(seeds=1, data=dataclasses.replace(world.config(world.root).data, cache=""))
+    made.run("reader", 0)
+    mixture, one, two = seen
+    names = [(w.task, w.template) for w in mixture.templates]
+    assert names == [("a", "plain"), ("a", "other"), ("b", "plain"), ("b", "other")]
+    assert [(w.task, w.template) for w in one.templates] == [("one", "plain"), ("one", "other")]
+    assert [w.task for w in two.templates] == ["two", "two"]
+    # "{text}" says nothing to every row alike, "w0 {text}" says w0.
+    tokenizer = world.lm.tokenizer
+    assert [w.ids for w in one.templates] == [
+        (tokenizer.eos_id,), tuple(tokenizer.encode(["w0"], add_eos=False)[0])
+    ]  # fmt: skip
+    assert mixture.source_templates == one.source_templates == mixture.templates[::2]
+    assert mixture.artefacts == {}
+    found = one.artefacts["mixture"]
+    assert len(found.params) == len(found.names) == 1
+    np.testing.assert_array_equal(found.params[0]["prompt"], found.prompts[0])
 
 
 def test_all_rows_and_shots(pretender, executor, world):

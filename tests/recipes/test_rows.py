@@ -70,6 +70,10 @@ def test_templates(store, world):
     cycled = store(templates="cycle").rows(world.tasks["one"], 0)
     assert set(cycled.train.template.tolist()) == {0, 1}
     assert set(cycled.dev.template.tolist()) == set(cycled.test.template.tolist()) == {0}
+    unseen = store(templates="rest", test_templates="all").rows(world.tasks["one"], 0)
+    assert set(unseen.train.template.tolist()) == {1}
+    assert set(unseen.dev.template.tolist()) == {0}
+    assert unseen.test.template.tolist() == [0, 1] * TEST
 
 
 def test_feeds(store, world):

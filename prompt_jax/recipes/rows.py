@@ -57,7 +57,7 @@ class RowStore:
             max_target=c.max_target_tokens, cache_dir=self.cache,
         )  # fmt: skip
         if name not in self._tests:
-            self._tests[name] = encode(splits.test)
+            self._tests[name] = encode(splits.test, templates=c.test_templates)
         train = encode(splits.train, templates=c.templates, seed=seed)
         return TaskRows(task, train, encode(splits.dev), self._tests[name], splits.notes)
 

@@ -1,0 +1,58 @@
+"""A memory bank: keys that are searched by maximum inner product, values that become prompt tokens.
+
+The mathematics of SPT (Bari et al. 2022, arXiv 2212.10929) without a T5 or a trainer. Of the paper
+only the outline is known (a memory bank, memory prompts retrieved by the discrete prompt), so every
+formula here is reconstructed.
+
+    q = LayerNorm(W (pool(E(template)) - centre))        `pool`, `make_query`
+    s_n = <q, k_n>,  R = top-k_n s_n                      `retrieve`
+    P = [w_j V_j] for j in R, k m tokens                  `slot_weights`, `gather`
+    penalties: load balance over slots, pull of keys      `load_balance`, `key_pull`
+
+Searching never holds a matrix [B, N]: keys pass in chunks under a running top-k. The indices have
+no derivative; the scores have that of the inner product with the retrieved keys alone.
+"""
+
+from prompt_jax.memory_bank.balance import (
+    Usage,
+    describe_usage,
+    key_pull,
+    load_balance,
+    usage,
+    usage_entropy,
+)
+from prompt_jax.memory_bank.bank import (
+    BANK_RULES,
+    MemoryBank,
+    attend,
+    draw_values,
+    gather,
+    place_keys,
+    probabilities,
+    slot_weights,
+    tied,
+)
+from prompt_jax.memory_bank.queries import make_query, pool
+from prompt_jax.memory_bank.search import blocks, retrieve
+
+__all__ = [
+    "BANK_RULES",
+    "MemoryBank",
+    "Usage",
+    "attend",
+    "blocks",
+    "describe_usage",
+    "draw_values",
+    "gather",
+    "key_pull",
+    "load_balance",
+    "make_query",
+    "place_keys",
+    "pool",
+    "probabilities",
+    "retrieve",
+    "slot_weights",
+    "tied",
+    "usage",
+    "usage_entropy",
+]

@@ -1,0 +1,73 @@
+"""Which slots are used, and the penalties that spread the use."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_jax.memory_bank.bank import Array, MemoryBank
+
+
+def key_pull(bank: MemoryBank, query: Array, indices: Array) -> jax.Array:
+    """Mean over rows and retrieved slots of 1 - cos(sg[q], k_j), as in L2P's prompt pool."""
+    query = jax.lax.stop_gradient(jnp.asarray(query, jnp.float32))
+    keys = jnp.asarray(bank.keys)[indices].astype(jnp.float32)
+    norms = jnp.sqrt((query**2).sum(-1) + 1e-12)[:, None] * jnp.sqrt((keys**2).sum(-1) + 1e-12)
+    return (1.0 - jnp.einsum("bkd,bd->bk", keys, query, precision="highest") / norms).mean()
+
+
+def load_balance(shares: Array, indices: Array) -> jax.Array:
+    """N sum_n f_n p_n (Switch Transformer, eq. 4): 1 where all slots are used alike.
+
+    Args:
+      shares: p [B, N], `probabilities`; the gradient goes here.
+      indices: [B, k]; f_n is slot n's share of all retrievals.
+    """
+    slots = shares.shape[1]
+    f = usage(indices, slots) / indices.size
+    return slots * jnp.vdot(f, shares.mean(0))
+
+
+def usage(indices: Array, slots: int) -> jax.Array:
+    """How often each slot was retrieved, [N] float32."""
+    flat = jnp.asarray(indices).reshape(-1)
+    return jnp.zeros((slots,), jnp.float32).at[flat].add(1.0)
+
+
+def usage_entropy(counts: Array) -> jax.Array:
+    """Entropy of the shares of [.., N] counts over log N: 1 is uniform, 0 one slot (or none)."""
+    counts = jnp.asarray(counts, jnp.float32)
+    p = counts / jnp.maximum(counts.sum(-1, keepdims=True), 1e-30)
+    entropy = -(p * jnp.log(jnp.where(p > 0, p, 1.0))).sum(-1)
+    return entropy / math.log(max(counts.shape[-1], 2))
+
+
+class Usage(NamedTuple):
+    """What became of a bank's slots."""
+
+    slots: int
+    dead: tuple[int, ...]  # never retrieved
+    entropy: float  # of the retrievals, over log N
+    effective: float  # exp of the entropy: as many slots used alike
+
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        used = self.slots - len(self.dead)
+        line = f"{used} of {self.slots} slots were retrieved, as evenly as {self.effective:.1f}"
+        if self.dead:
+            line += f"; {len(self.dead)} are dead: fewer slots, or more load balance"
+        return line
+
+
+def describe_usage(counts: Array) -> Usage:
+    """Reads counts [N]: which slots are dead, and how evenly the others are used."""
+    counts = np.asarray(counts)
+    entropy = float(usage_entropy(counts))
+    dead = tuple(np.flatnonzero(counts == 0).tolist())
+    effective = math.exp(entropy * math.log(max(len(counts), 2))) if counts.any() else 0.0
+    return Usage(len(counts), dead, entropy, effective)

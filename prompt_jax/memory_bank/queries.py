@@ -1,0 +1,61 @@
+"""From the embedded discrete prompt to a query."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from prompt_jax.errors import ConfigError
+
+Array = Any
+Pooling = Literal["mean", "max", "last"]
+
+
+def pool(embeddings: Array, mask: Array, how: Pooling = "mean") -> jax.Array:
+    """One vector for each row of embedded tokens.
+
+    Args:
+      embeddings: [B, S, D].
+      mask: [B, S], nonzero for real tokens, which stand in front.
+      how: `mean` or `max` over the real tokens, or the `last` of them.
+
+    Returns:
+      [B, D] float32; zeros for a row without tokens.
+    """
+    x, real = jnp.asarray(embeddings, jnp.float32), jnp.asarray(mask) != 0
+    count = real.sum(axis=1)
+    some = (count > 0)[:, None]
+    if how == "mean":
+        total = jnp.where(real[..., None], x, 0.0).sum(axis=1)
+        return total / jnp.maximum(count, 1).astype(jnp.float32)[:, None]
+    if how == "max":
+        return jnp.where(some, jnp.where(real[..., None], x, -jnp.inf).max(axis=1), 0.0)
+    if how == "last":
+        at = jnp.maximum(count - 1, 0)[:, None, None]
+        return jnp.where(some, jnp.take_along_axis(x, at, axis=1)[:, 0], 0.0)
+    raise ConfigError(f"pooling is mean, max or last, not '{how}'.")
+
+
+def make_query(pooled: Array, centre: Array, projection: Array | None = None) -> jax.Array:
+    """The query q = LayerNorm(W (pooled - centre)), without affine parameters.
+
+    Mean-pooled T5 embeddings share a large common component; without the centre everything
+    retrieves the same slots.
+
+    Args:
+      pooled: [B, D].
+      centre: [D], the mean over the training templates.
+      projection: W [D, D], or None.
+
+    Returns:
+      [B, D] float32, each of norm sqrt(D) (0 where nothing is left to normalise).
+    """
+    x = jnp.asarray(pooled, jnp.float32) - jnp.asarray(centre, jnp.float32)[None]
+    if projection is not None:
+        x = jnp.matmul(x, projection.T, precision="highest")
+    x = x - x.mean(axis=1, keepdims=True)
+    variance = (x**2).mean(axis=1, keepdims=True)
+    # A tiny epsilon: embeddings of published T5s are large, those of small models are not.
+    return x * jax.lax.rsqrt(variance + 1e-12)

@@ -12,22 +12,35 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prompt_jax import data as data
     from prompt_jax import evaluation as evaluation
+    from prompt_jax import memory_bank as memory_bank
     from prompt_jax import methods as methods
     from prompt_jax import models as models
     from prompt_jax import prompts as prompts
     from prompt_jax import recipes as recipes
+    from prompt_jax import report as report
+    from prompt_jax import task_vectors as task_vectors
     from prompt_jax import training as training
     from prompt_jax.errors import PromptJaxError as PromptJaxError
+    from prompt_jax.memory_bank import MemoryBank as MemoryBank
+    from prompt_jax.memory_bank import gather as gather
+    from prompt_jax.memory_bank import retrieve as retrieve
     from prompt_jax.models.t5 import FrozenT5 as FrozenT5
     from prompt_jax.prompts import PromptRecord as PromptRecord
     from prompt_jax.prompts import SoftPrompt as SoftPrompt
     from prompt_jax.prompts import TaskVector as TaskVector
     from prompt_jax.recipes.transfer import transfer as transfer
+    from prompt_jax.task_vectors import group_from_gram as group_from_gram
+    from prompt_jax.task_vectors import knowledge_consistency as knowledge_consistency
+    from prompt_jax.task_vectors import merge as merge
+    from prompt_jax.task_vectors import select_group as select_group
+    from prompt_jax.task_vectors import similarity as similarity
+    from prompt_jax.task_vectors import target_similarity as target_similarity
 
 __version__ = "0.1.0"
 
 __all__ = [
     "FrozenT5",
+    "MemoryBank",
     "PromptJaxError",
     "PromptRecord",
     "SoftPrompt",
@@ -35,10 +48,21 @@ __all__ = [
     "__version__",
     "data",
     "evaluation",
+    "gather",
+    "group_from_gram",
+    "knowledge_consistency",
+    "memory_bank",
+    "merge",
     "methods",
     "models",
     "prompts",
     "recipes",
+    "report",
+    "retrieve",
+    "select_group",
+    "similarity",
+    "target_similarity",
+    "task_vectors",
     "training",
     "transfer",
 ]
@@ -46,15 +70,34 @@ __all__ = [
 # Public name -> the module that defines it.
 _NAMES = {
     "FrozenT5": "prompt_jax.models.t5",
+    "MemoryBank": "prompt_jax.memory_bank",
+    "gather": "prompt_jax.memory_bank",
+    "retrieve": "prompt_jax.memory_bank",
     "PromptJaxError": "prompt_jax.errors",
     "PromptRecord": "prompt_jax.prompts",
     "SoftPrompt": "prompt_jax.prompts",
     "TaskVector": "prompt_jax.prompts",
+    "group_from_gram": "prompt_jax.task_vectors",
+    "knowledge_consistency": "prompt_jax.task_vectors",
+    "merge": "prompt_jax.task_vectors",
+    "select_group": "prompt_jax.task_vectors",
+    "similarity": "prompt_jax.task_vectors",
+    "target_similarity": "prompt_jax.task_vectors",
     "transfer": "prompt_jax.recipes.transfer",
 }
 
 _SUBPACKAGES = frozenset(
-    {"data", "evaluation", "methods", "models", "prompts", "recipes", "training"}
+    {
+        "data",
+        "evaluation",
+        "methods",
+        "models",
+        "prompts",
+        "recipes",
+        "report",
+        "task_vectors",
+        "training",
+    }
 )
 
 

@@ -1,0 +1,412 @@
+"""Which sources help a target: similarity of task vectors, grouping, and the merged prompt.
+
+The mathematics of Dynamic Task Vector Grouping (DTVG; Zhang et al., ACL Findings 2025, arXiv
+2503.18063) alone: arrays in, arrays out, no T5 and no trainer. A task vector is what tuning added
+to an initialisation, T = P - P_init, [L, D]; every vector given here is *already scaled* by its
+per-token scales.
+
+    sim(a, b)  = < mean_L(a), mean_L(b) >                          similarity
+    TS(G)      = 1/|G| sum_{s in G} sim(T_s, T_t)                  target_similarity, averaged
+    KC(G)      = mean over i != j in G of sim(T_i, T_j); 0 if |G| < 2     knowledge_consistency
+    G*         = argmax_G TS(G) + weight KC(G)                     select_group
+    P          = P_init + a_t T_t + sum_{s in G*} a_s T_s          merge
+
+Everything depends on the vectors through their means over tokens: with per-token scales a these are
+(a^T T) / L, so a training step needs K products of a vector with a matrix and one K x K Gram matrix
+(`pool`, `pairwise`, `group_from_gram`).
+
+All functions work under `jit`, `vmap` and `grad`. A choice has no derivative: gradients flow
+through `merge` alone, and the scales of sources outside the group get exactly zero.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from prompt_jax.errors import ConfigError, PromptError, did_you_mean
+
+Metric = Literal["dot", "cosine"]
+Rule = Literal["prefix", "objective", "consistency", "positive", "all", "none"]
+RULES: tuple[str, ...] = get_args(Rule)
+METRICS: tuple[str, ...] = get_args(Metric)
+
+TIE = 1e-5
+"""Values this close, relative to the largest similarity, are equal: rounding must not choose."""
+
+# GPUs and TPUs would round the factors of a product to 10 or 7 bits, and a choice may hang on it.
+_EXACT = jax.lax.Precision.HIGHEST
+
+
+@jax.jit
+def pool(vectors: Any, scales: Any = None) -> jax.Array:
+    """The mean over tokens of scaled vectors, (a^T T) / L.
+
+    Args:
+      vectors: [.., L, D].
+      scales: [.., L], one number per token; None: all 1.
+
+    Returns:
+      [.., D] float32.
+
+    >>> pool(jnp.ones((2, 3)), jnp.array([1.0, 3.0]))
+    Array([2., 2., 2.], dtype=float32)
+    """
+    vectors = _matrices(vectors, "task vectors")
+    if scales is None:
+        return vectors.mean(-2)
+    if jnp.shape(scales) != vectors.shape[:-1]:
+        raise PromptError(
+            f"scales {list(jnp.shape(scales))} do not fit vectors {list(vectors.shape)}: there is"
+            " one scale per token and vector."
+        )
+    summed = jnp.einsum("...l,...ld->...d", _float(scales), vectors, precision=_EXACT)
+    return summed / vectors.shape[-2]
+
+
+@functools.partial(jax.jit, static_argnames=("metric",))
+def similarity(a: Any, b: Any, metric: Metric = "dot") -> jax.Array:
+    """The similarity of two task vectors: the inner product of their means over tokens.
+
+    As published, (1 / L^2) (sum_i a_i)^T (sum_j b_j): not normalised, so that long-trained, large
+    vectors count more. The authors' released code also divides by D, which changes no sign and no
+    rank. `"cosine"` divides by the norms of the two means (0 where one is 0): our extension.
+
+    Args:
+      a: [.., L, D], scaled.
+      b: [.., L, D], scaled.
+      metric: `"dot"` or `"cosine"`.
+
+    Returns:
+      [..] float32.
+
+    Raises:
+      ConfigError: for an unknown metric.
+      PromptError: for other shapes.
+
+    >>> similarity(jnp.ones((2, 3)), jnp.full((2, 3), 2.0))
+    Array(6., dtype=float32)
+    """
+    one, two = (_unit(pool(x), metric) for x in (a, b))
+    if one.shape != two.shape:
+        raise PromptError(f"task vectors {jnp.shape(a)} and {jnp.shape(b)} do not fit.")
+    return jnp.sum(one * two, axis=-1)
+
+
+@functools.partial(jax.jit, static_argnames=("metric",))
+def pairwise(target: Any, sources: Any, metric: Metric = "dot") -> tuple[jax.Array, jax.Array]:
+    """Similarities of pooled vectors: of every source to the target, and to every other.
+
+    Args:
+      target: [D], pooled.
+      sources: [K, D], pooled.
+      metric: as in `similarity`.
+
+    Returns:
+      target_dot [K] and gram [K, K], float32.
+
+    Raises:
+      ConfigError: for an unknown metric.
+      PromptError: for other shapes.
+    """
+    target, sources = _float(target), _float(sources)
+    if target.ndim != 1 or sources.ndim != 2 or target.shape != sources.shape[1:]:
+        raise PromptError(
+            f"pooled vectors must be [D] and [K, D], not {list(target.shape)} and"
+            f" {list(sources.shape)}."
+        )
+    target, sources = _unit(target, metric), _unit(sources, metric)
+    return (
+        jnp.matmul(sources, target, precision=_EXACT),
+        jnp.matmul(sources, sources.T, precision=_EXACT),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("metric",))
+def target_similarity(target: Any, sources: Any, metric: Metric = "dot") -> jax.Array:
+    """The similarity of every source to the target, [K] float32.
+
+    Args:
+      target: [L, D], scaled.
+      sources: [K, L, D], scaled.
+      metric: as in `similarity`.
+
+    Raises:
+      ConfigError: for an unknown metric.
+      PromptError: for other shapes.
+    """
+    return pairwise(pool(target), pool(sources), metric)[0]
+
+
+@functools.partial(jax.jit, static_argnames=("metric",))
+def knowledge_consistency(sources: Any, group: Any, metric: Metric = "dot") -> jax.Array:
+    """The mean similarity of different sources of a group; 0 for fewer than two.
+
+    Args:
+      sources: [K, L, D], scaled.
+      group: bool [K].
+      metric: as in `similarity`.
+
+    Returns:
+      A float32 scalar.
+
+    Raises:
+      ConfigError: for an unknown metric.
+      PromptError: for other shapes.
+    """
+    pooled = pool(sources)
+    return consistency_from_gram(pairwise(jnp.zeros_like(pooled[0]), pooled, metric)[1], group)
+
+
+@jax.jit
+def consistency_from_gram(gram: Any, group: Any) -> jax.Array:
+    """`knowledge_consistency` of pairwise similarities.
+
+    Args:
+      gram: [K, K].
+      group: bool [K].
+
+    Returns:
+      A float32 scalar.
+    """
+    group = jnp.asarray(group, bool)
+    pairs = jnp.sum(jnp.where(group[:, None] & group[None, :], _off_diagonal(_float(gram)), 0.0))
+    return pairs / _pairs(group.sum())
+
+
+@functools.partial(jax.jit, static_argnames=("rule", "metric"))
+def select_group(
+    target: Any,
+    sources: Any,
+    *,
+    rule: Rule = "prefix",
+    metric: Metric = "dot",
+    threshold: float = 0.0,
+    consistency_weight: float = 1.0,
+    valid: Any = None,
+) -> jax.Array:
+    """Chooses the sources that are merged into the target's prompt.
+
+    Args:
+      target: [L, D], the target's scaled vector.
+      sources: [K, L, D], scaled; K is fixed, and padded where `valid` says so.
+      rule: as in `group_from_gram`.
+      metric: as in `similarity`.
+      threshold: as in `group_from_gram`.
+      consistency_weight: as in `group_from_gram`.
+      valid: bool [K], False for padding; None: all are sources.
+
+    Returns:
+      bool [K].
+
+    Raises:
+      ConfigError: for an unknown rule or metric.
+      PromptError: for other shapes.
+
+    >>> target = jnp.ones((1, 2))
+    >>> select_group(target, jnp.stack([target, -target, 2 * target]))
+    Array([ True, False,  True], dtype=bool)
+    """
+    target_dot, gram = pairwise(pool(target), pool(sources), metric)
+    return group_from_gram(
+        target_dot, gram, valid, rule=rule, threshold=threshold,
+        consistency_weight=consistency_weight,
+    )  # fmt: skip
+
+
+@functools.partial(jax.jit, static_argnames=("rule",))
+def group_from_gram(
+    target_dot: Any,
+    gram: Any,
+    valid: Any = None,
+    *,
+    rule: Rule = "prefix",
+    threshold: float = 0.0,
+    consistency_weight: float = 1.0,
+) -> jax.Array:
+    """The core of `select_group`, on similarities.
+
+    Rules:
+
+    - `prefix`: the authors' released heuristic. Sources are ranked by their similarity to the
+      target (equal ones by index); those below the threshold are dropped; of the prefixes of the
+      ranking the first whose consistency is the highest is taken, a single source counting 0. So
+      there is always one source where any passes, and a second one only where the two agree.
+    - `objective`: the paper's objective, TS + weight KC, maximised over all 2^K groups, exactly for
+      any K. An empty group has value 0, and the threshold does not apply. The paper calls the
+      search NP-hard, but for two or more sources the objective is a mean over the group's pairs,
+      so that a group of at most two is always among the best, and at most two are chosen.
+    - `consistency`: KC alone over all groups: the pair that agrees most, or none; the target is not
+      looked at.
+    - `positive`: every source at or above the threshold.
+    - `all`, `none`.
+
+    Values within 1e-5 of the largest similarity count as equal: `prefix` then takes the shortest
+    prefix, `objective` and `consistency` the smallest group, and of these the first.
+
+    Where the target's vector is zero (no stage 1), all its similarities are 0, which says nothing
+    about any source: `prefix`, `objective` and `positive` then choose none.
+
+    Args:
+      target_dot: [K], similarity of every source to the target.
+      gram: [K, K], similarities between sources.
+      valid: bool [K], False for padding; None: all are sources.
+      rule: see above.
+      threshold: the smallest similarity of a source that helps.
+      consistency_weight: lambda of the objective.
+
+    Returns:
+      bool [K].
+
+    Raises:
+      ConfigError: for an unknown rule.
+      PromptError: for other shapes.
+    """
+    if rule not in RULES:
+        raise ConfigError(
+            f"rule must be one of {', '.join(RULES)}, not '{rule}'." + did_you_mean(rule, RULES)
+        )
+    target_dot, gram = jax.lax.stop_gradient((_float(target_dot), _float(gram)))
+    count = target_dot.shape[0] if target_dot.ndim == 1 else -1
+    if gram.shape != (count, count):
+        raise PromptError(
+            f"similarities must be [K] and [K, K], not {list(target_dot.shape)} and"
+            f" {list(gram.shape)}."
+        )
+    valid = jnp.ones((count,), bool) if valid is None else jnp.asarray(valid, bool)
+    if rule == "none" or not count:
+        return jnp.zeros((count,), bool)
+    if rule == "all":
+        return valid
+    # Padding may hold anything.
+    target_dot = jnp.where(valid, target_dot, 0.0)
+    gram = jnp.where(valid[:, None] & valid[None, :], gram, 0.0)
+    passing = valid & (target_dot >= threshold)
+    if rule == "positive":
+        group = passing
+    elif rule == "prefix":
+        group = _prefix(target_dot, gram, passing)
+    else:
+        if rule == "consistency":
+            return _best(jnp.zeros_like(target_dot), gram, valid)
+        group = _best(target_dot, jnp.asarray(consistency_weight, jnp.float32) * gram, valid)
+    return group & jnp.any(target_dot != 0.0)
+
+
+@jax.jit
+def merge(
+    init: Any, target_vector: Any, source_vectors: Any, target_scale: Any, source_scales: Any,
+    group: Any,
+) -> jax.Array:  # fmt: skip
+    """The prompt of a target: P_init + a_t T_t + the sum of a_s T_s over the group.
+
+    The derivative with respect to the scales and vectors of sources outside the group is exactly
+    zero.
+
+    Args:
+      init: [L, D], what all prompts were trained from.
+      target_vector: [L, D], not scaled.
+      source_vectors: [K, L, D], not scaled; finite also where padded.
+      target_scale: [L], one number per token.
+      source_scales: [K, L].
+      group: bool [K].
+
+    Returns:
+      [L, D] float32.
+
+    Raises:
+      PromptError: for shapes that do not fit.
+    """
+    init, own, sources = (_matrices(x, "prompts") for x in (init, target_vector, source_vectors))
+    target_scale, source_scales = _float(target_scale), _float(source_scales)
+    length, width = init.shape[-2:]
+    count = sources.shape[0]
+    found = [x.shape for x in (init, own, sources, target_scale, source_scales)]
+    found.append(jnp.shape(group))
+    wanted = [
+        (length, width), (length, width), (count, length, width), (length,), (count, length),
+        (count,),
+    ]  # fmt: skip
+    if found != wanted:
+        raise PromptError(
+            "merge needs shapes [L, D], [L, D], [K, L, D], [L], [K, L] and [K], not"
+            f" {', '.join(str(list(shape)) for shape in found)}."
+        )
+    scales = jnp.where(jnp.asarray(group, bool)[:, None], source_scales, 0.0)
+    borrowed = jnp.einsum("kl,kld->ld", scales, sources, precision=_EXACT)
+    return init + target_scale[:, None] * own + borrowed
+
+
+def _float(x: Any) -> jax.Array:
+    return jnp.asarray(x, jnp.float32)
+
+
+def _matrices(x: Any, what: str) -> jax.Array:
+    if jnp.ndim(x) < 2:
+        raise PromptError(f"{what} must have shape [.., L, D], not {list(jnp.shape(x))}.")
+    return _float(x)
+
+
+def _unit(pooled: jax.Array, metric: str) -> jax.Array:
+    """Pooled vectors [.., D], of length 1 (or 0) where the metric asks for it."""
+    if metric not in METRICS:
+        raise ConfigError(
+            f"metric must be one of {', '.join(METRICS)}, not '{metric}'."
+            + did_you_mean(metric, METRICS)
+        )
+    if metric == "dot":
+        return pooled
+    # By the largest number first, so that squares neither overflow nor vanish.
+    largest = jnp.max(jnp.abs(pooled), axis=-1, keepdims=True)
+    some = largest > 0
+    pooled = pooled / jnp.where(some, largest, 1.0)
+    square = jnp.sum(pooled**2, axis=-1, keepdims=True)
+    return pooled * jax.lax.rsqrt(jnp.where(some, square, 1.0))
+
+
+def _off_diagonal(gram: jax.Array) -> jax.Array:
+    return jnp.where(jnp.eye(gram.shape[0], dtype=bool), 0.0, gram)
+
+
+def _pairs(size: jax.Array) -> jax.Array:
+    """Ordered pairs of a group, at least 1: their sum is 0 where there are none."""
+    n = size.astype(jnp.float32)
+    return jnp.maximum(n * (n - 1.0), 1.0)
+
+
+def _prefix(target_dot: jax.Array, gram: jax.Array, passing: jax.Array) -> jax.Array:
+    count = target_dot.shape[0]
+    order = jnp.argsort(jnp.where(passing, -target_dot, jnp.inf), stable=True)
+    ranked = gram[order][:, order]
+    sizes = jnp.arange(1, count + 1)
+    pairs = 2.0 * jnp.cumsum(jnp.tril(ranked, -1).sum(1))
+    within = sizes <= passing.sum()
+    consistency = jnp.where(within, pairs / _pairs(sizes), -jnp.inf)
+    close = consistency >= consistency.max() - TIE * jnp.abs(gram).max()
+    length = jnp.argmax(close & within)
+    chosen = (jnp.arange(count) <= length) & within
+    return jnp.zeros((count,), bool).at[order].set(chosen)
+
+
+def _best(target_dot: jax.Array, gram: jax.Array, valid: jax.Array) -> jax.Array:
+    """The group of highest mean of target_dot plus mean of gram over its pairs, of all 2^K.
+
+    For two or more members that value is itself a mean over the pairs, of (t_i + t_j) / 2 + g_ij,
+    and no mean exceeds its largest term: none, one or two sources are always among the best.
+    """
+    count = target_dot.shape[0]
+    one = jnp.arange(count)
+    first, second = (x.reshape(-1) for x in jnp.meshgrid(one, one, indexing="ij"))
+    pair = (0.5 * (target_dot[:, None] + target_dot[None, :]) + gram).reshape(-1)
+    pair = jnp.where((first < second) & valid[first] & valid[second], pair, -jnp.inf)
+    single = jnp.where(valid, target_dot, -jnp.inf)
+    value = jnp.concatenate([jnp.zeros((1,), jnp.float32), single, pair])
+    largest = jnp.maximum(jnp.abs(target_dot).max(), jnp.abs(gram).max())
+    chosen = jnp.argmax(value >= value.max() - TIE * largest)
+    none = jnp.full((1,), -1)
+    return (one == jnp.concatenate([none, one, first])[chosen]) | (
+        one == jnp.concatenate([none, one, second])[chosen]
+    )

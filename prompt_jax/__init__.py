@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from prompt_jax import prompts as prompts
     from prompt_jax import recipes as recipes
     from prompt_jax import report as report
+    from prompt_jax import svgd as svgd
     from prompt_jax import task_vectors as task_vectors
     from prompt_jax import training as training
     from prompt_jax.errors import PromptJaxError as PromptJaxError
@@ -61,6 +62,7 @@ __all__ = [
     "retrieve",
     "select_group",
     "similarity",
+    "svgd",
     "target_similarity",
     "task_vectors",
     "training",
@@ -90,11 +92,13 @@ _SUBPACKAGES = frozenset(
     {
         "data",
         "evaluation",
+        "memory_bank",
         "methods",
         "models",
         "prompts",
         "recipes",
         "report",
+        "svgd",
         "task_vectors",
         "training",
     }

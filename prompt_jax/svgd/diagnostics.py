@@ -1,0 +1,115 @@
+"""How particles are doing: collapse in many dimensions is the known failure and must be visible."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_jax.svgd.kernels import Kernel, imq, rbf
+from prompt_jax.svgd.transform import flatten, interaction, stein_norm
+
+
+class Diagnostics(NamedTuple):
+    """Of one set of particles under their gradients."""
+
+    discrepancy: jax.Array  # [], kernelised Stein discrepancy, see `stein_discrepancy`
+    distances: jax.Array  # [M (M - 1) / 2], see `pairwise_distances`
+    effective_rank: jax.Array  # [], see `effective_rank`
+    attraction: jax.Array  # [], norm over all particles
+    repulsion: jax.Array  # [], norm over all particles, times the temperature
+    ratio: jax.Array  # [], repulsion / attraction; 0 without an attraction
+
+
+def pairwise_distances(particles: Any) -> jax.Array:
+    """Distances of the pairs i < j.
+
+    Args:
+      particles: leaves [M, ...].
+
+    Returns:
+      [M (M - 1) / 2], in the order (0, 1), (0, 2), ...; empty for one particle.
+    """
+    inner = _inner(particles)
+    norms = jnp.diagonal(inner)
+    squared = jnp.maximum(norms[:, None] + norms[None, :] - 2 * inner, 0)
+    return jnp.sqrt(squared[np.triu_indices(len(inner), 1)])
+
+
+def effective_rank(particles: Any) -> jax.Array:
+    """Dimensions that the particles spread over, between 0 (all coincide) and M - 1.
+
+    The participation ratio (sum_i l_i)^2 / sum_i l_i^2 of the eigenvalues l of the particles'
+    covariance.
+
+    Args:
+      particles: leaves [M, ...].
+    """
+    inner = _inner(particles)
+    # Relative to the largest, so that the squares of small spreads do not vanish.
+    inner = inner / jnp.maximum(jnp.max(jnp.abs(inner)), jnp.finfo(inner.dtype).tiny)
+    squares = jnp.sum(inner * inner)
+    return jnp.where(squares > 0, jnp.trace(inner) ** 2 / jnp.where(squares > 0, squares, 1), 0)
+
+
+def stein_discrepancy(
+    particles: Any, grads: Any, kernel: Kernel | None = None, *, seed: int = 0
+) -> jax.Array:
+    """The kernelised Stein discrepancy between particles and the density of the gradients.
+
+    Args:
+      particles: leaves [M, ...].
+      grads: gradients of the negative log density at the particles, leaves [M, ...].
+      kernel: None: `imq()`.
+      seed: of kernels that draw.
+
+    Returns:
+      A scalar, the square root of the V-statistic: 0 for no discrepancy. It shrinks with M,
+      and with a median bandwidth it is only comparable between particles of one spread.
+    """
+    (x, shapes, _), (g, _, _) = flatten(particles), flatten(grads)
+    made = interaction(imq() if kernel is None else kernel, x, g, shapes, jax.random.key(seed))
+    return stein_norm(made, g, jnp.ones((), g.dtype))
+
+
+def diagnose(
+    particles: Any,
+    grads: Any,
+    kernel: Kernel | None = None,
+    temperature: float = 1.0,
+    *,
+    seed: int = 0,
+) -> Diagnostics:
+    """All diagnostics of one step.
+
+    Args:
+      particles: leaves [M, ...].
+      grads: gradients of the negative log density at the particles, leaves [M, ...].
+      kernel: whose forces are measured; None: `rbf()`. The discrepancy is that of `imq()`, which
+        also sees what another kernel is blind to.
+      temperature: of the repulsion.
+      seed: of kernels that draw.
+    """
+    (x, shapes, _), (g, _, _) = flatten(particles), flatten(grads)
+    made = interaction(rbf() if kernel is None else kernel, x, g, shapes, jax.random.key(seed))
+    attraction = jnp.linalg.norm(made.attraction)
+    repulsion = temperature * jnp.linalg.norm(made.repulsion)
+    ratio = jnp.where(attraction > 0, repulsion / jnp.where(attraction > 0, attraction, 1), 0)
+    return Diagnostics(
+        stein_discrepancy(particles, grads),
+        pairwise_distances(particles),
+        effective_rank(particles),
+        attraction,
+        repulsion,
+        ratio,
+    )
+
+
+def _inner(particles: Any) -> jax.Array:
+    """Products of the centred particles, [M, M]."""
+    x, _, _ = flatten(particles)
+    x = x - x[:1]
+    x = x - x.mean(0, keepdims=True)
+    return jnp.einsum("ip,jp->ij", x, x, precision=jax.lax.Precision.HIGHEST)

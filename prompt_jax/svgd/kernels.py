@@ -1,0 +1,349 @@
+"""Kernels between particles, with the gradients that SVGD needs in closed form.
+
+A *scalar* kernel k(a, b) sees two vectors. It acts on whole particles, or through a view:
+independently in every block of coordinates (`per_token`, `per_coordinate`), along random directions
+(`sliced`), or on prompts whose tokens are replaced by their mean (`mean_pooled`). Every view is a
+positive semi-definite matrix-valued kernel, so all of them are SVGD.
+
+Particles come flattened, x [M, P] with M particles of P numbers; `shapes` are the shapes of the
+leaves (without M) that were laid side by side. Bandwidths and centres are computed from the
+particles and held fixed in every derivative, as is usual.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_jax.errors import ConfigError, did_you_mean
+
+Shapes = tuple[tuple[int, ...], ...]
+Bandwidth = float | Literal["median"] | Callable[[jax.Array], jax.Array]
+"""h: a positive number, "median" for med^2 / log(M + 1) with med the median distance of the pairs
+i < j, or a function of the squared distances [M, M]."""
+
+_SMALLEST = 1e-30  # a bandwidth below this is that of particles that coincide
+_CHUNK = 1 << 22  # kernel values of blocks that are held at once
+
+
+class Interaction(NamedTuple):
+    """What a kernel makes of M particles x and their gradients g.
+
+    SVGD's update is `attraction - temperature * repulsion`.
+    """
+
+    attraction: jax.Array  # [M, P]: (1/M) sum_j k(x_j, x_i) g_j
+    repulsion: jax.Array  # [M, P]: (1/M) sum_j dk(x_j, x_i) / dx_j
+    trace: jax.Array  # []: (1/M^2) sum_ij of the trace of d^2 k(x_i, x_j) / dx_i dx_j
+
+
+class Kernel(Protocol):
+    """Anything that lets particles interact."""
+
+    def interact(self, x: jax.Array, g: jax.Array, shapes: Shapes, key: jax.Array) -> Interaction:
+        """The interaction of M >= 2 particles.
+
+        Args:
+          x: [M, P], the particles.
+          g: [M, P], the gradient of the negative log density at each.
+          shapes: of the leaves side by side in P.
+          key: of this step, for kernels that draw.
+        """
+
+
+class Gram(NamedTuple):
+    """A scalar kernel on all pairs, each [M, M]."""
+
+    value: jax.Array  # k(x_j, x_i)
+    pull: jax.Array  # w_ij with sum_j dk(x_j, x_i)/dx_j = sum_j w_ij (x_i - x_j)
+    trace: jax.Array  # trace of d^2 k(x_i, x_j) / dx_i dx_j
+
+
+Profile = Callable[[jax.Array, jax.Array, jax.Array, int], Gram]
+"""(squared distances [M, M], products of centred particles [M, M], h, dimensions) -> Gram."""
+
+
+@dataclass(frozen=True)
+class ScalarKernel:
+    """A kernel k(a, b) of two vectors; as a `Kernel`, that of whole particles.
+
+    Attributes:
+      profile: its values on all pairs.
+      bandwidth: h, see `Bandwidth`.
+    """
+
+    profile: Profile
+    bandwidth: Bandwidth = "median"
+
+    def __post_init__(self) -> None:
+        h = self.bandwidth
+        if isinstance(h, str):
+            if h != "median":
+                raise ConfigError(
+                    f"a bandwidth is a number, 'median' or a function, not '{h}'."
+                    + did_you_mean(h, ("median",))
+                )
+        elif not callable(h) and not (h > 0 and math.isfinite(h)):
+            raise ConfigError(f"a bandwidth must be a positive number, not {h}.")
+
+    def gram(self, x: jax.Array) -> tuple[jax.Array, Gram]:
+        """Centred particles [M, q] and the kernel on all pairs of x [M, q]."""
+        # In two steps: the difference to a particle close by is exact in floating point, however
+        # far all of them are from the origin.
+        x = x - x[:1]
+        x = x - x.mean(0, keepdims=True)
+        inner = _dot("ip,jp->ij", x, x)
+        norms = jnp.diagonal(inner)
+        squared = jnp.maximum(norms[:, None] + norms[None, :] - 2 * inner, 0)
+        squared = jnp.where(np.eye(len(x), dtype=bool), 0, squared)
+        return x, self.profile(squared, inner, self._h(squared), x.shape[1])
+
+    def _h(self, squared: jax.Array) -> jax.Array:
+        m = len(squared)
+        if callable(self.bandwidth):
+            h = jnp.asarray(self.bandwidth(squared), squared.dtype)
+        elif self.bandwidth == "median":
+            pairs = jnp.sort(squared[np.triu_indices(m, 1)])
+            # Of distances, not of their squares: the two differ for an even number of pairs.
+            low, high = jnp.sqrt(pairs[(len(pairs) - 1) // 2]), jnp.sqrt(pairs[len(pairs) // 2])
+            med = (low + high) / 2
+            # Where most particles coincide, the mean still sees the others.
+            h = jnp.where(med * med > _SMALLEST, med * med, pairs.mean()) / math.log(m + 1)
+        else:
+            h = jnp.asarray(self.bandwidth, squared.dtype)
+        return jnp.where(h > _SMALLEST, h, 1)
+
+    def act(self, x: jax.Array, g: jax.Array) -> Interaction:
+        """The interaction of vectors x [M, q] with gradients g [M, P], P = q but for projections.
+
+        The repulsion is that of x, [M, q].
+        """
+        m = len(x)
+        centred, gram = self.gram(x)
+        away = centred * gram.pull.sum(1, keepdims=True) - _dot("ij,jp->ip", gram.pull, centred)
+        attraction = _dot("ij,jp->ip", gram.value, g)
+        return Interaction(attraction / m, away / m, gram.trace.mean())
+
+    def interact(self, x: jax.Array, g: jax.Array, shapes: Shapes, key: jax.Array) -> Interaction:
+        """See `Kernel`."""
+        return self.act(x, g)
+
+
+def rbf(bandwidth: Bandwidth = "median") -> ScalarKernel:
+    """k(a, b) = exp(-||a - b||^2 / h).
+
+    With the median bandwidth a typical pair has k = 1 / (M + 1), in any number of dimensions: in
+    many of them the particles' variance collapses (docs/svgd.md).
+
+    Args:
+      bandwidth: h.
+
+    Raises:
+      ConfigError: a bandwidth that is none.
+    """
+
+    def profile(squared: jax.Array, inner: jax.Array, h: jax.Array, dims: int) -> Gram:
+        s = squared / h
+        value = jnp.exp(-s)
+        return Gram(value, 2 / h * value, (2 * dims - 4 * s) / h * value)
+
+    return ScalarKernel(profile, bandwidth)
+
+
+def imq(bandwidth: Bandwidth = "median", power: float = 0.5) -> ScalarKernel:
+    """The inverse multiquadric k(a, b) = (1 + ||a - b||^2 / h)^(-power), with heavy tails.
+
+    With 0 < power < 1 its Stein discrepancy detects every failure to converge (Gorham and Mackey
+    2017, theorem 8).
+
+    Args:
+      bandwidth: h.
+      power: of the inverse.
+
+    Raises:
+      ConfigError: a bandwidth that is none, or a power that is not positive.
+    """
+    if not power > 0:
+        raise ConfigError(f"the power of imq must be positive, not {power}.")
+
+    def profile(squared: jax.Array, inner: jax.Array, h: jax.Array, dims: int) -> Gram:
+        s = squared / h
+        value = (1 + s) ** -power
+        pull = 2 * power / h * value / (1 + s)
+        return Gram(value, pull, pull * (dims - 2 * (power + 1) * s / (1 + s)))
+
+    return ScalarKernel(profile, bandwidth)
+
+
+def linear(bandwidth: Bandwidth = "median") -> ScalarKernel:
+    """k(a, b) = 1 + (a - c) . (b - c) / h with c the mean of the particles.
+
+    SVGD's fixed points then match mean and covariance of a Gaussian exactly where M > P (Liu and
+    Wang 2018); with fewer particles they match them in the subspace that the particles span.
+
+    Args:
+      bandwidth: h.
+
+    Raises:
+      ConfigError: a bandwidth that is none.
+    """
+
+    def profile(squared: jax.Array, inner: jax.Array, h: jax.Array, dims: int) -> Gram:
+        # sum_j dk(x_j, x_i)/dx_j = M (x_i - c) / h = sum_j (x_i - x_j) / h
+        flat = jnp.ones_like(squared) / h
+        return Gram(1 + inner / h, flat, dims * flat)
+
+    return ScalarKernel(profile, bandwidth)
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """A scalar kernel that acts independently in every block of `axes` trailing axes of a leaf."""
+
+    base: ScalarKernel
+    axes: int
+
+    def interact(self, x: jax.Array, g: jax.Array, shapes: Shapes, key: jax.Array) -> Interaction:
+        parts, start = [], 0
+        for shape in shapes:
+            count, size = math.prod(shape), math.prod(shape[len(shape) - self.axes :])
+            inside = slice(start, start + count)
+            parts.append(self._leaf(x[:, inside], g[:, inside], size))
+            start += count
+        attraction, repulsion, trace = zip(*parts, strict=True)
+        return Interaction(
+            jnp.concatenate(attraction, 1), jnp.concatenate(repulsion, 1), sum(trace)
+        )
+
+    def _leaf(self, x: jax.Array, g: jax.Array, size: int) -> Interaction:
+        m = len(x)
+
+        def blocks(a: jax.Array) -> jax.Array:  # [N, M, q]
+            return a.reshape(m, -1, size).swapaxes(0, 1)
+
+        def one(pair: tuple[jax.Array, jax.Array]) -> Interaction:
+            return self.base.act(*pair)
+
+        pairs = blocks(x), blocks(g)
+        at_once = max(1, _CHUNK // (m * m))
+        if len(pairs[0]) <= at_once:
+            made = jax.vmap(one)(pairs)
+        else:
+            made = jax.lax.map(one, pairs, batch_size=at_once)
+
+        def flat(a: jax.Array) -> jax.Array:
+            return a.swapaxes(0, 1).reshape(m, -1)
+
+        return Interaction(flat(made.attraction), flat(made.repulsion), made.trace.sum())
+
+
+def per_token(kernel: ScalarKernel) -> Kernel:
+    """`kernel` on every row of a leaf's last axis: on each token of prompts [M, L, D] by itself.
+
+    Args:
+      kernel: of two vectors [D]; its bandwidth is chosen for every token.
+    """
+    return _Blocks(kernel, 1)
+
+
+def per_coordinate(kernel: ScalarKernel) -> Kernel:
+    """`kernel` on every number of a particle by itself: no collapse in many dimensions.
+
+    It sees no correlation between coordinates, but recovers the marginals of an independent
+    target whatever P is.
+
+    Args:
+      kernel: of two numbers; its bandwidth is chosen for every coordinate.
+    """
+    return _Blocks(kernel, 0)
+
+
+@dataclass(frozen=True)
+class _Sliced:
+    """A scalar kernel along random orthonormal directions."""
+
+    base: ScalarKernel
+    directions: int
+
+    def interact(self, x: jax.Array, g: jax.Array, shapes: Shapes, key: jax.Array) -> Interaction:
+        dims = x.shape[1]
+        count = min(self.directions, dims)
+        q, _ = jnp.linalg.qr(jax.random.normal(key, (dims, count), x.dtype))  # [P, N]
+        x = x - x[:1]  # before the projection, which rounds
+        along = _dot("mp,pn->mn", x, q), _dot("mp,pn->mn", g, q)
+        made = _Blocks(self.base, 0).interact(*along, ((count,),), key)
+        scale = dims / count  # so that the sum of the projections is the identity on average
+
+        def back(a: jax.Array) -> jax.Array:
+            return scale * _dot("mn,pn->mp", a, q)
+
+        return Interaction(back(made.attraction), back(made.repulsion), scale * made.trace)
+
+
+def sliced(kernel: ScalarKernel, directions: int = 64) -> Kernel:
+    """`kernel` on one-dimensional projections, along orthonormal directions drawn at every step.
+
+    In the manner of sliced kernelised Stein discrepancy (Gong et al. 2021), with random in place of
+    optimised directions: K(a, b) = (P/N) sum_n r_n r_n' k(r_n . a, r_n . b). A step moves
+    particles within the N directions only; with N = P it moves them everywhere.
+
+    Args:
+      kernel: of two numbers.
+      directions: N; at most P are used.
+
+    Raises:
+      ConfigError: fewer than one direction.
+    """
+    if directions < 1:
+        raise ConfigError(f"sliced needs at least one direction, not {directions}.")
+    return _Sliced(kernel, directions)
+
+
+@dataclass(frozen=True)
+class _MeanPooled:
+    """A scalar kernel on particles projected to the subspace of prompts with equal tokens."""
+
+    base: ScalarKernel
+
+    def interact(self, x: jax.Array, g: jax.Array, shapes: Shapes, key: jax.Array) -> Interaction:
+        # Token sums over sqrt(L) are coordinates of that subspace: distances are the same, and it
+        # has D dimensions, not L x D.
+        pooled, back, start = [], [], 0
+        for shape in shapes:
+            count, width = math.prod(shape), shape[-1] if shape else 1
+            tokens = count // width
+            leaf = x[:, start : start + count]
+            leaf = (leaf - leaf[:1]).reshape(len(x), tokens, width)
+            pooled.append(leaf.sum(1) / math.sqrt(tokens))
+            back.append((tokens, width))
+            start += count
+        made = self.base.act(jnp.concatenate(pooled, 1), g)
+        parts, start = [], 0
+        for tokens, width in back:
+            part = made.repulsion[:, start : start + width] / math.sqrt(tokens)
+            parts.append(jnp.tile(part, (1, tokens)))
+            start += width
+        return made._replace(repulsion=jnp.concatenate(parts, 1))
+
+
+def mean_pooled(kernel: ScalarKernel) -> Kernel:
+    """`kernel` on prompts [M, L, D] whose tokens are each replaced by their mean.
+
+    Whole gradients are shared; the repulsion moves all tokens of a prompt alike.
+
+    Args:
+      kernel: of two prompts [L, D]; a bandwidth that is a number is in their units, L times the
+        squared distance of the means.
+    """
+    return _MeanPooled(kernel)
+
+
+def _dot(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """In full precision: accelerators would round distances to 8 or 10 bits."""
+    return jnp.einsum(spec, a, b, precision=jax.lax.Precision.HIGHEST)

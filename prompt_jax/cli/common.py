@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from prompt_jax.errors import ConfigError, PromptError, did_you_mean
+from prompt_jax.units import many as many
+from prompt_jax.units import size as size
+from prompt_jax.units import work as work
 
 if TYPE_CHECKING:
     from prompt_jax.prompts import SoftPrompt
@@ -129,34 +132,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not abs(value) < float("inf"):
         return None
     return value
-
-
-def scaled(value: float, step: float, units: Sequence[str]) -> str:
-    """A number with three digits and its unit.
-
-    >>> scaled(222_903_552, 1000, ("", " k", " M")), scaled(12, 1000, ("", " k"))
-    ('223 M', '12')
-    """
-    number, index = float(value), 0
-    while abs(number) >= step and index + 1 < len(units):
-        number, index = number / step, index + 1
-    return f"{number:.3g}{units[index]}" if abs(number) < 1000 else f"{number:,.0f}{units[index]}"
-
-
-def many(value: float) -> str:
-    """A count."""
-    return scaled(value, 1000, ("", " k", " M", " G", " T"))
-
-
-def size(value: float) -> str:
-    """Bytes."""
-    return scaled(value, 1024, (" B", " KiB", " MiB", " GiB", " TiB"))
-
-
-def work(value: float) -> str:
-    """Floating point operations."""
-    prefixes = ("", "k", "M", "G", "T", "P", "E", "Z")
-    return scaled(value, 1000, tuple(f" {prefix}FLOP" for prefix in prefixes))
 
 
 def choose(value: str, known: Sequence[str], option: str) -> str:

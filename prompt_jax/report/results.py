@@ -296,10 +296,14 @@ def interval_text(comparison: Comparison) -> str:
     >>> interval_text(Comparison(0.1, 0.05, 0.15, 0.01, 5, 100))
     '+10.0 [+5.0, +15.0]'
     """
-    text = f"{100 * comparison.difference:+.1f}"
+    text = _signed(comparison.difference)
     if math.isfinite(comparison.low) and math.isfinite(comparison.high):
-        text += f" [{100 * comparison.low:+.1f}, {100 * comparison.high:+.1f}]"
+        text += f" [{_signed(comparison.low)}, {_signed(comparison.high)}]"
     return text
+
+
+def _signed(fraction: float) -> str:
+    return f"{round(100 * fraction, 1) + 0.0:+.1f}"  # + 0.0: no minus before a zero
 
 
 def contrast_lines(found: Iterable[Contrast]) -> list[str]:

@@ -1,0 +1,113 @@
+"""What the log of a run directory says over the steps, grouped for figures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from prompt_jax.report.figures import Curve
+from prompt_jax.report.folder import RunFolder, number
+from prompt_jax.report.results import heading
+
+_RUN = re.compile(
+    r"(?P<task>.*?)(?: k=(?P<k>\d+))?(?: seed=(?P<seed>\d+))?(?: trial=(?P<trial>\d+))?", re.DOTALL
+)
+
+
+class Group(NamedTuple):
+    """Runs that differ in seed and trial alone."""
+
+    stage: str
+    task: str  # "mixture": all sources
+    k: int  # 0: all rows, or a source
+
+
+Lines = dict[tuple[int, int], dict[int, Any]]  # (seed, trial) -> step -> what was logged
+
+
+def collect(run: RunFolder, key: str) -> dict[Group, Lines]:
+    """Everything that was logged under a key.
+
+    A stage that was broken off and begun again has steps twice: the later ones count.
+    """
+    found: dict[Group, Lines] = {}
+    for line in run.metrics:
+        if line.get(key) is None:
+            continue
+        match = _RUN.fullmatch(line["run"])
+        assert match is not None  # the pattern takes any text
+        group = Group(line["stage"], match["task"], int(match["k"] or 0))
+        member = int(match["seed"] or 0), int(match["trial"] or 0)
+        found.setdefault(group, {}).setdefault(member, {})[line["step"]] = line[key]
+    return found
+
+
+def of_target(found: Mapping[Group, Lines], method: str, target: str, k: int) -> Lines:
+    """The lines of a method's last stage on a target."""
+    for group, lines in found.items():
+        last = group.stage.startswith(f"{method}: ") and group.stage.endswith(f", {heading(k)}")
+        if last and (group.task, group.k) == (target, k):
+            return lines
+    return {}
+
+
+def numbers(lines: Lines, scale: float = 1.0) -> list[tuple[list[int], list[float]]]:
+    """The finite numbers of every run, in order of the steps."""
+    made = []
+    for member in sorted(lines):
+        pairs = [(step, scale * number(value)) for step, value in sorted(lines[member].items())]
+        pairs = [(step, value) for step, value in pairs if np.isfinite(value)]
+        if pairs:
+            made.append(([step for step, _ in pairs], [value for _, value in pairs]))
+    return made
+
+
+def with_mean(runs: Sequence[tuple[list[int], list[float]]], colour: int) -> list[Curve]:
+    """Faint lines for the runs and a strong one for their mean, where all of them have a value."""
+    if len(runs) == 1:
+        return [Curve(colour, *runs[0], True)]
+    made = [Curve(colour, steps, values, False) for steps, values in runs]
+    shared = sorted(set.intersection(*(set(steps) for steps, _ in runs))) if runs else []
+    if shared:
+        tables = [dict(zip(*pair, strict=True)) for pair in runs]
+        means = [float(np.mean([table[step] for table in tables])) for step in shared]
+        made.append(Curve(colour, shared, means, True))
+    return made
+
+
+def arrays(lines: Lines, rank: int) -> tuple[list[int], np.ndarray] | None:
+    """What was logged as lists, averaged over the runs.
+
+    Args:
+      lines: of runs that differ in seed and trial alone.
+      rank: of the array of one step: 0, 1 or 2.
+
+    Returns:
+      The n steps that all runs have, and [n, ...] float64; None where shapes differ or nothing
+      is finite. NaN where no run has a finite number.
+    """
+    tables = []
+    for logged in lines.values():
+        table = {}
+        for step, value in logged.items():
+            try:
+                array = np.asarray(value, np.float64)
+            except (ValueError, TypeError, OverflowError):
+                continue
+            if array.ndim == rank and array.size:
+                table[step] = np.where(np.abs(array) < 1e30, array, np.nan)
+        if table:
+            tables.append(table)
+    shapes = {array.shape for table in tables for array in table.values()}
+    shared = sorted(set.intersection(*(set(table) for table in tables))) if tables else []
+    if len(shapes) != 1 or not shared:
+        return None
+    stacked = np.stack([[table[step] for step in shared] for table in tables])
+    known = np.isfinite(stacked)
+    counts = known.sum(0)
+    total = np.where(known, stacked, 0.0).sum(0)
+    mean = np.where(counts > 0, total / np.maximum(counts, 1), np.nan)
+    return (shared, mean) if counts.any() else None

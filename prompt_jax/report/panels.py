@@ -1,0 +1,193 @@
+"""Draws the panels that methods declare for what they log (`prompt_jax.methods.Panel`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from prompt_jax.errors import ConfigError
+from prompt_jax.methods import BaseMethod, Panel, create
+from prompt_jax.report import curves, figures
+from prompt_jax.report.curves import Group, Lines
+from prompt_jax.report.folder import RunFolder
+from prompt_jax.report.results import heading
+from prompt_jax.report.svg import SERIES
+
+_MOST = 12  # figures of one panel
+_LINES = 2 * SERIES  # lines of one figure
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One panel.
+
+    Attributes:
+      title: of the panel.
+      caption: what to see.
+      figures: (what it shows, SVG).
+      keys: names of the lines, in the order of their colours.
+      left_out: figures that are not drawn.
+    """
+
+    title: str
+    caption: str
+    figures: list[tuple[str, str]]
+    keys: list[str]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page says of one method.
+
+    Attributes:
+      spec: as the config names it.
+      paper: where it comes from; "" where this version does not know the method.
+      status: how the implementation stands to the paper.
+      stages: its stages, in words.
+      panels: drawn.
+    """
+
+    spec: str
+    paper: str
+    status: str
+    stages: list[str]
+    panels: list[Drawn]
+
+
+def sections(run: RunFolder) -> list[Section]:
+    """One section per method of the run."""
+    made = []
+    for spec in run.methods:
+        try:
+            method = create(spec)
+        except ConfigError:
+            made.append(Section(spec, "", "", [], []))
+            continue
+        drawn = [d for panel in method.panels if (d := _draw(run, spec, method, panel))]
+        on = {"source": "each source", "mixture": "all sources mixed", "target": "the target"}
+        stages = [
+            f"{stage.name}: on {on[stage.on]}"
+            + (f", trains {stage.trains}" if stage.trains else "")
+            + (f", {stage.trials} trials" if stage.trials > 1 else "")
+            for stage in method.stages()
+        ]
+        made.append(Section(spec, method.paper, method.status, stages, drawn))
+    return made
+
+
+def _draw(run: RunFolder, spec: str, method: BaseMethod, panel: Panel) -> Drawn | None:
+    """All figures of a panel on one scale; None where nothing was logged for it."""
+    labels = {f"{stage.trains or spec}: {stage.name}" for stage in method.stages()[:-1]}
+    labels |= {f"{spec}: {method.stages()[-1].name}, {heading(k)}" for k in run.shots}
+    found = {
+        group: lines
+        for group, lines in curves.collect(run, panel.metric).items()
+        if group.stage in labels
+    }
+    shown = list(found.items())[:_MOST]
+    draw = {"lines": _lines, "timeline": _timelines, "heatmap": _heatmaps}[panel.kind]
+    made = draw(run, spec, panel, shown)
+    if not made:
+        return None
+    keys = _keys(run, panel, shown)
+    return Drawn(panel.title, panel.caption, made, keys, max(0, len(found) - _MOST))
+
+
+def _name(run: RunFolder, group: Group) -> str:
+    """What a figure shows: the task, its shots, and the stage."""
+    parts = [run.name(group.task)]
+    if group.task in run.targets:
+        parts.append(heading(group.k))
+    stage = group.stage.rpartition(": ")[2].removesuffix(f", {heading(group.k)}")
+    return ", ".join(parts) + f" ({stage})"
+
+
+def _labels(run: RunFolder, panel: Panel, count: int) -> list[str]:
+    if panel.labels == "sources" and len(run.sources) == count:
+        return [run.name(source) for source in run.sources]
+    return [str(i) for i in range(count)]
+
+
+def _keys(run: RunFolder, panel: Panel, shown: Sequence[tuple[Group, Lines]]) -> list[str]:
+    """The legend of a panel whose figures have several lines."""
+    for _, lines in shown if panel.kind == "lines" else ():
+        table = curves.arrays(lines, 1)
+        if table is not None:
+            return _labels(run, panel, min(table[1].shape[1], _LINES))
+    return []
+
+
+def _lines(
+    run: RunFolder, spec: str, panel: Panel, shown: Sequence[tuple[Group, Lines]]
+) -> list[tuple[str, str]]:
+    drawn = []
+    for group, lines in shown:
+        table = curves.arrays(lines, 1)
+        if table is not None:
+            steps, values = table
+            several = [
+                figures.Curve(i, steps, values[:, i].tolist(), True)
+                for i in range(min(values.shape[1], _LINES))
+            ]
+            drawn.append((_name(run, group), several))
+        elif runs := curves.numbers(lines):
+            drawn.append((_name(run, group), curves.with_mean(runs, 0)))
+    across = figures.span([s for _, found in drawn for c in found for s in c.steps])
+    up = figures.span([v for _, found in drawn for c in found for v in c.values], 1e-3)
+    return [
+        (
+            name,
+            figures.curves(
+                f"{spec}, {panel.title}: {name}", found, across, up,
+                f"{len(found)} lines; the last values are "
+                + ", ".join(f"{c.values[-1]:.3g}" for c in found[:_LINES]),
+            ),
+        )
+        for name, found in drawn
+    ]  # fmt: skip
+
+
+def _timelines(
+    run: RunFolder, spec: str, panel: Panel, shown: Sequence[tuple[Group, Lines]]
+) -> list[tuple[str, str]]:
+    tables = [(_name(run, group), curves.arrays(lines, 1)) for group, lines in shown]
+    known = [(name, *table) for name, table in tables if table is not None]
+    limits = _limits([values for _, _, values in known])
+    return [
+        (
+            name,
+            figures.timeline(
+                f"{spec}, {panel.title}: {name}", steps, values.T,
+                _labels(run, panel, values.shape[1]), limits,
+            ),
+        )
+        for name, steps, values in known
+    ]  # fmt: skip
+
+
+def _heatmaps(
+    run: RunFolder, spec: str, panel: Panel, shown: Sequence[tuple[Group, Lines]]
+) -> list[tuple[str, str]]:
+    tables = [(_name(run, group), curves.arrays(lines, 2)) for group, lines in shown]
+    known = [(name, figures.shrink(table[1][-1])) for name, table in tables if table is not None]
+    limits = _limits([values for _, values in known])
+    return [
+        (
+            name,
+            figures.heatmap(
+                f"{spec}, {panel.title}: {name}", values, _labels(run, panel, len(values)),
+                _labels(run, panel, values.shape[1]), limits,
+            ),
+        )
+        for name, values in known
+    ]  # fmt: skip
+
+
+def _limits(tables: Sequence[np.ndarray]) -> tuple[float, float]:
+    """0 to 1 where that holds all values, as for shares and group membership."""
+    finite = [float(v) for values in tables for v in values[np.isfinite(values)].ravel()]
+    low, high = min(finite, default=0.0), max(finite, default=1.0)
+    return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)

@@ -148,7 +148,7 @@ def iter_rows(source: Source) -> Any:
 def open_split(task: Task, split: str, root: str | Path | None = None) -> Source:
     """Opens the rows of a split.
 
-    A user's task names its own files. Otherwise the first that has the task wins: the folder
+    A sandbox task makes its own rows, a user's task names its own files. Otherwise the first that has the task wins: the folder
     `root/<task.folder>`, TensorFlow Datasets on disk, the Hugging Face cache. Nothing is
     downloaded.
 
@@ -167,6 +167,8 @@ def open_split(task: Task, split: str, root: str | Path | None = None) -> Source
             f"unknown split '{split}'.{did_you_mean(split, SPLIT_FILES)}"
             f" Known: {', '.join(SPLIT_FILES)}."
         )
+    if task.maker is not None:
+        return task.maker(split)
     if task.files:
         named = dict(task.files)
         if split not in named:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import re
 import string
-from collections.abc import Iterable
-from typing import Literal, get_args
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 from prompt_jax.errors import DataError, did_you_mean
 
@@ -19,7 +19,7 @@ ChoiceAnswers = Literal["letter", "text"]
 SplitProtocol = Literal["official", "own", "evaluation"]
 
 KINDS: tuple[str, ...] = get_args(Kind)
-TEMPLATE_MODES = ("first", "all", "cycle")
+TEMPLATE_MODES = ("first", "all", "cycle", "rest")
 LETTERS = string.ascii_uppercase
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*(/[A-Za-z0-9][A-Za-z0-9_.\-]*)*")
@@ -195,6 +195,7 @@ class Task:
             any other empty field is an error.
         files: (split, absolute path) pairs of a user's task (`data.toml` fills them in); where
             they stand, no other place is asked for the data.
+        maker: makes the rows of a split, for tasks whose data is code (the sandbox).
         value_range: smallest and largest label of a regression.
         value_step: a regression's label is rendered rounded to the nearest multiple of this (T5,
             Raffel et al. 2020, section 2.4: STS-B in steps of 0.2).
@@ -222,6 +223,7 @@ class Task:
     fixed_label: int | None = None
     optional_fields: tuple[str, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
+    maker: Callable[[str], Sequence[Mapping[str, Any]]] | None = None
     value_range: tuple[float, float] = (0.0, 5.0)
     value_step: float = 0.2
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from types import MappingProxyType
 
+from prompt_jax.data import sandbox
 from prompt_jax.data.registry import (
     choice,
     classification,
@@ -35,6 +36,7 @@ __all__ = [
 
 _FAMILIES = MappingProxyType(
     {
+        "Sandbox": sandbox.TASKS,
         "GLUE": glue.TASKS,
         "SuperGLUE": superglue.TASKS,
         "Inference and paraphrase": nli.TASKS,

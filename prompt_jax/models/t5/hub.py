@@ -122,10 +122,9 @@ def save(directory: Path, params: weights.Params, config: T5Config, tokenizer_pa
         save_file(dict(weights.to_hf(params)), partial, metadata={"format": "pt"})
         partial.replace(directory / "model.safetensors")
         source = Path(tokenizer_path) if tokenizer_path else directory
-        if source.resolve() != directory.resolve():
-            files = [source] if source.is_file() else [source / name for name in TOKENIZER_FILES]
-            for file in files:
-                if file.is_file():
-                    shutil.copyfile(file, directory / file.name)
+        files = [source] if source.is_file() else [source / name for name in TOKENIZER_FILES]
+        for file in files:
+            if file.is_file() and file.resolve().parent != directory.resolve():
+                shutil.copyfile(file, directory / file.name)
     except OSError as error:
         raise ModelError(f"Cannot write the model to {directory}: {error}.") from error

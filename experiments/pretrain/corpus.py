@@ -1,0 +1,262 @@
+"""The rows a T5 is pre-trained on, and what is kept out of them.
+
+Four parts: instructions over the sandbox world, prose of that world, English text, and registered
+tasks under their templates. `RESERVED` tasks are refused; rows that share a run of eight words with
+a reserved task's held-out rows are dropped.
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import random
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from experiments.pretrain import instructions
+from prompt_jax.data import open_split, registry, render_rows
+from prompt_jax.data.ragged import Ragged
+from prompt_jax.data.render import Example
+from prompt_jax.data.tokenise import TokenisedSplit
+from prompt_jax.errors import ConfigError, DataError
+
+_WORD = re.compile(r"[a-z0-9]+")
+_RUN = 8  # words
+_NO_TEXT = Example("", "")
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """What goes into the corpus.
+
+    Attributes:
+      rows: rows of one pass over everything.
+      worlds: share of instructions over the sandbox world; a twelfth of them are rows of its source
+        tasks under their worded templates.
+      prose: share of span corruption on prose of that world.
+      english: share of span corruption on `texts`.
+      texts: text files (also .gz): a paragraph a line, an empty line between documents.
+      tasks: registered tasks or TOML files; the rest of the rows is theirs.
+      root: data folder of the tasks.
+      max_input: input tokens kept.
+      max_target: target tokens kept.
+      corrupted: share of tokens that span corruption takes out (Raffel et al. 2020: 0.15).
+      span: mean length of a span taken out, in tokens.
+    """
+
+    rows: int = 600_000
+    worlds: float = 0.8
+    prose: float = 0.06
+    english: float = 0.07
+    texts: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    root: str | None = None
+    max_input: int = 64
+    max_target: int = 24
+    corrupted: float = 0.15
+    span: float = 2.5
+
+    def __post_init__(self) -> None:
+        if self.rows < 100 or min(self.worlds, self.prose, self.english) < 0:
+            raise ConfigError("a corpus needs at least 100 rows and shares that are not negative.")
+        if self.worlds + self.prose + self.english > 1:
+            raise ConfigError("worlds + prose + english must not exceed 1.")
+        for name in self.tasks:
+            task = registry.get(name)
+            if task.reserved:
+                raise ConfigError(
+                    f"task '{task.name}' is reserved as a target (registry.RESERVED): a model that"
+                    " has seen it cannot be tested on it. Leave it out."
+                )
+
+    def counts(self) -> dict[str, int]:
+        """Rows of each part."""
+        parts = {"instructions": self.worlds, "prose": self.prose}
+        if self.texts:
+            parts["english"] = self.english
+        if self.tasks:
+            parts["tasks"] = 1 - self.worlds - self.prose - self.english
+        total = sum(parts.values())
+        return {name: round(self.rows * share / total) for name, share in parts.items()}
+
+
+def normalised(text: str) -> list[str]:
+    """Words without case and punctuation."""
+    return _WORD.findall(text.lower())
+
+
+def runs(text: str) -> set[str]:
+    """Every run of eight words of a text."""
+    parts = normalised(text)
+    return {" ".join(parts[i : i + _RUN]) for i in range(len(parts) - _RUN + 1)}
+
+
+def forbidden(root: str | None) -> frozenset[str]:
+    """Runs of eight words in the held-out rows of every reserved task of real text at hand."""
+    found: set[str] = set()
+    for name in sorted(registry.RESERVED):
+        task = registry.get(name)
+        if task.maker is not None:  # the sandbox keeps its own rows out, text by text
+            continue
+        try:
+            rows = open_split(task, "validation", root)
+        except DataError:
+            continue
+        for i in range(len(rows)):
+            for field in task.fields:
+                value = rows[i].get(field)
+                for text in value if isinstance(value, list) else [value]:
+                    if isinstance(text, str):
+                        found |= runs(text)
+    return frozenset(found)
+
+
+def paragraphs(path: str | Path) -> Iterator[str]:
+    """The paragraphs of a text file."""
+    path = Path(path)
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as file:
+        yield from (line.strip() for line in file if line.strip())
+
+
+def english(texts: Sequence[str], count: int, seed: int, drop: frozenset[str]) -> list[str]:
+    """Paragraphs for span corruption, drawn evenly from the files; those with `drop` runs go."""
+    draw = random.Random(f"pretrain english {seed}")
+    share = -(-count // max(1, len(texts)))
+    found: list[str] = []
+    for text in texts:
+        usable = [p for p in paragraphs(text) if 60 <= len(p) <= 2_000]
+        draw.shuffle(usable)
+        kept = (p for p in usable if drop.isdisjoint(runs(p)))
+        found += itertools.islice(kept, share)
+    draw.shuffle(found)
+    return found
+
+
+def task_rows(
+    names: Sequence[str], root: str | None, seed: int, drop: frozenset[str]
+) -> list[Example]:
+    """The training rows of tasks, each under a template drawn for it; `drop` runs go."""
+    found: list[Example] = []
+    for name in names:
+        task = registry.get(name)
+        for example in render_rows(task, open_split(task, "train", root), "cycle", seed):
+            if drop.isdisjoint(runs(example.input)):
+                found.append(example)
+    return found
+
+
+def corrupt(
+    ids: Sequence[int], draw: random.Random, config: CorpusConfig, sentinels: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """Span corruption: runs of tokens give way to sentinels; the target says what stood there.
+
+    Args:
+      ids: a text's tokens, without the end of sequence.
+      draw: the randomness.
+      config: rate and length of spans.
+      sentinels: their ids, the first first.
+
+    Returns:
+      Input and target, each with the end of sequence.
+    """
+    wanted = max(1, round(len(ids) * config.corrupted))
+    spans = max(1, min(round(wanted / config.span), len(sentinels) - 1, wanted))
+    # Lengths of the spans and of what is left between them: two random partitions.
+    taken = _partition(draw, wanted, spans)
+    left = _partition(draw, max(spans, len(ids) - wanted), spans)
+    source, target, at = [], [], 0
+    for i in range(spans):
+        source += [*ids[at : at + left[i]], sentinels[i]]
+        at += left[i]
+        target += [sentinels[i], *ids[at : at + taken[i]]]
+        at += taken[i]
+    source += ids[at:]
+    return [*source, 1], [*target, sentinels[spans], 1]
+
+
+def _partition(draw: random.Random, total: int, parts: int) -> list[int]:
+    cuts = sorted(draw.sample(range(1, total), parts - 1)) if parts > 1 else []
+    return [b - a for a, b in itertools.pairwise([0, *cuts, total])]
+
+
+def build(config: CorpusConfig, tokenizer: object, seed: int) -> TokenisedSplit:
+    """The corpus as one split with a task per part.
+
+    Args:
+      config: what goes in.
+      tokenizer: with `encode` and `sentinel_id`.
+      seed: of every draw.
+    """
+    counts = config.counts()
+    drop = forbidden(config.root)
+    draw = random.Random(f"pretrain spans {seed}")
+    sentinels = [tokenizer.sentinel_id(i) for i in range(24)]  # type: ignore[attr-defined]
+    encode = tokenizer.encode  # type: ignore[attr-defined]
+    parts: list[TokenisedSplit] = []
+
+    def pairs(name: str, examples: Iterable[Example]) -> None:
+        found = list(examples)
+        sources, targets = encode([e.input for e in found]), encode([e.target for e in found])
+        parts.append(_split(name, sources, targets, config))
+
+    def spans(name: str, texts: Iterable[str], count: int) -> None:
+        found = encode(list(texts), add_eos=False)
+        if not found:
+            raise DataError(f"'{name}': there is no text to corrupt.")
+        made = []
+        room = config.max_input - 2
+        for ids in itertools.islice(itertools.cycle(found), count):
+            first = draw.randrange(max(1, len(ids) - room + 1))
+            window = ids[first : first + room]
+            made.append(corrupt(window, draw, config, sentinels))
+        parts.append(_split(name, *zip(*made, strict=True), config))
+
+    asked = counts["instructions"]
+    pairs("instructions", itertools.islice(instructions.asked(seed), asked - asked // 12))
+    pairs("source tasks", itertools.islice(instructions.worded(seed), asked // 12))
+    spans("prose", itertools.islice(instructions.prose(seed), counts["prose"]), counts["prose"])
+    if "english" in counts:
+        texts = english(config.texts, counts["english"], seed, drop)
+        spans("english", texts, counts["english"])
+    if "tasks" in counts:
+        rows: list[Example] = []
+        for epoch in itertools.count():  # another template for a row in another epoch
+            rows += task_rows(config.tasks, config.root, seed + epoch, drop)
+            if len(rows) >= counts["tasks"]:
+                break
+        random.Random(f"pretrain tasks {seed}").shuffle(rows)
+        pairs("tasks", rows[: counts["tasks"]])
+    return _join(parts)
+
+
+def _split(
+    name: str, inputs: Sequence[list[int]], targets: Sequence[list[int]], config: CorpusConfig
+) -> TokenisedSplit:
+    count = len(inputs)
+    long_input = np.asarray([len(row) > config.max_input for row in inputs], bool)
+    long_target = np.asarray([len(row) > config.max_target for row in targets], bool)
+    nothing, zeros = np.full(count, -1, np.int32), np.zeros(count, np.int32)
+
+    def cut(row: list[int], most: int) -> list[int]:
+        return [*row[: most - 1], row[-1]] if len(row) > most else row
+
+    return TokenisedSplit(
+        name=name,
+        inputs=Ragged.of([cut(row, config.max_input) for row in inputs]),
+        targets=Ragged.of([cut(row, config.max_target) for row in targets]),
+        label=nothing, template=zeros, task=zeros,
+        candidates=Ragged.of([[]] * count), answers=Ragged.of([[1]]),
+        input_cut=long_input, target_cut=long_target,
+        examples=(_NO_TEXT,) * count, template_names=(name,), task_names=(name,),
+    )  # fmt: skip
+
+
+def _join(parts: Sequence[TokenisedSplit]) -> TokenisedSplit:
+    from prompt_jax.data import concat
+
+    return concat(parts, "pretraining")

@@ -1,0 +1,296 @@
+"""Instructions over the sandbox world: what stands in front of a text decides what is done with it.
+
+A row is an instruction, a colon and a text that carries several things at once. The instruction
+says which of them is meant and with which words to answer, mostly words drawn at random: the model
+must read the answers off the instruction, which is what a soft prompt will later have to say.
+
+Only words and sentence forms of the sandbox's *source* side are asked about; no row of a sandbox
+task's development or test rows is used, and no label scheme of a target.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from prompt_jax.data import sandbox
+from prompt_jax.data.render import Example, render
+from prompt_jax.data.sandbox import grammar, words
+from prompt_jax.data.sandbox.grammar import Writer
+
+
+@dataclass(frozen=True)
+class Aspect:
+    """Something that can be asked of a text.
+
+    Attributes:
+      cues: ways to name it.
+      classes: ways to name its classes, in order; the first words of a way are also label words.
+    """
+
+    cues: tuple[str, ...]
+    classes: tuple[tuple[str, ...], ...]
+
+
+ASPECTS = {
+    "sentiment": Aspect(
+        ("mood", "opinion", "verdict", "feeling", "does the writer like it ?",
+         "is this praise or blame ?", "what does the speaker think of it ?"),
+        (("bad", "good"), ("negative", "positive"), ("sad", "glad"), ("dislike", "like"),
+         ("blame", "praise"), ("worse", "better")),
+    ),
+    "topic": Aspect(
+        ("topic", "subject", "what is this about ?", "which field does it belong to ?", "theme",
+         "which page of the paper ?"),
+        (words.TOPICS, ("cook", "athlete", "musician", "traveller"),
+         ("kitchen", "arena", "concert", "journey"), ("meal", "game", "song", "trip")),
+    ),
+    "entailment": Aspect(
+        ("does the second follow from the first ?", "if the first is true , is the second ?",
+         "consequence", "do these agree ?", "can we conclude it ?", "is the second certain ?"),
+        (("no", "yes"), ("false", "true"), ("differ", "agree"), ("unsure", "certain"),
+         ("reject", "accept")),
+    ),
+    "acceptability": Aspect(
+        ("grammar", "is this well formed ?", "are these words in order ?", "sound sentence ?",
+         "word order", "would a teacher mark this ?"),
+        (("wrong", "right"), ("mixed", "ordered"), ("mark", "pass"), ("odd", "fine"),
+         ("bent", "straight")),
+    ),
+    "question_type": Aspect(
+        ("what is asked for ?", "which kind of answer is wanted ?", "kind of question",
+         "what must the answer name ?", "answer type"),
+        (grammar.ASKED, ("human", "location", "date", "amount"),
+         ("who", "where", "when", "many"), ("man", "spot", "hour", "count")),
+    ),
+}  # fmt: skip
+
+# What can be copied out of a text.
+ROLES = {
+    "giver": ("who gave it ?", "giver", "from whom did it come ?", "the one who had it first"),
+    "receiver": ("who got it ?", "receiver", "to whom did it go ?", "the one who has it now"),
+    "thing": ("which thing ?", "thing", "what was it ?", "name the object"),
+    "person": ("which person ?", "person", "name the man or woman"),
+    "place": ("which place ?", "place", "where did it happen ?"),
+    "day": ("which time ?", "time", "when did it happen ?"),
+    "look": ("which look ?", "look", "what did it look like ?"),
+}
+ANSWERS = tuple(
+    sorted(
+        {word for aspect in ASPECTS.values() for way in aspect.classes for word in way}
+        | set(
+            "blue red up down left river stone cloud seven nine lamp paper gold iron north south"
+            " early late open shut hot cold soft hard one two apple chair door star moon sun dog"
+            " cat horse bird king queen plus minus first last high low in out on off day night"
+            " letter number alpha beta box ring key road tree leaf rain snow salt sugar tea milk"
+            " keep drop take leave stop go win lose rise fall begin end full empty light dark"
+            " fast slow near far thick thin rich poor loud still".split()
+        )
+    )
+)
+_FILLER = ("the", "task", "answer", "with", "please", "now", ",", "say", "is", "choose", "word")
+
+
+def _schemes(name: str) -> frozenset[frozenset[str]]:
+    return frozenset(frozenset(way) for way in ASPECTS[name].classes)
+
+
+def labels(draw: random.Random, name: str) -> tuple[str, ...]:
+    """Random answer words for the classes of an aspect.
+
+    Words that name the classes in any of our ways never change places: a target that asks with the
+    labels inverted or moved on stays unseen.
+    """
+    count = len(ASPECTS[name].classes[0])
+    while True:
+        chosen = tuple(draw.sample(ANSWERS, count))
+        if frozenset(chosen) not in _schemes(name):
+            return chosen
+
+
+def instruction(draw: random.Random, name: str) -> tuple[str, tuple[str, ...]]:
+    """An instruction for an aspect, and the answer words of its classes."""
+    aspect = ASPECTS[name]
+    cue, way = draw.choice(aspect.cues), draw.choice(aspect.classes)
+    if draw.random() < 0.5:  # the classes answer for themselves
+        answers = way
+        options = list(way)
+        draw.shuffle(options)
+        text = draw.choice(
+            (
+                f"{cue} {' or '.join(options)} ?",
+                f"{cue} : {' , '.join(options)}",
+                f"{' '.join(options)} {cue}",
+                f"answer {' or '.join(options)} . {cue}",
+            )
+        )
+    else:
+        answers = labels(draw, name)
+        pairs = list(zip(way, answers, strict=True))
+        draw.shuffle(pairs)
+        style = draw.randrange(4)
+        if style == 0:
+            text = f"{cue} " + " , ".join(f"{k} is {a}" for k, a in pairs)
+        elif style == 1:
+            text = f"{cue} " + " , ".join(f"say {a} if {k}" for k, a in pairs)
+        elif style == 2:
+            text = " ".join(f"{k} = {a}" for k, a in pairs) + f" {cue}"
+        else:
+            text = " ".join(f"{k} {a}" for k, a in pairs)
+    return _loosen(draw, text), answers
+
+
+def _loosen(draw: random.Random, text: str) -> str:
+    """Strews in words without meaning now and then: a soft prompt has no grammar either."""
+    if draw.random() < 0.6:
+        return text
+    parts = text.split()
+    for _ in range(draw.randint(1, 5)):
+        parts.insert(draw.choice((0, len(parts))), draw.choice(_FILLER))
+    return " ".join(parts)
+
+
+# Of opinions, scenes, sentences sound or not, pairs, questions, gifts and events: as much practice
+# as each needs.
+_SHARES = (4, 1, 4, 7, 4, 3, 2)
+
+
+def _situation(w: Writer) -> tuple[str, dict[str, int], dict[str, str]]:
+    """A text, its classes by aspect and what can be copied out of it by role."""
+    kind = w.draw.choices(range(7), _SHARES)[0]
+    topic = w.draw.randrange(4)
+    name = words.TOPICS[topic]
+    if kind == 0:
+        liked = w.draw.randrange(2)
+        return grammar.opinion(w, liked == 1, name), {"sentiment": liked, "topic": topic}, {}
+    if kind == 1:
+        return grammar.scene(w, name), {"topic": topic}, {}
+    if kind == 2:
+        sound = w.draw.randrange(2)
+        text = grammar.sentence(w, name)
+        text = text if sound else grammar.spoil(w, text)
+        return text, {"acceptability": sound, "topic": topic}, {}
+    if kind == 3:
+        follows = w.draw.randrange(2)
+        row = grammar.entailment(w, follows == 1)
+        return f"{row['premise']} | {row['hypothesis']}", {"entailment": follows}, {}
+    if kind == 4:
+        asked = w.draw.randrange(4)
+        text = grammar.question(w, grammar.ASKED[asked], name)
+        return text, {"question_type": asked, "topic": topic}, {}
+    if kind == 5:
+        row = grammar.gift(w)
+        return row["text"], {}, {role: row[role] for role in ("giver", "receiver", "thing", "day")}
+    e = grammar.event(w)
+    roles = {role: getattr(e, role) for role in ("person", "thing", "place", "day", "look")}
+    return grammar.full(e), {"topic": words.TOPICS.index(e.topic)}, roles
+
+
+_WEIGHT = {"topic": 0.25}  # nearly every text has one
+
+
+def asked(seed: int) -> Iterator[Example]:
+    """Endless instruction rows.
+
+    Args:
+      seed: of the draw.
+    """
+    draw = random.Random(f"pretrain instructions {seed}")
+    w = Writer(draw, "source")
+    known = held_out()
+    for _ in itertools.count():
+        text, classes, roles = _situation(w)
+        if text in known:
+            continue
+        names = [*classes, *roles]
+        weights = [_WEIGHT.get(name, 1.0) for name in names]
+        name = draw.choices(names, weights)[0]
+        if name in classes:
+            lead, answers = instruction(draw, name)
+            target = answers[classes[name]]
+        else:
+            lead, target = _loosen(draw, draw.choice(ROLES[name])), roles[name]
+        yield Example(f"{lead} : {text}", target, template=name)
+
+
+def worded(seed: int) -> Iterator[Example]:
+    """Endless rows of the source tasks' training files under their worded templates."""
+    draw = random.Random(f"pretrain templates {seed}")
+    pools = [(task, _train(task.maker)) for task in sandbox.SOURCES]
+    known = held_out()
+    for _ in itertools.count():
+        task, rows = draw.choice(pools)
+        row = draw.choice(rows)
+        example = render(task, draw.choice(task.templates[1:]), row)
+        plain = render(task, task.templates[0], row).input
+        if plain not in known:
+            yield Example(example.input, example.target, template=example.template)
+
+
+def _train(maker: Callable[[str], Sequence[grammar.Row]] | None) -> Sequence[grammar.Row]:
+    assert maker is not None
+    return maker("train")
+
+
+def held_out() -> frozenset[str]:
+    """Plain texts that may not be trained on: all rows of the targets, test rows of the sources."""
+    texts = set()
+    for task in sandbox.TASKS:
+        assert task.maker is not None
+        for split in sandbox.SIZES:
+            if split == "validation" or task.reserved:
+                for row in task.maker(split):
+                    texts.add(render(task, task.templates[0], row).input)
+    return frozenset(texts)
+
+
+def prose(seed: int) -> Iterator[str]:
+    """Endless paragraphs of the world, without questions: its words in company, and a dictionary.
+
+    Words and sentence forms of both sides occur, so that no word of a target is new to the model.
+    """
+    draw = random.Random(f"pretrain prose {seed}")
+    source, target, both = (Writer(draw, side) for side in ("source", "target", "all"))
+    known = held_out()
+    for _ in itertools.count():
+        topic = draw.choice(words.TOPICS)
+        liked = draw.random() < 0.5
+        parts = []
+        for _ in range(draw.randint(2, 3)):
+            w = draw.choice((source, target))
+            kind = draw.randrange(8)
+            if kind <= 1:
+                parts.append(grammar.opinion(w, liked, topic))
+            elif kind == 2:
+                parts.append(grammar.scene(w, topic))
+            elif kind == 3:
+                parts.append(grammar.sentence(w, topic))
+            elif kind == 4:
+                parts.append(grammar.question(w, draw.choice(grammar.ASKED), topic))
+            elif kind == 5:
+                parts.append(grammar.gift(w)["text"])
+            elif kind == 6:
+                row = grammar.entailment(w, True)
+                parts.append(f"{row['premise']} , so {row['hypothesis']}")
+            else:
+                parts.append(_entry(both, topic, liked))
+        if not known.intersection(parts):
+            yield " . ".join(parts) + " ."
+
+
+def _entry(w: Writer, topic: str, liked: bool) -> str:
+    """A line of a dictionary."""
+    lex = w.lexicon
+    opinions = lex.liked if liked else lex.disliked
+    some, other = w.draw.sample(opinions, 2)
+    pair = w.draw.choice(sorted(words.SYNONYMS.items()))
+    return w.of(
+        f"a {w.thing(topic)} belongs to {topic} , like a {w.thing(topic)} or a {w.place(topic)}",
+        f"in a {w.place(topic)} they speak of {topic} , {w.thing(topic)} and {w.thing(topic)}",
+        f"{some} is much the same as {other} : {'praise' if liked else 'blame'}",
+        f"those who {w.felt(liked)} it call it {some} and {other}",
+        f"{pair[0]} means {pair[1]}",
+        f"a {w.person()} is a person , and so is a {w.person()}",
+    )

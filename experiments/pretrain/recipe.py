@@ -1,0 +1,145 @@
+"""Pre-trains a small T5 whose behaviour is decided by what stands in front of its input.
+
+    python -m experiments.pretrain out=DIR corpus.root=DATA corpus.texts=A.txt.gz,B.txt.gz
+    python -m experiments.pretrain out=DIR train.steps=200 corpus.rows=20000     # a short run
+
+The same command goes on where a stopped run was. Made with it: the "mini" T5 of the package; its
+model card (`prompt_jax/models/mini/README.md`) has the command, the data and the scores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.pretrain import corpus, embedding, instructions, vocabulary
+from experiments.pretrain.corpus import CorpusConfig
+from prompt_jax.data.feed import Feed
+from prompt_jax.data.tokenise import TokenisedSplit
+from prompt_jax.methods.full_fine_tuning import FullFineTuning
+from prompt_jax.models.t5 import FrozenT5, T5Config
+from prompt_jax.training.loop import Run, TrainConfig, train
+from prompt_jax.training.optimizers import OptimizerConfig
+from prompt_jax.training.tracking import RunTracker
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """A pre-training run.
+
+    Attributes:
+      out: directory of the model and of the log.
+      seed: of the data, the weights and the order.
+      vocabulary: rows of the embedding, sentinels included.
+      width: D.
+      feed_forward: width of the gated feed-forward layers.
+      layers: encoder layers.
+      decoder_layers: decoder layers.
+      heads: attention heads, of width D / heads.
+      corpus: what is read.
+      train: the budget.
+    """
+
+    out: str = "runs/pretrain"
+    seed: int = 0
+    vocabulary: int = 4096
+    width: int = 128
+    feed_forward: int = 256
+    layers: int = 4
+    decoder_layers: int = 2
+    heads: int = 4
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(
+            steps=9_000, batch_size=64, eval_every=0, log_every=50,
+            optimizer=OptimizerConfig(
+                learning_rate=2e-3, unit="absolute", warmup_steps=200, schedule="cosine",
+                clip_norm=1.0, b2=0.98,
+            ),
+        )
+    )  # fmt: skip
+
+    def shape(self) -> T5Config:
+        """The T5."""
+        return T5Config(
+            vocab_size=self.vocabulary, d_model=self.width, d_kv=self.width // self.heads,
+            d_ff=self.feed_forward, num_layers=self.layers, num_heads=self.heads,
+            num_decoder_layers=self.decoder_layers, activation="gelu_new", gated=True,
+        )  # fmt: skip
+
+
+def get_config() -> PretrainConfig:
+    """The recipe of the packaged mini T5, except for the texts and tasks at hand."""
+    return PretrainConfig()
+
+
+def prepare(config: PretrainConfig, say: Callable[[str], None]) -> tuple[FrozenT5, TokenisedSplit]:
+    """The untrained T5 and its corpus; the vocabulary is made once and kept in `out`."""
+    out = Path(config.out)
+    pieces = out / "spiece.model"
+    if not pieces.is_file():
+        say("vocabulary ...")
+        vocabulary.train(_sample(config), config.vocabulary, pieces)
+    lm = FrozenT5.from_config(config.shape(), seed=config.seed, name=out.name, tokenizer=pieces)
+    say("corpus ...")
+    rows = corpus.build(config.corpus, lm.tokenizer, config.seed)
+    for number, name in enumerate(rows.task_names):
+        say(f"  {name}: {(rows.task == number).sum():,} rows")
+    say("embedding ...")
+    texts = lm.tokenizer.encode(_sample(config), add_eos=False)
+    start = embedding.ppmi_svd(texts, config.vocabulary, config.width, seed=config.seed)
+    return lm.replace(params={**lm.params, "shared": jnp.asarray(start)}), rows
+
+
+def _sample(config: PretrainConfig) -> list[str]:
+    """Texts for the vocabulary and the start of the embedding: a part of everything."""
+    part = max(2_000, config.corpus.rows // 8)
+    asked = itertools.islice(instructions.asked(config.seed), part // 2)
+    texts = [f"{example.input} {example.target}" for example in asked]
+    texts += itertools.islice(instructions.prose(config.seed), part // 2)
+    drop = corpus.forbidden(config.corpus.root)
+    texts += corpus.english(config.corpus.texts, part, config.seed, drop)
+    for row in corpus.task_rows(config.corpus.tasks, config.corpus.root, config.seed, drop)[:part]:
+        texts.append(f"{row.input} {row.target}")
+    return texts
+
+
+def run(config: PretrainConfig, say: Callable[[str], None] = print) -> FrozenT5:
+    """Trains and saves the model.
+
+    Args:
+      config: what to do.
+      say: receives lines for people.
+    """
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    lm, rows = prepare(config, say)
+    feed = Feed(rows, config.train.batch_size, config.seed, "source")
+    say(f"{config.shape().parameter_count:,} parameters, {config.train.steps:,} steps")
+    began = time.monotonic()
+    with RunTracker(out / "metrics.jsonl") as tracker:
+        (trained,) = train(
+            lm, FullFineTuning(), [Run("pretraining", feed, {"lm": lm.params}, seed=config.seed)],
+            config.train, stage="pretraining", tracker=tracker,
+        )  # fmt: skip
+    lm = lm.replace(params=trained.params["lm"])
+    lm.save_pretrained(out)
+    facts = {
+        "config": dataclasses.asdict(config),
+        "rows": {n: int((rows.task == i).sum()) for i, n in enumerate(rows.task_names)},
+        "steps": trained.steps,
+        "input_tokens": trained.tokens_seen,
+        "target_tokens": trained.targets_seen,
+        "seconds": round(time.monotonic() - began),
+    }
+    (out / "pretraining.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    say(f"saved in {out}, {facts['seconds']:,} s")
+    return lm

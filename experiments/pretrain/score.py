@@ -1,0 +1,56 @@
+"""How well a pre-trained T5 follows instructions that it has not seen: scores for a model card."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+
+import numpy as np
+
+from experiments.pretrain import instructions
+from prompt_jax.data.render import Example
+from prompt_jax.data.tokenise import encode
+from prompt_jax.evaluation.evaluators import Job, evaluate
+from prompt_jax.models.t5 import FrozenT5
+
+SEED = 1_000_003  # of instructions that no training run draws
+
+
+def scores(lm: FrozenT5, rows: int = 2_000) -> dict[str, float]:
+    """Share of generated answers that are exactly right, by what is asked and how.
+
+    Aspects are split into "named" (the classes answer for themselves) and "mapped" (answer words
+    drawn at random are read off the instruction).
+
+    Args:
+      lm: the model.
+      rows: how many instructions.
+    """
+    found: dict[str, list[Example]] = defaultdict(list)
+    for e in itertools.islice(instructions.asked(SEED), rows):
+        aspect = instructions.ASPECTS.get(e.template)
+        if aspect is None:
+            found[f"copy {e.template}"].append(e)
+        else:
+            named = any(e.target in way for way in aspect.classes)
+            found[f"{e.template}, {'named' if named else 'mapped'}"].append(e)
+    for e in itertools.islice(instructions.worded(SEED), rows // 5):
+        found["source tasks, worded"].append(e)
+    jobs = [
+        Job(encode([_plain(e) for e in examples], lm.tokenizer, 64, 8, name=name))
+        for name, examples in sorted(found.items())
+    ]
+    results = evaluate(lm, jobs, metrics=["squad_em"], mode="generate")
+    return {
+        job.split.name: float(result.metrics["squad_em"])
+        for job, result in zip(jobs, results, strict=True)
+    }
+
+
+def _plain(example: Example) -> Example:
+    return Example(example.input, example.target, references=(example.target,))
+
+
+def mean(found: dict[str, float]) -> float:
+    """Mean over the kinds of instruction."""
+    return float(np.mean(list(found.values())))

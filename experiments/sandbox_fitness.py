@@ -1,0 +1,294 @@
+"""Is the sandbox fit for research? Measures what its tasks promise, with the mini T5.
+
+    python -m experiments.sandbox_fitness out=DIR                     # 10 seeds, every task
+    python -m experiments.sandbox_fitness out=DIR seeds=3 frozen=no   # while designing: development
+                                                                      # targets only
+
+Per seed a fresh source set. For every task: prompt tuning with all rows and full fine-tuning; for
+every target: prompt tuning with k rows per class from scratch and from each source's prompt. The
+pairs are compared with `sandbox.truth()` by the statistics of docs/evaluation.md (one family of
+all pairs). Result: docs/results/sandbox.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prompt_jax import config as configs
+from prompt_jax.data import sandbox
+from prompt_jax.data.feed import Feed
+from prompt_jax.data.splits import Limits, load_splits
+from prompt_jax.data.tasks import Task
+from prompt_jax.data.tokenise import TokenisedSplit, tokenise_rows
+from prompt_jax.errors import PromptJaxError
+from prompt_jax.evaluation import statistics
+from prompt_jax.evaluation.evaluators import Job, evaluate
+from prompt_jax.methods.full_fine_tuning import FullFineTuning
+from prompt_jax.methods.prompt_tuning import PromptTuning
+from prompt_jax.models.t5 import FrozenT5
+from prompt_jax.prompts.initialisers import parse
+from prompt_jax.training.loop import Run, TrainConfig, TrainedRun, train
+from prompt_jax.training.optimizers import OptimizerConfig
+from prompt_jax.training.tracking import RunTracker
+
+
+def _budget(steps: int, every: int, rate: float, batch: int = 16, **more: Any) -> TrainConfig:
+    optimizer = OptimizerConfig(
+        learning_rate=rate, warmup_steps=min(10, steps // 4), schedule="linear", clip_norm=1.0,
+        **more,
+    )  # fmt: skip
+    return TrainConfig(steps=steps, batch_size=batch, eval_every=every, optimizer=optimizer)
+
+
+@dataclass(frozen=True)
+class FitnessConfig:
+    """What is measured.
+
+    Attributes:
+      out: directory of results; finished parts in it are not repeated.
+      model: the T5.
+      seeds: seeds, each with a source set of its own.
+      fine_tuned: seeds of full fine-tuning.
+      frozen: whether the frozen targets are measured, too: once, at the end.
+      tokens: L.
+      init: initialisation from scratch.
+      k: rows per class.
+      full: budget of prompts on all rows.
+      few: budget of prompts on k rows per class.
+      fine: budget of full fine-tuning.
+    """
+
+    out: str = "runs/sandbox_fitness"
+    model: str = "mini"
+    seeds: int = 10
+    fine_tuned: int = 3
+    frozen: bool = True
+    tokens: int = 10
+    init: str = "vocab:2000"
+    k: int = 16
+    full: TrainConfig = field(default_factory=lambda: _budget(300, 50, 0.3))
+    few: TrainConfig = field(default_factory=lambda: _budget(40, 10, 0.1))
+    fine: TrainConfig = field(
+        default_factory=lambda: _budget(300, 50, 5e-4, batch=32, unit="absolute")
+    )
+
+
+class Rows:
+    """The tokenised sets of the tasks."""
+
+    def __init__(self, lm: FrozenT5) -> None:
+        self.lm = lm
+        self._memo: dict[tuple[str, int, int], tuple[TokenisedSplit, ...]] = {}
+
+    def __call__(self, task: Task, seed: int, k: int = 0) -> tuple[TokenisedSplit, ...]:
+        """Train, dev and test of a task for a seed."""
+        key = task.name, seed, k
+        if key not in self._memo:
+            splits = load_splits(task, seed=seed, limits=Limits(dev=100), k=k)
+            self._memo[key] = tuple(
+                tokenise_rows(task, part, self.lm.tokenizer)
+                for part in (splits.train, splits.dev, splits.test)
+            )
+        return self._memo[key]
+
+
+def chance(task: Task) -> float:
+    """Accuracy of guessing: classes are balanced; nobody guesses a word."""
+    return 1 / len(task.labels) if task.labels else 0.0
+
+
+class Study:
+    """The measurements of one config; parts that are on disk are read from there."""
+
+    def __init__(self, config: FitnessConfig, say: Callable[[str], None] = print) -> None:
+        self.config, self.say = config, say
+        self.out = Path(config.out)
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.lm = FrozenT5.from_pretrained(config.model)
+        self.rows = Rows(self.lm)
+        self.sources = list(sandbox.SOURCES)
+        self.targets = [t for t in sandbox.TARGETS if config.frozen or t.name not in sandbox.FROZEN]
+
+    def run(self) -> dict[str, np.ndarray]:
+        """Everything; per part an array [seeds, test rows] of right and wrong."""
+        c, seeds = self.config, range(self.config.seeds)
+        found: dict[str, np.ndarray] = {}
+        sources = self._prompts("full", self.sources, seeds, 0, c.full)
+        found |= sources.items
+        found |= self._prompts("full", self.targets, seeds, 0, c.full).items
+        found |= self._prompts("scratch", self.targets, seeds, c.k, c.few).items
+        for source in self.sources:
+            starts = {s: sources.prompts[f"full {source.name} {s}"] for s in seeds}
+            found |= self._prompts(
+                f"from {source.name}", self.targets, seeds, c.k, c.few, starts
+            ).items
+        for task in (*self.sources, *self.targets):
+            found |= self._fine_tuned(task)
+        return found
+
+    def _prompts(
+        self, kind: str, tasks: Sequence[Task], seeds: Sequence[int], k: int, budget: TrainConfig,
+        starts: Mapping[int, np.ndarray] | None = None,
+    ) -> _Part:  # fmt: skip
+        path = self._path(kind, tasks[0] in self.sources, budget)
+        if path.is_file():
+            return _Part.load(path)
+        runs, tests = [], []
+        for task in tasks:
+            for seed in seeds:
+                rows, dev, test = self.rows(task, seed, k)
+                if starts is None:
+                    start = parse(self.config.init)(self.lm, self.config.tokens, seed)
+                    first = np.asarray(start.embeddings)
+                else:
+                    first = starts[seed]
+                feed = Feed(rows, budget.batch_size, seed, "order")
+                runs.append(
+                    Run(f"{kind} {task.name} {seed}", feed, {"prompt": first}, seed=seed, dev=dev,
+                        dev_metrics=task.metrics)
+                )  # fmt: skip
+                tests.append((task, test))
+        began = time.monotonic()
+        with RunTracker(self.out / "metrics.jsonl") as tracker:
+            trained = train(self.lm, PromptTuning(), runs, budget, stage=kind, tracker=tracker)
+        prompts = {t.name: t.prompt for t in trained if t.prompt is not None}
+        jobs = [Job(test, r) for r, (_, test) in enumerate(tests)]
+        metrics = [task.metrics for task, _ in tests]
+        part = _Part(prompts, {})
+        stacked = np.stack([t.prompt for t in trained if t.prompt is not None])
+        results = evaluate(self.lm, jobs, stacked, metrics=metrics)
+        items = [r.per_item[task.metrics[0]] for r, (task, _) in zip(results, tests, strict=True)]
+        for i, task in enumerate(tasks):
+            n = len(seeds)
+            part.items[f"{kind} {task.name}"] = np.stack(items[i * n : (i + 1) * n])
+        part.save(path)
+        mean = np.mean([x.mean() for x in part.items.values()])
+        self.say(f"{kind}: {len(runs)} runs, mean {mean:.3f}, {time.monotonic() - began:.0f} s")
+        return part
+
+    def _fine_tuned(self, task: Task) -> dict[str, np.ndarray]:
+        path = self._path(f"fine {task.name}", False, self.config.fine)
+        if path.is_file():
+            return _Part.load(path).items
+        items = []
+        for seed in range(self.config.fine_tuned):
+            rows, dev, test = self.rows(task, seed)
+            feed = Feed(rows, self.config.fine.batch_size, seed, "order")
+            run = Run(
+                f"fine {task.name} {seed}", feed, {"lm": self.lm.params}, seed=seed, dev=dev,
+                dev_metrics=task.metrics,
+            )  # fmt: skip
+            trained: TrainedRun
+            (trained,) = train(self.lm, FullFineTuning(), [run], self.config.fine)
+            tuned = self.lm.replace(params=trained.params["lm"])
+            (result,) = evaluate(tuned, [Job(test, 0)], metrics=[task.metrics])
+            items.append(result.per_item[task.metrics[0]])
+        part = _Part({}, {f"fine {task.name}": np.stack(items)})
+        part.save(path)
+        self.say(f"full fine-tuning of {task.name}: {np.mean(items):.3f}")
+        return part.items
+
+    def _path(self, kind: str, of_sources: bool, budget: TrainConfig) -> Path:
+        c = self.config
+        digest = configs.digest(
+            kind, of_sources, budget, self.lm.weights_hash, sandbox.content_hash(), c.seeds,
+            c.fine_tuned, c.frozen, c.tokens, c.init, c.k, c.full if "from" in kind else None,
+        )  # fmt: skip
+        return self.out / f"{kind.replace('/', '_').replace(' ', '_')}.{digest[:12]}.npz"
+
+
+@dataclass
+class _Part:
+    prompts: dict[str, np.ndarray]
+    items: dict[str, np.ndarray]
+
+    def save(self, path: Path) -> None:
+        arrays = {f"prompt {k}": v for k, v in self.prompts.items()}
+        np.savez_compressed(path, **arrays, **{f"items {k}": v for k, v in self.items.items()})
+
+    @classmethod
+    def load(cls, path: Path) -> _Part:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        return cls(
+            {k.removeprefix("prompt "): v for k, v in arrays.items() if k.startswith("prompt ")},
+            {k.removeprefix("items "): v for k, v in arrays.items() if k.startswith("items ")},
+        )
+
+
+def judge(study: Study, found: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What the measurements say about the promises."""
+    tasks: dict[str, dict[str, float]] = {}
+    for task in (*study.sources, *study.targets):
+        base, name = chance(task), task.name
+        full, fine = found[f"full {name}"].mean(), found[f"fine {name}"].mean()
+        row = {"chance": base, "full": full, "fine": fine, "share": (full - base) / (fine - base)}
+        if task in study.targets:
+            few = found[f"scratch {name}"]
+            row["few"] = few.mean()
+            row["shortfall_p"] = statistics.paired_bootstrap(found[f"full {name}"], few).p
+        tasks[name] = {k: float(v) for k, v in row.items()}
+    family = {
+        f"{source.name} -> {target.name}": statistics.paired_bootstrap(
+            found[f"from {source.name} {target.name}"], found[f"scratch {target.name}"]
+        )
+        for source in study.sources
+        for target in study.targets
+    }
+    verdicts = statistics.judge(family, statistics.MINIMUM_EFFECT["sandbox"])
+    pairs = {}
+    for (source, target), expected in sandbox.truth().items():
+        name = f"{source} -> {target}"
+        if name not in verdicts:
+            continue
+        v = verdicts[name]
+        sign = "neutral" if not v.effect else "helps" if v.comparison.difference > 0 else "hurts"
+        pairs[name] = {
+            "expected": expected, "found": sign, "difference": v.comparison.difference,
+            "low": v.comparison.low, "high": v.comparison.high, "p_holm": v.p_holm,
+        }  # fmt: skip
+    return {"suite": sandbox.content_hash(), "tasks": tasks, "pairs": pairs}
+
+
+def show(result: Mapping[str, Any], say: Callable[[str], None] = print) -> None:
+    """Prints the promises and what was found."""
+    for name, row in result["tasks"].items():
+        few = f"  k-shot {row['few']:.3f} (p {row['shortfall_p']:.4f})" if "few" in row else ""
+        say(f"{name:36s} chance {row['chance']:.2f}  prompt {row['full']:.3f}  full FT"
+            f" {row['fine']:.3f}  share {row['share']:.2f}{few}")  # fmt: skip
+    for expected in ("helps", "hurts", "neutral"):
+        some = [p for p in result["pairs"].values() if p["expected"] == expected]
+        if some:
+            kept = np.mean([p["found"] == expected for p in some])
+            say(f"{expected}: {kept:.0%} of {len(some)} pairs as expected")
+    for name, pair in result["pairs"].items():
+        if pair["expected"] != "neutral" or pair["found"] != "neutral":
+            say(f"  {name}: expected {pair['expected']}, {pair['difference']:+.3f}"
+                f" [{pair['low']:+.3f}, {pair['high']:+.3f}] p {pair['p_holm']:.4f}")  # fmt: skip
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measures, prints and writes `result.json`."""
+    study = Study(configs.override(FitnessConfig(), arguments))
+    result = judge(study, study.run())
+    result["config"] = dataclasses.asdict(study.config)
+    result["model"] = study.lm.weights_hash
+    (study.out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    show(result)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except PromptJaxError as error:
+        print(f"sandbox_fitness: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from prompt_jax.config import parse_value, split_list
 from prompt_jax.errors import ConfigError, did_you_mean
 from prompt_jax.methods.base import Artefact, BaseMethod, Context, Panel, Stage, Wording
+from prompt_jax.methods.dtvg import Dtvg
 from prompt_jax.methods.full_fine_tuning import FullFineTuning
 from prompt_jax.methods.prompt_tuning import PromptTuning
 from prompt_jax.methods.spot import Spot, source_similarity
@@ -23,6 +24,7 @@ REGISTRY: dict[str, type[BaseMethod]] = {
     for method in (
         PromptTuning,
         Spot,
+        Dtvg,
         FullFineTuning,
     )
 }
@@ -74,6 +76,7 @@ __all__ = [
     "Artefact",
     "BaseMethod",
     "Context",
+    "Dtvg",
     "FullFineTuning",
     "Panel",
     "PromptTuning",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -29,6 +29,12 @@ class Stage:
       budget: which budget of the experiment pays for it.
       trials: runs per target that differ only in `Context.trial`; the best on the development set
         is kept and the cost of all is counted.
+      mixing: how the rows of a `mixture` are drawn, as in `prompt_jax.data.feed.Mixture`.
+      part: from where to where of the budget's steps this stage goes, as fractions: stages that
+        share a budget get adjoining parts, which add up to it. An empty part means no step: runs
+        are evaluated as they start.
+      origin: 0: runs start from the initialisation of their seed, which all tasks, stages and
+        methods share; n: from that of seed + n.
     """
 
     name: str
@@ -36,6 +42,16 @@ class Stage:
     trains: str | None = None
     budget: str = "target"
     trials: int = 1
+    mixing: Literal["proportional", "stratified"] = "proportional"
+    part: tuple[float, float] = (0.0, 1.0)
+    origin: int = 0
+
+    @property
+    def title(self) -> str:
+        """The name, and the share of the budget where that is not all of it; for people."""
+        begin, end = self.part
+        share = "" if end - begin == 1 else f" ({end - begin:.0%} of the steps)"
+        return self.name + share
 
 
 @dataclass(frozen=True)
@@ -70,12 +86,15 @@ class Artefact:
       prompts: [n, L, D] float32; n = 0 where the stage deploys no single prompt.
       values: [n] development values, NaN where there was no development set.
       params: the trained parameters of each run, for methods that leave more than a prompt.
+      initial: [L, D] float32, what the runs were given to start from: `prompts - initial` are their
+        task vectors. None where that is not known.
     """
 
     names: tuple[str, ...]
     prompts: np.ndarray
     values: np.ndarray
     params: tuple[Any, ...] = ()
+    initial: np.ndarray | None = None
 
 
 class Wording(NamedTuple):
@@ -139,6 +158,7 @@ class BaseMethod:
     trains_lm: ClassVar[bool] = False
     observe: ClassVar[frozenset[str]] = frozenset()
     reduction: ClassVar[Literal["mean", "sum"]] = "mean"
+    own_rows: ClassVar[bool] = False
     panels: ClassVar[tuple[Panel, ...]] = ()  # what the report draws of `metrics`
 
     def stages(self) -> tuple[Stage, ...]:
@@ -177,6 +197,10 @@ class BaseMethod:
         """No numbers beyond loss and gradient norm."""
         return {}
 
+    def update_metrics(self, opt_state: Any) -> Mapping[str, Array]:
+        """No numbers from the optimizer."""
+        return {}
+
     def groups(self, params: Params) -> Any:
         """One optimizer group for all."""
         return jax.tree.map(lambda _: "prompt", params)
@@ -189,6 +213,30 @@ class BaseMethod:
         """The T5 stays frozen."""
         return None
 
+    def by_template(self, params: Params, consts: Consts) -> jax.Array | None:
+        """Row-wise methods whose prompt depends on the row's template alone override this."""
+        return None
+
+    def ensemble(self, params: Params, consts: Consts) -> jax.Array | None:
+        """No average: predictions are those of the deployed prompt."""
+        return None
+
     def deploy(self, params: Params, consts: Consts) -> jax.Array | None:
         """The trained prompt itself."""
         return params["prompt"]
+
+
+def spec_of(method: BaseMethod, **changes: Any) -> str:
+    """The spec that makes a method, with some options changed: stages name their trainer by it.
+
+    Args:
+      method: its options are numbers, words, truth values or None.
+      **changes: options and their values.
+    """
+    changed = replace(method, **changes)
+    options = [
+        f"{field.name}={str(value).lower() if isinstance(value, bool) else value}"
+        for field in fields(changed)
+        if (value := getattr(changed, field.name)) != field.default
+    ]
+    return method.name + (f"({','.join(options)})" if options else "")

@@ -72,6 +72,9 @@ class LanguageModel(Protocol):
     def replace(self, *, params: Any) -> LanguageModel:
         """The same model with other weights."""
 
+    def embedding_rms(self) -> jax.Array:
+        """The root mean square of the input embeddings, a float32 scalar: the unit of prompts."""
+
     def embed(self, ids: Any) -> jax.Array:
         """Input embeddings `[..., D]` of token ids `[...]`."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from prompt_jax.data import registry
 from prompt_jax.errors import ConfigError
-from prompt_jax.methods import create
+from prompt_jax.methods import Stage, create
 from prompt_jax.training.loop import TrainConfig
 from prompt_jax.training.optimizers import OptimizerConfig
 
@@ -160,6 +160,28 @@ class ExperimentConfig:
     def seed_list(self) -> tuple[int, ...]:
         """The seeds."""
         return tuple(range(self.first_seed, self.first_seed + self.seeds))
+
+    def stage_budget(self, stage: Stage, shots: int = 0) -> TrainConfig | None:
+        """What a stage of a method may spend: its part of a budget, the warm-up in proportion.
+
+        Args:
+          stage: of a method.
+          shots: k.
+
+        Returns:
+          None where the stage takes no step.
+
+        Raises:
+          ConfigError: for a budget that the config does not have.
+        """
+        whole = self.budget(stage.budget, shots if stage.on == "target" else 0)
+        # Rounded at the ends, so that adjoining parts add up.
+        begin, end = (round(whole.steps * fraction) for fraction in stage.part)
+        if begin == end:
+            return None
+        warm = round(whole.optimizer.warmup_steps * (end - begin) / whole.steps)
+        optimizer = replace(whole.optimizer, warmup_steps=warm)
+        return replace(whole, steps=end - begin, optimizer=optimizer)
 
     def budget(self, name: str, shots: int = 0) -> TrainConfig:
         """The budget that a stage names, in its few-shot form where k > 0.

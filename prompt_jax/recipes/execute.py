@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from prompt_jax.prompts import SoftPrompt, parse
 from prompt_jax.recipes.artefacts import ArtefactStore, describe_feed, run_key
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.rows import RowStore
-from prompt_jax.training.loop import Run, TrainConfig, TrainedRun, evaluate_runs, train
+from prompt_jax.training.loop import Run, TrainedRun, evaluate_runs, train
 from prompt_jax.training.tracking import Tracker
 
 
@@ -141,10 +141,10 @@ class Executor:
         done: dict[str, dict[Member, TrainedRun]] = {}
         for stage in method.stages()[:-1]:
             trained = create(stage.trains) if stage.trains else method
-            label = f"{stage.trains or spec}: {stage.name}"
+            label = f"{stage.trains or spec}: {stage.title}"
             starts = self._starts(trained, stage, k, {})
             done[stage.name] = self._train(stage, trained, starts, k, label)
-            if stage.on == "source":
+            if stage.on == "source" and not stage.origin:
                 for member, source in done[stage.name].items():
                     self._sources.setdefault(member.seed, {})[member.task] = source
         return self._last(method, spec, k, done)
@@ -171,11 +171,17 @@ class Executor:
         templates = {task: self._wordings(task) for task in {m.task for m in members}}
         most = max((len(found) for found in templates.values()), default=0)
         sources = self._wordings("", trained_on=True)
+        origins = {earlier.name: earlier.origin for earlier in method.stages()}
         for member in members:
             found = templates[member.task]
+            initial = {
+                name: np.asarray(self.initial(member.seed + origins[name]).embeddings)
+                for name in done
+            }
             context = Context(
-                self.lm, np.asarray(self.initial(member.seed).embeddings), member.seed,
-                member.task or "mixture", member.trial, _artefacts(member, done),
+                self.lm, np.asarray(self.initial(member.seed + stage.origin).embeddings),
+                member.seed, member.task or "mixture", member.trial,
+                _artefacts(member, done, initial),
                 found + found[-1:] * (most - len(found)), sources,
             )  # fmt: skip
             starts[member] = method.init(context)
@@ -210,10 +216,14 @@ class Executor:
 
         The last stage of a method passes `finish`, which sees each population with its weights.
         """
-        budget = self.config.budget(stage.budget, k if stage.on == "target" else 0)
+        shots = k if stage.on == "target" else 0
+        budget = self.config.stage_budget(stage, shots)
         members = list(starts)
         last = finish is not None
-        runs = {m: self._run(stage, m, budget, *start, last) for m, start in starts.items()}
+        batch_size = self.config.budget(stage.budget, shots).batch_size
+        runs = {m: self._run(stage, m, batch_size, *start, last) for m, start in starts.items()}
+        if budget is None:
+            return self._as_they_are(method, runs, label, finish)
         keys = {
             m: run_key(self.lm, method, run, budget, describe_feed(run.feed))
             for m, run in runs.items()
@@ -249,22 +259,38 @@ class Executor:
                 found[member] = result
         return {m: found[m] for m in members}
 
+    def _as_they_are(
+        self, method: BaseMethod, runs: dict[Member, Run], label: str,
+        finish: Callable[[list[Member], list[Run], list[TrainedRun]], None] | None,
+    ) -> dict[Member, TrainedRun]:  # fmt: skip
+        """The outcome of a stage without steps: each run's start, with its development value."""
+        self.reused.append((label, 0, len(runs)))
+        found: dict[Member, TrainedRun] = {}
+        for chunk in self._chunks(method, list(runs)):
+            trained = untrained(self.lm, method, [runs[m] for m in chunk], self.mesh)
+            if finish is not None:
+                finish(chunk, [runs[m] for m in chunk], trained)
+            found |= dict(zip(chunk, trained, strict=True))
+        return found
+
     def _chunks(self, method: BaseMethod, members: list[Member]) -> Iterator[list[Member]]:
         size = 1 if method.trains_lm else self.config.population or max(1, len(members))
         for start in range(0, len(members), size):
             yield members[start : start + size]
 
     def _run(
-        self, stage: Stage, member: Member, budget: TrainConfig, params: Any, consts: Any,
+        self, stage: Stage, member: Member, batch_size: int, params: Any, consts: Any,
         last: bool,
     ) -> Run:  # fmt: skip
         if stage.on == "mixture":
-            feed: Feed = self.rows.mixture(self.config.sources, member.seed, budget.batch_size)
+            feed: Feed = self.rows.mixture(
+                self.config.sources, member.seed, batch_size, stage.mixing
+            )
             # Its tasks have no metric in common: the last step is kept.
             return Run(member.label, feed, params, consts, member.seed)
         k = member.k or 0
         stream = "source" if stage.on == "source" else "order"
-        feed = self.rows.feed(member.task, member.seed, k, budget.batch_size, stream)
+        feed = self.rows.feed(member.task, member.seed, k, batch_size, stream)
         rows = self.rows.rows(member.task, member.seed, k)
         # A start that was never improved is a fair result of a target. As a source it would be an
         # untrained prompt, which resembles every early target prompt more than trained ones do.
@@ -295,7 +321,7 @@ class Executor:
                 tests[member] = result
                 sizes[member] = sum(np.size(leaf) for leaf in jax.tree.leaves(run.params))
 
-        label = f"{spec}: {stage.name}, {'all rows' if k == 0 else f'k = {k}'}"
+        label = f"{spec}: {stage.title}, {'all rows' if k == 0 else f'k = {k}'}"
         starts = self._starts(method, stage, k, done)
         members = list(starts)
         last = self._train(stage, trainer, starts, k, label, finish)
@@ -325,7 +351,8 @@ class Executor:
     def _cost(self, method: BaseMethod, stage: Stage, run: TrainedRun) -> Cost:
         tokens = round(run.tokens_seen / max(1, run.rows_seen))
         tokens += 0 if run.prompt is None else len(run.prompt)
-        flops = run.rows_seen * method.views * self.lm.flops(
+        passes = 1 if method.own_rows else method.views
+        flops = run.rows_seen * passes * self.lm.flops(
             1, tokens, max(1, round(run.targets_seen / max(1, run.rows_seen))),
             backward="full" if method.trains_lm else "prompt",
         )  # fmt: skip
@@ -333,7 +360,49 @@ class Executor:
         return Cost(run.steps - target, target, run.rows_seen, float(flops), run.seconds)
 
 
-def _artefacts(member: Member, done: dict[str, dict[Member, TrainedRun]]) -> dict[str, Artefact]:
+def untrained(
+    lm: Any, method: BaseMethod, runs: Sequence[Run], mesh: jax.sharding.Mesh | None = None
+) -> list[TrainedRun]:
+    """Runs as they start: deployed and read on their development sets without a step.
+
+    Args:
+      lm: the frozen model.
+      method: whose runs these are.
+      runs: with equal parameter shapes.
+      mesh: rows are split over its 'data' axis.
+    """
+
+    def stack(*leaves: Any) -> np.ndarray:
+        return np.stack([np.asarray(leaf) for leaf in leaves])
+
+    params = jax.tree.map(stack, *(run.params for run in runs))
+    consts = jax.tree.map(stack, *(run.consts for run in runs))
+    having = [(i, run, run.dev) for i, run in enumerate(runs) if run.dev is not None]
+    results = evaluate_runs(
+        lm, method, params, consts, [Job(dev, i) for i, _, dev in having],
+        [run.dev_metrics for _, run, _ in having], mesh,
+    )  # fmt: skip
+    values = {
+        i: float(result.metrics[run.dev_metrics[0]])
+        for (i, run, _), result in zip(having, results, strict=True)
+    }
+    made = []
+    for i, run in enumerate(runs):
+        prompt, value = method.deploy(run.params, run.consts), values.get(i, float("nan"))
+        made.append(
+            TrainedRun(
+                name=run.name, params=run.params,
+                prompt=None if prompt is None else np.asarray(prompt), best_step=0,
+                best_value=value, history=((0, value),) if i in values else (), steps=0,
+                rows_seen=0, tokens_seen=0, targets_seen=0, healthy=True,
+            )
+        )  # fmt: skip
+    return made
+
+
+def _artefacts(
+    member: Member, done: dict[str, dict[Member, TrainedRun]], initial: dict[str, np.ndarray]
+) -> dict[str, Artefact]:
     """What earlier stages left for a run: everything of its seed, but of targets only its own."""
     found = {}
     for name, runs in done.items():
@@ -344,8 +413,8 @@ def _artefacts(member: Member, done: dict[str, dict[Member, TrainedRun]]) -> dic
             # A row-wise method deploys no prompt: what it leaves is in the parameters.
             np.stack(prompts) if prompts else np.zeros((0, 0, 0), np.float32),
             np.asarray([run.best_value for _, run in mine]),
-            tuple(run.params for _, run in mine),
-        )
+            tuple(run.params for _, run in mine), initial[name],
+        )  # fmt: skip
     return found
 
 

@@ -160,7 +160,7 @@ def _stages(config: ExperimentConfig, lm: Any) -> list[PlannedStage]:
                 trained = create(stage.trains) if stage.trains else method
                 shots = k if stage.on == "target" else 0
                 name = spec if last else (stage.trains or spec)
-                label = f"{name}: {stage.name}"
+                label = f"{name}: {stage.title}"
                 if stage.on == "target":
                     label += f", {'all rows' if k == 0 else f'k = {k}'}"
                 # Sources are trained once, whatever uses them.
@@ -177,14 +177,15 @@ def _stage(
         "target": len(config.targets) * stage.trials,
     }
     runs = per_seed[stage.on] * config.seeds
-    budget = config.budget(stage.budget, k)
-    rows = budget.batch_size * method.views
+    budget, spent = config.budget(stage.budget, k), config.stage_budget(stage, k)
+    steps = 0 if spent is None else spent.steps
+    rows = budget.batch_size * (1 if method.own_rows else method.views)
     prompt = 0 if method.trains_lm else config.prompt.tokens
     flops = lm.flops(
         rows, prompt + config.data.max_input_tokens, _targets(config),
         backward="full" if method.trains_lm else "prompt",
     )  # fmt: skip
-    return PlannedStage(label, runs, budget.steps, rows, float(flops) * budget.steps * runs)
+    return PlannedStage(label, runs, steps, rows, float(flops) * steps * runs)
 
 
 def _targets(config: ExperimentConfig) -> int:

@@ -181,7 +181,7 @@ class Memory(BaseMethod):
 
 @dataclass(frozen=True)
 class Grouped(BaseMethod):
-    """DTVG: the sources that agree with the target's own vector, chosen anew at every step."""
+    """As DTVG: sources that agree with the target's own vector, chosen anew at every step."""
 
     name = "toy_grouped"
 
@@ -254,4 +254,4 @@ class Dying(BaseMethod):
         return Prompted((params["prompt"] + spoilt)[None], carry=carry)
 
 
-TOYS = (Particles, Attentive, Distilled, Memory, Grouped, WithWeights)
+TOYS = (Particles, Attentive, Distilled, Memory, WithWeights)

@@ -339,3 +339,93 @@ def test_costs_add_up():
 def test_an_unknown_method_is_refused(executor):
     with pytest.raises(ConfigError, match="unknown method"):
         executor().run("promt_tuning", 0)
+
+
+# Parts of budgets, other initialisations, no step at all
+
+
+def staged(monkeypatch, *stages):
+    """A method whose contexts are remembered, in place of the registry's `staged`."""
+    seen = {}
+
+    class Staged(methods.PromptTuning):
+        name = "staged"
+
+        def stages(self):
+            return stages
+
+        def init(self, context):
+            seen[context.target, context.seed] = context
+            return super().init(context)
+
+    monkeypatch.setitem(methods.REGISTRY, "staged", Staged)
+    return seen
+
+
+def test_stages_share_a_budget(pretender, executor, world):
+    """As published, DTVG's target gets its budget twice; matched, once."""
+    made = executor(shots=(0,), target=toy.budget(10, warmup_steps=4))
+    twice = made.run("dtvg", 0)[0].cost
+    assert [c.steps for _, _, c in pretender.calls] == [6, 10, 10]
+    once = made.run("dtvg(budget=matched)", 0)[0].cost
+    first, last = (c for _, _, c in pretender.calls[3:])
+    assert (first.steps, last.steps) == (2, 8)
+    assert (first.optimizer.warmup_steps, last.optimizer.warmup_steps) == (1, 3)
+    assert pretender.calls[3][0] == "prompt_tuning: first (25% of the steps)"
+    assert (once.target_steps, twice.target_steps) == (10, 20)
+    assert once.source_steps == twice.source_steps == 12
+    # A plain run takes the budget as it is.
+    made.run("prompt_tuning", 0)
+    assert pretender.calls[-1][2] == made.config.target
+
+
+def test_sources_and_target_start_from_one_initialisation(pretender, executor, world):
+    """Vectors of one seed are comparable: every first run of it started from the same prompt."""
+    made = executor(shots=(0,))
+    made.run("dtvg", 0)
+    for seed in (0, 1):
+        initial = np.asarray(made.initial(seed).embeddings)
+        for task in ("a", "b"):
+            name = f"{world.tasks[task]} seed={seed}"
+            run = pretender.runs["prompt_tuning: sources", name]
+            np.testing.assert_array_equal(run.params["prompt"], initial)
+        for task in ("one", "two"):
+            name = f"{world.tasks[task]} seed={seed}"
+            run = pretender.runs["prompt_tuning: first", name]
+            np.testing.assert_array_equal(run.params["prompt"], initial)
+            last = pretender.runs["dtvg: target, all rows", name]
+            np.testing.assert_array_equal(last.consts["init"], initial)
+            np.testing.assert_allclose(last.consts["source_vectors"], 0.5, atol=1e-6)
+            np.testing.assert_array_equal(last.params["prompt"], initial + 0.5)
+            assert (run.keep_start, last.keep_start) == (False, True)
+
+
+def test_another_origin(pretender, executor, world, monkeypatch):
+    stage = methods.Stage("foreign", on="source", trains="prompt_tuning", origin=1)
+    seen = staged(monkeypatch, stage, methods.Stage("target", on="target"))
+    made = executor(seeds=1, shots=(0,))
+    made.run("staged", 0)
+    own, other = (np.asarray(made.initial(seed).embeddings) for seed in (0, 1))
+    run = pretender.runs["prompt_tuning: foreign", f"{world.tasks['a']} seed=0"]
+    np.testing.assert_array_equal(run.params["prompt"], other)
+    context = seen[world.tasks["one"], 0]
+    np.testing.assert_array_equal(context.initial, own)
+    np.testing.assert_array_equal(context.artefact("foreign").initial, other)
+    # These are not the experiment's source prompts, which are saved with its initialisation.
+    assert made.sources(0) == {}
+
+
+def test_no_step_at_all(pretender, executor, world, monkeypatch):
+    staged(monkeypatch, methods.Stage("target", on="target", part=(0.0, 0.0)))
+    made = executor(shots=(0,), seeds=2, population=3)
+    outcomes = made.run("staged", 0)
+    assert pretender.calls == []
+    assert [o.member.seed for o in outcomes] == [0, 1, 0, 1]
+    for o in outcomes:
+        initial = np.asarray(made.initial(o.member.seed).embeddings)
+        np.testing.assert_array_equal(o.trained.prompt, initial)
+        assert o.cost == Cost()
+        assert o.trained.best_value == pytest.approx(initial.mean())
+        assert o.trained.history == ((0, o.trained.best_value),)
+        assert o.test.metrics["accuracy"] == pytest.approx(initial.mean())
+    assert made.news() == ["staged: target (0% of the steps), all rows: 4 runs"]

@@ -1,0 +1,211 @@
+"""DTVG (Zhang et al., ACL Findings 2025, arXiv 2503.18063): merge the sources that help right now.
+
+Written from the paper's formulas; the mathematics stands in `prompt_jax.task_vectors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_jax import task_vectors
+from prompt_jax.errors import ConfigError
+from prompt_jax.methods.base import BaseMethod, Context, Panel, Stage
+from prompt_jax.training.protocol import Array, Carry, Consts, Params, Prompted, Rows
+
+
+@dataclass(frozen=True)
+class Dtvg(BaseMethod):
+    """P = P_init + a_t T_t + sum over a group of sources of a_s T_s, regrouped at every step.
+
+    Stage 1 tunes a prompt for every source and for the target from one initialisation; a task
+    vector is what that added. Stage 2 goes on with the target's prompt and trains one scale per
+    token and vector, while P_init and the sources' vectors stay frozen. The group is chosen inside
+    the step, from the vectors as they are scaled at that moment, and has no derivative. What is
+    deployed is the merged prompt alone.
+
+    As published: the released heuristic (`prefix`) at every step, scales that start at 1, stage 1
+    for the target, dot products of mean tokens. Reconstructed: learning rates and the length of the
+    stages on T5. Our extensions: `cosine`, `objective` solved exactly, `regroup_every`, and the
+    split of one budget between the stages.
+
+    Params: `prompt` [L, D]; `target_scale` [L] and `source_scales` [K, L] in units of 1 / RMS of
+    the model's embeddings. With a rate relative to that RMS (the default), scales and embeddings
+    then move by the same share, whatever the model; in optimizer groups of their own, `group_rates`
+    makes them slower or faster.
+
+    The ablations of the paper's released code: 1 is `rule=positive`, 2 `rule=consistency`,
+    3 `rule=none`, 4 `rule=all`, 5 `regroup_every=0`, 6 `target_vector=false`, 10 the method `spot`.
+
+    Attributes:
+      rule: how a group is chosen, as in `prompt_jax.task_vectors.group_from_gram`.
+      metric: of similarities, `dot` or `cosine`.
+      threshold: the smallest similarity of a source that may join.
+      consistency_weight: lambda of `rule=objective`.
+      regroup_every: steps between choices; 0: the group of the first step is kept. The deployed
+        prompt is grouped for its own parameters, unless the group is kept.
+      target_vector: False: the target's own vector takes part in the choice alone, and only the
+        scales of the sources are trained.
+      budget: `published`: both stages on the target get its whole budget. `matched`: together they
+        get it once, as prompt tuning does.
+      first_share: of the matched budget, what stage 1 gets; 0 leaves it out.
+    """
+
+    rule: task_vectors.Rule = "prefix"
+    metric: task_vectors.Metric = "dot"
+    threshold: float = 0.0
+    consistency_weight: float = 1.0
+    regroup_every: int = 1
+    target_vector: bool = True
+    budget: Literal["published", "matched"] = "published"
+    first_share: float = 0.25
+
+    name = "dtvg"
+    paper = "Zhang et al. 2025, arXiv 2503.18063"
+    status = "as published"
+    panels = (
+        Panel(
+            "group", "timeline", "Group",
+            "Which sources are merged into the target's prompt at each step.", "sources",
+        ),
+        Panel(
+            "similarity", "lines", "Similarity to the target",
+            "Of each source's scaled task vector to the target's; below the threshold a source is"
+            " not considered.", "sources",
+        ),
+        Panel(
+            "consistency", "lines", "Consistency of the group",
+            "Mean similarity between different members of the group; 0 for fewer than two.",
+        ),
+        Panel(
+            "source_scale", "lines", "Scales of the sources",
+            "Mean over tokens; only members of the group are trained at a step.", "sources",
+        ),
+        Panel(
+            "target_norm", "lines", "Norm of the target's vector",
+            "Scaled. Where it is 0 no source resembles the target, and the group is empty.",
+        ),
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if self.regroup_every < 0:
+            raise ConfigError(f"dtvg: regroup_every must not be negative: {self.regroup_every}.")
+        if not 0 <= self.first_share < 1:
+            raise ConfigError(f"dtvg: first_share must lie in [0, 1), not {self.first_share}.")
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Sources and the target by prompt tuning from one initialisation, then the merged one."""
+        first = Stage("first", on="target", trains="prompt_tuning")
+        last = Stage("target", on="target")
+        if self.budget == "matched":
+            share = self.first_share
+            first = Stage("first", on="target", trains="prompt_tuning", part=(0.0, share))
+            last = Stage("target", on="target", part=(share, 1.0))
+        sources = Stage("sources", on="source", trains="prompt_tuning", budget="source")
+        return (sources, first, last) if self._tunes_first else (sources, last)
+
+    @property
+    def _tunes_first(self) -> bool:
+        return self.budget == "published" or self.first_share > 0
+
+    def init(self, context: Context) -> tuple[Params, Consts]:
+        """Stage 1's target prompt and vectors, and scales of 1."""
+        sources = context.artefact("sources").prompts
+        initial = np.asarray(context.initial, np.float32)
+        start = context.artefact("first").prompts[0] if self._tunes_first else initial
+        length, unit = len(initial), float(context.lm.embedding_rms())
+        params = {
+            "prompt": np.asarray(start, np.float32),
+            "target_scale": np.full(length, unit, np.float32),
+            "source_scales": np.full((len(sources), length), unit, np.float32),
+        }
+        consts = {
+            "init": initial,
+            "source_vectors": (sources - initial[None]).astype(np.float32),
+            "unit": np.float32(unit),
+        }
+        if not self.regroup_every:
+            consts["group"] = np.asarray(self._choose(params, consts)["group"])
+        return params, consts
+
+    def carry(self, params: Params, consts: Consts) -> Carry:
+        """The group of the start, with what it was chosen by."""
+        return self._choose(params, consts)
+
+    def prompts(
+        self,
+        params: Params,
+        consts: Consts,
+        carry: Carry,
+        rows: Rows,
+        step: jax.Array,
+        key: jax.Array,
+    ) -> Prompted:
+        """The merged prompt, [1, L, D]; aux and carry are the choice that it was made with."""
+        choice = carry
+        if self.regroup_every == 1:
+            choice = self._choose(params, consts)
+        elif self.regroup_every:
+            choice = jax.lax.cond(
+                step % self.regroup_every == 0,
+                lambda: self._choose(params, consts),
+                lambda: carry,
+            )
+        return Prompted(self._merged(params, consts, choice)[None], carry=choice, aux=choice)
+
+    def metrics(self, params: Params, consts: Consts, prompted: Prompted) -> Mapping[str, Array]:
+        """The choice of the step and the scales: what `panels` draws."""
+        target_scale, source_scales = _scales(params, consts)
+        own = target_scale[:, None] * (params["prompt"] - consts["init"])
+        return {
+            **prompted.aux,
+            "source_scale": source_scales.mean(1),
+            "target_scale": target_scale.mean(),
+            "target_norm": jnp.sqrt(jnp.sum(own**2)),
+        }
+
+    def groups(self, params: Params) -> Any:
+        """Three: `prompt`, `target_scale`, `source_scales`."""
+        return {name: name for name in params}
+
+    def deploy(self, params: Params, consts: Consts) -> jax.Array:
+        """The merged prompt."""
+        return self._merged(params, consts, self._choose(params, consts))
+
+    def _choose(self, params: Params, consts: Consts) -> dict[str, jax.Array]:
+        """The group of these parameters, with its similarities and consistency; no derivative."""
+        params = jax.lax.stop_gradient(jax.tree.map(jnp.asarray, params))
+        target_scale, source_scales = _scales(params, consts)
+        # The mean over tokens of scaled vectors is (scales^T T) / L: nothing of [K, L, D] is made.
+        target_dot, gram = task_vectors.pairwise(
+            task_vectors.pool(params["prompt"] - consts["init"], target_scale),
+            task_vectors.pool(consts["source_vectors"], source_scales),
+            self.metric,
+        )
+        group = consts.get("group")
+        if group is None:
+            group = task_vectors.group_from_gram(
+                target_dot, gram, rule=self.rule, threshold=self.threshold,
+                consistency_weight=self.consistency_weight,
+            )  # fmt: skip
+        consistency = task_vectors.consistency_from_gram(gram, group)
+        return {"group": jnp.asarray(group), "similarity": target_dot, "consistency": consistency}
+
+    def _merged(self, params: Params, consts: Consts, choice: Mapping[str, Array]) -> jax.Array:
+        own = params["prompt"] - consts["init"]
+        if not self.target_vector:
+            own = jnp.zeros_like(own)
+        return task_vectors.merge(
+            consts["init"], own, consts["source_vectors"], *_scales(params, consts),
+            choice["group"],
+        )  # fmt: skip
+
+
+def _scales(params: Params, consts: Consts) -> tuple[jax.Array, jax.Array]:
+    """The scales [L] and [K, L] as the paper has them, around 1."""
+    return params["target_scale"] / consts["unit"], params["source_scales"] / consts["unit"]

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import numpy as np
 
+from prompt_jax.errors import ConfigError
+
 if TYPE_CHECKING:
     from prompt_jax.data.tokenise import TokenisedSplit
 
@@ -46,6 +48,33 @@ def input_width(length: int) -> int:
 def target_width(length: int) -> int:
     """The padded width of a target of `length` tokens."""
     return _round(_TARGETS, length)
+
+
+def share_out(task: np.ndarray, views: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gives every view its own rows of a batch, of each task in turn.
+
+    Args:
+        task: int [R, B], the task of each row of each run.
+        views: V.
+
+    Returns:
+        The view [R, B] that sees a row, and |B_k| / |B_kv| [R, B] float32: rows of the row's task
+        in the batch, over those that its view sees.
+
+    Raises:
+        ConfigError: a task has fewer rows than there are views.
+    """
+    same = task[:, :, None] == task[:, None, :]  # [R, B, B]
+    before = np.tril(np.ones(same.shape[1:], bool), -1)
+    view = (same & before[None]).sum(2) % views
+    rows = same.sum(2)
+    if (rows < views).any():
+        raise ConfigError(
+            f"a batch of {task.shape[1]} rows has a task with {rows.min()} rows, but {views}"
+            " particles want rows of their own of every task: raise the batch size."
+        )
+    mine = (same & (view[:, :, None] == view[:, None, :])).sum(2)
+    return view, (rows / mine).astype(np.float32)
 
 
 def plan(lengths: np.ndarray, extra: int, token_budget: int, multiple: int = 1) -> list[Batch]:

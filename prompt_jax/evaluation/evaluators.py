@@ -223,8 +223,8 @@ def evaluate(
     """
     if mode not in ("auto", "rank", "generate"):
         raise ConfigError(f"mode is 'auto', 'rank' or 'generate', not '{mode}'.")
-    names = _names_per_job(metrics, len(jobs))
-    _check_metrics(jobs, names)
+    names = names_per_job(metrics, len(jobs))
+    check_metrics(jobs, names)
     ranks = [
         number
         for number, job in enumerate(jobs)
@@ -245,7 +245,7 @@ def evaluate(
         )  # fmt: skip
         for i, result in zip(ranks, ranked, strict=True):
             alive = bool((result.prediction >= 0).all())
-            evaluation = _score(jobs[i].split, names[i], result.prediction, alive)
+            evaluation = score_predictions(jobs[i].split, names[i], result.prediction, alive)
             results[i] = evaluation._replace(scores=result.scores)
     if writes:
         texts, alive_jobs = _generate(
@@ -254,7 +254,7 @@ def evaluate(
             progress and (lambda done, _: progress(ranked_rows + done, all_rows)),
         )  # fmt: skip
         for i, answers, alive in zip(writes, texts, alive_jobs, strict=True):
-            results[i] = _score(jobs[i].split, names[i], answers, alive)
+            results[i] = score_predictions(jobs[i].split, names[i], answers, alive)
     return [results[i] for i in range(len(jobs))]
 
 
@@ -361,9 +361,14 @@ def _longest_answer(split: TokenisedSplit) -> int:
     return max(int(split.targets.lengths.max(initial=1)), _longest_candidate(split))
 
 
-def _names_per_job(
+def names_per_job(
     names: Sequence[str] | Sequence[Sequence[str]], jobs: int
 ) -> list[tuple[str, ...]]:
+    """One tuple of metric names per job.
+
+    Raises:
+        ConfigError: A string, or names of another number of jobs.
+    """
     if isinstance(names, str):
         raise ConfigError(f"metrics is a sequence of names: pass ('{names}',).")
     if all(isinstance(name, str) for name in names):
@@ -373,16 +378,17 @@ def _names_per_job(
     return [tuple(each) for each in names]
 
 
-def _check_metrics(jobs: Sequence[Job], names: Sequence[tuple[str, ...]]) -> None:
+def check_metrics(jobs: Sequence[Job], names: Sequence[tuple[str, ...]]) -> None:
     """Scores an empty answer to every row: what does not fit fails before the model runs."""
     for split, wanted in {(id(j.split), n): (j.split, n) for j, n in zip(jobs, names, strict=True)
                           }.values():  # fmt: skip
         scoring.compute(wanted, [""] * len(split), split)
 
 
-def _score(
+def score_predictions(
     split: TokenisedSplit, names: Sequence[str], predictions: Any, alive: bool
 ) -> Evaluation:
+    """The evaluation of one job; `alive`: its prompt was finite."""
     values = scoring.compute(names, predictions, split)
     items = {name: scoring.per_item(name, predictions, split) for name in names}
     means = {name: value for name, value in items.items() if value is not None}

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from prompt_jax.config import parse_value, split_list
 from prompt_jax.errors import ConfigError, did_you_mean
 from prompt_jax.methods.base import Artefact, BaseMethod, Context, Panel, Stage, Wording
+from prompt_jax.methods.bmtpt import Bmtpt, BmtptParticles
 from prompt_jax.methods.dtvg import Dtvg
 from prompt_jax.methods.full_fine_tuning import FullFineTuning
 from prompt_jax.methods.prompt_tuning import PromptTuning
@@ -25,6 +26,8 @@ REGISTRY: dict[str, type[BaseMethod]] = {
         PromptTuning,
         Spot,
         Dtvg,
+        Bmtpt,
+        BmtptParticles,
         FullFineTuning,
     )
 }
@@ -75,6 +78,8 @@ __all__ = [
     "REGISTRY",
     "Artefact",
     "BaseMethod",
+    "Bmtpt",
+    "BmtptParticles",
     "Context",
     "Dtvg",
     "FullFineTuning",

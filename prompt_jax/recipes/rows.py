@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prompt_jax.data import registry
-from prompt_jax.data.feed import Feed, Mixture
+from prompt_jax.data.feed import Feed, Mixture, Mode
 from prompt_jax.data.splits import Limits, load_splits
 from prompt_jax.data.tasks import Task
 from prompt_jax.data.tokenise import TokenisedSplit, concat, tokenise_rows
@@ -65,10 +65,12 @@ class RowStore:
         """Shuffled epochs over one task's training rows."""
         return Feed(self.rows(name, seed, k).train, batch_size, seed, stream)
 
-    def mixture(self, names: tuple[str, ...], seed: int, batch_size: int) -> Mixture:
-        """Examples-proportional mixing of several tasks' training rows."""
+    def mixture(
+        self, names: tuple[str, ...], seed: int, batch_size: int, mixing: Mode = "proportional"
+    ) -> Mixture:
+        """The training rows of several tasks, mixed (see `Mixture`)."""
         parts = [self.rows(name, seed).train for name in names]
-        return Mixture(concat(parts), batch_size, seed, "source")
+        return Mixture(concat(parts), batch_size, seed, "source", mixing)
 
     def report(self) -> dict[str, Any]:
         """What was opened and what was lost: rows, cut texts, notes; JSON-able."""

@@ -16,7 +16,7 @@ from prompt_jax.data import batching
 from prompt_jax.data.feed import Feed
 from prompt_jax.data.tokenise import TokenisedSplit
 from prompt_jax.errors import ConfigError, ModelError, TrainingError
-from prompt_jax.evaluation import Evaluation, Job, evaluate
+from prompt_jax.evaluation import Evaluation, Job, evaluate, evaluate_average
 from prompt_jax.streams import key as stream_key
 from prompt_jax.training import memory, optimizers
 from prompt_jax.training.optimizers import OptimizerConfig
@@ -341,6 +341,11 @@ class Population:
             np.flatnonzero(self.folded), np.arange(views), np.arange(batch), indexing="ij"
         )
         r, v, b = (axis.reshape(-1) for axis in grid)
+        if self.method.own_rows:
+            tasks, _ = self.pool.kinds(index.reshape(-1))
+            owner, share = batching.share_out(tasks.reshape(index.shape), views)
+            r, v, b = (axis[owner[r, b] == v] for axis in (r, v, b))
+            scale = scale * share
         rows = index[r, b]
         view = r * views + v
         prompt = view * batch + b if self.method.rowwise else view
@@ -485,6 +490,9 @@ def evaluate_runs(
         return evaluate(
             lm, jobs, (params, consts), metrics=metrics, prompt_fn=_rowwise(method), mesh=mesh
         )
+    several = jax.vmap(method.ensemble)(params, consts)
+    if several is not None:
+        return evaluate_average(lm, jobs, several, metrics=metrics, mesh=mesh)
     return evaluate(lm, jobs, jax.vmap(method.deploy)(params, consts), metrics=metrics, mesh=mesh)
 
 

@@ -56,6 +56,7 @@ class Method(Protocol):
     trains_lm: ClassVar[bool]  # params hold the T5's weights; one run at a time
     observe: ClassVar[frozenset[str]]  # beyond the loss: "logits", "decoder_hidden"
     reduction: ClassVar[Literal["mean", "sum"]]  # token mean, or the full-data sum with Rows.scale
+    own_rows: ClassVar[bool]  # each view sees its own share of the rows, not all of them
 
     def __hash__(self) -> int:
         """Equal methods share their compiled programs."""
@@ -87,6 +88,9 @@ class Method(Protocol):
         that it was given. The names `run`, `step`, `stage`, `loss` and the like are taken.
         """
 
+    def update_metrics(self, opt_state: Any) -> Mapping[str, Array]:
+        """Likewise, from the state that `transform`'s update left."""
+
     def groups(self, params: Params) -> Any:
         """The optimizer group (a string) of every leaf of `params`."""
 
@@ -95,6 +99,9 @@ class Method(Protocol):
 
     def lm_params(self, params: Params) -> Any:
         """The T5 weights inside `params` where `trains_lm`, otherwise None."""
+
+    def ensemble(self, params: Params, consts: Consts) -> jax.Array | None:
+        """The prompts [M, L, D] whose predictions are averaged in evaluation, or None."""
 
     def deploy(self, params: Params, consts: Consts) -> jax.Array | None:
         """The single prompt [L, D] that is deployed; None for row-wise or prompt-free methods."""

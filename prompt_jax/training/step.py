@@ -225,7 +225,7 @@ def _programs(method: Method, config: OptimizerConfig) -> Programs:
             return jax.tree.map(lambda n, o: jnp.where(take, n, o), new, old)
 
         kept = choose((new_params, new_opt, made.carry), (params, opt_state, carry))
-        own = dict(method.metrics(params, consts, made))
+        own = {**method.metrics(params, consts, made), **method.update_metrics(new_opt)}
         if taken := RESERVED & set(own):
             raise ValueError(f"{method.name}.metrics: {', '.join(sorted(taken))} is the trainer's.")
         return (*kept, healthy), StepMetrics(mean_loss, norm, healthy, own)

@@ -1,0 +1,119 @@
+"""Predictions averaged over several prompts, and how far probabilities can be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from prompt_jax.evaluation.evaluators import (
+    Evaluation,
+    check_metrics,
+    names_per_job,
+    rank,
+    score_predictions,
+)
+from prompt_jax.evaluation.sweep import Job
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from prompt_jax.models.base import LanguageModel
+
+
+class Calibration(NamedTuple):
+    """How far the probabilities of candidates can be trusted."""
+
+    nll: float  # nats per row, of the right candidate
+    brier: float  # mean squared distance to the right answer, in [0, 2]
+    ece: float  # expected calibration error, in [0, 1]
+
+
+def probabilities(scores: np.ndarray) -> np.ndarray:
+    """Softmax of - NLL over the candidates of each row.
+
+    Args:
+      scores: [n, C], `RankResult.scores`; inf where there is no such candidate.
+
+    Returns:
+      [n, C] float64; NaN rows stay NaN.
+    """
+    scores = scores.astype(np.float64)
+    weights = np.exp(scores.min(1, keepdims=True) - scores)
+    return weights / weights.sum(1, keepdims=True)
+
+
+def evaluate_average(
+    lm: LanguageModel,
+    jobs: Sequence[Job],
+    prompts: Any,
+    *,
+    metrics: Sequence[str] | Sequence[Sequence[str]],
+    normalise: Literal["mean", "sum"] = "mean",
+    mesh: Mesh | None = None,
+) -> list[Evaluation]:
+    """Rank classification by the average of M prompts' predictions.
+
+    With particles of a posterior this is the posterior predictive distribution,
+    p(y | x) = (1/M) sum_i p(y | x, theta_i), over the candidates of each row.
+
+    Args:
+      lm: The model.
+      jobs: Splits whose rows have candidates; `Job.prompt` is a row of `prompts`.
+      prompts: [P, M, L, D].
+      metrics: Names for all jobs, or one sequence of names per job.
+      normalise: "mean" divides the NLL by the candidate's tokens, "sum" does not.
+      mesh: Rows are split over its axis 'data'.
+
+    Returns:
+      One evaluation per job; `scores` are - log of the averaged probabilities.
+
+    Raises:
+      ConfigError: An unknown metric or option, or a job's prompt that is not in `prompts`.
+      DataError: A row has no candidates, or a metric does not fit the rows.
+    """
+    names, count = names_per_job(metrics, len(jobs)), prompts.shape[1]
+    check_metrics(jobs, names)
+    every = [Job(job.split, job.prompt * count + i) for job in jobs for i in range(count)]
+    ranked = rank(
+        lm, every, prompts.reshape(-1, *prompts.shape[2:]), normalise=normalise, mesh=mesh
+    )
+    made = []
+    for number, job in enumerate(jobs):
+        mine = ranked[number * count : (number + 1) * count]
+        each = [probabilities(result.scores) for result in mine]
+        with np.errstate(divide="ignore"):
+            scores = -np.log(np.mean(each, axis=0))
+        alive = all(bool((result.prediction >= 0).all()) for result in mine)
+        best = np.where(np.isnan(scores).any(1), -1, scores.argmin(1))
+        evaluation = score_predictions(job.split, names[number], best, alive)
+        made.append(evaluation._replace(scores=scores.astype(np.float32)))
+    return made
+
+
+def calibration(scores: np.ndarray, labels: np.ndarray, bins: int = 15) -> Calibration:
+    """Calibration of candidate scores, of one prompt or of an average.
+
+    Args:
+      scores: [n, C], `Evaluation.scores`.
+      labels: int [n], the right candidate.
+      bins: of equal width in the largest probability, for the expected calibration error (Guo et
+        al. 2017, arXiv 1706.04599, equation 3).
+
+    Returns:
+      NaN throughout without rows or with a score that is none.
+    """
+    if not len(scores) or np.isnan(scores).any():
+        return Calibration(math.nan, math.nan, math.nan)
+    p = probabilities(scores)
+    right = np.arange(p.shape[1])[None] == labels[:, None]
+    with np.errstate(divide="ignore"):
+        nll = -np.log(p[right]).mean()
+    confidence, correct = p.max(1), p.argmax(1) == labels
+    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(bin_of, correct - confidence, bins)  # |sum| per bin = rows x |gap|
+    return Calibration(
+        float(nll), float(((p - right) ** 2).sum(1).mean()), float(np.abs(gaps).sum() / len(p))
+    )

@@ -23,6 +23,7 @@ from prompt_jax.memory_bank.balance import (
 )
 from prompt_jax.memory_bank.bank import (
     BANK_RULES,
+    Gradient,
     MemoryBank,
     attend,
     draw_values,
@@ -32,12 +33,14 @@ from prompt_jax.memory_bank.bank import (
     slot_weights,
     tied,
 )
-from prompt_jax.memory_bank.queries import make_query, pool
+from prompt_jax.memory_bank.queries import Pooling, make_query, pool
 from prompt_jax.memory_bank.search import blocks, retrieve
 
 __all__ = [
     "BANK_RULES",
+    "Gradient",
     "MemoryBank",
+    "Pooling",
     "Usage",
     "attend",
     "blocks",

@@ -24,7 +24,7 @@ def pool(embeddings: Array, mask: Array, how: Pooling = "mean") -> jax.Array:
     Returns:
       [B, D] float32; zeros for a row without tokens.
     """
-    x, real = jnp.asarray(embeddings, jnp.float32), jnp.asarray(mask) != 0
+    x, real = jnp.asarray(embeddings, jnp.float32), jnp.asarray(mask).astype(bool)
     count = real.sum(axis=1)
     some = (count > 0)[:, None]
     if how == "mean":

@@ -19,6 +19,7 @@ from prompt_jax.methods.dtvg import Dtvg
 from prompt_jax.methods.full_fine_tuning import FullFineTuning
 from prompt_jax.methods.prompt_tuning import PromptTuning
 from prompt_jax.methods.spot import Spot, source_similarity
+from prompt_jax.methods.spt import Spt, SptFull
 
 REGISTRY: dict[str, type[BaseMethod]] = {
     method.name: method
@@ -28,6 +29,8 @@ REGISTRY: dict[str, type[BaseMethod]] = {
         Dtvg,
         Bmtpt,
         BmtptParticles,
+        Spt,
+        SptFull,
         FullFineTuning,
     )
 }
@@ -86,6 +89,8 @@ __all__ = [
     "Panel",
     "PromptTuning",
     "Spot",
+    "Spt",
+    "SptFull",
     "Stage",
     "Wording",
     "create",

@@ -100,6 +100,12 @@ class Method(Protocol):
     def lm_params(self, params: Params) -> Any:
         """The T5 weights inside `params` where `trains_lm`, otherwise None."""
 
+    def by_template(self, params: Params, consts: Consts) -> jax.Array | None:
+        """The prompts [P, L, D] of row-wise methods that only read `Rows.template`, else None.
+
+        Evaluation then makes them once, not once per row.
+        """
+
     def ensemble(self, params: Params, consts: Consts) -> jax.Array | None:
         """The prompts [M, L, D] whose predictions are averaged in evaluation, or None."""
 

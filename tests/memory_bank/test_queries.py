@@ -28,6 +28,7 @@ def test_pooling_reads_real_tokens_only(how):
 
 def test_pooling_is_float32():
     assert pool(jnp.asarray(X, jnp.bfloat16), MASK).dtype == jnp.float32
+    np.testing.assert_array_equal(pool(X, MASK.astype(bool)), pool(X, MASK))
     with pytest.raises(ConfigError, match="mean, max or last"):
         pool(X, MASK, "median")
 

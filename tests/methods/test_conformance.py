@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import toy
 
-from prompt_jax.methods import REGISTRY, Artefact, BaseMethod, Context, Stage
+from prompt_jax.methods import REGISTRY, Artefact, BaseMethod, Context, Stage, Wording, create
 from prompt_jax.models.base import Scores
 from prompt_jax.recipes.artefacts import ArtefactStore, array_hash
 from prompt_jax.streams import key as stream_key
@@ -26,16 +27,26 @@ BUDGET = toy.budget(
     group_rates=("lm=0.02", "attention=0.5", "keys=2", "factors=0.3"),
 )  # fmt: skip
 
+# The templates of `split`: row i is under the i-th, in turn, and of the i-th task.
+WORDINGS = tuple(
+    Wording(f"task{i}", str(i), (toy.FIRST_WORD + i, toy.FIRST_WORD + 7)) for i in range(TEMPLATES)
+)
+
 
 def context(method: BaseMethod, seed: int) -> Context:
     """Everything that a method may ask for, with artefacts of all of its earlier stages."""
     prompts = np.stack([toy.prompt(10 + i) for i in range(3)])
     names = ("one", "two", "three")
+    first = Context(toy.tiny_t5(), toy.prompt(seed), seed, "mixture", 0, {}, WORDINGS, WORDINGS)
     artefacts = {}
     for stage in method.stages()[:-1]:
         n = 3 if stage.on == "source" else 1
-        artefacts[stage.name] = Artefact(names[:n], prompts[:n] + seed, np.full(n, 0.5))
-    return Context(toy.tiny_t5(), toy.prompt(seed), seed, "target", 0, artefacts)
+        trainer = create(stage.trains) if stage.trains else method
+        params = (trainer.init(first)[0],) * n
+        artefacts[stage.name] = Artefact(
+            names[:n], prompts[:n] + seed, np.full(n, 0.5), params=params
+        )
+    return dataclasses.replace(first, target="target", artefacts=artefacts)
 
 
 @functools.cache
@@ -122,7 +133,7 @@ def test_stages(name):
     assert stages[-1].on == "target"
     assert len({stage.name for stage in stages}) == len(stages)
     assert all(stage.trials >= 1 for stage in stages)
-    assert {stage.trains for stage in stages} - {None} <= set(REGISTRY)
+    assert {create(stage.trains).name for stage in stages if stage.trains} <= set(REGISTRY)
 
 
 def test_initial_values(name):

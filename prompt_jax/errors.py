@@ -34,6 +34,10 @@ class TrainingError(PromptJaxError, RuntimeError):
     """Training cannot start or cannot go on (out of memory, every run diverged)."""
 
 
+class StoppedError(TrainingError):
+    """Training was told to stop and saved what it had; the same command goes on from there."""
+
+
 class MissingExtraError(PromptJaxError, ImportError):
     """An optional dependency is not installed."""
 

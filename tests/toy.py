@@ -137,6 +137,12 @@ class Recorder:
     def advance(self, step: int, note: str) -> None:
         self.notes.append((step, note))
 
+    def position(self) -> int:
+        return len(self.records)
+
+    def rewind(self, position: int) -> None:
+        del self.records[position:]
+
     def of(self, key: str, run: str | None = None) -> list[Any]:
         """Every value of a key, in order."""
         return [r[key] for r in self.records if key in r and run in (None, r["run"])]

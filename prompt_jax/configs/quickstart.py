@@ -25,7 +25,8 @@ from prompt_jax.data.toml import load_task
 from prompt_jax.methods.full_fine_tuning import FullFineTuning
 from prompt_jax.models.t5 import FrozenT5, T5Config
 from prompt_jax.recipes import DataConfig, ExperimentConfig, PromptConfig, experiment
-from prompt_jax.recipes.artefacts import describe_feed, run_key
+from prompt_jax.recipes.artefacts import run_key
+from prompt_jax.training.fingerprint import describe_feed
 from prompt_jax.training.loop import Run, TrainConfig, train
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.tracking import RunTracker

@@ -10,48 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from prompt_jax.config import digest
-from prompt_jax.data.feed import Feed
-from prompt_jax.data.tokenise import TokenisedSplit
 from prompt_jax.errors import ConfigError
 from prompt_jax.paths import write_atomically
+from prompt_jax.training.fingerprint import STAGE_VERSION, array_hash, budget_of, split_hash
 from prompt_jax.training.loop import Run, TrainConfig, TrainedRun
 from prompt_jax.training.protocol import Method
-
-# Raise when a change to the trainer or a method changes what the same inputs give.
-STAGE_VERSION = 2
-
-
-def array_hash(tree: Any) -> str:
-    """A short hash of the shapes, types and bytes of a tree of arrays."""
-    state = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.ascontiguousarray(leaf)
-        state.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode())
-        state.update(array.tobytes())
-    return state.hexdigest()[:16]
-
-
-def split_hash(split: TokenisedSplit) -> str:
-    """A short hash of all that training and evaluation read of a split."""
-    arrays = array_hash(
-        [
-            split.inputs.values, split.inputs.offsets, split.targets.values,
-            split.targets.offsets, split.label, split.task, split.template,
-            split.candidates.values, split.candidates.offsets, split.answers.values,
-            split.answers.offsets,
-        ]
-    )  # fmt: skip
-    texts = [(e.target, int(e.label), e.candidates, e.references, e.group) for e in split.examples]
-    return digest(arrays, texts)
 
 
 def run_key(lm: Any, method: Method, run: Run, config: TrainConfig, feed_description: str) -> str:
@@ -64,26 +34,13 @@ def run_key(lm: Any, method: Method, run: Run, config: TrainConfig, feed_descrip
       config: its budget.
       feed_description: how the feed orders and mixes its rows.
     """
-    budget = asdict(config)
-    budget.pop("log_every")
-    budget.pop("micro_batch_tokens")
     return digest(
-        STAGE_VERSION, repr(method), budget, lm.weights_hash, str(np.dtype(lm.dtype)),
+        STAGE_VERSION, repr(method), budget_of(config), lm.weights_hash, str(np.dtype(lm.dtype)),
         split_hash(run.feed.split), feed_description,
         None if run.dev is None else split_hash(run.dev), run.dev_metrics,
         array_hash((run.params, run.consts)), run.seed, run.rate,
         run.keep_start,
     )  # fmt: skip
-
-
-def describe_feed(feed: Feed) -> str:
-    """A feed's order as text: its class and numbers."""
-    numbers = {
-        name: value
-        for name, value in sorted(vars(feed).items())
-        if isinstance(value, int | float | str)
-    }
-    return f"{type(feed).__name__}{numbers}"
 
 
 class ArtefactStore:

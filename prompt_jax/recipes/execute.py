@@ -15,9 +15,10 @@ from prompt_jax.data.tokenise import trained_templates
 from prompt_jax.evaluation import Evaluation, Job
 from prompt_jax.methods import Artefact, BaseMethod, Context, Stage, Wording, create
 from prompt_jax.prompts import SoftPrompt, parse
-from prompt_jax.recipes.artefacts import ArtefactStore, describe_feed, run_key
+from prompt_jax.recipes.artefacts import ArtefactStore, run_key
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.rows import RowStore
+from prompt_jax.training.fingerprint import describe_feed
 from prompt_jax.training.loop import Run, TrainedRun, evaluate_runs, train
 from prompt_jax.training.tracking import Tracker
 

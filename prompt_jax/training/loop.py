@@ -19,8 +19,10 @@ from prompt_jax.errors import ConfigError, ModelError, TrainingError
 from prompt_jax.evaluation import Evaluation, Job, evaluate, evaluate_average
 from prompt_jax.streams import key as stream_key
 from prompt_jax.training import memory, optimizers
+from prompt_jax.training.checkpoints import Checkpoints
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.protocol import Method, Rows
+from prompt_jax.training.resume import Guard
 from prompt_jax.training.step import Batch, Programs, State, StepMetrics, Sums, Table, programs
 from prompt_jax.training.tracking import NullTracker, Tracker
 
@@ -132,11 +134,13 @@ def train(
     stage: str = "train",
     mesh: jax.sharding.Mesh | None = None,
     tracker: Tracker | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> list[TrainedRun]:
     """Trains a population of runs of one method.
 
     A run's result does not depend on its neighbours, on the micro-batches or on the mesh, beyond
-    floating-point summation order.
+    floating-point summation order. Training that goes on from a checkpoint gives the same bits as
+    training that was never stopped.
 
     Args:
       lm: the frozen model.
@@ -146,26 +150,33 @@ def train(
       stage: for logs.
       mesh: rows are split over its 'data' axis; None uses one device.
       tracker: receives the numbers.
+      checkpoints: where the state is kept on the way, and gone on from if there is any. SIGTERM
+        then finishes the step and saves. What they hold is the caller's to delete at the end.
 
     Raises:
-      ConfigError: no runs, unequal shapes, or several runs of a method that trains the T5.
+      ConfigError: no runs, unequal shapes, several runs of a method that trains the T5, or
+        checkpoints of other training.
       ModelError: rows of another model's tokenizer.
-      TrainingError: out of device memory; says what to lower.
+      TrainingError: out of device memory; says what to lower. Or checkpoints that are damaged or
+        cannot be written.
+      StoppedError: SIGTERM came, and everything is saved.
     """
     tracker = tracker or NullTracker()
     population = Population(lm, method, runs, config, mesh)
     tracker.start(stage, config.steps, len(runs))
-    population.evaluate(0, tracker)
-    for step in range(config.steps):
-        if not population.active.any():
-            break
-        metrics = population.step(step)
-        done = step + 1
-        if done % config.log_every == 0 or done == config.steps:
-            population.log(done, metrics, tracker)
-        if config.evaluates_at(done):
-            population.evaluate(done, tracker)
-    return population.results()
+    with Guard(population, checkpoints, tracker, stage) as guard:
+        done = guard.begin()
+        if not done:
+            population.evaluate(0, tracker)
+        while done < config.steps and population.active.any():
+            metrics = population.step(done)
+            done += 1
+            if done % config.log_every == 0 or done == config.steps:
+                population.log(done, metrics, tracker)
+            if evaluated := config.evaluates_at(done):
+                population.evaluate(done, tracker)
+            guard.after(done, evaluated)
+        return population.results(guard.seconds)
 
 
 def _check(lm: Any, method: Method, runs: Sequence[Run], config: TrainConfig) -> None:
@@ -435,8 +446,8 @@ class Population:
             float(result.metrics[names[0]]) for result, names in zip(results, metrics, strict=True)
         ]
 
-    def results(self) -> list[TrainedRun]:
-        """The population's outcome, on the host."""
+    def results(self, seconds: float = 0.0) -> list[TrainedRun]:
+        """The population's outcome, on the host; the runs share the seconds it took."""
         # Without a development value: the last step, or the last good one.
         last = np.isneginf(self.best_value)
         if last.any():
@@ -457,6 +468,7 @@ class Population:
                 int(self.tokens[0, r]),
                 int(self.tokens[1, r]),
                 bool(self.healthy[r]),
+                seconds / len(self.runs),
             )
             for r, run in enumerate(self.runs)
         ]
@@ -487,6 +499,11 @@ def evaluate_runs(
     if method.trains_lm:
         lm = lm.replace(params=method.lm_params(jax.tree.map(lambda x: x[0], params)))
     if method.rowwise:
+        cached = _by_template(method)(params, consts)
+        if cached is not None:
+            return evaluate(
+                lm, jobs, cached, metrics=metrics, prompt_fn=take_by_template, mesh=mesh
+            )
         return evaluate(
             lm, jobs, (params, consts), metrics=metrics, prompt_fn=_rowwise(method), mesh=mesh
         )
@@ -494,6 +511,16 @@ def evaluate_runs(
     if several is not None:
         return evaluate_average(lm, jobs, several, metrics=metrics, mesh=mesh)
     return evaluate(lm, jobs, jax.vmap(method.deploy)(params, consts), metrics=metrics, mesh=mesh)
+
+
+def take_by_template(state: Any, index: jax.Array, rows: Any) -> jax.Array:
+    """The evaluator's `prompt_fn` where prompts were made once per template: [R, P, L, D]."""
+    return state[index, rows.template]
+
+
+@functools.lru_cache(maxsize=64)
+def _by_template(method: Method) -> Any:
+    return jax.jit(jax.vmap(method.by_template))
 
 
 @functools.lru_cache(maxsize=64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,12 @@ class Tracker(Protocol):
     def advance(self, step: int, note: str) -> None:
         """Steps done so far in the current stage, and a short note to show."""
 
+    def position(self) -> int:
+        """Where the log stands, for `rewind`."""
+
+    def rewind(self, position: int) -> None:
+        """Forgets what was logged after a position: it will be logged again."""
+
 
 class NullTracker:
     """Reports to nobody."""
@@ -36,6 +43,13 @@ class NullTracker:
         """Ignored."""
 
     def advance(self, step: int, note: str) -> None:
+        """Ignored."""
+
+    def position(self) -> int:
+        """Nowhere."""
+        return 0
+
+    def rewind(self, position: int) -> None:
         """Ignored."""
 
 
@@ -69,6 +83,7 @@ class RunTracker:
     def __enter__(self) -> RunTracker:
         if self._writes:
             self._file = self.path.open("a", encoding="utf-8")
+            self._drop_half_a_line()
         if self._show:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -113,6 +128,20 @@ class RunTracker:
             line["seconds"] = round(time.monotonic() - self._began, 3)
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
+
+    def position(self) -> int:
+        """Bytes in the metrics file."""
+        return 0 if self._file is None else os.fstat(self._file.fileno()).st_size
+
+    def rewind(self, position: int) -> None:
+        """Cuts the metrics file off at a position; a shorter file stays as it is."""
+        if self._file is not None and position < self.position():
+            self._file.truncate(position)
+
+    def _drop_half_a_line(self) -> None:
+        """A machine that went down may have left one; nobody could read the file."""
+        content = self.path.read_bytes()
+        self.rewind(content.rfind(b"\n") + 1)
 
     def advance(self, step: int, note: str) -> None:
         """Moves the progress line."""

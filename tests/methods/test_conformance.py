@@ -13,9 +13,10 @@ import toy
 
 from prompt_jax.methods import REGISTRY, Artefact, BaseMethod, Context, Stage, Wording, create
 from prompt_jax.models.base import Scores
-from prompt_jax.recipes.artefacts import ArtefactStore, array_hash
+from prompt_jax.recipes.artefacts import ArtefactStore
 from prompt_jax.streams import key as stream_key
 from prompt_jax.training import loop, optimizers
+from prompt_jax.training.fingerprint import array_hash
 from prompt_jax.training.loop import Run, TrainedRun
 from prompt_jax.training.protocol import Rows
 

@@ -15,13 +15,8 @@ from prompt_jax.data import Example, Mixture, Ragged
 from prompt_jax.errors import ConfigError
 from prompt_jax.methods import PromptTuning, Spot
 from prompt_jax.models.t5 import FrozenT5
-from prompt_jax.recipes.artefacts import (
-    ArtefactStore,
-    array_hash,
-    describe_feed,
-    run_key,
-    split_hash,
-)
+from prompt_jax.recipes.artefacts import ArtefactStore, run_key
+from prompt_jax.training.fingerprint import array_hash, describe_feed, split_hash
 from prompt_jax.training.loop import TrainedRun
 
 

@@ -16,8 +16,8 @@ from prompt_jax.errors import ConfigError, ModelError, PromptError, TrainingErro
 from prompt_jax.evaluation import Job, evaluate
 from prompt_jax.methods import Context, FullFineTuning, PromptTuning
 from prompt_jax.models.t5.partition import T5_RULES
-from prompt_jax.recipes.artefacts import array_hash
 from prompt_jax.training import loop
+from prompt_jax.training.fingerprint import array_hash
 from prompt_jax.training.loop import TrainConfig, train
 from prompt_jax.training.protocol import Rows
 

@@ -1,0 +1,98 @@
+"""Short hashes of everything that training depends on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from prompt_jax.config import digest
+from prompt_jax.data.feed import Feed
+from prompt_jax.data.tokenise import TokenisedSplit
+from prompt_jax.training.protocol import Method
+
+if TYPE_CHECKING:
+    from prompt_jax.training.loop import Run, TrainConfig
+
+# Raise when a change to the trainer or a method changes what the same inputs give.
+STAGE_VERSION = 2
+# What may change without changing what is trained, beyond the order of floating-point sums.
+_FREE = ("log_every", "micro_batch_tokens")
+
+
+def array_hash(tree: Any) -> str:
+    """A short hash of the shapes, types and bytes of a tree of arrays."""
+    state = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.ascontiguousarray(leaf)
+        state.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode())
+        state.update(array.tobytes())
+    return state.hexdigest()[:16]
+
+
+def split_hash(split: TokenisedSplit) -> str:
+    """A short hash of all that training and evaluation read of a split."""
+    arrays = array_hash(
+        [
+            split.inputs.values, split.inputs.offsets, split.targets.values,
+            split.targets.offsets, split.label, split.task, split.template,
+            split.candidates.values, split.candidates.offsets, split.answers.values,
+            split.answers.offsets,
+        ]
+    )  # fmt: skip
+    texts = [(e.target, int(e.label), e.candidates, e.references, e.group) for e in split.examples]
+    return digest(arrays, texts)
+
+
+def describe_feed(feed: Feed) -> str:
+    """A feed's order as text: its class and numbers."""
+    numbers = {
+        name: value
+        for name, value in sorted(vars(feed).items())
+        if isinstance(value, int | float | str)
+    }
+    return f"{type(feed).__name__}{numbers}"
+
+
+def budget_of(config: TrainConfig) -> dict[str, Any]:
+    """The parts of a budget that decide what is trained."""
+    return {name: value for name, value in asdict(config).items() if name not in _FREE}
+
+
+def fingerprint(
+    lm: Any, method: Method, runs: Sequence[Run], config: TrainConfig
+) -> dict[str, Any]:
+    """What a checkpoint of a population has to agree with, as JSON with names a person can read.
+
+    Args:
+      lm: the frozen model.
+      method: what is trained.
+      runs: the members.
+      config: the budget.
+    """
+    splits = {id(s): s for run in runs for s in (run.feed.split, run.dev) if s is not None}
+    rows = {key: split_hash(split) for key, split in splits.items()}
+    return {
+        "code": STAGE_VERSION,
+        "method": repr(method),
+        "weights": lm.weights_hash,
+        "dtype": str(np.dtype(lm.dtype)),
+        "budget": budget_of(config),
+        "run": {
+            f"{number} ({run.name})": {
+                "train_rows": rows[id(run.feed.split)],
+                "order": describe_feed(run.feed),
+                "dev_rows": None if run.dev is None else rows[id(run.dev)],
+                "dev_metrics": list(run.dev_metrics),
+                "start": array_hash((run.params, run.consts)),
+                "seed": run.seed,
+                "rate": run.rate,
+                "keep_start": run.keep_start,
+            }
+            for number, run in enumerate(runs)
+        },
+    }

@@ -1,0 +1,161 @@
+"""Stopping and going on: what a population has to remember, and when it is written down.
+
+Rows, keys and rates are pure functions of (seed, stream, step), so what remains is the trained
+state, the best parameters so far, and the loop's own counts.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_jax.errors import StoppedError
+from prompt_jax.training.checkpoints import Checkpoints
+from prompt_jax.training.fingerprint import fingerprint
+from prompt_jax.training.step import State
+from prompt_jax.training.tracking import Tracker
+
+if TYPE_CHECKING:
+    from prompt_jax.training.loop import Population
+
+# Counters of the loop, [R] or [2, R] on the host.
+_COUNTS = ("folded", "healthy", "best_value", "best_step", "stale", "steps", "tokens")
+
+
+def arrays_of(population: Population) -> dict[str, Any]:
+    """The arrays on the device that training changes."""
+    return {"state": population.state._asdict(), "best": population.best}
+
+
+def host_of(population: Population) -> dict[str, Any]:
+    """The loop's own counts, as JSON; Python writes and reads floats without loss."""
+    return {
+        **{name: getattr(population, name).tolist() for name in _COUNTS},
+        "history": [[list(pair) for pair in run] for run in population.history],
+        "token_budget": population.token_budget,
+    }
+
+
+def put_back(population: Population, arrays: Any, host: dict[str, Any]) -> None:
+    """Sets a population to where `arrays_of` and `host_of` were taken."""
+
+    def place(tree: Any) -> Any:
+        # Copies of JAX's own: programs write into the buffers they are given.
+        return jax.tree.map(jnp.array, tree) if population.mesh is None else population._put(tree)
+
+    population.state = State(**place(arrays["state"]))
+    population.best = place(arrays["best"])
+    for name in _COUNTS:
+        setattr(population, name, np.asarray(host[name], getattr(population, name).dtype))
+    population.history = [[(int(s), float(v)) for s, v in run] for run in host["history"]]
+    # What was free on the device then decided how sums were cut; a number in the budget is new.
+    if not population.config.micro_batch_tokens:
+        population.token_budget = int(host["token_budget"])
+
+
+class Guard:
+    """Keeps a population's checkpoints while `train` runs; does nothing without `checkpoints`.
+
+    As a context manager it takes SIGTERM (where Python lets it: in the main thread), so that the
+    step is finished and saved before `StoppedError` ends the training.
+
+    Attributes:
+      seconds: wall-clock so far, earlier processes included.
+    """
+
+    def __init__(
+        self, population: Population, checkpoints: Checkpoints | None, tracker: Tracker, stage: str
+    ) -> None:
+        self._population, self._checkpoints, self._tracker = population, checkpoints, tracker
+        self._stage = stage
+        self._began, self._before = time.monotonic(), 0.0
+        self._told = False
+        self._handler: Any = None
+        self._fingerprint: dict[str, Any] = {}
+        if checkpoints is not None:
+            p = population
+            self._fingerprint = fingerprint(p.lm, p.method, p.runs, p.config)
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock of this training, earlier processes included."""
+        return self._before + time.monotonic() - self._began
+
+    def __enter__(self) -> Guard:
+        main = threading.current_thread() is threading.main_thread()
+        if self._checkpoints is not None and main:
+            before = signal.signal(signal.SIGTERM, self._on_signal)
+            self._handler = signal.SIG_DFL if before is None else before
+        return self
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._told = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        if self._checkpoints is None:
+            return
+        try:
+            self._checkpoints.close()
+        except Exception:
+            if error is None:  # what broke the training says more than a failed save
+                raise
+        finally:
+            if self._handler is not None:
+                signal.signal(signal.SIGTERM, self._handler)
+                if self._told and error is None:  # it came after the last step
+                    signal.raise_signal(signal.SIGTERM)
+
+    def begin(self) -> int:
+        """Goes back to the newest checkpoint; the number of steps that are done."""
+        if self._checkpoints is None:
+            return 0
+        saved = self._checkpoints.restore(arrays_of(self._population), self._fingerprint)
+        if saved is None:
+            # Only where the log stands: the state at the start is made anew.
+            self._save(0, with_arrays=False)
+            return 0
+        self._before = float(saved.host["seconds"])
+        self._tracker.rewind(int(saved.host["position"]))
+        if saved.arrays is not None:
+            put_back(self._population, saved.arrays, saved.host)
+            steps = self._population.config.steps
+            self._tracker.advance(saved.step, "going on")
+            self._checkpoints.say(f"{self._stage}: going on after step {saved.step} of {steps}.")
+        return saved.step
+
+    def after(self, step: int, evaluated: bool) -> None:
+        """To be called after every step.
+
+        Raises:
+          StoppedError: SIGTERM came; everything is saved.
+          TrainingError: a checkpoint cannot be written.
+        """
+        if self._checkpoints is None:
+            return
+        if self._told:
+            self._save(step, wait=True)
+            raise StoppedError(
+                f"{self._stage}: told to stop (SIGTERM), and saved after step {step} of"
+                f" {self._population.config.steps}. Run the same command again to go on."
+            )
+        if self._checkpoints.due(step, evaluated):
+            self._save(step)
+
+    def _save(self, step: int, *, with_arrays: bool = True, wait: bool = False) -> None:
+        assert self._checkpoints is not None
+        host = {"position": self._tracker.position(), "seconds": self.seconds}
+        arrays = None
+        if with_arrays:
+            arrays = arrays_of(self._population)
+            host |= host_of(self._population)
+        self._checkpoints.save(step, arrays, host, self._fingerprint, wait=wait)

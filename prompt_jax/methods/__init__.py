@@ -20,12 +20,14 @@ from prompt_jax.methods.full_fine_tuning import FullFineTuning
 from prompt_jax.methods.prompt_tuning import PromptTuning
 from prompt_jax.methods.spot import Spot, source_similarity
 from prompt_jax.methods.spt import Spt, SptFull
+from prompt_jax.methods.task_prompt_vectors import TaskPromptVectors
 
 REGISTRY: dict[str, type[BaseMethod]] = {
     method.name: method
     for method in (
         PromptTuning,
         Spot,
+        TaskPromptVectors,
         Dtvg,
         Bmtpt,
         BmtptParticles,
@@ -92,6 +94,7 @@ __all__ = [
     "Spt",
     "SptFull",
     "Stage",
+    "TaskPromptVectors",
     "Wording",
     "create",
     "source_similarity",

@@ -11,6 +11,8 @@ SoftPrompt(L=2, D=4, norm=1.414)
 from prompt_jax.prompts.compare import METRICS as METRICS
 from prompt_jax.prompts.compare import nearest_words as nearest_words
 from prompt_jax.prompts.compare import similarity as similarity
+from prompt_jax.prompts.expression import combine as combine
+from prompt_jax.prompts.expression import linear as linear
 from prompt_jax.prompts.files import load_particles as load_particles
 from prompt_jax.prompts.files import save_particles as save_particles
 from prompt_jax.prompts.initialisers import ClassLabels as ClassLabels

@@ -1,0 +1,103 @@
+"""Task Prompt Vectors (Belanec et al. 2024, arXiv 2408.01119): arithmetic on what tuning added."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Literal
+
+import numpy as np
+
+from prompt_jax.errors import ConfigError, PromptError, did_you_mean
+from prompt_jax.methods.base import Artefact, BaseMethod, Context, Stage
+from prompt_jax.prompts.expression import linear
+from prompt_jax.training.protocol import Consts, Params
+
+
+@dataclass(frozen=True)
+class TaskPromptVectors(BaseMethod):
+    """P = P_init + c * (a sum of scaled source vectors), as a start on the target or as it is.
+
+    A source's vector is tau = P_source - P_init. As published: sums of vectors that share an
+    initialisation, with coefficient 1; evaluated without training (`zero_shot`), on both tasks of a
+    pair where these are targets too; negation (`vectors=-a`); vectors learnt from another
+    initialisation than the one they are added to (`origin=other`); and the sum as the start of
+    prompt tuning on a new target with few rows.
+
+    Only the start is the method's own: the target trains with prompt tuning's programs.
+
+    Our extensions: the mean, and other factors than 1 and -1.
+
+    Attributes:
+      vectors: a sum of sources by name, such as `mnli + 0.5*qqp - sst2`, in the grammar of
+        `prompt_jax.prompts.linear`; empty: all sources.
+      combine: the `sum`, or the `mean`, which divides it by the number of sources in it and so does
+        not grow with them.
+      coefficient: c.
+      zero_shot: evaluate the start; the target stage takes no step.
+      origin: `shared`: sources were trained from the very prompt that their vectors are added to;
+        `other`: from that of the next seed.
+    """
+
+    vectors: str = ""
+    combine: Literal["sum", "mean"] = "sum"
+    coefficient: float = 1.0
+    zero_shot: bool = False
+    origin: Literal["shared", "other"] = "shared"
+
+    name = "task_prompt_vectors"
+    paper = "Belanec et al. 2024, arXiv 2408.01119"
+    status = "as published"
+
+    def __post_init__(self) -> None:
+        if self.vectors:
+            try:
+                linear(self.vectors)
+            except PromptError as error:
+                raise ConfigError(f"{self.name}: {error}") from None
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Sources by prompt tuning, then the target from the sum."""
+        other = self.origin == "other"
+        return (
+            Stage(
+                "foreign_sources" if other else "sources", on="source", trains="prompt_tuning",
+                budget="source", origin=int(other),
+            ),
+            Stage(
+                "target", on="target", trains="prompt_tuning",
+                part=(0.0, 0.0) if self.zero_shot else (0.0, 1.0),
+            ),
+        )  # fmt: skip
+
+    def init(self, context: Context) -> tuple[Params, Consts]:
+        """The sum on top of the run's initialisation."""
+        sources = context.artefact(self.stages()[0].name)
+        origin = context.initial if sources.initial is None else sources.initial
+        factors = self._factors(sources)
+        scale = self.coefficient
+        if self.combine == "mean":
+            scale /= max(1, int(np.count_nonzero(factors)))
+        added = np.tensordot(scale * factors, sources.prompts - origin[None], 1)
+        return {"prompt": (context.initial + added).astype(np.float32)}, {}
+
+    def _factors(self, sources: Artefact) -> np.ndarray:
+        """One number per source, [K] float64."""
+        if not self.vectors:
+            return np.ones(len(sources.names))
+        factors = np.zeros(len(sources.names))
+        for name, factor in linear(self.vectors).items():
+            factors[_find(name, sources.names)] += factor
+        return factors
+
+
+def _find(name: str, names: tuple[str, ...]) -> int:
+    """The source that a name of the sum means: as the experiment lists it, or its last part."""
+    short = [PurePath(known.removesuffix(".toml")).name for known in names]
+    for known in (list(names), short):
+        if known.count(name) == 1:
+            return known.index(name)
+    raise ConfigError(
+        f"task_prompt_vectors: '{name}' is {'more than one' if name in short else 'none'} of the"
+        f" sources ({', '.join(names)})." + did_you_mean(name, [*names, *short])
+    )

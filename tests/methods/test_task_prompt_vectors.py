@@ -1,0 +1,87 @@
+"""Task Prompt Vectors: the start that a sum of source vectors gives, and its stages."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import toy
+
+from prompt_jax.errors import ConfigError
+from prompt_jax.methods import Artefact, Context, TaskPromptVectors, create
+
+NAMES = ("glue/rte", "tasks/my-own.toml", "mr")
+INITIAL, OTHER = toy.prompt(0), toy.prompt(1)
+SOURCES = np.stack([toy.prompt(10 + i) for i in range(3)])
+A, B, C = SOURCES - INITIAL
+
+
+def start(method, initial=INITIAL, names=NAMES):
+    stage = method.stages()[0].name
+    artefact = Artefact(names, SOURCES, np.zeros(3), (), initial)
+    params, consts = method.init(
+        Context(toy.tiny_t5(), INITIAL, 0, "t", 0, {stage: artefact})
+    )  # fmt: skip
+    assert consts == {}
+    assert params["prompt"].dtype == np.float32
+    return params["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "vector"),
+    [
+        ("", A + B + C),
+        ("combine=mean", (A + B + C) / 3),
+        ("coefficient=0.5", 0.5 * (A + B + C)),
+        ("vectors=mr", C),
+        ("vectors=-mr", -C),
+        ("vectors=rte + mr", A + C),
+        ("vectors=glue/rte + 0.5*my-own - mr", A + 0.5 * B - C),
+        ('vectors="tasks/my-own.toml" - mr', B - C),
+        ("vectors=(rte + mr)/2,coefficient=2", A + C),
+        ("vectors=rte - 3*mr,combine=mean", (A - 3 * C) / 2),
+        ("vectors=rte - rte + mr,combine=mean", C),
+        ("vectors=mr - mr", 0 * C),
+        ("vectors=mr + glue/rte - rte", C),
+    ],
+)
+def test_starts(spec, vector):
+    method = create(f"task_prompt_vectors({spec})")
+    np.testing.assert_allclose(start(method), INITIAL + vector, atol=1e-5)
+    assert hash(method) == hash(create(f"task_prompt_vectors({spec})"))
+
+
+def test_vectors_are_measured_from_their_own_origin():
+    """tau = P - its initialisation, added to another one."""
+    method = TaskPromptVectors(origin="other")
+    added = (SOURCES - OTHER).sum(0)
+    np.testing.assert_allclose(start(method, OTHER), INITIAL + added, atol=1e-5)
+    (sources, target) = method.stages()
+    assert (sources.name, sources.origin) == ("foreign_sources", 1)
+    assert target.origin == 0
+
+
+def test_stages():
+    sources, target = TaskPromptVectors().stages()
+    assert (sources.on, sources.trains, sources.budget, sources.origin) == (
+        "source", "prompt_tuning", "source", 0,
+    )  # fmt: skip
+    # With prompt tuning's programs; zero-shot takes no step.
+    assert (target.on, target.trains, target.part) == ("target", "prompt_tuning", (0.0, 1.0))
+    assert TaskPromptVectors(zero_shot=True).stages()[1].part == (0.0, 0.0)
+
+
+def test_unknown_and_ambiguous_sources_are_named():
+    with pytest.raises(ConfigError, match=r"'mrr' is none of the sources .*Did you mean 'mr'"):
+        start(TaskPromptVectors(vectors="mrr + rte"))
+    twins = ("a/x", "b/x", "mr")
+    with pytest.raises(ConfigError, match="'x' is more than one of the sources"):
+        start(TaskPromptVectors(vectors="x"), names=twins)
+    np.testing.assert_allclose(
+        start(TaskPromptVectors(vectors="b/x"), names=twins), INITIAL + B, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("expression", ["a +", "2", "a*b"])
+def test_a_wrong_sum_is_a_config_error(expression):
+    with pytest.raises(ConfigError, match="task_prompt_vectors: expression"):
+        create(f"task_prompt_vectors(vectors={expression})")

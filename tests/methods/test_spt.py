@@ -1,0 +1,405 @@
+"""SPT: what is retrieved, by which template, and what each transfer trains."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+from prompt_jax import memory_bank as mb
+from prompt_jax.errors import ConfigError
+from prompt_jax.evaluation import Job
+from prompt_jax.methods import Artefact, Context, PromptTuning, Spt, SptFull, Wording, create
+from prompt_jax.methods.spt import _spec
+from prompt_jax.training import loop
+from prompt_jax.training.protocol import Rows
+
+SOURCES = tuple(
+    Wording(f"task{i // 2}", f"t{i % 2}", (40 + i, 60 + i // 2, 70 + i)) for i in range(6)
+)
+TARGET = (
+    Wording("new", "a", (41, 60, 99)), Wording("new", "b", (90, 91)), Wording("new", "b", (90, 91))
+)  # fmt: skip
+SMALL = {"slots": 12, "tokens": 2}
+
+
+def context(templates=SOURCES, seed=0, **changes):
+    made = Context(
+        toy.tiny_t5(), toy.prompt(), seed, "mixture", 0, {}, templates, SOURCES
+    )  # fmt: skip
+    return dataclasses.replace(made, **changes)
+
+
+def trained(method, seed=0):
+    """What the mixture stage might leave: a bank whose every number has moved."""
+    params, _ = method.init(context(seed=seed))
+    rng = np.random.default_rng(seed)
+    return {
+        name: leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32)
+        for name, leaf in params.items()
+    }
+
+
+def on_target(method, params, templates=TARGET):
+    artefact = Artefact(("mixture",), np.zeros((0, 0, 0)), np.zeros(1), params=(params,))
+    return method.init(context(templates, target="new", artefacts={"mixture": artefact}))
+
+
+def rows(template, task=None, ids=None, mask=None):
+    template = np.asarray(template, np.int32)
+    empty = np.zeros((len(template), 0), np.int32)
+    return Rows(
+        empty if ids is None else ids, empty if mask is None else mask,
+        np.zeros_like(template) if task is None else np.asarray(task, np.int32), template,
+        np.ones(len(template), np.float32),
+    )  # fmt: skip
+
+
+def call(method, params, consts, rows):
+    carry = method.carry(params, consts)
+    return method.prompts(params, consts, carry, rows, jnp.int32(0), jax.random.key(0))
+
+
+def oracle(params, centre, embedded, k):
+    """Indices and prompts [n, L, D] of mean-pooled texts, in float64."""
+    pooled = np.stack([np.asarray(e, np.float64).mean(0) for e in embedded]) - centre
+    x = pooled @ np.asarray(params["projection"], np.float64).T
+    x -= x.mean(1, keepdims=True)
+    query = x / x.std(1, keepdims=True)
+    scores = query @ np.asarray(params["keys"], np.float64).T
+    order = np.argsort(-scores, 1, kind="stable")[:, :k]
+    top = np.take_along_axis(scores, order, 1) / np.sqrt(query.shape[1])
+    weights = np.exp(top - top.max(1, keepdims=True))
+    weights *= k / weights.sum(1, keepdims=True)
+    tokens = np.asarray(params["values"], np.float64)[order] * weights[..., None, None]
+    return order, tokens.reshape(len(pooled), -1, tokens.shape[-1])
+
+
+def embed(ids):
+    return np.asarray(toy.tiny_t5().embed(np.asarray(ids)))
+
+
+def centre_of_sources():
+    return np.stack([embed(w.ids).astype(np.float64).mean(0) for w in SOURCES]).mean(0)
+
+
+# Retrieval
+
+
+def test_every_row_gets_what_its_template_retrieves():
+    method = Spt(**SMALL)
+    params = trained(method)
+    consts = method.init(context())[1]
+    order, expected = oracle(params, centre_of_sources(), [embed(w.ids) for w in SOURCES], 2)
+    np.testing.assert_allclose(consts["centre"], centre_of_sources(), atol=1e-5)
+    by_template = method.by_template(params, consts)
+    np.testing.assert_allclose(by_template, expected, rtol=1e-3, atol=1e-4)
+    template, task = [3, 0, 3, 5, 1], [1, 0, 1, 2, 0]
+    made = call(method, params, consts, rows(template, task))
+    assert made.prompts.shape == (1, 5, toy.L, toy.D)
+    np.testing.assert_allclose(made.prompts[0], expected[template], rtol=1e-3, atol=1e-4)
+    counts = np.zeros((3, 12))
+    for t, k in zip(template, task, strict=True):
+        np.add.at(counts[k], order[t], 1)
+    np.testing.assert_array_equal(made.carry["usage"], counts)
+    assert len({tuple(row) for row in order.tolist()}) > 1
+
+
+def test_instances_are_retrieved_by_their_own_tokens():
+    method = Spt(query="instance", **SMALL)
+    assert method.needs_inputs
+    assert not Spt().needs_inputs
+    params, consts = trained(method), method.init(context())[1]
+    texts = [[41, 50, 51, 1], [80, 1], [41, 50, 51, 1, 0, 0]]
+    ids = np.asarray([[*t, *[0] * (6 - len(t))] for t in texts], np.int32)
+    mask = (ids != 0).astype(np.int32)
+    made = call(method, params, consts, rows([0, 0, 5], ids=ids, mask=mask))
+    texts[2] = texts[0]  # padding is not read
+    _, expected = oracle(params, centre_of_sources(), [embed(t) for t in texts], 2)
+    np.testing.assert_allclose(made.prompts[0], expected, rtol=1e-3, atol=1e-4)
+    assert np.abs(expected[0] - expected[1]).max() > 0.1
+    assert method.by_template(params, consts) is None
+
+
+def test_one_retrieval_for_each_template(monkeypatch):
+    """Not one for each row: neither in training nor in evaluation."""
+    asked = []
+    original = mb.retrieve
+
+    def counted(bank, query, k, **options):
+        asked.append(query.shape[0])
+        return original(bank, query, k, **options)
+
+    monkeypatch.setattr(mb, "retrieve", counted)
+    method = Spt(slots=11, tokens=2)  # options of its own: nothing is compiled yet
+    runs = []
+    for seed in range(2):
+        params, consts = trained(method, seed), method.init(context(seed=seed))[1]
+        split = toy.make_split(rows=24, seed=seed, tasks=3, templates=6)
+        runs.append(toy.make_run(seed, params=params, consts=consts, split=split))
+    loop.train(toy.tiny_t5(), method, runs, toy.budget(2))
+    assert set(asked) == {6}
+    asked.clear()
+    params, consts = (toy.stack([getattr(run, x) for run in runs]) for x in ("params", "consts"))
+    jobs = [Job(run.feed.split, i) for i, run in enumerate(runs)]
+    cached = loop.evaluate_runs(toy.tiny_t5(), method, params, consts, jobs, [("accuracy",)] * 2)
+    assert set(asked) == {6}
+    # The same as one retrieval a row.
+    monkeypatch.setattr(loop, "_by_template", lambda method: lambda params, consts: None)
+    each = loop.evaluate_runs(toy.tiny_t5(), method, params, consts, jobs, [("accuracy",)] * 2)
+    for one, other in zip(cached, each, strict=True):
+        np.testing.assert_allclose(one.scores, other.scores, rtol=1e-4, atol=1e-5)
+
+
+# Starts
+
+
+def test_a_new_bank():
+    method = Spt(**SMALL)
+    params, _ = method.init(context())
+    table = embed(np.arange(toy.CONFIG.vocab_size))
+    assert params["values"].shape == (12, 2, toy.D)
+    for token in params["values"].reshape(-1, toy.D):
+        assert (np.abs(table - token).max(1) == 0).any()
+    # Every training template finds a slot that lies on its query: none of these is dead.
+    bank, consts = mb.MemoryBank(params["keys"], params["values"]), method.init(context())[1]
+    query = mb.make_query(consts["pooled"], consts["centre"])
+    indices, scores = mb.retrieve(bank, query, 1)
+    assert len(np.unique(indices)) == 6
+    np.testing.assert_allclose(scores, toy.D, rtol=1e-3)
+    np.testing.assert_array_equal(params["projection"], np.eye(toy.D))
+    own = Spt(key_init="values", projected=False, **SMALL).init(context())[0]
+    assert set(own) == {"keys", "values"}
+    assert not np.array_equal(own["keys"], params["keys"])
+
+
+def test_tied_slots_are_their_own_keys():
+    method = Spt(slots=12, tokens=1, tied=True)
+    params, consts = method.init(context())
+    assert set(params) == {"values", "projection"}
+    given = {**params, "keys": params["values"][:, 0]}
+    _, expected = oracle(given, centre_of_sources(), [embed(w.ids) for w in SOURCES], 4)
+    np.testing.assert_allclose(method.by_template(params, consts), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_queries_can_stay_uncentred():
+    consts = Spt(centred=False, **SMALL).init(context())[1]
+    np.testing.assert_array_equal(consts["centre"], np.zeros(toy.D))
+
+
+# Lines of comparison
+
+
+def assigned(retrieval, templates=SOURCES, **options):
+    method = Spt(retrieval=retrieval, **{**SMALL, **options})
+    params, consts = method.init(context(templates))
+    return method, params, consts
+
+
+def test_random_slots_are_fixed_by_the_task():
+    _, params, consts = assigned("random", slots=200)
+    found = consts["assigned"]
+    assert set(params) == {"values"}
+    np.testing.assert_array_equal(found[::2], found[1::2])  # both templates of a task
+    assert len({tuple(row) for row in found.tolist()}) == 3
+    new = assigned("random", TARGET, slots=200)[2]["assigned"]
+    again = assigned("random", (SOURCES[2], *TARGET), slots=200)[2]["assigned"]
+    np.testing.assert_array_equal(again[0], found[2])
+    np.testing.assert_array_equal(again[1:], new)
+
+
+def test_one_prompt_for_all_and_one_for_each_task():
+    method, params, consts = assigned("shared")
+    assert params["values"].shape == (2, 2, toy.D)
+    for prompt in method.by_template(params, consts):
+        np.testing.assert_array_equal(prompt, params["values"].reshape(toy.L, toy.D))
+    method, params, consts = assigned("task")
+    assert params["values"].shape == (3 * 2, 2, toy.D)
+    assert consts["assigned"].tolist() == [[0, 1], [0, 1], [2, 3], [2, 3], [4, 5], [4, 5]]
+    # A new task takes the prompt of the task whose templates are nearest: "new/a" shares two of
+    # three tokens with task0.
+    new = assigned("task", TARGET)[2]["assigned"]
+    assert new[0].tolist() == [0, 1]
+
+
+def test_attention_over_all_slots_is_as_long_and_as_large():
+    method, params, consts = assigned("attention")
+    assert params["values"].shape == (6, 4, toy.D)
+    prompts = np.asarray(method.by_template(params, consts))
+    weights = np.asarray(
+        mb.probabilities(mb.MemoryBank(params["keys"], params["values"]),
+                         mb.make_query(consts["pooled"], consts["centre"]))
+    )  # fmt: skip
+    np.testing.assert_allclose(
+        prompts, np.einsum("bn,nld->bld", weights, params["values"]), rtol=1e-4, atol=1e-5
+    )
+    made = call(method, params, consts, rows([0, 2], [0, 1]))
+    np.testing.assert_allclose(made.carry["usage"][:2], weights[[0, 2]], rtol=1e-5)
+
+
+# Penalties, metrics, gradients
+
+
+def test_penalty_and_metrics():
+    method = Spt(balance=0.5, pull=2.0, **SMALL)
+    params, consts = trained(method), method.init(context())[1]
+    template, task = [0, 1, 2, 4], [0, 0, 1, 2]
+    made = call(method, params, consts, rows(template, task))
+    bank = mb.MemoryBank(params["keys"], params["values"])
+    query = mb.make_query(consts["pooled"][template], consts["centre"], params["projection"])
+    indices, _ = mb.retrieve(bank, query, 2)
+    balance = mb.load_balance(mb.probabilities(bank, query), indices)
+    pull = mb.key_pull(bank, query, indices)
+    penalty = method.penalty(params, consts, made.aux, jnp.int32(0))
+    np.testing.assert_allclose(penalty, 0.5 * balance + 2.0 * pull, rtol=1e-5)
+    own = method.metrics(params, consts, made)
+    usage = np.zeros((3, 12))
+    for t, row in zip(task, np.asarray(indices), strict=True):
+        np.add.at(usage[t], row, 1)
+    shares = usage / usage.sum(1, keepdims=True)
+    np.testing.assert_allclose(own["slot_usage"], shares, rtol=1e-6)
+    for i in range(3):
+        for j in range(3):
+            common = np.minimum(shares[i], shares[j]).sum()
+            np.testing.assert_allclose(own["slot_overlap"][i, j], common, rtol=1e-5)
+    assert float(own["slots_used"]) == len(np.unique(indices))
+    found = mb.describe_usage(usage.sum(0))
+    np.testing.assert_allclose(own["usage_entropy"], found.entropy, rtol=1e-5)
+    assert len(found.dead) == 12 - len(np.unique(indices))
+    assert {panel.metric for panel in method.panels} <= set(own)
+    # One task: no table; a bank with very many slots: only the small one.
+    assert "slot_overlap" not in method.metrics(*on_target(method, params), made._replace(
+        carry=method.carry(*on_target(method, params))))  # fmt: skip
+
+
+@pytest.mark.parametrize("gradient", ["hard", "soft", "straight_through"])
+def test_where_the_gradient_goes(gradient):
+    method = Spt(gradient=gradient, balance=0.0, pull=0.0, **SMALL)
+    params, consts = trained(method), method.init(context())[1]
+    probe = np.random.default_rng(0).normal(size=(1, 4, toy.L, toy.D)).astype(np.float32)
+
+    def loss(params):
+        made = call(method, params, consts, rows([0, 1, 2, 4]))
+        return jnp.vdot(made.prompts, probe) + method.penalty(
+            params, consts, made.aux, jnp.int32(0)
+        )
+
+    size = {name: np.abs(leaf).max() for name, leaf in jax.grad(loss)(params).items()}
+    assert size["values"] > 0.1
+    for name in ("keys", "projection"):
+        assert (size[name] > 1e-4) == (gradient != "hard")
+
+
+def test_keys_learn_more_slowly_than_values():
+    method = Spt(key_rate=0.02, **SMALL)
+    params = trained(method)
+    import optax
+
+    tx = method.transform(optax.identity())
+    updates, _ = tx.update(params, tx.init(params), params)
+    np.testing.assert_allclose(updates["values"], params["values"])
+    np.testing.assert_allclose(updates["keys"], 0.02 * params["keys"], rtol=1e-6)
+    np.testing.assert_allclose(updates["projection"], 0.02 * params["projection"], rtol=1e-6)
+    full = SptFull(lm_rate=0.5, **SMALL)
+    with_lm = {**params, "lm": {"w": np.ones(3, np.float32)}}
+    updates, _ = full.transform(optax.identity()).update(with_lm, full.transform(
+        optax.identity()).init(with_lm))  # fmt: skip
+    np.testing.assert_allclose(updates["lm"]["w"], 0.5)
+    assert full.groups(with_lm)["lm"] == {"w": "lm"}
+
+
+# Transfer
+
+
+def test_the_mixture_is_the_same_run_for_every_transfer():
+    bank = Spt(gradient="hard", projected=False, temperature=0.5)
+    for transfer in ("bank", "slots", "prompt", "zero_shot"):
+        mixture, target = dataclasses.replace(bank, transfer=transfer).stages()
+        assert create(mixture.trains or _spec(bank)) == bank
+        assert (mixture.on, mixture.budget) == ("mixture", "source")
+        assert target.trains == ("prompt_tuning" if transfer == "prompt" else None)
+        assert target.part == (0.0, 0.0 if transfer == "zero_shot" else 1.0)
+    assert _spec(bank) == "spt(projected=false,gradient=hard,temperature=0.5)"
+    assert _spec(Spt()) == "spt"
+    full = SptFull(transfer="zero_shot", slots=9).stages()
+    assert create(full[0].trains) == SptFull(slots=9)
+    assert full[1].budget == "fine_tuning"
+
+
+def test_bank_and_zero_shot_start_from_the_trained_bank():
+    """A new template is asked about with the centre of the training templates."""
+    for transfer in ("bank", "zero_shot"):
+        method = Spt(transfer=transfer, **SMALL)
+        left = trained(method)
+        params, consts = on_target(method, left)
+        for name, leaf in left.items():
+            np.testing.assert_array_equal(params[name], leaf)
+        _, expected = oracle(left, centre_of_sources(), [embed(w.ids) for w in TARGET], 2)
+        np.testing.assert_allclose(
+            method.by_template(params, consts), expected, rtol=1e-3, atol=1e-4
+        )
+        assert consts["tasks"].shape == (1,)
+
+
+def test_the_retrieved_prompt_is_tuned_as_a_prompt():
+    method = Spt(transfer="prompt", **SMALL)
+    left = trained(method)
+    params, consts = on_target(method, left)
+    _, expected = oracle(left, centre_of_sources(), [embed(TARGET[0].ids)], 2)
+    assert set(params) == {"prompt"}
+    assert consts == {}
+    np.testing.assert_allclose(params["prompt"], expected[0], rtol=1e-3, atol=1e-4)
+    assert PromptTuning().deploy(params, consts).shape == (toy.L, toy.D)
+
+
+def test_only_retrieved_slots_are_tuned():
+    method = Spt(transfer="slots", **SMALL)
+    left = trained(method)
+    params, consts = on_target(method, left)
+    order, expected = oracle(left, centre_of_sources(), [embed(w.ids) for w in TARGET], 2)
+    assert set(params) == {"values"}
+    assert params["values"].shape == (6, 2, toy.D)  # three templates of two slots, at most
+    used = set(order.reshape(-1).tolist())
+    assert used <= set(consts["where"].tolist())
+    assert len(set(consts["where"].tolist())) == 6
+    np.testing.assert_allclose(method.by_template(params, consts), expected, rtol=1e-3, atol=1e-4)
+    # What is trained is what is deployed, and keys stay.
+    moved = {"values": params["values"] + 1.0}
+    grown = {**left, "values": left["values"].copy()}
+    grown["values"][consts["where"]] += 1.0
+    _, expected = oracle(grown, centre_of_sources(), [embed(w.ids) for w in TARGET], 2)
+    np.testing.assert_allclose(method.by_template(moved, consts), expected, rtol=1e-3, atol=1e-4)
+    assert method.groups(params) == {"values": "values"}
+    assert method.carry(params, consts)["usage"].shape == (1, 12)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"slots": 0}, "at least 1"),
+        ({"temperature": 0.0}, "temperature must be positive"),
+        ({"pull": -1.0}, "not negative"),
+        ({"tied": True}, "tied slots need tokens=1"),
+        ({"query": "instance", "retrieval": "random"}, "fixed by the template"),
+        ({"query": "instance", "transfer": "prompt"}, "needs query=template"),
+        ({"retrieval": "attention", "transfer": "slots"}, "transfer=bank"),
+    ],
+)
+def test_options_that_do_not_fit(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Spt(**options)
+    with pytest.raises(ConfigError, match="transfer is bank or zero_shot"):
+        SptFull(transfer="prompt")
+
+
+def test_prompts_that_cannot_be_made():
+    with pytest.raises(ConfigError, match="is not made of slots of 3"):
+        Spt(tokens=3).init(context())
+    with pytest.raises(ConfigError, match="takes 4 slots of 1, but the bank has 2"):
+        Spt(tokens=1, slots=2).init(context())
+    with pytest.raises(ConfigError, match="retrieves by templates"):
+        Spt(**SMALL).init(context(()))

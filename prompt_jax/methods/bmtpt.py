@@ -295,7 +295,7 @@ class Bmtpt(_Posterior):
         elif self.prior == "diagonal":
             consts["precision"] = _diagonal(offsets, self.shrinkage)
         elif self.prior == "low_rank":
-            consts["directions"], consts["stiffness"] = _low_rank(offsets, self.shrinkage)
+            consts["directions"], consts["precision"] = _low_rank(offsets, self.shrinkage)
         return {"prompt": mean.astype(np.float32)}, consts
 
     def _squares(self, prompt: jax.Array, consts: Consts) -> jax.Array:
@@ -308,8 +308,10 @@ class Bmtpt(_Posterior):
             return jnp.sum(consts["precision"] * offset**2)[None]
         if self.prior == "low_rank":
             along = jnp.einsum("mld,ld->m", consts["directions"], offset)
-            free = jnp.sum(consts["stiffness"] * along**2)
-            return (jnp.sum(offset**2) / self.shrinkage + free)[None]
+            # Not |offset|^2 / rho and a correction: the two would cancel along the directions.
+            off = offset - jnp.einsum("m,mld->ld", along, consts["directions"])
+            inside = jnp.sum(consts["precision"] * along**2)
+            return (jnp.sum(off**2) / self.shrinkage + inside)[None]
         return jnp.sum(offset**2)[None]
 
     def penalty(self, params: Params, consts: Consts, aux: Any, step: jax.Array) -> jax.Array:
@@ -344,15 +346,15 @@ def _diagonal(offsets: np.ndarray, shrinkage: float) -> np.ndarray:
 
 
 def _low_rank(offsets: np.ndarray, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
-    """Directions [M, L, D] and what they add to the precision 1 / rho of all others, [M].
+    """Principal directions [M, L, D] of the particles, and the relative precision [M] along them.
 
     The covariance is (1 - rho) C + rho I with C that of the particles, scaled to a mean variance of
-    1; its eigenvectors are the particles' principal directions u with eigenvalues a, so the
-    precision is 1 / rho off them and 1 / ((1 - rho) a + rho) along them.
+    1, and a its eigenvalues: the precision is 1 / ((1 - rho) a + rho) along the directions, and
+    1 / rho off them.
     """
     flat = offsets.reshape(len(offsets), -1)
     _, values, directions = np.linalg.svd(flat, full_matrices=False)
     spread = values**2 / max((values**2).sum(), np.finfo(np.float64).tiny) * flat.shape[1]
-    stiffness = 1 / ((1 - shrinkage) * spread + shrinkage) - 1 / shrinkage
+    precision = 1 / ((1 - shrinkage) * spread + shrinkage)
     directions = directions.reshape(-1, *offsets.shape[1:])
-    return directions.astype(np.float32), stiffness.astype(np.float32)
+    return directions.astype(np.float32), precision.astype(np.float32)

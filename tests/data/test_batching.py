@@ -7,6 +7,7 @@ import pytest
 
 from prompt_jax.data import batching
 from prompt_jax.data.ragged import Ragged
+from prompt_jax.errors import ConfigError
 
 
 def lengths(seed, n, longest=120):
@@ -101,3 +102,20 @@ def test_pool_skips_an_empty_split():
     rows, _ = pool.gather(pool.rows_of(full), 8, 0, [None, None])
     np.testing.assert_array_equal(rows.input_ids[:, 0], [1, 2])
     assert len(pool.rows_of(empty)) == 0
+
+
+def test_every_view_gets_rows_of_every_task():
+    task = np.asarray([[0, 1, 0, 1, 0, 1, 0, 1], [2, 2, 2, 0, 0, 0, 0, 0]])
+    view, factor = batching.share_out(task, 2)
+    np.testing.assert_array_equal(view, [[0, 0, 1, 1, 0, 0, 1, 1], [0, 1, 0, 0, 1, 0, 1, 0]])
+    even = [1.5, 3.0, 1.5]
+    np.testing.assert_allclose(factor[0], 2.0)
+    np.testing.assert_allclose(factor[1], [*even, 5 / 3, 2.5, 5 / 3, 2.5, 5 / 3], rtol=1e-6)
+    # Each view's rows, weighted, stand for the whole batch.
+    for run in range(2):
+        for v in range(2):
+            for k in np.unique(task[run]):
+                mine = (view[run] == v) & (task[run] == k)
+                assert factor[run][mine].sum() == pytest.approx((task[run] == k).sum())
+    with pytest.raises(ConfigError, match="a task with 3 rows, but 4 particles"):
+        batching.share_out(task, 4)

@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -70,6 +71,8 @@ class ArtefactStore:
             arrays = load(tensors)
         except (OSError, ValueError, KeyError):
             return None
+        for path_of in facts.pop("bfloat16", ()):
+            arrays[path_of] = arrays[path_of].view(jnp.bfloat16)
         prompt = arrays.pop("__prompt__", None)
         facts["history"] = tuple((int(s), float(v)) for s, v in facts["history"])
         facts["best_value"] = float("nan" if facts["best_value"] is None else facts["best_value"])
@@ -89,6 +92,9 @@ class ArtefactStore:
             path: np.ascontiguousarray(leaf)
             for path, leaf in flatten_dict(trained.params, sep="/").items()
         }
+        # Numpy knows no bfloat16, and neither does safetensors' reader for it.
+        low = [path for path, leaf in arrays.items() if leaf.dtype == jnp.bfloat16]
+        arrays |= {path: arrays[path].view(np.uint16) for path in low}
         if trained.prompt is not None:
             arrays["__prompt__"] = np.ascontiguousarray(trained.prompt)
         facts = {
@@ -98,6 +104,7 @@ class ArtefactStore:
                 "healthy", "seconds",
             )
         }  # fmt: skip
+        facts["bfloat16"] = low
         value = trained.best_value
         facts["best_value"] = value if np.isfinite(value) else None
         body = json.dumps(facts).encode() + b"\n" + save(arrays)

@@ -180,7 +180,8 @@ def _stage(
     budget, spent = config.budget(stage.budget, k), config.stage_budget(stage, k)
     steps = 0 if spent is None else spent.steps
     rows = budget.batch_size * (1 if method.own_rows else method.views)
-    prompt = 0 if method.trains_lm else config.prompt.tokens
+    # A method that trains the T5 has prompts only where rows have their own.
+    prompt = 0 if method.trains_lm and not method.rowwise else config.prompt.tokens
     flops = lm.flops(
         rows, prompt + config.data.max_input_tokens, _targets(config),
         backward="full" if method.trains_lm else "prompt",

@@ -93,6 +93,7 @@ class ExperimentConfig:
       fine_tuning_few_shot: budget of full fine-tuning with k > 0.
       population: at most this many runs are trained together; 0: all of a stage.
       mesh: devices, as `data=4,model=2`.
+      checkpoint_seconds: seconds between checkpoints of what is being trained; 0: none.
       out: the run directory; "" is runs/NAME.
     """
 
@@ -117,6 +118,7 @@ class ExperimentConfig:
     fine_tuning_few_shot: TrainConfig = field(default_factory=_fine_tuning)
     population: int = 0
     mesh: str = ""
+    checkpoint_seconds: float = 60.0
     out: str = ""
 
     def __post_init__(self) -> None:
@@ -124,6 +126,10 @@ class ExperimentConfig:
             raise ConfigError("name at least one target, as in targets=glue/rte,mr.")
         if not self.methods:
             raise ConfigError("name at least one method, as in methods=prompt_tuning,spot.")
+        if not 0 <= self.checkpoint_seconds < float("inf"):
+            raise ConfigError(
+                f"checkpoint_seconds must not be negative, but is {self.checkpoint_seconds}."
+            )
         if self.seeds < 1 or self.first_seed < 0:
             raise ConfigError("seeds must be at least 1 and first_seed not negative.")
         if not self.shots or min(self.shots) < 0 or len(set(self.shots)) != len(self.shots):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from prompt_jax.methods import Artefact, BaseMethod, Context, Stage, Wording, cr
 from prompt_jax.prompts import SoftPrompt, parse
 from prompt_jax.recipes.artefacts import ArtefactStore, run_key
 from prompt_jax.recipes.config import ExperimentConfig
+from prompt_jax.recipes.progress import Progress
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.training.fingerprint import describe_feed
 from prompt_jax.training.loop import Run, TrainedRun, evaluate_runs, train
@@ -82,6 +82,7 @@ class Outcome:
       cost: of all stages of this seed and target, cached ones and losing trials included.
       trained_parameters: numbers in the last stage's parameters.
       trials: runs from which the development set chose.
+      by_template: where the prompt depends on the row's template: [L, D] by its name.
     """
 
     member: Member
@@ -90,6 +91,7 @@ class Outcome:
     cost: Cost
     trained_parameters: int
     trials: int
+    by_template: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Executor:
@@ -107,9 +109,11 @@ class Executor:
         store: ArtefactStore,
         tracker: Tracker,
         mesh: jax.sharding.Mesh | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.config, self.lm, self.rows, self.store = config, lm, rows, store
         self.tracker, self.mesh = tracker, mesh
+        self.progress = progress or Progress(None)
         self.reused: list[tuple[str, int, int]] = []
         self._said = 0
         self._memo: dict[str, TrainedRun] = {}
@@ -230,9 +234,16 @@ class Executor:
             for m, run in runs.items()
         }
         found: dict[Member, TrainedRun] = {}
+        named = {m.label: m for m in members}
+        by_label = {m.label: key for m, key in keys.items()}
+        place = f"{label}, k = {k}"
+        begun = [[named[x] for x in labels] for labels in self.progress.unfinished(place, by_label)]
+        again = {m for chunk in begun for m in chunk}
         for member, key in keys.items():
+            if member in again:
+                continue
             known = self._memo.get(key) or (
-                None if method.trains_lm else self.store.load(key, member.label)
+                None if method.trains_lm and last else self.store.load(key, member.label)
             )
             if known is not None:
                 found[member] = replace(known, name=member.label)
@@ -240,24 +251,25 @@ class Executor:
         if finish is not None and found:
             have = [m for m in members if m in found]
             finish(have, [runs[m] for m in have], [found[m] for m in have])
-        missing = [m for m in members if m not in found]
-        for chunk in self._chunks(method, missing):
-            began = time.monotonic()
+        missing = [m for m in members if m not in found and m not in again]
+        for chunk in (*begun, *self._chunks(method, missing)):
+            kept = self.progress.begin(place, [m.label for m in chunk], by_label)
             trained = train(
                 self.lm, method, [runs[m] for m in chunk], budget, stage=label, mesh=self.mesh,
-                tracker=self.tracker,
+                tracker=self.tracker, checkpoints=kept,
             )  # fmt: skip
-            seconds = (time.monotonic() - began) / len(chunk)
-            trained = [replace(t, seconds=seconds) for t in trained]
             if finish is not None:
                 finish(chunk, [runs[m] for m in chunk], trained)
             for member, result in zip(chunk, trained, strict=True):
-                if method.trains_lm:
+                if method.trains_lm and last:
                     result = replace(result, params=None)  # weights are not kept
                 else:
                     self.store.save(keys[member], result)
+                if not method.trains_lm:
                     self._memo[keys[member]] = result
                 found[member] = result
+            if kept is not None:
+                kept.delete()
         return {m: found[m] for m in members}
 
     def _as_they_are(
@@ -307,6 +319,7 @@ class Executor:
         trainer = create(stage.trains) if stage.trains else method
         tests: dict[Member, Evaluation] = {}
         sizes: dict[Member, int] = {}
+        prompts: dict[Member, dict[str, np.ndarray]] = {}
 
         def finish(members: list[Member], runs: list[Run], trained: list[TrainedRun]) -> None:
             def stack(*leaves: Any) -> np.ndarray:
@@ -318,8 +331,14 @@ class Executor:
             jobs = [Job(rows.test, i) for i, rows in enumerate(opened)]
             metrics = [rows.task.metrics for rows in opened]
             results = evaluate_runs(self.lm, trainer, params, consts, jobs, metrics, self.mesh)
-            for member, run, result in zip(members, trained, results, strict=True):
+            made = jax.vmap(trainer.by_template)(params, consts)
+            for i, (member, run, result) in enumerate(zip(members, trained, results, strict=True)):
                 tests[member] = result
+                names = [template.name for template in opened[i].task.templates]
+                prompts[member] = {} if made is None else {
+                    name: np.asarray(prompt, np.float32)
+                    for name, prompt in zip(names, made[i], strict=False)  # padded at the end
+                }  # fmt: skip
                 sizes[member] = sum(np.size(leaf) for leaf in jax.tree.leaves(run.params))
 
         label = f"{spec}: {stage.title}, {'all rows' if k == 0 else f'k = {k}'}"
@@ -334,7 +353,9 @@ class Executor:
                 cost = sum((self._cost(trainer, stage, last[m]) for m in trials), Cost())
                 cost += self._earlier(method, best, done)
                 outcomes.append(
-                    Outcome(best, last[best], tests[best], cost, sizes[best], len(trials))
+                    Outcome(
+                        best, last[best], tests[best], cost, sizes[best], len(trials), prompts[best]
+                    )
                 )
         return outcomes
 

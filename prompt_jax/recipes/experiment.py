@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import platform
@@ -23,8 +24,9 @@ from prompt_jax.prompts import PromptRecord, SoftPrompt, parse
 from prompt_jax.recipes.artefacts import ArtefactStore
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.execute import Executor, Outcome
+from prompt_jax.recipes.progress import Progress
 from prompt_jax.recipes.rows import RowStore
-from prompt_jax.report import results
+from prompt_jax.report import page, results
 from prompt_jax.report.results import Cell, Contrast, ResultRow
 from prompt_jax.training.loop import TrainedRun
 from prompt_jax.training.tracking import RunTracker, finite
@@ -140,7 +142,7 @@ def _same_config(path: Path, new: dict[str, Any]) -> None:
     changed = [
         f"  {key}: {a.get(key, '(absent)')} -> {b.get(key, '(absent)')}"
         for key in sorted(set(a) | set(b))
-        if a.get(key) != b.get(key) and key != "out"
+        if a.get(key) != b.get(key) and key not in ("out", "checkpoint_seconds")
     ]
     if changed:
         raise ConfigError(
@@ -193,8 +195,11 @@ def run(
     (folder / "provenance.json").write_text(json.dumps(provenance(lm), indent=2) + "\n", "utf-8")
     store = ArtefactStore(None if cache is None else cache / "runs")
     with RunTracker(folder / "metrics.jsonl", show=show) as tracker:
-        executor = Executor(config, lm, rows, store, tracker, mesh)
-        return _execute(config, lm, folder, executor, say)
+        progress = Progress(folder / "checkpoints", config.checkpoint_seconds)
+        executor = Executor(config, lm, rows, store, tracker, mesh, progress)
+        report = _execute(config, lm, folder, executor, say)
+        progress.clear()
+        return report
 
 
 def _cache(config: ExperimentConfig) -> Path | None:
@@ -237,8 +242,14 @@ def _execute(
                 scores = outcome.test.per_item.get(primary[target])
                 if scores is not None and outcome.trained.healthy:
                     items[spec, target, k, seed] = scores
+                named = dict(outcome.by_template)
                 if outcome.trained.prompt is not None:
-                    prompts.append(_save_prompt(folder, spec, outcome, config, lm, executor))
+                    named[""] = outcome.trained.prompt
+                for name, prompt in named.items():
+                    made = dataclasses.replace(
+                        outcome, trained=dataclasses.replace(outcome.trained, prompt=prompt)
+                    )
+                    prompts.append(_save_prompt(folder, spec, made, config, lm, executor, name))
             results.write_rows(folder / "results.jsonl", measured)
             for line in executor.news():
                 say(f"  {line}")
@@ -252,7 +263,16 @@ def _execute(
         rows.losses(config.targets), prompts,
     )  # fmt: skip
     (folder / "summary.md").write_text(report.markdown(config), encoding="utf-8")
+    _write_page(folder, say)
     return report
+
+
+def _write_page(folder: Path, say: Callable[[str], None]) -> None:
+    """The report page. Whatever goes wrong with a picture, the results are there."""
+    try:
+        page.write(folder)
+    except Exception as error:
+        say(f"  warning: {folder / page.NAME} was not made: {error!r}")
 
 
 def _rows_of(spec: str, outcome: Outcome) -> list[ResultRow]:
@@ -295,13 +315,15 @@ def _record(
 
 def _save_prompt(
     folder: Path, spec: str, outcome: Outcome, config: ExperimentConfig, lm: Any,
-    executor: Executor,
+    executor: Executor, template: str = "",
 ) -> Path:  # fmt: skip
+    """Saves the prompt of a run, or its prompt for the rows of one template."""
     m = outcome.member
     shots = f"k{m.k}" if m.k else "all"
     task = executor.rows.task(m.task).name
-    path = folder / "prompts" / slug(spec) / f"{slug(task)}-{shots}-seed{m.seed}.safetensors"
-    facts = {"k": m.k, "experiment": config.name}
+    name = f"{slug(task)}-{shots}-seed{m.seed}" + (f"-{slug(template)}" if template else "")
+    path = folder / "prompts" / slug(spec) / f"{name}.safetensors"
+    facts = {"k": m.k, "experiment": config.name} | ({"template": template} if template else {})
     record = _record(spec, task, m.seed, config, lm, executor, outcome.trained, facts)
     SoftPrompt(outcome.trained.prompt).save(path, record)
     return path

@@ -1,0 +1,171 @@
+"""An experiment that is killed and started again writes what it would have written."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+
+import pytest
+import toy
+from safetensors.numpy import load_file
+
+from prompt_jax.errors import ConfigError, StoppedError
+from prompt_jax.recipes import ExperimentConfig, experiment, run
+from prompt_jax.recipes.artefacts import ArtefactStore
+from prompt_jax.recipes.progress import Progress
+from prompt_jax.training import loop
+from prompt_jax.training.fingerprint import array_hash
+
+KEYS = {"a": "1", "b": "2", "c": "3"}
+
+
+# Which population was in the middle
+
+
+def test_what_was_begun_is_found(tmp_path):
+    progress = Progress(tmp_path / "checkpoints")
+    assert progress.unfinished("s", KEYS) == []
+    kept = progress.begin("s", ["b", "a"], KEYS)
+    assert kept.restart  # a damaged state is no reason to stop an experiment
+    again = Progress(tmp_path / "checkpoints")
+    assert again.unfinished("s", KEYS) == [["b", "a"]]
+    assert again.unfinished("other", KEYS) == []
+    assert again.unfinished("s", {**KEYS, "b": "9"}) == []
+    assert again.unfinished("s", {"a": "1"}) == []
+    assert again.begin("s", ["b", "a"], KEYS).directory == kept.directory
+    assert again.begin("s", ["c"], KEYS).directory != kept.directory
+    kept.delete()
+    assert again.unfinished("s", KEYS) == [["c"]]
+    again.clear()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"stage": "s", "members": 3}', b"\xff"])
+def test_a_damaged_list_of_members_is_none(tmp_path, content):
+    progress = Progress(tmp_path)
+    kept = progress.begin("s", ["a"], KEYS)
+    (kept.directory / "members.json").write_bytes(content)
+    assert progress.unfinished("s", KEYS) == []
+
+
+@pytest.mark.parametrize("nothing", [Progress(None), Progress(None, 0.0)])
+def test_nothing_is_kept(nothing):
+    assert nothing.unfinished("s", KEYS) == []
+    assert nothing.begin("s", ["a"], KEYS) is None
+    nothing.clear()
+
+
+def test_zero_seconds_turns_checkpoints_off(tmp_path):
+    assert Progress(tmp_path, 0.0).folder is None
+    with pytest.raises(ConfigError, match="checkpoint_seconds"):
+        ExperimentConfig(targets=("mr",), methods=("prompt_tuning",), checkpoint_seconds=-1)
+
+
+# Whole experiments
+
+
+class Kill(BaseException):
+    """Stands for a SIGKILL."""
+
+
+def killed_at(patch, owner, name, calls):
+    """The process ends at this call of a method, before it does anything."""
+    original, count = getattr(owner, name), []
+
+    def cut(self, *args, **options):
+        count.append(1)
+        if len(count) == calls:
+            raise Kill
+        return original(self, *args, **options)
+
+    patch.setattr(owner, name, cut)
+
+
+def written(folder):
+    """Everything in a run directory but times, as comparable text."""
+
+    def lines(name, *times):
+        found = [json.loads(x) for x in (folder / name).read_text("utf-8").splitlines()]
+        return [{k: v for k, v in line.items() if k not in times} for line in found]
+
+    return {
+        "metrics": lines("metrics.jsonl", "seconds"),
+        "results": lines("results.jsonl", "wall_s"),
+        "prompts": {
+            str(p.relative_to(folder)): array_hash(load_file(p))
+            for p in sorted(folder.rglob("*.safetensors"))
+        },
+        "names": sorted(p.name for p in folder.iterdir()),
+    }
+
+
+@pytest.fixture
+def small(world, monkeypatch):
+    """Makes configs of one target and two sources; a checkpoint after every step."""
+    monkeypatch.setattr(experiment, "_write_page", lambda *args: None)
+
+    def make(folder, **changes):
+        made = world.config(
+            folder, targets=(world.tasks["one"],), shots=(0,), seeds=2, checkpoint_seconds=1e-9
+        )
+        return dataclasses.replace(made, **changes)
+
+    return make
+
+
+POINTS = {
+    "in the first stage": (loop.Population, "step", 4),
+    "while it is being stored": (ArtefactStore, "save", 3),
+    "in the last stage": (loop.Population, "step", 6 + 2 + 4 + 3),
+    "while the test rows are read": (loop.Population, "results", 3),
+}
+
+
+def test_killed_anywhere(small, world, tmp_path, monkeypatch):
+    """At one point after the other, of the same experiment; at last it runs to its end."""
+    methods = ("prompt_tuning", "spot")
+    run(small(tmp_path / "whole", methods=methods), world.lm, show=False, say=lambda line: None)
+    expected = written(tmp_path / "whole" / "run")
+    assert len(expected["prompts"]) == 2 * 2 + 2 * 2
+    assert "checkpoints" not in expected["names"]
+    config = small(tmp_path / "cut", methods=methods)
+    for owner, name, calls in POINTS.values():
+        with monkeypatch.context() as patch:
+            killed_at(patch, owner, name, calls)
+            with pytest.raises(Kill):
+                run(config, world.lm, show=False, say=lambda line: None)
+        assert list((tmp_path / "cut" / "run" / "checkpoints").iterdir())
+        # What the first attempt has stored serves the next; the last steps are not paid for again.
+    run(config, world.lm, show=False, say=lambda line: None)
+    assert written(tmp_path / "cut" / "run") == expected
+
+
+def test_told_to_stop_and_a_changed_config(small, world, tmp_path, monkeypatch):
+    """SIGTERM is one message; another budget is refused; the seconds between checkpoints are not."""
+    config = small(tmp_path, methods=("prompt_tuning",), checkpoint_seconds=1e6)
+    original = loop.Population.step
+
+    def told(self, step):
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Population, "step", told)
+        with pytest.raises(StoppedError, match="after step 2 of 4"):
+            run(config, world.lm, show=False, say=lambda line: None)
+    with pytest.raises(ConfigError, match=r"target.steps: 4 -> 9"):
+        longer = toy.budget(9, eval_every=2, learning_rate=0.5, unit="absolute")
+        run(dataclasses.replace(config, target=longer), world.lm, show=False)
+    steps = []
+
+    def count(self, step):
+        steps.append(step)
+        return original(self, step)
+
+    monkeypatch.setattr(loop.Population, "step", count)
+    other = dataclasses.replace(config, checkpoint_seconds=5.0)
+    run(other, world.lm, show=False, say=lambda line: None)
+    assert steps == [2, 3]

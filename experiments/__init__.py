@@ -1,0 +1,1 @@
+"""Studies, launchers and recipes: outside the package, run from a checkout."""

@@ -1,0 +1,1 @@
+"""The recipe of the packaged mini T5; see `recipe`."""

@@ -156,7 +156,7 @@ def corrupt(
     """Span corruption: runs of tokens give way to sentinels; the target says what stood there.
 
     Args:
-      ids: a text's tokens, without the end of sequence.
+      ids: at least two tokens of a text, without the end of sequence.
       draw: the randomness.
       config: rate and length of spans.
       sentinels: their ids, the first first.

@@ -77,19 +77,15 @@ ROLES = {
     "day": ("which time ?", "time", "when did it happen ?"),
     "look": ("which look ?", "look", "what did it look like ?"),
 }
-ANSWERS = tuple(
-    sorted(
-        {word for aspect in ASPECTS.values() for way in aspect.classes for word in way}
-        | set(
-            "blue red up down left river stone cloud seven nine lamp paper gold iron north south"
-            " early late open shut hot cold soft hard one two apple chair door star moon sun dog"
-            " cat horse bird king queen plus minus first last high low in out on off day night"
-            " letter number alpha beta box ring key road tree leaf rain snow salt sugar tea milk"
-            " keep drop take leave stop go win lose rise fall begin end full empty light dark"
-            " fast slow near far thick thin rich poor loud still".split()
-        )
-    )
-)
+_THINGS = """
+blue red up down left river stone cloud seven nine lamp paper gold iron north south early late open
+shut hot cold soft hard one two apple chair door star moon sun dog cat horse bird king queen plus
+minus first last high low in out on off day night letter number alpha beta box ring key road tree
+leaf rain snow salt sugar tea milk keep drop take leave stop go win lose rise fall begin end full
+empty light dark fast slow near far thick thin rich poor loud still
+"""
+_CLASSES = {word for aspect in ASPECTS.values() for way in aspect.classes for word in way}
+ANSWERS = tuple(sorted(_CLASSES | set(_THINGS.split())))
 _FILLER = ("the", "task", "answer", "with", "please", "now", ",", "say", "is", "choose", "word")
 
 

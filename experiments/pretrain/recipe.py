@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import jax
 import jax.numpy as jnp
-import numpy as np
 
-from experiments.pretrain import corpus, embedding, instructions, vocabulary
+from experiments.pretrain import corpus, embedding, instructions, score, vocabulary
 from experiments.pretrain.corpus import CorpusConfig
 from prompt_jax.data.feed import Feed
 from prompt_jax.data.tokenise import TokenisedSplit
@@ -28,6 +29,7 @@ from prompt_jax.methods.full_fine_tuning import FullFineTuning
 from prompt_jax.models.t5 import FrozenT5, T5Config
 from prompt_jax.training.loop import Run, TrainConfig, train
 from prompt_jax.training.optimizers import OptimizerConfig
+from prompt_jax.training.protocol import Params
 from prompt_jax.training.tracking import RunTracker
 
 
@@ -53,16 +55,16 @@ class PretrainConfig:
     vocabulary: int = 4096
     width: int = 128
     feed_forward: int = 256
-    layers: int = 4
+    layers: int = 3
     decoder_layers: int = 2
     heads: int = 4
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=9_000, batch_size=64, eval_every=0, log_every=50,
+            steps=9_000, batch_size=64, eval_every=500, log_every=50,
             optimizer=OptimizerConfig(
-                learning_rate=2e-3, unit="absolute", warmup_steps=200, schedule="cosine",
-                clip_norm=1.0, b2=0.98,
+                learning_rate=1e-3, unit="absolute", group_rates=("query=0.177",),
+                warmup_steps=200, schedule="cosine", clip_norm=1.0, b2=0.98,
             ),
         )
     )  # fmt: skip
@@ -74,6 +76,22 @@ class PretrainConfig:
             d_ff=self.feed_forward, num_layers=self.layers, num_heads=self.heads,
             num_decoder_layers=self.decoder_layers, activation="gelu_new", gated=True,
         )  # fmt: skip
+
+
+class Pretraining(FullFineTuning):
+    """Full training with a rate of its own for the attention queries.
+
+    T5 folds the attention's d_kv ** -0.5 into the size of its initial queries. Adam's steps do not
+    know that: at the common rate they are d_kv ** 0.5 times too long, and the attention saturates.
+    """
+
+    name = "pretraining"
+
+    def groups(self, params: Params) -> Any:
+        """`query` and `lm`."""
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "query" if path[-1].key == "q" else "lm", params
+        )
 
 
 def get_config() -> PretrainConfig:
@@ -125,11 +143,14 @@ def run(config: PretrainConfig, say: Callable[[str], None] = print) -> FrozenT5:
     feed = Feed(rows, config.train.batch_size, config.seed, "source")
     say(f"{config.shape().parameter_count:,} parameters, {config.train.steps:,} steps")
     began = time.monotonic()
+    member = Run(
+        "pretraining", feed, {"lm": lm.params}, seed=config.seed,
+        dev=score.development(lm.tokenizer), dev_metrics=("squad_em",), keep_start=False,
+    )  # fmt: skip
     with RunTracker(out / "metrics.jsonl") as tracker:
         (trained,) = train(
-            lm, FullFineTuning(), [Run("pretraining", feed, {"lm": lm.params}, seed=config.seed)],
-            config.train, stage="pretraining", tracker=tracker,
-        )  # fmt: skip
+            lm, Pretraining(), [member], config.train, stage="pretraining", tracker=tracker
+        )
     lm = lm.replace(params=trained.params["lm"])
     lm.save_pretrained(out)
     facts = {

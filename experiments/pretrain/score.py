@@ -9,11 +9,22 @@ import numpy as np
 
 from experiments.pretrain import instructions
 from prompt_jax.data.render import Example
-from prompt_jax.data.tokenise import encode
+from prompt_jax.data.tokenise import TokenisedSplit, encode
 from prompt_jax.evaluation.evaluators import Job, evaluate
 from prompt_jax.models.t5 import FrozenT5
 
 SEED = 1_000_003  # of instructions that no training run draws
+
+
+def development(tokenizer: object, rows: int = 400) -> TokenisedSplit:
+    """Instructions that no training run draws, for the learning curve.
+
+    Args:
+      tokenizer: of the model.
+      rows: how many.
+    """
+    examples = [_plain(e) for e in itertools.islice(instructions.asked(SEED + 1), rows)]
+    return encode(examples, tokenizer, 64, 8, name="instructions")  # type: ignore[arg-type]
 
 
 def scores(lm: FrozenT5, rows: int = 2_000) -> dict[str, float]:

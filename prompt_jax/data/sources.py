@@ -148,9 +148,9 @@ def iter_rows(source: Source) -> Any:
 def open_split(task: Task, split: str, root: str | Path | None = None) -> Source:
     """Opens the rows of a split.
 
-    A sandbox task makes its own rows, a user's task names its own files. Otherwise the first that has the task wins: the folder
-    `root/<task.folder>`, TensorFlow Datasets on disk, the Hugging Face cache. Nothing is
-    downloaded.
+    A sandbox task makes its own rows, a user's task names its own files. Otherwise the first that
+    has the task wins: the folder `root/<task.folder>`, TensorFlow Datasets on disk, the Hugging
+    Face cache. Nothing is downloaded.
 
     Args:
         task: what to open.

@@ -118,7 +118,7 @@ class Writer:
         return self.draw.choice(self.lexicon.enjoyed if liked else self.lexicon.regretted)
 
 
-# --- opinions and topics: one sentence ------------------------------------------------------------
+# --- opinions and topics: one sentence -----------------------------------------------------------
 
 
 def opinion(w: Writer, liked: bool, topic: str = "") -> str:
@@ -159,7 +159,7 @@ def scene(w: Writer, topic: str) -> str:
     )
 
 
-# --- sound and unsound sentences ------------------------------------------------------------------
+# --- sound and unsound sentences -----------------------------------------------------------------
 
 
 def sentence(w: Writer, topic: str = "") -> str:
@@ -182,7 +182,7 @@ def sentence(w: Writer, topic: str = "") -> str:
 
 
 def spoil(w: Writer, text: str) -> str:
-    """Breaks a sound sentence: an article out of place, missing or twice, or a word out of order."""
+    """Breaks a sound sentence: an article out of place, missing or twice, or two words swapped."""
     parts = text.split()
     articles = [i for i, part in enumerate(parts[:-1]) if part == "the"]
     i = w.draw.choice(articles)
@@ -201,7 +201,7 @@ def spoil(w: Writer, text: str) -> str:
     return " ".join(parts)
 
 
-# --- pairs ------------------------------------------------------------------------------------------
+# --- pairs ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -292,7 +292,7 @@ def paraphrase(w: Writer, same: bool) -> Row:
     return {"premise": full(e), "hypothesis": other}
 
 
-# --- questions and roles ----------------------------------------------------------------------------
+# --- questions and roles -------------------------------------------------------------------------
 
 ASKED = ("person", "place", "time", "number")
 

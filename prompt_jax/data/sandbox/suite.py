@@ -55,20 +55,22 @@ SKILLS: dict[str, Skill] = {
 }  # fmt: skip
 
 
-def rows(name: str, skill: str, side: grammar.Side, split: str) -> tuple[Row, ...]:
+def rows(name: str, skill: str, side: grammar.Side, lane: int, split: str) -> tuple[Row, ...]:
     """The rows of a split: pure functions of the task's name; no text is in two splits or twice.
 
     Args:
         name: of the task, which seeds the draw.
         skill: of `SKILLS`.
         side: whose words.
+        lane: 0, 1 or 2: a text's checksum says in which lane it lies, so that tasks of one skill
+            in different lanes share no text.
         split: "train" or "validation".
     """
-    return _splits(name, skill, side)[split]
+    return _splits(name, skill, side, lane)[split]
 
 
 @functools.lru_cache(maxsize=64)
-def _splits(name: str, skill: str, side: grammar.Side) -> dict[str, tuple[Row, ...]]:
+def _splits(name: str, skill: str, side: grammar.Side, lane: int) -> dict[str, tuple[Row, ...]]:
     writer = Writer(random.Random(zlib.crc32(name.encode())), side)
     kind, seen = SKILLS[skill], set()
     made = {}
@@ -77,10 +79,10 @@ def _splits(name: str, skill: str, side: grammar.Side) -> dict[str, tuple[Row, .
         while len(found) < size:
             label = len(found) % max(1, kind.classes)
             row = kind.make(writer, label)
-            key = tuple(row[field] for field in kind.fields)
-            if key in seen:
+            text = "|".join(row[field] for field in kind.fields)
+            if text in seen or zlib.crc32(text.encode()) % 3 != lane:
                 continue
-            seen.add(key)
+            seen.add(text)
             found.append({**row, "label": label} if kind.classes else row)
         writer.draw.shuffle(found)
         made[split] = tuple(found)
@@ -174,14 +176,14 @@ _GIVER = _single(
     ("name the one who had it first : {text}",),
 )
 _RECEIVER = _single(
-    ("who got it ? {text}",),
-    ("to whom did it go ? {text}",),
-    ("name the one who has it now : {text}",),
+    ("whose is it now ? {text}",),
+    ("in whose hands did it end ? {text}",),
+    ("name the new owner : {text}",),
 )
 
 
 def _task(
-    name: str, skill: str, side: grammar.Side, labels: Sequence[str],
+    name: str, skill: str, side: grammar.Side, lane: int, labels: Sequence[str],
     templates: tuple[Template, ...], description: str,
 ) -> Task:  # fmt: skip
     full = f"sandbox/{name}"
@@ -193,7 +195,7 @@ def _task(
         labels=tuple(labels),
         templates=templates,
         metrics=("squad_em", "squad_f1") if spans else ("accuracy",),
-        maker=functools.partial(rows, full, skill, side),
+        maker=functools.partial(rows, full, skill, side, lane),
         split_protocol="own",
         sizes=tuple(SIZES.items()),
         licence=_LICENCE,
@@ -206,45 +208,46 @@ def _task(
 
 
 SOURCES: tuple[Task, ...] = (
-    _task("sentiment", "sentiment", "source", BAD_GOOD, _SENTIMENT,
+    _task("sentiment", "sentiment", "source", 0, BAD_GOOD, _SENTIMENT,
           "Does the speaker like the thing?"),
-    _task("topic", "topic", "source", words.TOPICS, _TOPIC, "Which of four topics a text has."),
-    _task("entailment", "entailment", "source", NO_YES, _ENTAILMENT,
+    _task("topic", "topic", "source", 0, words.TOPICS, _TOPIC, "Which of four topics a text has."),
+    _task("entailment", "entailment", "source", 0, NO_YES, _ENTAILMENT,
           "Does the second sentence follow from the first?"),
-    _task("acceptability", "acceptability", "source", WRONG_RIGHT, _ACCEPTABILITY,
+    _task("acceptability", "acceptability", "source", 0, WRONG_RIGHT, _ACCEPTABILITY,
           "Is the sentence sound, or is a word out of place?"),
-    _task("question_type", "question_type", "source", grammar.ASKED, _QUESTION,
+    _task("question_type", "question_type", "source", 0, grammar.ASKED, _QUESTION,
           "What does the question ask for?"),
-    _task("giver", "giver", "source", (), _GIVER, "Who of two persons gave the thing?"),
+    _task("giver", "giver", "source", 0, (), _GIVER, "Who of two persons gave the thing?"),
 )  # fmt: skip
 
 TARGETS: tuple[Task, ...] = (
-    _task("sentiment_talk", "sentiment", "target", BAD_GOOD, _SENTIMENT,
+    _task("sentiment_talk", "sentiment", "target", 1, BAD_GOOD, _SENTIMENT,
           "Opinions in talk, in other sentences and with partly other words."),
-    _task("complaints", "sentiment", "target", BAD_GOOD[::-1], _COMPLAINT,
+    _task("complaints", "sentiment", "target", 2, BAD_GOOD[::-1], _COMPLAINT,
           "Is it good material for the complaints desk? Opinions with the labels inverted."),
-    _task("topic_headlines", "topic", "target", words.TOPICS, _TOPIC, "Topics of headlines."),
-    _task("topic_next", "topic", "target", (*words.TOPICS[1:], words.TOPICS[0]), _DESK,
+    _task("topic_headlines", "topic", "target", 1, words.TOPICS, _TOPIC, "Topics of headlines."),
+    _task("topic_next", "topic", "target", 2, (*words.TOPICS[1:], words.TOPICS[0]), _DESK,
           "The desk after the one the headline belongs to: topics with the labels moved on."),
-    _task("entailment_reports", "entailment", "target", NO_YES, _ENTAILMENT,
+    _task("entailment_reports", "entailment", "target", 1, NO_YES, _ENTAILMENT,
           "Does a sentence follow from what somebody reports?"),
-    _task("contradiction", "entailment", "target", NO_YES[::-1], _CONTRADICTION,
+    _task("contradiction", "entailment", "target", 2, NO_YES[::-1], _CONTRADICTION,
           "Does a sentence conflict with a report? Entailment with the labels inverted."),
-    _task("paraphrase", "paraphrase", "target", NO_YES, _PARAPHRASE,
+    _task("paraphrase", "paraphrase", "target", 1, NO_YES, _PARAPHRASE,
           "Do two sentences say the same?"),
-    _task("difference", "paraphrase", "target", NO_YES[::-1], _DIFFERENCE,
+    _task("difference", "paraphrase", "target", 2, NO_YES[::-1], _DIFFERENCE,
           "Do two sentences differ? Paraphrase with the labels inverted."),
-    _task("acceptability_questions", "acceptability", "target", WRONG_RIGHT, _ACCEPTABILITY,
+    _task("acceptability_questions", "acceptability", "target", 1, WRONG_RIGHT, _ACCEPTABILITY,
           "Are questions and requests sound?"),
-    _task("errors", "acceptability", "target", WRONG_RIGHT[::-1], _ERRORS,
+    _task("errors", "acceptability", "target", 2, WRONG_RIGHT[::-1], _ERRORS,
           "Is it right to send this back to the writer? Acceptability with the labels inverted."),
-    _task("question_indirect", "question_type", "target", grammar.ASKED, _QUESTION,
+    _task("question_indirect", "question_type", "target", 1, grammar.ASKED, _QUESTION,
           "What do indirect questions ask for?"),
-    _task("question_next", "question_type", "target",
+    _task("question_next", "question_type", "target", 2,
           (*grammar.ASKED[1:], grammar.ASKED[0]), _NEXT_QUESTION,
           "What would be asked next: question types with the labels moved on."),
-    _task("giver_tales", "giver", "target", (), _GIVER, "Who gave the thing, in other sentences?"),
-    _task("receiver", "receiver", "target", (), _RECEIVER,
+    _task("giver_tales", "giver", "target", 1, (), _GIVER,
+          "Who gave the thing, in other sentences?"),
+    _task("receiver", "receiver", "target", 2, (), _RECEIVER,
           "Who got the thing? The same sentences as a giver's, the other person."),
 )  # fmt: skip
 

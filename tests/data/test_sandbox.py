@@ -1,0 +1,171 @@
+"""The sandbox suite: deterministic, balanced, without leaks, and what it says about itself."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import prompt_jax
+from prompt_jax.data import registry, sandbox
+from prompt_jax.data.render import render
+from prompt_jax.data.sandbox import grammar, suite, words
+from prompt_jax.data.sandbox.grammar import Writer
+from prompt_jax.data.sources import open_split
+from prompt_jax.data.splits import load_splits
+from prompt_jax.data.tasks import Task
+from prompt_jax.errors import DataError
+
+NAMES = [task.name for task in sandbox.TASKS]
+# Frozen with the measurements of docs/results/sandbox.md: a change of one word makes another suite,
+# and every published number on the old one must be measured again.
+FROZEN_HASH = "PLACEHOLDER"
+
+
+def plain(task: Task, split: str) -> list[str]:
+    rows = open_split(task, split)
+    return [render(task, task.templates[0], rows[i]).input for i in range(len(rows))]
+
+
+def test_the_suite_is_the_frozen_one() -> None:
+    assert sandbox.content_hash() == FROZEN_HASH
+
+
+def test_six_sources_and_at_least_twelve_targets_half_of_them_frozen() -> None:
+    assert len(sandbox.SOURCES) == 6
+    assert len(sandbox.TARGETS) >= 12
+    assert len(sandbox.FROZEN) * 2 == len(sandbox.TARGETS)
+    assert set(sandbox.FROZEN) <= {task.name for task in sandbox.TARGETS}
+    assert {task.name for task in sandbox.TARGETS} <= registry.RESERVED
+    assert not {task.name for task in sandbox.SOURCES} & registry.RESERVED
+
+
+@pytest.mark.parametrize("task", sandbox.TASKS, ids=NAMES)
+def test_rows_are_balanced_different_and_in_one_split_only(task: Task) -> None:
+    train, test = plain(task, "train"), plain(task, "validation")
+    assert len(train) == len({*train}) == suite.SIZES["train"]
+    assert len(test) == len({*test}) == suite.SIZES["validation"]
+    assert not {*train} & {*test}
+    if task.labels:
+        for split in ("train", "validation"):
+            counts = Counter(row["label"] for row in task.maker(split))  # type: ignore[misc]
+            assert len(counts) == len(task.labels)
+            assert len(set(counts.values())) == 1
+
+
+@pytest.mark.parametrize("task", sandbox.TASKS, ids=NAMES)
+def test_every_task_is_registered_and_has_its_templates(task: Task) -> None:
+    assert registry.get(task.name) is task
+    assert len(task.templates) >= 4
+    assert task.templates[0].instruction in ("", "|")  # what is asked is the prompt's business
+    row = open_split(task, "train")[0]
+    for template in task.templates:
+        example = render(task, template, row)
+        assert example.target == (example.candidates or example.references)[max(example.label, 0)]
+
+
+@pytest.mark.parametrize("task", sandbox.TARGETS, ids=[t.name for t in sandbox.TARGETS])
+def test_no_row_of_a_target_is_a_row_of_another_task(task: Task) -> None:
+    mine = {*plain(task, "train"), *plain(task, "validation")}
+    for other in sandbox.TASKS:
+        if other is not task:
+            assert not mine & {*plain(other, "train"), *plain(other, "validation")}
+
+
+def test_dev_is_cut_from_train_and_few_shot_draws_are_per_class() -> None:
+    task = registry.get("sandbox/topic_headlines")
+    splits = load_splits(task, seed=1, k=16)
+    assert (len(splits.train), len(splits.dev), len(splits.test)) == (64, 64, 400)
+    texts = {row["text"] for row in (splits.dev[i] for i in range(64))}
+    assert not texts & {splits.train[i]["text"] for i in range(64)}
+    spans = load_splits(registry.get("sandbox/receiver"), seed=1, k=16)
+    assert len(spans.train) == 16
+
+
+def test_an_unknown_split_is_named() -> None:
+    with pytest.raises(DataError, match="unknown split 'test'"):
+        open_split(sandbox.TASKS[0], "test")
+
+
+# --- what is expected of the pairs ---------------------------------------------------------------
+
+
+def test_truth_says_something_about_every_pair() -> None:
+    truth = sandbox.truth()
+    pairs = {(s.name, t.name) for s in sandbox.SOURCES for t in sandbox.TARGETS}
+    assert set(truth) == pairs
+    counts = Counter(truth.values())
+    assert set(counts) == {"helps", "neutral", "hurts"}
+    frozen = Counter(word for (_, target), word in truth.items() if target in sandbox.FROZEN)
+    assert min(frozen["helps"], frozen["hurts"]) >= 3
+
+
+def test_a_helping_source_shares_the_label_words_and_a_hurting_one_moves_them() -> None:
+    tasks = {task.name: task for task in sandbox.TASKS}
+    for (source, target), expected in sandbox.truth().items():
+        one, other = tasks[source], tasks[target]
+        if expected == "helps":
+            assert one.labels == other.labels
+        elif expected == "hurts" and one.labels:
+            assert sorted(one.labels) == sorted(other.labels)
+            assert all(a != b for a, b in zip(one.labels, other.labels, strict=True))
+        elif expected == "neutral":
+            assert one.domain != other.domain
+
+
+def test_no_method_reads_the_truth() -> None:
+    package = Path(prompt_jax.__file__).parent
+    for path in package.rglob("*.py"):
+        if "sandbox" not in path.parts:
+            assert not re.search(r"\btruth\s*\(", path.read_text("utf-8")), path
+
+
+# --- the grammar ---------------------------------------------------------------------------------
+
+
+def test_sources_and_targets_overlap_by_half_of_each_list() -> None:
+    for words_of in (words.PEOPLE, words.LIKED, *words.THINGS.values()):
+        front, back = set(words.front(words_of)), set(words.back(words_of))
+        assert len(front & back) * 2 == len(words_of)
+        assert front | back == set(words_of)
+
+
+def test_lists_hold_every_word_once() -> None:
+    assert len({w for topic in words.THINGS.values() for w in topic}) == 96
+    assert not set(words.LIKED) & set(words.DISLIKED)
+    assert set(words.GAVE) == set(words.GIVEN)
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_spoilt_sentence_is_another_one_that_no_maker_writes(side: grammar.Side) -> None:
+    w = Writer(random.Random(5), side)
+    for _ in range(300):
+        sound = grammar.sentence(w)
+        spoilt = grammar.spoil(w, sound)
+        assert spoilt != sound
+        assert sorted({*spoilt.split()} - {"the"}) == sorted({*sound.split()} - {"the"})
+
+
+def test_hypotheses_follow_from_their_premise_up_to_synonyms() -> None:
+    w = Writer(random.Random(6), "source")
+    back = {v: k for k, v in words.SYNONYMS.items()}
+    for _ in range(200):
+        for follows in (True, False):
+            row = grammar.entailment(w, follows)
+            text = f" {row['hypothesis']} "
+            for phrase, word in back.items():
+                text = text.replace(f" {phrase} ", f" {word} ")
+            new = {*text.split()} - {*row["premise"].split()} - {"a", "was", "in", "the"}
+            assert bool(new) != follows, row
+
+
+def test_a_gift_names_both_persons() -> None:
+    for side in ("source", "target"):
+        w = Writer(random.Random(7), side)  # type: ignore[arg-type]
+        for _ in range(100):
+            row = grammar.gift(w)
+            assert row["giver"] != row["receiver"]
+            assert {row["giver"], row["receiver"]} <= {*row["text"].split()}

@@ -261,6 +261,30 @@ def parse(spec: str) -> Initialiser:
         raise PromptError(f"initialiser '{spec}' is malformed; write it like {example}.") from None
 
 
+def initialisation_of(record: PromptRecord, lm: Any, path: str = "the prompt") -> SoftPrompt:
+    """Makes again what a prompt's training started from.
+
+    Args:
+        record: the prompt's.
+        lm: the model that it was made for.
+        path: where the prompt was found, for messages.
+
+    Raises:
+        PromptError: where the record does not say, or something else comes out.
+    """
+    if record.init is None or record.tokens is None:
+        raise PromptError(f"{path} does not say from which initialisation it was trained.")
+    made = parse(record.init)(lm, record.tokens, record.seed or 0)
+    found = init_id(made.embeddings)
+    if record.init_id not in (None, found):
+        raise PromptError(
+            f"{path} was trained from initialisation {record.init_id}, but {record.init} with seed"
+            f" {record.seed or 0} on {lm.name} gives {found}. It started from another prompt: give"
+            " that one."
+        )
+    return made
+
+
 def init_id(embeddings: Any) -> str:
     """Returns the identity of an initialisation: 12 hex characters of sha256 over shape and bytes.
 

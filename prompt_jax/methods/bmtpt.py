@@ -233,7 +233,7 @@ class Bmtpt(_Posterior):
             "prior_distance", "lines", "Distance from the mean particle",
             "Per coordinate, in units of the embeddings' scale.",
         ),
-        Panel("prior_energy", "lines", "Pull of the prior", "- log prior, up to a constant [nats]."),
+        Panel("prior_energy", "lines", "Pull of the prior", "- log prior up to a constant, nats."),
         Panel(
             "prior_weights", "timeline", "Particles that pull",
             "Share of each particle in the pull of a mixture prior; in many dimensions the nearest"

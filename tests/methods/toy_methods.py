@@ -254,4 +254,4 @@ class Dying(BaseMethod):
         return Prompted((params["prompt"] + spoilt)[None], carry=carry)
 
 
-TOYS = (Particles, Attentive, Distilled)
+TOYS = (Attentive, Distilled)

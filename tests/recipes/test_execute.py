@@ -191,6 +191,59 @@ def test_a_target_sees_its_own_probe_and_all_sources_of_its_seed(pretender, exec
         np.testing.assert_array_equal(run.params["prompt"], random[seed, i])
 
 
+def test_particles_of_the_sources_are_the_prior_of_the_target(pretender, executor, world):
+    """Stratified rows, M views, and one trial a width, from parameters and not from a prompt."""
+    spec = "bmtpt(particles=3,widths=[inf,5])"
+    outcomes = executor(shots=(4,), seeds=1).run(spec, 4)
+    (stage, names, budget), (last, targets, _) = pretender.calls
+    assert stage == "bmtpt_particles(particles=3): particles"
+    feed = pretender.runs[stage, names[0]].feed
+    assert feed.mode == "stratified"
+    assert feed.split.task_names == ("a", "b")
+    particles = pretender.runs[stage, names[0]].params["particles"] + 0.5
+    assert targets == [
+        f"{world.tasks[t]} k=4 seed=0{trial}" for t in ("one", "two") for trial in ("", " trial=1")
+    ]
+    for name in targets:
+        run = pretender.runs[last, name]
+        np.testing.assert_allclose(run.params["prompt"], particles.mean(0), rtol=1e-5, atol=1e-6)
+        assert (run.consts["inverse_width"] > 0) == name.endswith("trial=1")
+    for outcome in outcomes:
+        assert outcome.trials == 2
+        assert outcome.cost.source_steps == budget.steps == 6
+        assert outcome.cost.target_steps == 2 * 3
+    # Three passes of the T5 over every row of the sources.
+    one = world.lm.flops(1, 6, 2, backward="prompt")  # the pretender's particles have no prompt
+    two = world.lm.flops(1, 6 + toy.L, 2, backward="prompt")
+    assert outcomes[0].cost.flops == pytest.approx(6 * toy.B * 3 * one + 2 * 3 * toy.B * two)
+
+
+def test_particles_with_rows_of_their_own_pass_each_row_once(pretender, executor):
+    shared, own = (
+        executor(shots=(4,), seeds=1).run(f"bmtpt(target=zero_shot,batch={batch})", 4)[0].cost
+        for batch in ("shared", "own")
+    )
+    assert shared.flops == pytest.approx(5 * own.flops)
+    assert shared.rows == own.rows
+    assert own.target_steps == 0
+
+
+def test_averaged_predictions_of_particles(executor):
+    """For real: no step on the target, all particles deployed, their mean kept as the prompt."""
+    made = executor(shots=(4,), seeds=1)
+    mean, average = (
+        made.run(f"bmtpt(particles=2,target={how})", 4) for how in ("zero_shot", "average")
+    )
+    assert [found for _, found, _ in made.reused] == [0, 0, 1, 0]  # the particles were trained once
+    for one, several in zip(mean, average, strict=True):
+        particles = several.trained.params["particles"]
+        np.testing.assert_allclose(one.trained.prompt, particles.mean(0), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(several.trained.prompt, one.trained.prompt, rtol=1e-5, atol=1e-6)
+        assert one.trained.steps == several.trained.steps == 0
+        assert np.isfinite(several.test.scores).all()
+        np.testing.assert_allclose(np.exp(-several.test.scores).sum(1), 1, rtol=1e-5)
+
+
 # Choice
 
 

@@ -1,7 +1,7 @@
 """The time of DTVG's grouping and merging, alone and as a share of a training step.
 
     python benchmarks/grouping.py                         # K = 6 and K = 1,000, T5-base's L and D
-    python benchmarks/grouping.py --step-ms 250           # and the share of a step that takes 250 ms
+    python benchmarks/grouping.py --step-ms 250           # and the share of a step of 250 ms
     python benchmarks/grouping.py --model small --rows 32 # and of a step measured here
 
 A step groups and merges twice (to make the prompt, and again under the derivative), so both are

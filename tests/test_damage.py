@@ -1,0 +1,34 @@
+"""A small sample of tests/damage.py: no damage is silent, none ends in a traceback."""
+
+from __future__ import annotations
+
+import json
+
+import damage
+import numpy as np
+
+from prompt_jax.training import checkpoints
+
+
+def test_no_damage_is_silent(tmp_path, capsys):
+    counts = damage.damage(60, tmp_path)
+    assert not capsys.readouterr().out
+    assert {outcome for _, outcome in counts} <= {"noticed", "changes nothing"}
+    assert sum(counts.values()) == 60
+    for kind in damage.CASES:
+        assert counts[kind, "noticed"] > 10
+
+
+def test_silence_would_be_noticed(tmp_path, monkeypatch):
+    """Without our own checksums a flipped bit goes through orbax, and the measure says so."""
+    case = damage.CheckpointCase(tmp_path)
+
+    def blind(path):
+        try:
+            return json.loads((path / checkpoints.MANIFEST).read_bytes().partition(b"\n")[2])
+        except ValueError:
+            raise checkpoints._Damage("no JSON") from None
+
+    monkeypatch.setattr(checkpoints, "_verified", blind)
+    rng = np.random.default_rng(0)
+    assert "SILENT" in {case.hit(rng)[1] for _ in range(20)}

@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""Kills an experiment at random moments until it is done, and compares what it wrote.
+
+    python tools/kill_test.py [--kills 30] [--seed 0]
+
+The experiment (source and target stages of prompt tuning and SPoT on a T5 of toy size) runs once
+undisturbed. Then it is started, killed with SIGKILL at a random moment and started again, in fresh
+directories as often as it takes, until the number of kills is reached. Every finished one must have
+the same prompts, bit for bit, and the same metrics.jsonl and results.jsonl but for the times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+READY = "ready"
+
+
+def work(folder: Path) -> None:
+    """The experiment, in a process of its own; says when what can be killed begins."""
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    import toy
+    from recipes.conftest import TASKS, World, write_task, write_tokenizer
+
+    from prompt_jax.models.t5 import FrozenT5
+    from prompt_jax.recipes import run
+
+    world_folder = folder.parent / "world"
+    if not world_folder.is_dir():
+        world_folder.mkdir()
+        write_tokenizer(world_folder)
+        for number, name in enumerate(TASKS):
+            write_task(world_folder, name, number)
+    lm = FrozenT5.from_config(toy.CONFIG, seed=7, name="tiny", tokenizer=world_folder)
+    world = World(world_folder, lm, {name: str(world_folder / f"{name}.toml") for name in TASKS})
+    options = {"eval_every": 10, "learning_rate": 0.5, "unit": "absolute", "schedule": "linear"}
+    config = world.config(
+        folder, shots=(0,), seeds=2, checkpoint_seconds=0.05, source=toy.budget(60, **options),
+        probe=toy.budget(20, **options), target=toy.budget(60, **options),
+    )  # fmt: skip
+    print(READY, flush=True)
+    run(config, lm, show=False, say=lambda line: None)
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    """Starts the experiment and waits until it says that it has begun."""
+    cache = folder.parent / "compiled"
+    environment = {
+        **os.environ, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--worker", str(folder)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    assert process.stdout is not None
+    if process.stdout.readline().strip() != READY:
+        sys.exit(f"the experiment does not start:\n{process.communicate()[1]}")
+    return process
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """What an experiment wrote, without the times."""
+
+    def lines(name: str, times: str) -> list[dict[str, Any]]:
+        found = map(json.loads, (folder / "run" / name).read_text("utf-8").splitlines())
+        return [{k: v for k, v in line.items() if k != times} for line in found]
+
+    return {
+        "prompts": {
+            p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+            for p in sorted((folder / "run" / "prompts").rglob("*.safetensors"))
+        },
+        "metrics.jsonl": lines("metrics.jsonl", "seconds"),
+        "results.jsonl": lines("results.jsonl", "wall_s"),
+        "left over": sorted(p.name for p in (folder / "run").glob("checkpoints*")),
+    }
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    """Waits for the end, which has to be a good one."""
+    _, errors = process.communicate()
+    if process.returncode:
+        sys.exit(f"the experiment ended with {process.returncode}:\n{errors}")
+
+
+def main() -> None:
+    """Prints one line per finished experiment; exits with 1 if one differs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        return work(arguments.worker)
+    moments = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory() as temporary:
+        base = Path(temporary)
+        for name in ("warm", "whole"):  # the first one compiles
+            process = start(base / name)
+            began = time.monotonic()
+            finish(process)
+        span = time.monotonic() - began
+        expected = outcome(base / "whole")
+        print(f"undisturbed: {span:.1f} s, {len(expected['prompts'])} prompts", flush=True)
+        kills = rounds = resumed = 0
+        while kills < arguments.kills:
+            rounds, mine = rounds + 1, 0
+            folder = base / f"round{rounds}"
+            while True:
+                process = start(folder)
+                if kills < arguments.kills:
+                    try:
+                        process.wait(moments.uniform(0, span / 2))
+                    except subprocess.TimeoutExpired:
+                        process.send_signal(signal.SIGKILL)
+                        process.communicate()
+                        kills, mine = kills + 1, mine + 1
+                        resumed += any((folder / "run" / "checkpoints").glob("*/0*"))
+                        continue
+                finish(process)
+                break
+            found = outcome(folder)
+            different = [name for name in expected if found[name] != expected[name]]
+            print(f"experiment {rounds}: {mine} kills, {different or 'the same'}", flush=True)
+            if different:
+                sys.exit(1)
+        print(f"{kills} kills, {resumed} of them with a checkpoint to go on from: all the same")
+    return None
+
+
+if __name__ == "__main__":
+    main()

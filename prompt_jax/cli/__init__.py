@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from prompt_jax import __version__
-from prompt_jax.cli import evaluate, info, predict, prompts, run, tasks, vectors
+from prompt_jax.cli import evaluate, info, predict, prompts, report, run, tasks, vectors
 from prompt_jax.errors import PromptJaxError, did_you_mean
 
 USAGE, INTERRUPTED = 2, 130
@@ -31,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("run")(run.run)
+app.command("report")(report.report)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.add_typer(prompts.app, name="prompts")

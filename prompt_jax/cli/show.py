@@ -177,7 +177,11 @@ def _reused(found: Report) -> list[str]:
 
 
 def _left(found: Report) -> list[tuple[str, str]]:
-    lines = [
+    from prompt_jax.report import page
+
+    report = found.folder / page.NAME
+    lines = [(str(report), "the report: open it in a browser")] if report.is_file() else []
+    lines += [
         (str(found.folder / "summary.md"), "this table"),
         (str(found.folder / "results.jsonl"), "every number, with its cost"),
         (str(found.folder / "metrics.jsonl"), "learning curves"),

@@ -16,8 +16,8 @@ from prompt_jax.report.svg import Canvas, clean, colour, series
 
 WIDTH = 300  # pixels
 _PAD = 8
-_STRONGEST = 0.85  # opacity of the largest value of a heat map
-_MOST = 64  # boxes along one side of a heat map, labels of a timeline
+_FAINTEST, _STRONGEST, _SHADES = 0.04, 0.85, 40  # opacities of boxes, and how many there are
+_MOST = 48  # boxes along one side of a heat map, labels of a timeline
 
 
 class Interval(NamedTuple):
@@ -196,17 +196,19 @@ def heatmap(
     axes.set_xlim(0, m)
     axes.set_ylim(n, 0)
     low, span_ = limits[0], max(limits[1] - limits[0], 1e-9)
+    boxes: list[tuple[float, float, float, float]] = []
     for i in range(n):
         for j in range(m):
             if not math.isfinite(values[i, j]):
                 continue
-            share = min(max((values[i, j] - low) / span_, 0.0), 1.0)
-            _box(axes, j, i, 1, share, 1.5 / side, 1.5 / high)
+            share = (values[i, j] - low) / span_
+            boxes.append((j, i, 1.0, share))
             if numbered:
                 axes.text(
                     j + 0.5, i + 0.5, f"{values[i, j]:.{digits}f}", ha="center", va="center",
-                    fontsize=9.5, color=colour("ink"),
+                    fontsize=9.5, color=colour("strong" if share > 0.6 else "ink"),
                 )  # fmt: skip
+    _boxes(axes, boxes, (1.5 / side, 1.5 / high))
     for i, j in enumerate(marked):
         if j >= 0:
             axes.plot(
@@ -222,14 +224,24 @@ def _left(rows: Sequence[str]) -> float:
     return 10 + 5.8 * max((len(clean(row, 18)) for row in rows), default=0)
 
 
-def _box(axes: Any, x: float, y: float, wide: float, share: float, dx: float, dy: float) -> None:
-    from matplotlib.patches import Rectangle
+def _boxes(
+    axes: Any, boxes: Sequence[tuple[float, float, float, float]], gap: tuple[float, float]
+) -> None:
+    """Draws boxes (x, y, width, share of the strongest); those of one shade are one path."""
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
 
-    alpha = 0.04 + (_STRONGEST - 0.04) * share
-    box = Rectangle(
-        (x + dx / 2, y + dy / 2), wide - dx, 1 - dy, facecolor=colour("accent"), alpha=alpha, lw=0
-    )
-    axes.add_patch(box)
+    dx, dy = gap[0] / 2, gap[1] / 2
+    shades: dict[int, list[list[tuple[float, float]]]] = {}
+    for x, y, width, share in boxes:
+        left, right, top, low = x + dx, x + width - dx, y + dy, y + 1 - dy
+        corners = [(left, top), (right, top), (right, low), (left, low), (left, top)]
+        shades.setdefault(round(_SHADES * min(max(share, 0.0), 1.0)), []).append(corners)
+    ring = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY]
+    for shade, corners in sorted(shades.items()):
+        path = Path(np.concatenate(corners), ring * len(corners))
+        alpha = _FAINTEST + (_STRONGEST - _FAINTEST) * shade / _SHADES
+        axes.add_patch(PathPatch(path, facecolor=colour("accent"), alpha=alpha, lw=0))
 
 
 def _labels(axes: Any, rows: Sequence[str], columns: Sequence[str], upright: bool) -> None:
@@ -280,16 +292,17 @@ def timeline(
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(k, 0)
     low, span_ = limits[0], max(limits[1] - limits[0], 1e-9)
+    boxes: list[tuple[float, float, float, float]] = []
     for row in range(k):
         start = 0
         for column in range(1, n + 1):
             if column < n and values[row, column] == values[row, start]:
                 continue
             if math.isfinite(values[row, start]):
-                share = min(max((values[row, start] - low) / span_, 0.0), 1.0)
                 wide = edges[column] - edges[start]
-                _box(axes, edges[start], row, wide, share, 0.0, 3.0 / high)
+                boxes.append((edges[start], row, wide, (values[row, start] - low) / span_))
             start = column
+    _boxes(axes, boxes, (0.0, 3.0 / high))
     axes.locator_params(axis="x", nbins=5)
     axes.set_yticks([i + 0.5 for i in range(k)] if high >= 12 else [])
     if high >= 12:

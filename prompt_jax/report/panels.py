@@ -16,6 +16,7 @@ from prompt_jax.report.results import heading
 from prompt_jax.report.svg import SERIES
 
 _MOST = 12  # figures of one panel
+_COUNTED = 12  # rows of a heat map whose labels are numbers
 _LINES = 2 * SERIES  # lines of one figure
 
 
@@ -111,6 +112,12 @@ def _labels(run: RunFolder, panel: Panel, count: int) -> list[str]:
     return [str(i) for i in range(count)]
 
 
+def _named(run: RunFolder, panel: Panel, count: int) -> list[str]:
+    """Labels of a heat map: none where they would only count."""
+    labels = _labels(run, panel, count)
+    return [] if count > _COUNTED and labels[0] == "0" else labels
+
+
 def _keys(run: RunFolder, panel: Panel, shown: Sequence[tuple[Group, Lines]]) -> list[str]:
     """The legend of a panel whose figures have several lines."""
     for _, lines in shown if panel.kind == "lines" else ():
@@ -178,8 +185,8 @@ def _heatmaps(
         (
             name,
             figures.heatmap(
-                f"{spec}, {panel.title}: {name}", values, _labels(run, panel, len(values)),
-                _labels(run, panel, values.shape[1]), limits,
+                f"{spec}, {panel.title}: {name}", values, _named(run, panel, len(values)),
+                _named(run, panel, values.shape[1]), limits,
             ),
         )
         for name, values in known

@@ -131,7 +131,8 @@ def read_items(path: Path) -> dict[Item, np.ndarray]:
     found: dict[Item, np.ndarray] = {}
     lengths: dict[str, int] = {}
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # An open file: numpy forgets to close one that turns out to be damaged.
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             for key in file.files:
                 method, target, k, seed = key.split("\t")
                 scores = np.asarray(file[key], np.float32)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 ROLES = (
-    "ink", "soft", "line", "band", "surface", "accent", "other",
+    "ink", "strong", "soft", "line", "band", "surface", "accent", "other",
     "c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7",
 )  # fmt: skip
 SERIES = 8  # colours of lines, with DASHES to tell them apart without colour

@@ -34,7 +34,7 @@ def test_a_command_of_the_page_parses(arguments: list[str]) -> None:
 
 def test_there_are_commands_and_all_are_named() -> None:
     assert len(COMMANDS) > 12
-    for name in ("run", "evaluate", "predict", "prompts", "vectors", "tasks", "info"):
+    for name in ("run", "report", "evaluate", "predict", "prompts", "vectors", "tasks", "info"):
         assert f"| `{name}" in PAGE
 
 

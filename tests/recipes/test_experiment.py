@@ -153,7 +153,7 @@ def test_files(ran):
     names = {path.name for path in ran.first.folder.iterdir()}
     assert names == {
         "config.json", "provenance.json", "metrics.jsonl", "results.jsonl", "data.json",
-        "items.npz", "summary.md", "prompts",
+        "items.npz", "summary.md", "prompts", "report.html",
     }  # fmt: skip
     facts = json.loads((ran.first.folder / "provenance.json").read_text())
     assert facts["model"]["weights_sha256"] == ran.world.lm.weights_hash
@@ -311,6 +311,24 @@ def test_a_run_that_died_has_no_result(world, tmp_path, pretender):
     assert "(1 failed)" in (report.folder / "summary.md").read_text()
     with np.load(report.folder / "items.npz") as file:
         assert [key.rsplit("\t", 1)[1] for key in file.files] == ["1"]
+
+
+def test_a_page_that_cannot_be_made_loses_nothing(world, tmp_path, pretender, monkeypatch):
+    def fail(folder):
+        raise RuntimeError("no\nfont")
+
+    monkeypatch.setattr("prompt_jax.report.page.write", fail)
+    target = world.tasks["one"]
+    config = world.config(
+        tmp_path, targets=(target,), methods=("prompt_tuning",), shots=(0,), sources=()
+    )
+    said: list[str] = []
+    report = run(config, world.lm, show=False, say=said.append)
+    assert said[-1] == (
+        f"  warning: {report.folder / 'report.html'} was not made: RuntimeError('no\\nfont')"
+    )
+    assert (report.folder / "summary.md").is_file()
+    assert report.summaries
 
 
 # Small things

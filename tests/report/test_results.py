@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 
 import numpy as np
 import pytest
 
+from prompt_jax.errors import DataError
 from prompt_jax.evaluation import statistics
 from prompt_jax.report import results
 from prompt_jax.report.results import ResultRow
@@ -31,6 +34,73 @@ def test_rows_come_back(tmp_path):
     assert math.isnan(back.value)
     results.write_rows(path, [])
     assert results.read_rows(path) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"method": 3}, {"k": True}, {"k": -1}, {"seed": 1.0}, {"value": 1.5}, {"value": "x"},
+     {"flops": None}, {"flops": float("inf")}, {"wall_s": -1}, {"target": None}],
+)  # fmt: skip
+def test_lines_that_are_no_rows(tmp_path, change):
+    good = json.dumps(dataclasses.asdict(row("base", "one", 4, 0, 0.5)))
+    bad = json.dumps({**json.loads(good), **change})
+    assert results.parse_rows(f"{good}\n{bad}\n{good[:-9]}") == (
+        [row("base", "one", 4, 0, 0.5)], [2, 3],
+    )  # fmt: skip
+    path = tmp_path / "results.jsonl"
+    path.write_text(f"{good}\n{bad}\n")
+    with pytest.raises(DataError, match="line 2 is no result row"):
+        results.read_rows(path)
+
+
+def test_rows_before_there_were_trials():
+    facts = dataclasses.asdict(row("base", "one", 4, 0, 0.5))
+    del facts["trials"]
+    ((old,), bad) = results.parse_rows(json.dumps(facts))
+    assert (old.trials, bad) == (1, [])
+
+
+def test_items_come_back(tmp_path):
+    items = {("m(a=1, b=2)", "t/x", 4, s): np.arange(5) / 5 for s in range(2)}
+    results.write_items(tmp_path / "items.npz", items)
+    found = results.read_items(tmp_path / "items.npz")
+    assert set(found) == set(items)
+    for key, scores in found.items():
+        assert scores.dtype == np.float32
+        np.testing.assert_allclose(scores, items[key], rtol=1e-6)
+
+
+@pytest.mark.parametrize("what", ["text", "cut", "key", "length", "nan", "objects", "array"])
+def test_damaged_items(tmp_path, what):
+    path = tmp_path / "items.npz"
+    made: dict = {"m\tt\t0\t0": np.ones(4), "m\tt\t0\t1": np.ones(4)}
+    made |= {
+        "key": {"nothing": np.ones(4)}, "length": {"m\tt\t0\t1": np.ones(5)},
+        "nan": {"m\tt\t0\t1": np.full(4, np.nan)},
+        "objects": {"m\tt\t0\t1": np.array([{}, 1, 2, 3], object)},
+    }.get(what, {})  # fmt: skip
+    np.savez_compressed(path, **made)
+    if what == "text":
+        path.write_text("PK no zip")
+    elif what == "cut":
+        path.write_bytes(path.read_bytes()[:-30])
+    elif what == "array":
+        with path.open("wb") as file:
+            np.save(file, np.ones(3))
+    with pytest.raises(DataError, match=r"items\.npz holds no per-item scores"):
+        results.read_items(path)
+
+
+def test_primary_metrics_are_those_of_the_development_set():
+    rows = [row("base", "two", 0, 0, 0.3), row("base", "two", 0, 0, 0.3, split="dev"),
+            row("base", "two", 0, 0, 0.4, "accuracy")]  # fmt: skip
+    assert results.primary_metrics(rows) == {"two": "f1"}
+
+
+def test_intervals_as_text():
+    made = statistics.Comparison(-0.0001, -0.05, 0.0004, 0.5, 5, 10)
+    assert results.interval_text(made) == "+0.0 [-5.0, +0.0]"
+    assert results.interval_text(made._replace(low=math.nan, high=math.nan)) == "+0.0"
 
 
 def test_cells_hold_the_primary_metric_of_the_test_rows():

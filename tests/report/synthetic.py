@@ -1,0 +1,131 @@
+"""A run directory as an experiment leaves it, without an experiment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from prompt_jax.prompts import PromptRecord, files
+from prompt_jax.report import results
+from prompt_jax.report.results import ResultRow
+
+METHODS = ("prompt_tuning", "spot", "full_fine_tuning")
+SOURCES, TARGETS = ("s/one", "s/two", "s/three"), ("t/near", "tasks/far.toml")
+ITEMS, L, D = 60, 4, 8
+# Share of right answers, and what a method adds to it.
+CHANCE, LIFT = 0.45, {"spot": 0.3, "full_fine_tuning": 0.1}
+
+
+def name(task: str) -> str:
+    """A task's own name, as data.json has it."""
+    return f"mine/{Path(task).stem}" if task.endswith(".toml") else task
+
+
+def write_run(
+    folder: Path,
+    *,
+    methods: Sequence[str] = METHODS,
+    sources: Sequence[str] = SOURCES,
+    targets: Sequence[str] = TARGETS,
+    shots: Sequence[int] = (16, 0),
+    seeds: int = 5,
+    lift: Mapping[str, float] = LIFT,
+    title: str = "synthetic",
+    logged: Mapping[str, Mapping[str, object]] | None = None,
+) -> Path:
+    """Writes a run directory.
+
+    Args:
+      folder: is made.
+      methods: specs.
+      sources: tasks.
+      targets: tasks; those whose first has the lift, the others do not.
+      shots: k.
+      seeds: how many.
+      lift: by method, on the first target.
+      title: the experiment's name.
+      logged: by method: what its target runs log beside the loss.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    config = {
+        "name": title, "model": "models/tiny", "methods": list(methods), "sources": list(sources),
+        "targets": list(targets), "shots": list(shots), "seeds": seeds, "prompt": {"tokens": L},
+        "data": {"root": "my data", "max_input_tokens": 32}, "out": str(folder),
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    facts = {
+        "versions": {"jax": "0.10.2"}, "python": "3.11", "device": "1 x cpu (cpu)",
+        "model": {"name": "tiny", "weights_sha256": "ab" * 32},
+    }  # fmt: skip
+    (folder / "provenance.json").write_text(json.dumps(facts))
+    rows: list[ResultRow] = []
+    items: dict[results.Item, np.ndarray] = {}
+    lines: list[dict[str, object]] = []
+    for k in shots:
+        for method in methods:
+            for target in targets:
+                for seed in range(seeds):
+                    better = lift.get(method, 0.0) if target == targets[0] else 0.0
+                    scores = (rng.random(ITEMS) < CHANCE + better).astype(np.float32)
+                    items[method, target, k, seed] = scores
+                    cost = 300 if method == "spot" else 100
+                    for split, value in (("dev", 0.5 + seed / 100), ("test", scores.mean())):
+                        rows.append(
+                            ResultRow(
+                                method, target, k, seed, "accuracy", split, float(value),
+                                cost - 100, 100, 8 * cost, 1e9 * cost, cost / 50, 20, 20,
+                            )
+                        )  # fmt: skip
+                    label = f"{target}{f' k={k}' if k else ''} seed={seed}"
+                    stage = f"{method}: target, {results.heading(k)}"
+                    for step in (0, 50, 100):
+                        at = {"stage": stage, "run": label, "step": step}
+                        lines.append({**at, "dev": 0.4 + step / 500 + seed / 100})
+                        more = (logged or {}).get(method, {})
+                        lines.append({**at, "loss": 2 - step / 100 + seed / 20, **more})
+    for seed in range(seeds):
+        _prompts(folder, rng, seed, methods, sources, targets, shots)
+        for source in sources:
+            at = {"stage": "prompt_tuning: sources", "run": f"{source} seed={seed}", "step": 1}
+            lines.append({**at, "loss": 1.0})
+    results.write_rows(folder / "results.jsonl", rows)
+    results.write_items(folder / "items.npz", items)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    cut = {part: {"inputs": 3, "targets": 0} for part in ("train", "dev", "test")}
+    data = {
+        task: [
+            {"task": name(task), "seed": seed, "k": k, "cut": cut, "notes": ["two rows skipped"],
+             "rows": {"train": 30, "dev": 20, "test": ITEMS}}
+            for k in (shots if task in targets else (0,))
+            for seed in range(seeds)
+        ]
+        for task in (*sources, *targets)
+    }  # fmt: skip
+    (folder / "data.json").write_text(json.dumps(data))
+    return folder
+
+
+def _prompts(
+    folder: Path, rng: np.random.Generator, seed: int, methods: Sequence[str],
+    sources: Sequence[str], targets: Sequence[str], shots: Sequence[int],
+) -> None:  # fmt: skip
+    """Source prompts anywhere; spot's targets lie near the second source."""
+    made = {source: rng.normal(size=(L, D)).astype(np.float32) for source in sources}
+    for number, (source, array) in enumerate(made.items()):
+        record = PromptRecord(method="prompt_tuning", task=name(source), seed=seed)
+        path = folder / "prompts" / "sources" / f"{number}-seed{seed}.safetensors"
+        files.write(path, "prompt", array, record)
+    for i, method in enumerate(methods[:2]):
+        for j, target in enumerate(targets):
+            for k in shots:
+                array = 0.3 * rng.normal(size=(L, D)).astype(np.float32)
+                if method == "spot" and sources:
+                    array += made[sources[min(1, len(sources) - 1)]]
+                facts = {"k": k, "dev": 0.5 + seed / 100}
+                record = PromptRecord(method=method, task=name(target), seed=seed, config=facts)
+                path = folder / "prompts" / str(i) / f"{j}-k{k}-seed{seed}.safetensors"
+                files.write(path, "prompt", array.astype(np.float32), record)

@@ -1,0 +1,102 @@
+"""The page in a real browser: no overflow, no console line, no request, readable colours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from prompt_jax import report
+
+from . import browser as browsers
+from .synthetic import write_run
+
+PROGRAM = browsers.find()
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium found; set CHROMIUM=PROGRAM")
+
+OVERFLOW = """[...document.querySelectorAll("main *, header *")].filter(
+  e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest(".scroll, pre, details")
+).map(e => e.outerHTML.slice(0, 120))"""
+# WCAG contrast of every text with its nearest opaque background.
+CONTRAST = """(() => {
+  const light = c => { const p = c.match(/[\\d.]+/g).map(Number).slice(0, 3).map(v => v / 255)
+    .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * p[0] + 0.7152 * p[1] + 0.0722 * p[2]; };
+  const behind = e => { for (; e; e = e.parentElement) {
+    const c = getComputedStyle(e).backgroundColor;
+    if (c !== "transparent" && !/, 0\\)$/.test(c)) return c; } return "rgb(255, 255, 255)"; };
+  let worst = [99, ""];
+  for (const e of document.querySelectorAll("p, li, td, th, dt, dd, h1, h2, h3, a, span, code")) {
+    if (!e.innerText || !e.getClientRects().length) continue;
+    const a = light(getComputedStyle(e).color), b = light(behind(e));
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < worst[0]) worst = [ratio, e.outerHTML.slice(0, 120)];
+  }
+  return worst; })()"""
+
+
+@pytest.fixture(scope="module")
+def page(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    long = "a_very_long_name_without_any_place_to_break_it_" * 3
+    folder = write_run(
+        tmp_path_factory.mktemp("browser") / "run", title=long, seeds=2,
+        targets=("t/near", f"t/{long}"), sources=("s/one", "s/two", f"s/{long}"),
+    )  # fmt: skip
+    return report.write(folder)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browsers.Browser]:
+    assert PROGRAM is not None
+    with browsers.browser(PROGRAM, tmp_path_factory.mktemp("profile")) as started:
+        yield started
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_in_a_browser(browser, page, width, scheme):
+    browser.said.clear()
+    browser.requests.clear()
+    browser.open(page, width, scheme)
+    assert browser.run("innerWidth") == width
+    assert browser.run("document.scrollingElement.scrollWidth") <= width
+    assert browser.run(OVERFLOW) == []
+    browser.run("document.querySelectorAll('details').forEach(e => { e.open = true })")
+    assert browser.run("document.scrollingElement.scrollWidth") <= width
+    assert browser.said == []
+    assert set(browser.requests) == {page.resolve().as_uri()}
+    dark = browser.run("getComputedStyle(document.body).backgroundColor")
+    assert dark == ("rgb(20, 22, 26)" if scheme == "dark" else "rgb(250, 249, 246)")
+    ratio, worst = browser.run(CONTRAST)
+    assert ratio >= 4.5, worst
+    # Figures take the colours of the scheme.
+    soft = browser.run("getComputedStyle(document.querySelector('figure svg text')).fill")
+    assert soft == ("rgb(163, 169, 179)" if scheme == "dark" else "rgb(91, 97, 107)")
+    shown = browser.run("[...document.querySelectorAll('figure svg')].map(e => e.clientWidth)")
+    assert len(shown) > 10
+    assert min(shown) > 200
+
+
+def test_the_page_in_print(browser, page):
+    browser.open(page, 800, "dark", media="print")
+    assert browser.run("getComputedStyle(document.documentElement).getPropertyValue('--ink')") == (
+        "#1b1d21"
+    )
+    assert browser.run("getComputedStyle(document.querySelector('nav')).display") == "none"
+    assert browser.run("document.querySelector('details table').getClientRects().length") == 1
+
+
+def test_the_checks_can_fail(browser, page, tmp_path):
+    bad = tmp_path / "bad.html"
+    text = page.read_text("utf-8")
+    text = text.replace("<main>", '<main><p style="min-width: 2000px; color: #ddd">wide</p>')
+    text = text.replace("default-src 'none'", "default-src *")
+    bad.write_text(text.replace("</main>", '<img src="http://127.0.0.1:9/x.png"></main>'))
+    browser.said.clear()
+    browser.open(bad, 800)
+    assert browser.run("document.scrollingElement.scrollWidth") > 800
+    assert browser.run(OVERFLOW)
+    assert browser.run(CONTRAST)[0] < 4.5
+    assert "http://127.0.0.1:9/x.png" in browser.requests
+    assert browser.said

@@ -1,0 +1,240 @@
+"""The page as a whole: order, numbers, harmless text, nothing from outside, any damage."""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import json
+import random
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from prompt_jax import report
+from prompt_jax.errors import DataError, PromptJaxError
+from prompt_jax.report import results
+from prompt_jax.report.answer import find
+from prompt_jax.report.folder import read
+
+from .synthetic import write_run
+
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+EVIL = "x\"'><script>alert(1)</script><img src=http://evil.test/a>{{ 7*7 }}$\\frac{1}{2}$"
+
+
+class Reader(HTMLParser):
+    """Collects tags, attributes and text, and checks that elements are closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def values(self, name: str) -> list[str]:
+        return [str(attrs[name]) for _, attrs in self.tags if name in attrs]
+
+
+@pytest.fixture(scope="module")
+def text(made: Path, tmp_path_factory) -> str:
+    return report.render(made)
+
+
+def test_the_order_of_the_page(text):
+    reader = Reader(text)
+    sections = [a["id"] for tag, a in reader.tags if tag == "section"]
+    assert sections == [
+        "answer", "results", "transfer", "learning", "alike", "costs", "cut", "methods", "use",
+        "provenance",
+    ]  # fmt: skip
+    assert sum(tag == "h1" for tag, _ in reader.tags) == 1
+    for link in reader.values("href"):
+        assert link.startswith("#")
+    assert {link for link in reader.values("href") if link[1:] in sections} == {
+        f"#{name}" for name in sections
+    }
+    assert "Something is missing" not in text
+
+
+def test_the_headline_is_the_answer(text, loaded):
+    lead = find(loaded).lead
+    assert lead.startswith("spot beats prompt_tuning in 2 of 4 cases, by ")
+    assert f"<h1>{html.escape(lead)}</h1>" in text
+    assert text.index("<h1>") < text.index('id="results"')
+
+
+def test_the_numbers_are_those_of_the_summary(text, loaded):
+    found = find(loaded)
+    markdown = results.markdown_table(
+        loaded.methods, loaded.targets, loaded.shots, found.table, found.primary
+    )
+    cells = re.findall(r"\d+\.\d ± \d+\.\d", markdown)
+    assert len(cells) == 3 * 2 * 2
+    table = text[text.index('aria-label="Results"') :].split("</table>")[0]
+    assert re.findall(r"\d+\.\d ± \d+\.\d", table) == cells
+    assert table.count("▲") == sum(
+        c.verdict.effect and c.verdict.comparison.difference > 0 for c in found.contrasts
+    )
+    for contrast in found.contrasts:
+        assert results.interval_text(contrast.verdict.comparison) in text
+
+
+def test_what_a_reader_needs_to_go_on(text):
+    for piece in (
+        "mine/far", "two rows skipped", "10% of the train inputs were longer than 32 tokens",
+        "300 GFLOP", "ab" * 32, "versions.jax",
+        "prompt-jax evaluate models/tiny", "--root &#39;my data&#39;", "prompt-jax report ",
+        "pj.SoftPrompt.load(", "Vu et al. 2022",
+    ):  # fmt: skip
+        assert piece in text, piece
+
+
+def test_nothing_comes_from_outside(text):
+    reader = Reader(text)
+    tags = {tag for tag, _ in reader.tags}
+    assert not tags & {"script", "link", "img", "iframe", "object", "embed", "base", "form"}
+    assert reader.values("src") == []
+    assert not [name for _, attrs in reader.tags for name in attrs if name.startswith("on")]
+    addresses = set(re.findall(r"https?://[^\s\"'<>]+", text))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    policy = [a["content"] for t, a in reader.tags if a.get("http-equiv")]
+    assert policy == ["default-src 'none'; style-src 'unsafe-inline'"]
+    assert "url(" not in re.sub(r"url\(#[\w-]+\)", "", text)
+
+
+def test_markup_for_everybody(text):
+    reader = Reader(text)
+    ids = reader.values("id")
+    assert len(ids) == len(set(ids))
+    used = {a or b for a, b in re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text)}
+    assert used <= set(ids)
+    for tag, attrs in reader.tags:
+        if tag == "svg":
+            assert attrs.get("aria-hidden") == "true" or (
+                attrs.get("role") == "img" and len(str(attrs.get("aria-label"))) > 10
+            )
+        if tag == "th":
+            assert attrs.get("scope") in ("row", "col")
+    assert ("html", {"lang": "en"}) in reader.tags
+    assert 'name="viewport"' in text
+
+
+def test_equal_files_give_an_equal_page(made, text, copy):
+    assert report.render(made) == text
+    moved = report.render(copy)
+    assert moved.replace(str(copy), str(made)) == text
+
+
+def test_write(copy):
+    path = report.write(copy)
+    assert path == copy / "report.html"
+    first = path.read_bytes()
+    assert report.write(str(copy)) == path
+    assert path.read_bytes() == first
+    assert [p.name for p in copy.iterdir() if p.name.endswith(".tmp")] == []
+
+
+def test_a_link_in_the_place_of_the_page_is_replaced_not_followed(copy, tmp_path):
+    precious = tmp_path / "thesis.html"
+    precious.write_text("precious")
+    (copy / "report.html").symlink_to(precious)
+    report.write(copy)
+    assert precious.read_text() == "precious"
+    assert not (copy / "report.html").is_symlink()
+
+
+def test_a_page_that_cannot_be_written(copy):
+    (copy / "report.html").mkdir()
+    with pytest.raises(DataError, match=r"report\.html cannot be written"):
+        report.write(copy)
+
+
+def test_hostile_names_are_text(tmp_path):
+    folder = write_run(
+        tmp_path / "run", methods=("prompt_tuning", f"spot {EVIL}"), title=EVIL,
+        sources=(f"a{EVIL}", f"b{EVIL}"), targets=(f"t{EVIL}", f"u\x1b{EVIL}"), shots=(4,),
+        seeds=2,
+    )  # fmt: skip
+    config = json.loads((folder / "config.json").read_text())
+    config["model"] = f"$(touch x)\n{EVIL}"
+    config["data"]["root"] = "; rm x"
+    config["\ud800"] = "\ud800"
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "provenance.json").write_text(json.dumps({EVIL: {EVIL: EVIL}, "device": EVIL}))
+    text = report.render(folder)
+    reader = Reader(text)
+    assert not {tag for tag, _ in reader.tags} & {"script", "img"}
+    assert "alert(1)" in "".join(reader.text)
+    assert "49" not in re.findall(r"\{\{ 7\*7 \}\}|\b49\b(?!\.)", "".join(reader.text)[:400])
+    commands = re.findall(r"<code>(prompt-jax.*?)</code>", text, re.DOTALL)
+    assert len(commands) == 5
+    assert "\n" not in "".join(commands)
+    evaluate = html.unescape(commands[0])
+    assert evaluate.startswith("prompt-jax evaluate '$(touch x) x\"'\"'\"'>")
+    assert evaluate.endswith("--root '; rm x'")
+
+
+@pytest.mark.parametrize("left", ["config.json", "results.jsonl"])
+def test_one_file_alone_still_gives_a_page(made, tmp_path, left):
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    shutil.copy(made / left, folder)
+    text = report.render(folder)
+    Reader(text)
+    assert "Something is missing" in text
+    for name in ("provenance.json", "items.npz", "metrics.jsonl", "data.json", "prompts/"):
+        assert f"<li>{name} is missing" in text
+    expected = "There are no results yet." if left == "config.json" else "prompt_tuning"
+    assert expected in text
+
+
+def test_a_run_that_died_is_named(copy):
+    lines = (copy / "results.jsonl").read_text().splitlines()
+    facts = json.loads(lines[1])
+    assert facts["split"] == "test"
+    lines[1] = json.dumps({**facts, "value": None})
+    (copy / "results.jsonl").write_text("\n".join(lines))
+    text = report.render(copy)
+    assert "1 run died" in text
+    assert "prompt_tuning, t/near, k = 16, seed 0" in text
+    assert "(1 failed)" in text
+
+
+def test_random_damage_never_ends_in_a_traceback(made, tmp_path):
+    """Bytes changed, cut and doubled anywhere: a page, or one clear error."""
+    rng = random.Random(0)
+    folder = write_run(tmp_path / "run", shots=(4,), seeds=1, targets=("a",), sources=("b",))
+    names = [p for p in folder.rglob("*") if p.is_file()]
+    originals = {p: p.read_bytes() for p in names}
+    for _ in range(12):
+        for path in rng.sample(names, 3):
+            raw = bytearray(originals[path])
+            for _ in range(rng.randrange(1, 6)):
+                at = rng.randrange(len(raw))
+                raw[at : at + rng.randrange(3)] = rng.randbytes(rng.randrange(3))
+            path.write_bytes(bytes(raw[: rng.randrange(len(raw))] if rng.random() < 0.3 else raw))
+        with contextlib.suppress(PromptJaxError):
+            Reader(report.render(folder))
+        for path, raw_ in originals.items():
+            path.write_bytes(raw_)
+    assert read(folder).problems == []

@@ -1,0 +1,104 @@
+"""Panels of a method that logs every kind of metric."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from prompt_jax.methods import REGISTRY, BaseMethod, Panel, Stage
+from prompt_jax.report import panels, svg
+from prompt_jax.report.folder import read
+
+from .synthetic import SOURCES, write_run
+
+GROUP = Panel("group", "timeline", "Chosen sources", "Who is merged.", labels="sources")
+USAGE = Panel("usage", "heatmap", "Slot usage", "Who reads what.")
+SPREAD = Panel("spread", "lines", "Spread", "Of the particles.")
+WEIGHTS = Panel("weights", "lines", "Weights", "Of the sources.", labels="sources")
+NEVER = Panel("never", "lines", "Never", "Is not logged.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fake(BaseMethod):
+    name: ClassVar[str] = "fake"
+    paper: ClassVar[str] = "Nobody 2026"
+    status: ClassVar[str] = "our extension"  # type: ignore[assignment]
+    panels: ClassVar[tuple[Panel, ...]] = (GROUP, USAGE, SPREAD, WEIGHTS, NEVER)
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("sources", on="source", trains="prompt_tuning"), Stage("target", on="target"))
+
+
+LOGGED = {
+    "fake": {
+        "group": [True, False, True], "usage": np.eye(70).tolist(), "spread": 0.25,
+        "weights": [0.5, 0.25, 0.25],
+    },
+    # What other methods log under the same name is not this method's.
+    "prompt_tuning": {"spread": 9.0},
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setitem(REGISTRY, "fake", Fake)
+    folder = write_run(
+        tmp_path / "run", methods=("prompt_tuning", "fake", "unknown_one"), logged=LOGGED, seeds=2
+    )
+    return read(folder)
+
+
+def test_every_kind_is_drawn(run):
+    with svg.drawing():
+        first, fake, unknown = panels.sections(run)
+    assert first.panels == []
+    assert (unknown.status, unknown.panels) == ("", [])
+    assert (fake.paper, fake.status) == ("Nobody 2026", "our extension")
+    assert fake.stages == ["sources: on each source, trains prompt_tuning", "target: on the target"]
+    titles = [drawn.title for drawn in fake.panels]
+    assert titles == ["Chosen sources", "Slot usage", "Spread", "Weights"]
+    group, usage, spread, weights = fake.panels
+    names = [name for name, _ in group.figures]
+    assert names == [
+        "t/near, k = 16 (target)", "mine/far, k = 16 (target)",
+        "t/near, all rows (target)", "mine/far, all rows (target)",
+    ]  # fmt: skip
+    for source in SOURCES:
+        assert f">{source}<" in group.figures[0][1]
+    assert "48 by 48 values" in usage.figures[0][1]
+    assert "the last values are 0.25" in spread.figures[0][1]
+    assert spread.keys == []
+    assert weights.keys == list(SOURCES)
+    assert "3 lines; the last values are 0.5, 0.25, 0.25" in weights.figures[0][1]
+
+
+def test_labels_fall_back_to_numbers(run):
+    run.sources = ("only",)
+    with svg.drawing():
+        fake = panels.sections(run)[1]
+    assert fake.panels[3].keys == ["0", "1", "2"]
+
+
+def test_more_figures_than_fit_are_counted(run, monkeypatch):
+    monkeypatch.setattr(panels, "_MOST", 3)
+    with svg.drawing():
+        fake = panels.sections(run)[1]
+    assert {(len(p.figures), p.left_out) for p in fake.panels} == {(3, 1)}
+
+
+def test_what_was_logged_does_not_fit_the_panel(run):
+    for line in run.metrics:
+        for key in ("group", "usage", "spread", "weights"):
+            if key in line:
+                line[key] = "damaged"
+    with svg.drawing():
+        assert panels.sections(run)[1].panels == []
+
+
+def test_limits():
+    assert panels._limits([np.array([0.2, 0.4])]) == (0.0, 1.0)
+    assert panels._limits([np.array([-1.0, 3.0, np.nan])]) == (-1.0, 3.0)
+    assert panels._limits([]) == (0.0, 1.0)

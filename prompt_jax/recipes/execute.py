@@ -341,7 +341,7 @@ class Executor:
                 }  # fmt: skip
                 sizes[member] = sum(np.size(leaf) for leaf in jax.tree.leaves(run.params))
 
-        label = f"{spec}: {stage.title}, {'all rows' if k == 0 else f'k = {k}'}"
+        label = f"{spec}: {stage.name}, {'all rows' if k == 0 else f'k = {k}'}"
         starts = self._starts(method, stage, k, done)
         members = list(starts)
         last = self._train(stage, trainer, starts, k, label, finish)

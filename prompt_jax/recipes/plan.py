@@ -160,7 +160,7 @@ def _stages(config: ExperimentConfig, lm: Any) -> list[PlannedStage]:
                 trained = create(stage.trains) if stage.trains else method
                 shots = k if stage.on == "target" else 0
                 name = spec if last else (stage.trains or spec)
-                label = f"{name}: {stage.title}"
+                label = f"{name}: {stage.name if last else stage.title}"
                 if stage.on == "target":
                     label += f", {'all rows' if k == 0 else f'k = {k}'}"
                 # Sources are trained once, whatever uses them.

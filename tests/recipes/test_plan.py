@@ -149,3 +149,20 @@ def test_schedules_cost_nothing_in_memory(world, tmp_path):
         for o in (OptimizerConfig(), OptimizerConfig(learning_rate=1.0, schedule="cosine"))
     }
     assert len(sizes) == 1
+
+
+def test_stages_that_share_a_budget_add_up(world, tmp_path):
+    zero = "task_prompt_vectors(zero_shot=true)"
+    config = world.config(
+        tmp_path, methods=("dtvg(budget=matched)", "dtvg", zero), shots=(0,),
+        target=toy.budget(10),
+    )  # fmt: skip
+    steps = {s.label: s.steps for s in plans._stages(config, world.lm)}
+    assert steps == {
+        "prompt_tuning: sources": 6,
+        "prompt_tuning: first (25% of the steps), all rows": 2,
+        "dtvg(budget=matched): target, all rows": 8,
+        "prompt_tuning: first, all rows": 10,
+        "dtvg: target, all rows": 10,
+        f"{zero}: target, all rows": 0,
+    }

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from prompt_jax.config import digest
 from prompt_jax.data.feed import Feed
 from prompt_jax.data.tokenise import trained_templates
 from prompt_jax.evaluation import Evaluation, Job
@@ -16,9 +17,9 @@ from prompt_jax.methods import Artefact, BaseMethod, Context, Stage, Wording, cr
 from prompt_jax.prompts import SoftPrompt, parse
 from prompt_jax.recipes.artefacts import ArtefactStore, run_key
 from prompt_jax.recipes.config import ExperimentConfig
-from prompt_jax.recipes.progress import Progress
+from prompt_jax.recipes.progress import Measured, Progress
 from prompt_jax.recipes.rows import RowStore
-from prompt_jax.training.fingerprint import describe_feed
+from prompt_jax.training.fingerprint import describe_feed, split_hash
 from prompt_jax.training.loop import Run, TrainedRun, evaluate_runs, train
 from prompt_jax.training.tracking import Tracker
 
@@ -216,11 +217,14 @@ class Executor:
         k: int,
         label: str,
         finish: Callable[[list[Member], list[Run], list[TrainedRun]], None] | None = None,
+        tested: dict[Member, Measured] | None = None,
     ) -> dict[Member, TrainedRun]:
         """Trains the members that no store has.
 
-        The last stage of a method passes `finish`, which sees each population with its weights.
+        The last stage of a method passes `finish`, which sees each population with its weights and
+        fills `tested`.
         """
+        tested = {} if tested is None else tested
         shots = k if stage.on == "target" else 0
         budget = self.config.stage_budget(stage, shots)
         members = list(starts)
@@ -242,14 +246,17 @@ class Executor:
         for member, key in keys.items():
             if member in again:
                 continue
-            known = self._memo.get(key) or (
-                None if method.trains_lm and last else self.store.load(key, member.label)
-            )
+            if method.trains_lm and last:
+                whole = self.progress.kept(self._tested_key(key, member), member.label)
+                if whole is not None:
+                    found[member], tested[member] = whole
+                continue
+            known = self._memo.get(key) or self.store.load(key, member.label)
             if known is not None:
                 found[member] = replace(known, name=member.label)
         self.reused.append((label, len(found), len(members)))
-        if finish is not None and found:
-            have = [m for m in members if m in found]
+        have = [m for m in members if m in found and m not in tested]
+        if finish is not None and have:
             finish(have, [runs[m] for m in have], [found[m] for m in have])
         missing = [m for m in members if m not in found and m not in again]
         for chunk in (*begun, *self._chunks(method, missing)):
@@ -263,6 +270,9 @@ class Executor:
             for member, result in zip(chunk, trained, strict=True):
                 if method.trains_lm and last:
                     result = replace(result, params=None)  # weights are not kept
+                    self.progress.keep(
+                        self._tested_key(keys[member], member), result, tested[member]
+                    )
                 else:
                     self.store.save(keys[member], result)
                 if not method.trains_lm:
@@ -271,6 +281,11 @@ class Executor:
             if kept is not None:
                 kept.delete()
         return {m: found[m] for m in members}
+
+    def _tested_key(self, key: str, member: Member) -> str:
+        rows = self.rows.rows(member.task, member.seed, member.k or 0)
+        names = [template.name for template in rows.task.templates]
+        return digest(key, split_hash(rows.test), rows.task.metrics, names)
 
     def _as_they_are(
         self, method: BaseMethod, runs: dict[Member, Run], label: str,
@@ -317,9 +332,7 @@ class Executor:
     ) -> list[Outcome]:
         stage = method.stages()[-1]
         trainer = create(stage.trains) if stage.trains else method
-        tests: dict[Member, Evaluation] = {}
-        sizes: dict[Member, int] = {}
-        prompts: dict[Member, dict[str, np.ndarray]] = {}
+        tested: dict[Member, Measured] = {}
 
         def finish(members: list[Member], runs: list[Run], trained: list[TrainedRun]) -> None:
             def stack(*leaves: Any) -> np.ndarray:
@@ -333,18 +346,18 @@ class Executor:
             results = evaluate_runs(self.lm, trainer, params, consts, jobs, metrics, self.mesh)
             made = jax.vmap(trainer.by_template)(params, consts)
             for i, (member, run, result) in enumerate(zip(members, trained, results, strict=True)):
-                tests[member] = result
                 names = [template.name for template in opened[i].task.templates]
-                prompts[member] = {} if made is None else {
+                prompts = {} if made is None else {
                     name: np.asarray(prompt, np.float32)
                     for name, prompt in zip(names, made[i], strict=False)  # padded at the end
                 }  # fmt: skip
-                sizes[member] = sum(np.size(leaf) for leaf in jax.tree.leaves(run.params))
+                size = sum(np.size(leaf) for leaf in jax.tree.leaves(run.params))
+                tested[member] = Measured(result, size, prompts)
 
         label = f"{spec}: {stage.name}, {'all rows' if k == 0 else f'k = {k}'}"
         starts = self._starts(method, stage, k, done)
         members = list(starts)
-        last = self._train(stage, trainer, starts, k, label, finish)
+        last = self._train(stage, trainer, starts, k, label, finish, tested)
         outcomes = []
         for target in self.config.targets:
             for seed in self.config.seed_list:
@@ -352,9 +365,16 @@ class Executor:
                 best = max(trials, key=lambda m: (*_score(last[m]), -m.trial))
                 cost = sum((self._cost(trainer, stage, last[m]) for m in trials), Cost())
                 cost += self._earlier(method, best, done)
+                found = tested[best]
                 outcomes.append(
                     Outcome(
-                        best, last[best], tests[best], cost, sizes[best], len(trials), prompts[best]
+                        best,
+                        last[best],
+                        found.evaluation,
+                        cost,
+                        found.parameters,
+                        len(trials),
+                        found.by_template,
                     )
                 )
         return outcomes

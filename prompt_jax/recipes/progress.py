@@ -1,8 +1,9 @@
-"""Populations that were being trained when the process ended, and where their checkpoints are.
+"""What a run directory remembers of an experiment that is not finished.
 
 Whoever goes on must fold the same runs again: sums of floating-point numbers depend on which rows
 share a micro-batch. So the members of a population are written down before it starts, and it is
-put together again even where some of its runs have been stored already.
+put together again even where some of its runs have been stored already. Runs whose weights nobody
+keeps (full fine-tuning) leave their results here until the experiment is finished.
 """
 
 from __future__ import annotations
@@ -10,14 +11,28 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from prompt_jax.config import digest
+from prompt_jax.evaluation import Evaluation
 from prompt_jax.paths import write_atomically
+from prompt_jax.recipes.artefacts import ArtefactStore
 from prompt_jax.training.checkpoints import Checkpoints
+from prompt_jax.training.loop import TrainedRun
 
 _MEMBERS = "members.json"
+
+
+class Measured(NamedTuple):
+    """What the experiment wants of a run's parameters, so that they need not be kept."""
+
+    evaluation: Evaluation
+    parameters: int  # how many numbers were trained
+    by_template: dict[str, np.ndarray]  # [L, D] by the template's name
 
 
 class Progress:
@@ -31,6 +46,20 @@ class Progress:
     def __init__(self, folder: Path | None, every_seconds: float = 60.0) -> None:
         self.folder = folder if every_seconds else None
         self.every_seconds = every_seconds
+        self._finished = ArtefactStore(self.folder and self.folder / "finished")
+
+    def keep(self, key: str, trained: TrainedRun, tested: Measured) -> None:
+        """Keeps the results of a run without its weights.
+
+        Raises:
+          ConfigError: the run directory cannot be written.
+        """
+        self._finished.save(key, replace(trained, params=_packed(tested)))
+
+    def kept(self, key: str, name: str) -> tuple[TrainedRun, Measured] | None:
+        """The results kept under a key, in this or an earlier process; None when damaged, too."""
+        found = self._finished.load(key, name)
+        return None if found is None else (replace(found, params=None), _unpacked(found.params))
 
     def unfinished(self, stage: str, keys: Mapping[str, str]) -> list[list[str]]:
         """The populations of a stage that were begun and not stored, as labels of their runs.
@@ -77,3 +106,43 @@ class Progress:
         """The experiment is finished: nothing is in the middle any more."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _packed(tested: Measured) -> dict[str, Any]:
+    """As a tree of arrays, which is what the store takes."""
+    evaluation = tested.evaluation
+    facts = {
+        "metrics": evaluation.metrics,
+        "unparsable": evaluation.unparsable,
+        "parameters": tested.parameters,
+        "per_item": list(evaluation.per_item),
+        "by_template": list(tested.by_template),
+    }
+    arrays: dict[str, Any] = {
+        "per_item": dict(enumerate(evaluation.per_item.values())),
+        "by_template": dict(enumerate(tested.by_template.values())),
+    }
+    if isinstance(evaluation.predictions, list):
+        facts["texts"] = evaluation.predictions
+    else:
+        arrays["predictions"] = evaluation.predictions
+    if evaluation.scores is not None:
+        arrays["scores"] = evaluation.scores
+    arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    return {
+        key: {str(i): x for i, x in value.items()} if isinstance(value, dict) else value
+        for key, value in arrays.items()
+    }
+
+
+def _unpacked(arrays: dict[str, Any]) -> Measured:
+    facts = json.loads(arrays["facts"].tobytes())
+
+    def named(part: str) -> dict[str, np.ndarray]:
+        return {name: arrays[part][str(i)] for i, name in enumerate(facts[part])}
+
+    evaluation = Evaluation(
+        facts["metrics"], facts["texts"] if "texts" in facts else arrays["predictions"],
+        named("per_item"), facts["unparsable"], arrays.get("scores"),
+    )  # fmt: skip
+    return Measured(evaluation, facts["parameters"], named("by_template"))

@@ -7,16 +7,19 @@ import json
 import os
 import signal
 
+import numpy as np
 import pytest
 import toy
 from safetensors.numpy import load_file
 
 from prompt_jax.errors import ConfigError, StoppedError
+from prompt_jax.evaluation import Evaluation
 from prompt_jax.recipes import ExperimentConfig, experiment, run
 from prompt_jax.recipes.artefacts import ArtefactStore
-from prompt_jax.recipes.progress import Progress
+from prompt_jax.recipes.progress import Measured, Progress
 from prompt_jax.training import loop
 from prompt_jax.training.fingerprint import array_hash
+from prompt_jax.training.loop import TrainedRun
 
 KEYS = {"a": "1", "b": "2", "c": "3"}
 
@@ -61,6 +64,41 @@ def test_zero_seconds_turns_checkpoints_off(tmp_path):
     assert Progress(tmp_path, 0.0).folder is None
     with pytest.raises(ConfigError, match="checkpoint_seconds"):
         ExperimentConfig(targets=("mr",), methods=("prompt_tuning",), checkpoint_seconds=-1)
+
+
+@pytest.mark.parametrize("generated", [False, True])
+def test_results_of_a_run_without_its_weights(tmp_path, generated):
+    """Everything that was measured, and nothing of the parameters."""
+    predictions = ["a / b", "é"] if generated else np.asarray([1, 0])
+    evaluation = Evaluation(
+        {"accuracy": 0.1 + 0.2, "f1": float("nan")}, predictions,
+        {"accuracy": np.asarray([1, 0], np.float32), "a/b": np.zeros(2, np.float32)}, 3,
+        None if generated else np.asarray([[0.5, np.inf], [1, 2]], np.float32),
+    )  # fmt: skip
+    tested = Measured(evaluation, 12, {"plain/one": toy.prompt(), "two": toy.prompt(1)})
+    trained = TrainedRun(
+        "r", {"lm": np.ones(3)}, toy.prompt(2), 4, 0.75, ((0, 0.5),), 6, 48, 300, 96, True, 1.5
+    )
+    progress = Progress(tmp_path / "checkpoints")
+    assert progress.kept("k", "n") is None
+    progress.keep("k", trained, tested)
+    found, again = Progress(tmp_path / "checkpoints").kept("k", "n")
+    assert (found.name, found.params, found.seconds) == ("n", None, 1.5)
+    np.testing.assert_array_equal(found.prompt, toy.prompt(2))
+    assert again.parameters == 12
+    assert array_hash(again.by_template) == array_hash(tested.by_template)
+    assert repr(again.evaluation.metrics) == repr(evaluation.metrics)
+    assert array_hash(again.evaluation.per_item) == array_hash(evaluation.per_item)
+    assert list(again.evaluation.predictions) == list(predictions)
+    assert again.evaluation.unparsable == 3
+    if generated:
+        assert again.evaluation.scores is None
+    else:
+        np.testing.assert_array_equal(again.evaluation.scores, evaluation.scores)
+    progress.clear()
+    assert progress.kept("k", "n") is None
+    Progress(None).keep("k", trained, tested)
+    assert Progress(None).kept("k", "n") is None
 
 
 # Whole experiments
@@ -140,6 +178,27 @@ def test_killed_anywhere(small, world, tmp_path, monkeypatch):
         # What the first attempt has stored serves the next; the last steps are not paid for again.
     run(config, world.lm, show=False, say=lambda line: None)
     assert written(tmp_path / "cut" / "run") == expected
+
+
+def test_finished_fine_tuning_is_not_repeated(small, world, tmp_path, monkeypatch):
+    """Its weights are not kept, its results are, while the experiment is not finished."""
+    whole = small(tmp_path / "whole", methods=("full_fine_tuning",), sources=())
+    run(whole, world.lm, show=False, say=lambda line: None)
+    config = small(tmp_path / "cut", methods=("full_fine_tuning",), sources=())
+    with monkeypatch.context() as patch:
+        killed_at(patch, loop.Population, "step", 2 + 2)
+        with pytest.raises(Kill):
+            run(config, world.lm, show=False, say=lambda line: None)
+    original, steps = loop.Population.step, []
+
+    def count(self, step):
+        steps.append((self.runs[0].name, step))
+        return original(self, step)
+
+    monkeypatch.setattr(loop.Population, "step", count)
+    run(config, world.lm, show=False, say=lambda line: None)
+    assert steps == [(f"{world.tasks['one']} seed=1", 1)]
+    assert written(tmp_path / "cut" / "run") == written(tmp_path / "whole" / "run")
 
 
 def test_told_to_stop_and_a_changed_config(small, world, tmp_path, monkeypatch):

@@ -82,9 +82,11 @@ def place_keys(queries: Array, slots: int, seed: int, spread: float = 0.5) -> np
     else:
         turns = np.arange(slots) % len(points)
         sizes = np.sqrt(np.mean(points**2, axis=1, keepdims=True))
-        noise = generator.normal(size=(slots, points.shape[1])) * spread * sizes[turns]
-        # The first round stays on the queries themselves.
-        keys = points[turns] + np.where((np.arange(slots) < len(points))[:, None], 0.0, noise)
+        noise = generator.normal(size=(slots, points.shape[1])) * spread
+        # The first round stays on the queries themselves, where they have a direction.
+        empty = sizes[turns] == 0
+        first = (np.arange(slots) < len(points))[:, None] & ~empty
+        keys = points[turns] + np.where(first, 0.0, noise * np.where(empty, 1.0, sizes[turns]))
     norm = np.linalg.norm(keys, axis=1, keepdims=True)
     return (keys / np.maximum(norm, 1e-12) * math.sqrt(keys.shape[1])).astype(np.float32)
 

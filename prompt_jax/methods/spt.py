@@ -162,6 +162,7 @@ class Spt(BaseMethod):
             lm = context.lm
             consts["table"] = np.asarray(lm.embed(np.arange(lm.vocab_size)), np.float32)
         queries = np.asarray(mb.make_query(sources, centre))
+        self._check_wordings(context, queries)
         if self.retrieval in ("random", "task", "shared"):
             own = np.asarray(mb.make_query(consts["pooled"], centre))
             consts["assigned"] = self._assigned(context, k, queries, own)
@@ -175,6 +176,18 @@ class Spt(BaseMethod):
             assert prompts is not None
             return {"prompt": np.asarray(prompts[0], np.float32)}, {}
         return params, consts
+
+    def _check_wordings(self, context: Context, queries: np.ndarray) -> None:
+        """Templates that all say the same would retrieve one prompt for all tasks."""
+        if self.query == "instance" or self.retrieval not in ("top_k", "attention"):
+            return
+        tasks = {w.task for w in context.source_templates}
+        if len(tasks) > 1 and len(np.unique(queries, axis=0)) == 1:
+            raise ConfigError(
+                f"{self.name}: without their fields, the templates that the {len(tasks)} sources"
+                " are trained under say the same, so nothing tells tasks apart. Use"
+                " data.templates=cycle for other wordings, or query=instance."
+            )
 
     def _retrieved(self, length: int) -> int:
         """The number k of slots of a prompt of L tokens."""

@@ -240,6 +240,9 @@ def test_keys_start_on_the_queries():
     np.testing.assert_allclose(scores[:, 0], 32.0, rtol=1e-4)
     np.testing.assert_array_equal(keys, place_keys(queries, 12, seed=0))
     assert not np.array_equal(keys, place_keys(queries, 12, seed=1))
+    # Where all queries are their own centre, nothing is left of them: keys of any direction.
+    scattered = place_keys(np.zeros((3, 32)), 5, seed=0)
+    np.testing.assert_allclose(np.linalg.norm(scattered, axis=1), np.sqrt(32), rtol=1e-5)
 
 
 def test_keys_start_on_centroids():

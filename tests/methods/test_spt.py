@@ -403,3 +403,8 @@ def test_prompts_that_cannot_be_made():
         Spt(tokens=1, slots=2).init(context())
     with pytest.raises(ConfigError, match="retrieves by templates"):
         Spt(**SMALL).init(context(()))
+    alike = tuple(w._replace(ids=(1,)) for w in SOURCES)
+    with pytest.raises(ConfigError, match=r"3 sources are trained under say the same.*cycle"):
+        Spt(**SMALL).init(context(source_templates=alike))
+    Spt(query="instance", **SMALL).init(context(source_templates=alike))
+    Spt(retrieval="random", **SMALL).init(context(source_templates=alike))

@@ -1,0 +1,100 @@
+"""SPT through the recipe: one bank for all transfers, prompts by template, weights kept between."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import toy
+
+from prompt_jax.prompts import SoftPrompt
+from prompt_jax.recipes.artefacts import ArtefactStore
+from prompt_jax.recipes.experiment import run
+from prompt_jax.training.loop import TrainedRun
+
+OPTIONS = "slots=6,tokens=2"
+
+
+def spec(transfer, name="spt"):
+    return f"{name}({OPTIONS},transfer={transfer})"
+
+
+def one_target(world, folder, **data):
+    """Source rows under both templates: under "{text}" alone, all tasks would ask the same."""
+    config = world.config(
+        folder, methods=(spec("zero_shot"),), targets=(world.tasks["one"],), seeds=1, shots=(0,)
+    )
+    return dataclasses.replace(
+        config, data=dataclasses.replace(config.data, templates="cycle", **data)
+    )
+
+
+def test_transfers_share_a_bank(executor, world, tmp_path):
+    made = executor(one_target(world, tmp_path))
+    found = {t: made.run(spec(t), 0) for t in ("bank", "slots", "prompt", "zero_shot")}
+    mixture = [(r, n) for label, r, n in made.reused if label.endswith(": mixture")]
+    assert mixture == [(0, 1), (1, 1), (1, 1), (1, 1)]
+    bank, slots, prompt, zero = (o[0] for o in found.values())
+    for outcome in (bank, slots, prompt, zero):
+        assert outcome.cost.source_steps == 6
+        assert outcome.cost.target_steps == (0 if outcome is zero else 4)
+        assert np.isfinite(outcome.trained.best_value)
+        assert 0.0 <= outcome.test.metrics["accuracy"] <= 1.0
+    # What the target trains, and what it leaves.
+    assert set(bank.trained.params) == {"keys", "values", "projection"}
+    assert bank.trained.params["values"].shape == (6, 2, toy.D)
+    assert set(slots.trained.params) == {"values"}
+    assert slots.trained_parameters <= 4 * 2 * toy.D
+    assert prompt.trained_parameters == toy.L * toy.D
+    assert prompt.trained.prompt.shape == (toy.L, toy.D)
+    assert prompt.by_template == {}
+    for outcome in (bank, slots, zero):
+        assert outcome.trained.prompt is None
+        assert set(outcome.by_template) == {"plain", "other"}
+        assert all(p.shape == (toy.L, toy.D) for p in outcome.by_template.values())
+    # All start from what was retrieved.
+    for outcome in (bank, slots, prompt):
+        assert outcome.trained.history[0] == zero.trained.history[0]
+
+
+def test_the_full_form_keeps_its_weights_between_stages(executor, world, tmp_path):
+    made = executor(one_target(world, tmp_path))
+    zero = made.run(spec("zero_shot", "spt_full"), 0)
+    assert made.reused[0][1:] == (0, 1)
+    # Asked again, the trained T5 comes from the store.
+    again = executor(made.config)
+    found = again.run(spec("zero_shot", "spt_full"), 0)
+    assert again.reused[0][1:] == (1, 1)
+    assert found[0].cost.source_steps == 6
+    size = sum(x.size for x in jax.tree.leaves(toy.tiny_t5().params))
+    assert found[0].trained_parameters > size
+    np.testing.assert_array_equal(found[0].test.scores, zero[0].test.scores)
+    # Zero-shot was read under the trained weights, not under the model's own.
+    frozen = made.run(spec("zero_shot"), 0)
+    assert not np.array_equal(zero[0].test.scores, frozen[0].test.scores)
+
+
+def test_bfloat16_parameters_are_stored(tmp_path):
+    params = {"lm": {"w": np.asarray(jnp.arange(5, dtype=jnp.bfloat16) / 3)}, "values": np.ones(2)}
+    trained = TrainedRun("run", params, None, 3, 0.5, ((0, 0.5),), 3, 24, 9, 9, True)
+    store = ArtefactStore(tmp_path)
+    store.save("key", trained)
+    found = store.load("key", "run").params
+    assert found["lm"]["w"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found["lm"]["w"], params["lm"]["w"])
+    np.testing.assert_array_equal(found["values"], params["values"])
+
+
+def test_prompts_of_templates_are_saved(world, tmp_path):
+    """Files that `prompt-jax predict` answers rows of many tasks with, in one batch."""
+    config = one_target(world, tmp_path, test_templates="all")
+    report = run(config, world.lm)
+    names = sorted(path.name for path in report.prompts)
+    assert names == [f"one-all-seed0-{template}.safetensors" for template in ("other", "plain")]
+    one, other = (SoftPrompt.load(path) for path in report.prompts[:2])
+    assert one.record.config["template"] != other.record.config["template"]
+    assert one.record.method == spec("zero_shot")
+    assert not np.array_equal(one.embeddings, other.embeddings)
+    assert {row.split for row in report.rows} == {"dev", "test"}

@@ -19,8 +19,9 @@ from prompt_jax.recipes.artefacts import ArtefactStore, run_key
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.progress import Measured, Progress
 from prompt_jax.recipes.rows import RowStore
+from prompt_jax.training.deployed import evaluate_runs
 from prompt_jax.training.fingerprint import describe_feed, split_hash
-from prompt_jax.training.loop import Run, TrainedRun, evaluate_runs, train
+from prompt_jax.training.loop import Run, TrainedRun, train
 from prompt_jax.training.tracking import Tracker
 
 

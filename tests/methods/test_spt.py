@@ -15,7 +15,7 @@ from prompt_jax.errors import ConfigError
 from prompt_jax.evaluation import Job
 from prompt_jax.methods import Artefact, Context, PromptTuning, Spt, SptFull, Wording, create
 from prompt_jax.methods.spt import _spec
-from prompt_jax.training import loop
+from prompt_jax.training import deployed, loop
 from prompt_jax.training.protocol import Rows
 
 SOURCES = tuple(
@@ -149,7 +149,7 @@ def test_one_retrieval_for_each_template(monkeypatch):
     cached = loop.evaluate_runs(toy.tiny_t5(), method, params, consts, jobs, [("accuracy",)] * 2)
     assert set(asked) == {6}
     # The same as one retrieval a row.
-    monkeypatch.setattr(loop, "_by_template", lambda method: lambda params, consts: None)
+    monkeypatch.setattr(deployed, "_by_template", lambda method: lambda params, consts: None)
     each = loop.evaluate_runs(toy.tiny_t5(), method, params, consts, jobs, [("accuracy",)] * 2)
     for one, other in zip(cached, each, strict=True):
         np.testing.assert_allclose(one.scores, other.scores, rtol=1e-4, atol=1e-5)

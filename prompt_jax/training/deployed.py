@@ -1,0 +1,83 @@
+"""Evaluates trained parameters: the deployed prompt of a run, or what it makes of each row."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from prompt_jax.evaluation import Evaluation, Job, evaluate, evaluate_average
+from prompt_jax.training.protocol import Method, Rows
+
+
+def evaluate_runs(
+    lm: Any,
+    method: Method,
+    params: Any,
+    consts: Any,
+    jobs: Sequence[Job],
+    metrics: Sequence[tuple[str, ...]],
+    mesh: jax.sharding.Mesh | None = None,
+) -> list[Evaluation]:
+    """Evaluates trained parameters of a population, each job under its own run.
+
+    Args:
+      lm: the frozen model.
+      method: whose parameters these are.
+      params: leaves [R, ...].
+      consts: leaves [R, ...].
+      jobs: `Job(split, r)` for run r.
+      metrics: metric names of each job.
+      mesh: rows are split over its 'data' axis.
+    """
+    if not jobs:
+        return []
+    if method.trains_lm:
+        lm = lm.replace(params=method.lm_params(jax.tree.map(lambda x: x[0], params)))
+    if method.rowwise:
+        cached = _by_template(method)(params, consts)
+        if cached is not None:
+            return evaluate(
+                lm, jobs, cached, metrics=metrics, prompt_fn=take_by_template, mesh=mesh
+            )
+        return evaluate(
+            lm, jobs, (params, consts), metrics=metrics, prompt_fn=_rowwise(method), mesh=mesh
+        )
+    several = jax.vmap(method.ensemble)(params, consts)
+    if several is not None:
+        return evaluate_average(lm, jobs, several, metrics=metrics, mesh=mesh)
+    return evaluate(lm, jobs, jax.vmap(method.deploy)(params, consts), metrics=metrics, mesh=mesh)
+
+
+def take_by_template(state: Any, index: jax.Array, rows: Any) -> jax.Array:
+    """The evaluator's `prompt_fn` where prompts were made once per template: [R, P, L, D]."""
+    return state[index, rows.template]
+
+
+@functools.lru_cache(maxsize=64)
+def _by_template(method: Method) -> Any:
+    return jax.jit(jax.vmap(method.by_template))
+
+
+@functools.lru_cache(maxsize=64)
+def _rowwise(method: Method) -> Any:
+    """The evaluator's `prompt_fn` of a row-wise method: one object, so that it compiles once."""
+
+    def prompt_fn(state: Any, index: jax.Array, rows: Any) -> jax.Array | None:
+        def one(run: jax.Array, ids: Any, mask: Any, task: Any, template: Any) -> Any:
+            params, consts = jax.tree.map(lambda x: x[run], state)
+            row = Rows(
+                ids[None], mask[None], task[None], template[None], jnp.ones((1,), jnp.float32)
+            )
+            made = method.prompts(
+                params, consts, method.carry(params, consts), row, jnp.int32(0), jax.random.key(0)
+            )
+            # A row under several views (particles) is deployed under their mean.
+            return None if made.prompts is None else made.prompts[:, 0].mean(0)
+
+        return jax.vmap(one)(index, rows.input_ids, rows.mask, rows.task, rows.template)
+
+    return prompt_fn

@@ -13,9 +13,9 @@ import importlib.util
 import json
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from prompt_jax.errors import ConfigError, PromptJaxError, did_you_mean
 
@@ -159,23 +159,8 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class LoadedConfig(NamedTuple):
-    """What a config module defines.
-
-    Attributes:
-      config: the value of `get_config()`.
-      prepare: `prepare(config, say, dry_run)`, where the module has one: makes what the config
-        names and what is not there yet (generated data, a model), before the model is loaded.
-        `say` prints a line. With `dry_run` it spends nothing, and returns a model of the right
-        shapes where the real one is still to be made; otherwise it returns None.
-    """
-
-    config: Any
-    prepare: Callable[[Any, Callable[[str], None], bool], Any] | None
-
-
-def load_config(name: str, packaged: str = "prompt_jax.configs") -> LoadedConfig:
-    """Loads a Python file, or a config that ships inside the package.
+def load_config(name: str, packaged: str = "prompt_jax.configs") -> Any:
+    """The config of a Python file, or one that ships inside the package: its `get_config()`.
 
     Args:
       name: a path ending in `.py`, or the name of a packaged config such as `quickstart`.
@@ -188,7 +173,7 @@ def load_config(name: str, packaged: str = "prompt_jax.configs") -> LoadedConfig
     if not hasattr(module, "get_config"):
         raise ConfigError(f"the config {name} defines no function get_config().")
     try:
-        return LoadedConfig(module.get_config(), getattr(module, "prepare", None))
+        return module.get_config()
     except Exception as error:
         raise _broken(f"get_config() of {name} fails", error) from error
 

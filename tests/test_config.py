@@ -228,7 +228,7 @@ def write(folder, text, name="my_config.py"):
 def test_a_config_file(tmp_path):
     path = write(tmp_path, "def get_config():\n    return {'answer': 42}\n")
     before = set(sys.modules)
-    assert load_config(path) == ({"answer": 42}, None)
+    assert load_config(path) == {"answer": 42}
     assert set(sys.modules) == before
 
 
@@ -241,7 +241,7 @@ def test_packaged_configs_load():
     names = [path.stem for path in folder.glob("[a-z]*.py")]
     assert names
     for name in names:
-        assert isinstance(load_config(name).config, ExperimentConfig)
+        assert isinstance(load_config(name), ExperimentConfig)
 
 
 @pytest.mark.parametrize(

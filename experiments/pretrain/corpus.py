@@ -35,8 +35,8 @@ class CorpusConfig:
 
     Attributes:
       rows: rows of one pass over everything.
-      worlds: share of instructions over the sandbox world; a twelfth of them are rows of its source
-        tasks under their worded templates.
+      worlds: share of instructions over the sandbox world; an eighth of them are rows of its source
+        tasks under their worded templates, an eighth asks for the partner of a word.
       prose: share of span corruption on prose of that world.
       english: share of span corruption on `texts`.
       texts: text files (also .gz): a paragraph a line, an empty line between documents.
@@ -48,15 +48,15 @@ class CorpusConfig:
       span: mean length of a span taken out, in tokens.
     """
 
-    rows: int = 600_000
-    worlds: float = 0.8
-    prose: float = 0.06
-    english: float = 0.07
+    rows: int = 512_000
+    worlds: float = 0.86
+    prose: float = 0.05
+    english: float = 0.05
     texts: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     root: str | None = None
-    max_input: int = 64
-    max_target: int = 24
+    max_input: int = 56
+    max_target: int = 16
     corrupted: float = 0.15
     span: float = 2.5
 
@@ -217,8 +217,9 @@ def build(config: CorpusConfig, tokenizer: object, seed: int) -> TokenisedSplit:
         parts.append(_split(name, *zip(*made, strict=True), config))
 
     asked = counts["instructions"]
-    pairs("instructions", itertools.islice(instructions.asked(seed), asked - asked // 12))
-    pairs("source tasks", itertools.islice(instructions.worded(seed), asked // 12))
+    pairs("instructions", itertools.islice(instructions.asked(seed), asked - 2 * (asked // 8)))
+    pairs("recall", itertools.islice(instructions.recalled(seed), asked // 8))
+    pairs("source tasks", itertools.islice(instructions.worded(seed), asked // 8))
     spans("prose", itertools.islice(instructions.prose(seed), counts["prose"]), counts["prose"])
     if "english" in counts:
         texts = english(config.texts, counts["english"], seed, drop)

@@ -36,34 +36,27 @@ class Aspect:
 
 ASPECTS = {
     "sentiment": Aspect(
-        ("mood", "opinion", "verdict", "feeling", "does the writer like it ?",
-         "is this praise or blame ?", "what does the speaker think of it ?"),
-        (("bad", "good"), ("negative", "positive"), ("sad", "glad"), ("dislike", "like"),
-         ("blame", "praise"), ("worse", "better")),
+        ("mood", "opinion", "does the writer like it ?", "is this praise or blame ?"),
+        (("bad", "good"), ("negative", "positive"), ("blame", "praise")),
     ),
     "topic": Aspect(
-        ("topic", "subject", "what is this about ?", "which field does it belong to ?", "theme",
-         "which page of the paper ?"),
+        ("topic", "subject", "what is this about ?", "which page of the paper ?"),
         (words.TOPICS, ("cook", "athlete", "musician", "traveller"),
-         ("kitchen", "arena", "concert", "journey"), ("meal", "game", "song", "trip")),
+         ("meal", "game", "song", "trip")),
     ),
     "entailment": Aspect(
-        ("does the second follow from the first ?", "if the first is true , is the second ?",
-         "consequence", "do these agree ?", "can we conclude it ?", "is the second certain ?"),
-        (("no", "yes"), ("false", "true"), ("differ", "agree"), ("unsure", "certain"),
-         ("reject", "accept")),
+        ("does the second follow from the first ?", "consequence", "do these agree ?",
+         "if the first is true , is the second ?"),
+        (("no", "yes"), ("false", "true"), ("differ", "agree")),
     ),
     "acceptability": Aspect(
-        ("grammar", "is this well formed ?", "are these words in order ?", "sound sentence ?",
-         "word order", "would a teacher mark this ?"),
-        (("wrong", "right"), ("mixed", "ordered"), ("mark", "pass"), ("odd", "fine"),
-         ("bent", "straight")),
+        ("grammar", "are these words in order ?", "sound sentence ?", "word order"),
+        (("wrong", "right"), ("mixed", "ordered"), ("odd", "fine")),
     ),
     "question_type": Aspect(
         ("what is asked for ?", "which kind of answer is wanted ?", "kind of question",
-         "what must the answer name ?", "answer type"),
-        (grammar.ASKED, ("human", "location", "date", "amount"),
-         ("who", "where", "when", "many"), ("man", "spot", "hour", "count")),
+         "answer type"),
+        (grammar.ASKED, ("human", "location", "date", "amount"), ("who", "where", "when", "many")),
     ),
 }  # fmt: skip
 
@@ -110,7 +103,7 @@ def instruction(draw: random.Random, name: str) -> tuple[str, tuple[str, ...]]:
     """An instruction for an aspect, and the answer words of its classes."""
     aspect = ASPECTS[name]
     cue, way = draw.choice(aspect.cues), draw.choice(aspect.classes)
-    if draw.random() < 0.5:  # the classes answer for themselves
+    if draw.random() < 0.6:  # the classes answer for themselves
         answers = way
         options = list(way)
         draw.shuffle(options)
@@ -130,17 +123,15 @@ def instruction(draw: random.Random, name: str) -> tuple[str, tuple[str, ...]]:
         if style == 0:
             text = f"{cue} " + " , ".join(f"{k} is {a}" for k, a in pairs)
         elif style == 1:
-            text = f"{cue} " + " , ".join(f"say {a} if {k}" for k, a in pairs)
-        elif style == 2:
-            text = " ".join(f"{k} = {a}" for k, a in pairs) + f" {cue}"
+            text = " , ".join(f"{k} {a}" for k, a in pairs) + f" {cue}"
         else:
-            text = " ".join(f"{k} {a}" for k, a in pairs)
+            text = " , ".join(f"{k} {a}" for k, a in pairs)
     return _loosen(draw, text), answers
 
 
 def _loosen(draw: random.Random, text: str) -> str:
     """Strews in words without meaning now and then: a soft prompt has no grammar either."""
-    if draw.random() < 0.6:
+    if draw.random() < 0.7:
         return text
     parts = text.split()
     for _ in range(draw.randint(1, 5)):
@@ -184,7 +175,7 @@ def _situation(w: Writer) -> tuple[str, dict[str, int], dict[str, str]]:
     return grammar.full(e), {"topic": words.TOPICS.index(e.topic)}, roles
 
 
-_WEIGHT = {"topic": 0.25}  # nearly every text has one
+_WEIGHT = {"topic": 0.35}  # nearly every text has one
 
 
 def asked(seed: int) -> Iterator[Example]:
@@ -209,6 +200,26 @@ def asked(seed: int) -> Iterator[Example]:
         else:
             lead, target = _loosen(draw, draw.choice(ROLES[name])), roles[name]
         yield Example(f"{lead} : {text}", target, template=name)
+
+
+def recalled(seed: int) -> Iterator[Example]:
+    """Endless rows of pairs of words and a question for the partner of one of them.
+
+    Reading an answer off an instruction is the same skill with a class in place of the question;
+    alone it is learnt in a fraction of the time.
+
+    Args:
+      seed: of the draw.
+    """
+    draw = random.Random(f"pretrain recall {seed}")
+    for _ in itertools.count():
+        count = draw.choice((2, 2, 3, 4))
+        chosen = draw.sample(ANSWERS, 2 * count)
+        pairs = list(zip(chosen[:count], chosen[count:], strict=True))
+        link = draw.choice((" is ", " ", " "))
+        key, value = draw.choice(pairs)
+        lead = _loosen(draw, " , ".join(f"{k}{link}{a}" for k, a in pairs))
+        yield Example(f"{lead} : {key}", value, template="recall")
 
 
 def worded(seed: int) -> Iterator[Example]:

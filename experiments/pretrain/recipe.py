@@ -21,12 +21,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.pretrain import corpus, embedding, instructions, score, vocabulary
+from experiments.pretrain import attention, corpus, embedding, instructions, score, vocabulary
 from experiments.pretrain.corpus import CorpusConfig
 from prompt_jax.data.feed import Feed
 from prompt_jax.data.tokenise import TokenisedSplit
 from prompt_jax.methods.full_fine_tuning import FullFineTuning
 from prompt_jax.models.t5 import FrozenT5, T5Config
+from prompt_jax.training.checkpoints import Checkpoints
 from prompt_jax.training.loop import Run, TrainConfig, train
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.protocol import Params
@@ -47,7 +48,9 @@ class PretrainConfig:
       decoder_layers: decoder layers.
       heads: attention heads, of width D / heads.
       corpus: what is read.
-      train: the budget.
+      train: the budget; the best step on fresh instructions is kept.
+      dev_rows: how many of those.
+      checkpoint_seconds: between checkpoints; 0: after every evaluation.
     """
 
     out: str = "runs/pretrain"
@@ -56,18 +59,21 @@ class PretrainConfig:
     width: int = 128
     feed_forward: int = 256
     layers: int = 3
-    decoder_layers: int = 2
+    decoder_layers: int = 3
     heads: int = 4
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=9_000, batch_size=64, eval_every=500, log_every=50,
+            steps=7_000, batch_size=64, eval_every=500, log_every=50,
             optimizer=OptimizerConfig(
-                learning_rate=1e-3, unit="absolute", group_rates=("query=0.177",),
+                learning_rate=1.5e-3, unit="absolute", group_rates=("query=0.177",),
                 warmup_steps=200, schedule="cosine", clip_norm=1.0, b2=0.98,
             ),
         )
     )  # fmt: skip
+
+    dev_rows: int = 400
+    checkpoint_seconds: float = 60.0
 
     def shape(self) -> T5Config:
         """The T5."""
@@ -114,12 +120,15 @@ def prepare(config: PretrainConfig, say: Callable[[str], None]) -> tuple[FrozenT
     say("embedding ...")
     texts = lm.tokenizer.encode(_sample(config), add_eos=False)
     start = embedding.ppmi_svd(texts, config.vocabulary, config.width, seed=config.seed)
-    return lm.replace(params={**lm.params, "shared": jnp.asarray(start)}), rows
+    params = attention.matching(
+        {**lm.params, "shared": jnp.asarray(start)}, config.heads, config.seed
+    )
+    return lm.replace(params=params), rows
 
 
 def _sample(config: PretrainConfig) -> list[str]:
     """Texts for the vocabulary and the start of the embedding: a part of everything."""
-    part = max(2_000, config.corpus.rows // 8)
+    part = max(500, config.corpus.rows // 8)
     asked = itertools.islice(instructions.asked(config.seed), part // 2)
     texts = [f"{example.input} {example.target}" for example in asked]
     texts += itertools.islice(instructions.prose(config.seed), part // 2)
@@ -145,14 +154,18 @@ def run(config: PretrainConfig, say: Callable[[str], None] = print) -> FrozenT5:
     began = time.monotonic()
     member = Run(
         "pretraining", feed, {"lm": lm.params}, seed=config.seed,
-        dev=score.development(lm.tokenizer), dev_metrics=("squad_em",), keep_start=False,
+        dev=score.development(lm.tokenizer, config.dev_rows), dev_metrics=("squad_em",),
+        keep_start=False,
     )  # fmt: skip
+    checkpoints = Checkpoints(out / "checkpoints", every_seconds=config.checkpoint_seconds, say=say)
     with RunTracker(out / "metrics.jsonl") as tracker:
         (trained,) = train(
-            lm, Pretraining(), [member], config.train, stage="pretraining", tracker=tracker
-        )
+            lm, Pretraining(), [member], config.train, stage="pretraining", tracker=tracker,
+            checkpoints=checkpoints,
+        )  # fmt: skip
     lm = lm.replace(params=trained.params["lm"])
     lm.save_pretrained(out)
+    checkpoints.delete()
     facts = {
         "config": dataclasses.asdict(config),
         "rows": {n: int((rows.task == i).sum()) for i, n in enumerate(rows.task_names)},

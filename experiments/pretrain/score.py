@@ -16,7 +16,7 @@ from prompt_jax.models.t5 import FrozenT5
 SEED = 1_000_003  # of instructions that no training run draws
 
 
-def development(tokenizer: object, rows: int = 400) -> TokenisedSplit:
+def development(tokenizer: object, rows: int) -> TokenisedSplit:
     """Instructions that no training run draws, for the learning curve.
 
     Args:
@@ -45,6 +45,7 @@ def scores(lm: FrozenT5, rows: int = 2_000) -> dict[str, float]:
         else:
             named = any(e.target in way for way in aspect.classes)
             found[f"{e.template}, {'named' if named else 'mapped'}"].append(e)
+    found["recall"] = list(itertools.islice(instructions.recalled(SEED), rows // 10))
     for e in itertools.islice(instructions.worded(SEED), rows // 5):
         found["source tasks, worded"].append(e)
     jobs = [

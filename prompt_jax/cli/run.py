@@ -34,25 +34,21 @@ def run(
 ) -> None:
     """Plan an experiment, execute it, and write its run directory.
 
-    CONFIG defines get_config(), and prepare() where something has to be made first; overrides are
-    dotted paths: data.root=DIR target.steps=2000 targets=glue/rte,mr.
+    CONFIG defines get_config(); overrides are dotted paths: data.root=DIR target.steps=2000
+    targets=glue/rte,mr.
     """
     from prompt_jax.cli import show
     from prompt_jax.config import load_config, override
     from prompt_jax.recipes import ExperimentConfig, experiment, make_plan
 
-    loaded, prepare = load_config(config)
+    loaded = load_config(config)
     if not isinstance(loaded, ExperimentConfig):
         raise ConfigError(
             f"get_config() of {config} returns a {type(loaded).__name__}, not an ExperimentConfig."
         )
     loaded = override(loaded, overrides or [])
-    lm = None
-    if prepare is not None:
-        lm = prepare(loaded, functools.partial(typer.echo, err=as_json), dry_run)
     loaded.check_tasks()
-    if dry_run and lm is None:
-        lm = _shapes(loaded)
+    lm = _shapes(loaded) if dry_run else None
     if lm is None:
         lm = common.load_model(loaded.model, loaded.dtype, remat=loaded.remat)
     plan = make_plan(loaded, lm)

@@ -17,6 +17,7 @@ import numpy as np
 
 from prompt_jax import config as configs
 from prompt_jax import sharding
+from prompt_jax.data import registry
 from prompt_jax.errors import ConfigError
 from prompt_jax.models.t5.partition import T5_RULES
 from prompt_jax.paths import user_cache
@@ -287,6 +288,7 @@ def _rows_of(spec: str, outcome: Outcome) -> list[ResultRow]:
             spec, member.task, member.k or 0, member.seed, metric, split, float(value),
             cost.source_steps, cost.target_steps, cost.rows, cost.flops, round(cost.seconds, 3),
             outcome.trained_parameters, stored, outcome.trials,
+            registry.suite(registry.get(member.task)),
         )  # fmt: skip
 
     names = list(outcome.test.metrics)

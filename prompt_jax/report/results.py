@@ -10,7 +10,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class ResultRow:
       trained_parameters: numbers changed by the last stage.
       stored_parameters: numbers that must be kept to use the result, beside the frozen T5.
       trials: learning-rate or start trials from which the development set chose.
+      suite: content hash of the generated suite that the target is from (`registry.suite`).
     """
 
     method: str
@@ -61,6 +62,7 @@ class ResultRow:
     trained_parameters: int
     stored_parameters: int
     trials: int = 1
+    suite: str = ""
 
 
 def write_rows(path: Path, rows: Iterable[ResultRow]) -> None:
@@ -96,7 +98,10 @@ def _row(facts: dict[str, Any]) -> ResultRow:
     """Raises ValueError, TypeError or KeyError for anything that `write_rows` does not write."""
     values = {}
     for field in fields(ResultRow):
-        value = facts.get(field.name, 1) if field.name == "trials" else facts[field.name]
+        # Fields with a default came later: older files do without.
+        value = (
+            facts[field.name] if field.default is MISSING else facts.get(field.name, field.default)
+        )
         if field.name == "value":
             value = math.nan if value is None else float(value)
             if abs(value) > 1:

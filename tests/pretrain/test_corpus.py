@@ -39,7 +39,7 @@ def targets_and_tests() -> set[str]:
     return found
 
 
-# --- what is kept out ------------------------------------------------------------------------------
+# --- what is kept out ----------------------------------------------------------------------------
 
 
 def test_reserved_tasks_are_refused() -> None:
@@ -51,6 +51,7 @@ def test_reserved_tasks_are_refused() -> None:
 
 def test_no_held_out_row_and_no_target_template_is_in_the_corpus() -> None:
     held = targets_and_tests()
+
     def leads(tasks: tuple[Task, ...]) -> set[str]:
         return {t.text.split("{")[0].rstrip(" :") for task in tasks for t in task.templates[1:]}
 
@@ -119,7 +120,7 @@ def test_the_real_corpus_is_clean(shared_dir: Path) -> None:
         assert drop.isdisjoint(corpus.runs(text))
 
 
-# --- what it is made of ----------------------------------------------------------------------------
+# --- what it is made of --------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_instructions_and_no_other_does() -> None:
@@ -184,7 +185,7 @@ def test_shares_must_fit() -> None:
         CorpusConfig(rows=10)
 
 
-# --- vocabulary and embedding ----------------------------------------------------------------------
+# --- vocabulary and embedding --------------------------------------------------------------------
 
 
 def test_the_vocabulary_is_made_the_same_twice_and_has_the_special_ids(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "families",
     "get",
     "names",
+    "suite",
 ]
 
 _FAMILIES = MappingProxyType(
@@ -119,6 +120,11 @@ def get(name: str) -> Task:
         f"unknown task '{name}'.{did_you_mean(name, known)}"
         " See `prompt-jax tasks` for all of them, or give the path of a .toml file."
     )
+
+
+def suite(task: Task) -> str:
+    """Which edition of generated data a task has: the suite's content hash, "" for other tasks."""
+    return "" if task.maker is None else sandbox.content_hash()
 
 
 def check_conflicts(sources: Iterable[str], targets: Iterable[str]) -> None:

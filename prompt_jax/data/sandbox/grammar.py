@@ -241,7 +241,7 @@ def changed(w: Writer, e: Event, slots: tuple[str, ...]) -> Event:
 
 def say(w: Writer, text: str) -> str:
     """A word or its synonym."""
-    return words.SYNONYMS[text] if text in words.SYNONYMS and w.draw.random() < 0.4 else text
+    return words.SYNONYMS[text] if text in words.SYNONYMS and w.draw.random() < 0.2 else text
 
 
 def full(e: Event) -> str:

@@ -1,0 +1,126 @@
+"""Recall and time of the memory bank's block-wise search against the exact one.
+
+    python benchmarks/retrieval.py                          # N = 1e4, 1e5, 1e6, D = 768, m = 1
+    python benchmarks/retrieval.py --slots 2000 --width 64  # seconds
+
+For every N: 256 queries, top-k by the exact chunked search and by the block-wise one at several
+recall targets, keys at random and keys in clusters that lie side by side (the order of a bank that
+was initialised task by task). Recall is the share of the true top-k that was found; the truth is
+checked against float64 brute force at the smallest N. Searches take turns, and the median over
+rounds is printed with the temporary bytes of the compiled program (a score matrix would take
+4 B N). On TPU the second search is `jax.lax.approx_max_k`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import statistics
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_jax.memory_bank import MemoryBank, blocks, retrieve
+
+
+def make_keys(slots: int, width: int, clustered: bool, seed: int) -> np.ndarray:
+    """Keys float32 [N, D]; clusters of 500 neighbours around a centre each."""
+    rng = np.random.default_rng(seed)
+    keys = rng.standard_normal((slots, width), np.float32)
+    if clustered:
+        centres = rng.standard_normal((-(-slots // 500), width), np.float32)
+        keys = 0.5 * keys + np.repeat(centres, 500, axis=0)[:slots]
+    return keys
+
+
+def compile_search(keys: Any, query: Any, k: int, recall: float | None) -> Any:
+    """The search as a program of its own; `recall` None is the exact one."""
+
+    def search(keys: jax.Array, query: jax.Array) -> tuple[jax.Array, jax.Array]:
+        bank = MemoryBank(keys, keys[:, None])
+        if recall is None:
+            return retrieve(bank, query, k)
+        return retrieve(bank, query, k, approximate=True, recall=recall)
+
+    return jax.jit(search).lower(keys, query).compile()
+
+
+def timed(program: Any, *arguments: Any) -> tuple[float, np.ndarray]:
+    began = time.perf_counter()
+    indices, _ = jax.block_until_ready(program(*arguments))
+    return time.perf_counter() - began, np.asarray(indices)
+
+
+def overlap(found: np.ndarray, true: np.ndarray) -> float:
+    shares = [len(set(a) & set(b)) / len(b) for a, b in zip(found, true, strict=True)]
+    return float(np.mean(shares))
+
+
+def measure(args: argparse.Namespace, slots: int, clustered: bool, check: bool) -> list[dict]:
+    host = make_keys(slots, args.width, clustered, args.seed)
+    rng = np.random.default_rng(args.seed + 1)
+    # Queries near some keys, as templates are near theirs.
+    near = host[rng.integers(0, slots, args.queries)]
+    query = near + rng.standard_normal(near.shape, np.float32)
+    keys, query = jnp.asarray(host), jnp.asarray(query)
+    searches = [None, *args.recall]
+    programs = {r: compile_search(keys, query, args.k, r) for r in searches}
+    answers, seconds = {}, {r: [] for r in searches}
+    for turn in range(args.rounds + 1):
+        for r, program in programs.items():
+            took, answers[r] = timed(program, keys, query)
+            if turn:  # the first warms up
+                seconds[r].append(took)
+    if check:
+        scores = np.asarray(query, np.float64) @ host.T.astype(np.float64)
+        true = np.argsort(-scores, axis=1, kind="stable")[:, : args.k]
+        assert overlap(answers[None], true) > 0.9999, "the exact search is not exact"
+    return [
+        {
+            "N": slots,
+            "keys": "clusters" if clustered else "random",
+            "search": "exact" if r is None else f"recall {r:g}",
+            "blocks": None if r is None else blocks(args.k, r),
+            "recall": overlap(answers[r], answers[None]),
+            "ms": 1e3 * statistics.median(seconds[r]),
+            "temporary_mb": programs[r].memory_analysis().temp_size_in_bytes / 1e6,
+            "score_matrix_mb": 4e-6 * slots * args.queries,
+        }
+        for r in searches
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    number = functools.partial(parser.add_argument, type=int)
+    number("--slots", nargs="+", default=[10_000, 100_000, 1_000_000], help="N")
+    number("--width", default=768, help="D")
+    number("--queries", default=256)
+    number("--k", default=20)
+    number("--rounds", default=5)
+    number("--seed", default=0)
+    parser.add_argument("--recall", type=float, nargs="+", default=[0.9, 0.95, 0.99])
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    args = parser.parse_args()
+    print(f"{args.queries} queries, D = {args.width}, top-{args.k}, {jax.devices()[0].device_kind}")
+    for slots in args.slots:
+        for clustered in (False, True):
+            for row in measure(args, slots, clustered, check=slots == min(args.slots)):
+                if args.json:
+                    print(json.dumps(row), flush=True)
+                    continue
+                print(
+                    f"N {row['N']:>9,}  {row['keys']:<8}  {row['search']:<11}"
+                    f"  recall {row['recall']:.4f}  {row['ms']:9.1f} ms"
+                    f"  temporaries {row['temporary_mb']:7.1f} MB"
+                    f" (score matrix {row['score_matrix_mb']:.0f} MB)",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -98,14 +98,9 @@ def scores(run: RunFolder, found: Findings) -> list[Figure]:
     return made
 
 
-def keys(run: RunFolder) -> list[tuple[str, str, str]]:
-    """The legend of the methods: (name, colour role, dashes)."""
-    return [_key(i, method) for i, method in enumerate(run.methods)]
-
-
-def _key(number: int, name: str) -> tuple[str, str, str]:
-    role, dashes = svg.series(number)
-    return name, role, " ".join(f"{2 * d:g}" for d in dashes)
+def keys(run: RunFolder) -> list[svg.Key]:
+    """The legend of the methods."""
+    return svg.legend(run.methods)
 
 
 def learning(run: RunFolder) -> list[Figure]:

@@ -238,8 +238,8 @@ def _boxes(
         corners = [(left, top), (right, top), (right, low), (left, low), (left, top)]
         shades.setdefault(round(_SHADES * min(max(share, 0.0), 1.0)), []).append(corners)
     ring = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY]
-    for shade, corners in sorted(shades.items()):
-        path = Path(np.concatenate(corners), ring * len(corners))
+    for shade, several in sorted(shades.items()):
+        path = Path(np.concatenate(several), ring * len(several))
         alpha = _FAINTEST + (_STRONGEST - _FAINTEST) * shade / _SHADES
         axes.add_patch(PathPatch(path, facecolor=colour("accent"), alpha=alpha, lw=0))
 

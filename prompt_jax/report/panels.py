@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from prompt_jax.report import curves, figures
 from prompt_jax.report.curves import Group, Lines
 from prompt_jax.report.folder import RunFolder
 from prompt_jax.report.results import heading
-from prompt_jax.report.svg import SERIES
+from prompt_jax.report.svg import SERIES, Key, legend
 
 _MOST = 12  # figures of one panel
 _COUNTED = 12  # rows of a heat map whose labels are numbers
@@ -28,14 +28,14 @@ class Drawn:
       title: of the panel.
       caption: what to see.
       figures: (what it shows, SVG).
-      keys: names of the lines, in the order of their colours.
+      legend: of the lines; empty where a figure shows one thing.
       left_out: figures that are not drawn.
     """
 
     title: str
     caption: str
     figures: list[tuple[str, str]]
-    keys: list[str]
+    legend: list[Key]
     left_out: int
 
 
@@ -67,10 +67,13 @@ def sections(run: RunFolder) -> list[Section]:
         except ConfigError:
             made.append(Section(spec, "", "", [], []))
             continue
-        drawn = [d for panel in method.panels if (d := _draw(run, spec, method, panel))]
+        drawn = []
+        for panel, labels in _declared(run, spec, method).items():
+            if figures_ := _draw(run, spec, panel, labels):
+                drawn.append(figures_)
         on = {"source": "each source", "mixture": "all sources mixed", "target": "the target"}
         stages = [
-            f"{stage.name}: on {on[stage.on]}"
+            f"{stage.title}: on {on[stage.on]}"
             + (f", trains {stage.trains}" if stage.trains else "")
             + (f", {stage.trials} trials" if stage.trials > 1 else "")
             for stage in method.stages()
@@ -79,10 +82,23 @@ def sections(run: RunFolder) -> list[Section]:
     return made
 
 
-def _draw(run: RunFolder, spec: str, method: BaseMethod, panel: Panel) -> Drawn | None:
+def _declared(run: RunFolder, spec: str, method: BaseMethod) -> dict[Panel, set[str]]:
+    """The panels of a method and of those that train its stages, with the stages' labels."""
+    found: dict[Panel, set[str]] = {}
+    *earlier, last = method.stages()
+    for stage in earlier:
+        trainer = create(stage.trains) if stage.trains else method
+        for panel in trainer.panels:
+            found.setdefault(panel, set()).add(f"{stage.trains or spec}: {stage.title}")
+    trainer = create(last.trains) if last.trains else method
+    for panel in trainer.panels:
+        labels = {f"{spec}: {last.name}, {heading(k)}" for k in run.shots}
+        found.setdefault(panel, set()).update(labels)
+    return found
+
+
+def _draw(run: RunFolder, spec: str, panel: Panel, labels: Collection[str]) -> Drawn | None:
     """All figures of a panel on one scale; None where nothing was logged for it."""
-    labels = {f"{stage.trains or spec}: {stage.name}" for stage in method.stages()[:-1]}
-    labels |= {f"{spec}: {method.stages()[-1].name}, {heading(k)}" for k in run.shots}
     found = {
         group: lines
         for group, lines in curves.collect(run, panel.metric).items()
@@ -93,7 +109,7 @@ def _draw(run: RunFolder, spec: str, method: BaseMethod, panel: Panel) -> Drawn 
     made = draw(run, spec, panel, shown)
     if not made:
         return None
-    keys = _keys(run, panel, shown)
+    keys = legend(_keys(run, panel, shown))
     return Drawn(panel.title, panel.caption, made, keys, max(0, len(found) - _MOST))
 
 

@@ -11,9 +11,9 @@ import io
 import re
 import warnings
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 ROLES = (
     "ink", "strong", "soft", "line", "band", "surface", "accent", "other",
@@ -46,6 +46,23 @@ def colour(role: str) -> str:
 def series(number: int) -> tuple[str, tuple[float, ...]]:
     """Colour role and dashes of the n-th line of a legend."""
     return f"c{number % SERIES}", DASHES[(number // 2) % len(DASHES) if number else 0]
+
+
+class Key(NamedTuple):
+    """An entry of a legend."""
+
+    name: str
+    role: str  # of the colour
+    dashes: str  # as SVG writes them
+
+
+def legend(names: Sequence[str]) -> list[Key]:
+    """The lines of a figure in the order of their numbers."""
+    made = []
+    for number, name in enumerate(names):
+        role, dashes = series(number)
+        made.append(Key(name, role, " ".join(f"{2 * dash:g}" for dash in dashes)))
+    return made
 
 
 def clean(text: str, longest: int = 0) -> str:

@@ -15,7 +15,7 @@ def test_the_page_of_a_real_run(invoke: Invoke, world: World, ran: Ran) -> None:
     assert page.read_bytes() == first
     text = first.decode()
     assert "Something is missing" not in text
-    for word in ("prompt_tuning", "spot", "Learning curves", world.prompt("spot")):
+    for word in ("prompt_tuning", "spot", "Learning curves", f"{world.folder}/prompts/"):
         assert word in text
     assert text.count("<svg") > 10
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from prompt_jax import report
 from prompt_jax.methods import REGISTRY, BaseMethod, Panel, Stage
 from prompt_jax.report import panels, svg
 from prompt_jax.report.folder import read
@@ -42,6 +43,18 @@ LOGGED = {
 }  # fmt: skip
 
 
+@dataclasses.dataclass(frozen=True)
+class Borrower(BaseMethod):
+    """Its first stage is trained by `fake`, half of whose budget it has."""
+
+    name: ClassVar[str] = "borrower"
+    status: ClassVar[str] = "our extension"  # type: ignore[assignment]
+
+    def stages(self) -> tuple[Stage, ...]:
+        first = Stage("target", on="target", trains="fake", part=(0.0, 0.5))
+        return (first, Stage("last", on="target", trains="prompt_tuning"))
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     monkeypatch.setitem(REGISTRY, "fake", Fake)
@@ -70,16 +83,43 @@ def test_every_kind_is_drawn(run):
         assert f">{source}<" in group.figures[0][1]
     assert "48 by 48 values" in usage.figures[0][1]
     assert "the last values are 0.25" in spread.figures[0][1]
-    assert spread.keys == []
-    assert weights.keys == list(SOURCES)
+    assert spread.legend == []
+    assert [key.name for key in weights.legend] == list(SOURCES)
     assert "3 lines; the last values are 0.5, 0.25, 0.25" in weights.figures[0][1]
+
+
+def test_panels_of_the_method_that_trains_an_earlier_stage(run, monkeypatch):
+    monkeypatch.setitem(REGISTRY, "borrower", Borrower)
+    run.methods = ("borrower",)
+    for line in run.metrics:
+        if line["stage"] == "fake: target, all rows":
+            line["stage"] = "fake: target (50% of the steps)"
+    with svg.drawing():
+        (section,) = panels.sections(run)
+    assert section.stages[0] == "target (50% of the steps): on the target, trains fake"
+    assert [drawn.title for drawn in section.panels] == [
+        "Chosen sources", "Slot usage", "Spread", "Weights",
+    ]  # fmt: skip
+    assert [name for name, _ in section.panels[0].figures] == [
+        "t/near, all rows (target (50% of the steps))",
+        "mine/far, all rows (target (50% of the steps))",
+    ]
+
+
+def test_the_page_shows_them(run):
+    text = report.render(run.path)
+    section = text[text.index('id="methods"') : text.index('id="use"')]
+    assert section.count("<svg") == 4 * 4 + len(SOURCES)  # figures, and a legend
+    for piece in ("Chosen sources", "Who reads what.", "Nobody 2026", "does not know the method"):
+        assert piece in section
+    assert "Never" not in section
 
 
 def test_labels_fall_back_to_numbers(run):
     run.sources = ("only",)
     with svg.drawing():
         fake = panels.sections(run)[1]
-    assert fake.panels[3].keys == ["0", "1", "2"]
+    assert [key.name for key in fake.panels[3].legend] == ["0", "1", "2"]
 
 
 def test_more_figures_than_fit_are_counted(run, monkeypatch):

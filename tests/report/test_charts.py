@@ -1,0 +1,143 @@
+"""Tables and figures of the results, and the plain facts."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prompt_jax.report import charts, facts, results, svg
+from prompt_jax.report.answer import find
+from prompt_jax.report.folder import RunFolder
+
+from .synthetic import METHODS, TARGETS
+
+
+@pytest.fixture(scope="module")
+def found(loaded):
+    return find(loaded)
+
+
+def test_the_table_marks_the_highest_and_what_is_established(loaded, found):
+    table = charts.table(loaded, found)
+    assert [(row["k"], row["method"]) for row in table] == [
+        (k, m) for k in (16, 0) for m in METHODS
+    ]
+    assert [row["first"] for row in table] == [True, False, False] * 2
+    assert [row["reference"] for row in table] == [False, False, True] * 2
+    for group in (table[:3], table[3:]):
+        for column, target in enumerate(TARGETS):
+            means = [found.table[row["method"], target, row["k"]].mean for row in group]
+            tops = [row["cells"][column][1] for row in group]
+            assert tops == [mean == max(means) for mean in means]
+        assert [row["cells"][0][2] for row in group][:2] == ["", "ahead"]
+        assert {row["cells"][1][2] for row in group} == {""}
+
+
+def test_forests_hold_every_comparison(loaded, found):
+    with svg.drawing():
+        drawn = charts.forests(loaded, found)
+    assert [figure.title for figure in drawn] == ["spot", "full_fine_tuning"]
+    for figure in drawn:
+        mine = [c for c in found.contrasts if c.method == figure.title]
+        assert len(mine) == 4
+        for c in mine:
+            assert results.interval_text(c.verdict.comparison) in figure.svg
+
+
+def test_scores_hold_every_seed(loaded, found):
+    with svg.drawing():
+        drawn = charts.scores(loaded, found)
+    assert [figure.title for figure in drawn] == ["t/near", "mine/far"]
+    assert drawn[0].svg.count("<use") == 2 * 3 * 5
+
+
+def test_learning_curves(loaded):
+    with svg.drawing():
+        drawn = charts.learning(loaded)
+    assert [figure.title for figure in drawn] == [
+        "t/near, k = 16", "mine/far, k = 16", "t/near, all rows", "mine/far, all rows",
+    ]  # fmt: skip
+    # Three methods, five seeds and a mean each: 0.4 + 100/500 + 2/100.
+    assert "18 lines over 100 steps; means end at 62, 62, 62" in drawn[0].svg
+
+
+def test_losses_of_every_stage(loaded):
+    with svg.drawing():
+        drawn = charts.losses(loaded)
+    titles = {figure.title for figure in drawn}
+    assert len(titles) == len(drawn) == 7
+    assert "prompt_tuning: sources" in titles
+    empty = RunFolder(Path("run"))
+    assert charts.losses(empty) == charts.learning(empty) == []
+
+
+def test_the_legend_has_the_colours_of_the_lines(loaded):
+    keys = charts.keys(loaded)
+    assert [name for name, _, _ in keys] == list(METHODS)
+    assert [role for _, role, _ in keys] == ["c0", "c1", "c2"]
+    assert [dashes for _, _, dashes in keys] == ["", "", "10 4"]
+
+
+def test_costs_are_means_of_a_run(loaded, found):
+    costs = facts.costs(loaded, found)
+    assert [(c["k"], c["method"]) for c in costs] == [(k, m) for k in (16, 0) for m in METHODS]
+    base, spot, _ = costs[:3]
+    assert (base["flops"], base["ratio"], base["share"]) == (1e11, "1", "33.3")
+    assert (spot["flops"], spot["ratio"], spot["share"]) == (3e11, "3", "100.0")
+    assert (spot["source_steps"], spot["target_steps"], spot["work"]) == (200, 100, "300 GFLOP")
+    assert [c["first"] for c in costs] == [True, False, False] * 2
+
+
+def test_rows_are_ranges_over_draws(loaded):
+    rows = facts.rows(loaded)
+    assert [row["role"] for row in rows] == ["target"] * 4 + ["source"] * 3
+    assert (rows[0]["task"], rows[0]["k"], rows[0]["draws"]) == ("t/near", "all rows", 5)
+    assert (rows[0]["train"], rows[0]["train_cut"], rows[0]["test_cut"]) == ("30", "10%", "5%")
+    run = RunFolder(Path("run"), data={"a": [dict(loaded.data["s/one"][0]) for _ in range(2)]})
+    run.data["a"][1]["rows"] = {"train": 1000, "dev": 0, "test": 60}
+    (row,) = facts.rows(run)
+    assert (row["train"], row["dev"], row["dev_cut"]) == ("30 to 1,000", "0 to 20", "15%")
+
+
+def test_the_prompt_is_picked_on_the_development_set(loaded):
+    picked = facts.picked(loaded)
+    assert [(task, data) for task, data, _ in picked] == [
+        ("t/near", "k = 16"), ("t/near", "all rows"),
+        ("mine/far", "k = 16"), ("mine/far", "all rows"),
+    ]  # fmt: skip
+    for task, _, prompt in picked:
+        others = [p.dev for p in loaded.prompts if p.record.task == task and not p.is_source]
+        assert prompt.dev == max(others) == 0.54
+
+
+def test_commands_can_be_copied(loaded):
+    commands = [shlex.split(command) for _, command in facts.commands(loaded)]
+    assert [command[1] for command in commands] == [
+        "evaluate", "predict", "prompts", "prompts", "report",
+    ]  # fmt: skip
+    evaluate = commands[0]
+    assert evaluate[2] == "models/tiny"
+    assert Path(evaluate[3]).is_file()
+    assert evaluate[4:] == ["--task", "t/near", "--root", "my data"]
+    assert commands[-1][2] == str(loaded.path)
+    code = facts.python(loaded)
+    compile(code, "page", "exec")
+    assert repr(evaluate[3]) in code
+    bare = RunFolder(Path("run"))
+    assert facts.commands(bare) == [("Write this page again", "prompt-jax report run")]
+    assert facts.python(bare) == ""
+
+
+def test_flat():
+    tree = {"a": {"b": 1, "c": {"d": "x"}}, "e": [1, None], "f": {}}
+    assert list(facts.flat(tree)) == [("a.b", "1"), ("a.c.d", "x"), ("e", "[1, null]")]
+
+
+def test_primary_rows(loaded, found):
+    rows = facts.primary(loaded, found)
+    assert len(rows) == 60
+    assert {row.split for row in rows} == {"test"}
+    assert np.mean([r.value for r in rows if r.method == "spot"]) > 0.5

@@ -35,7 +35,7 @@ def test_every_name_is_a_spec(name):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("sopt", r"unknown method 'sopt' \(known: prompt_tuning.*Did you mean 'spot'"),
+        ("spott", r"unknown method 'spott' \(known: prompt_tuning.*Did you mean 'spot'"),
         ("", "not of the form"),
         ("spot(", "not of the form"),
         ("spot)", "not of the form"),

@@ -7,7 +7,8 @@ import importlib.metadata
 import json
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 from prompt_jax import config as configs
 from prompt_jax import sharding
 from prompt_jax.data import registry
-from prompt_jax.errors import ConfigError
+from prompt_jax.errors import ConfigError, TrainingError
 from prompt_jax.models.t5.partition import T5_RULES
 from prompt_jax.paths import user_cache
 from prompt_jax.prompts import PromptRecord, SoftPrompt, parse
@@ -184,6 +185,27 @@ def run(
     Raises:
       PromptJaxError: for anything a user can cause, before any compute is spent where possible.
     """
+    with opened(config, lm, show=show) as (folder, executor):
+        report = _execute(config, executor.lm, folder, executor, say)
+        executor.progress.clear()
+        return report
+
+
+@contextmanager
+def opened(
+    config: ExperimentConfig, lm: Any, *, show: bool = True
+) -> Iterator[tuple[Path, Executor]]:
+    """The run directory of an experiment, and what executes its stages, after all checks.
+
+    Args:
+      config: the experiment.
+      lm: the frozen model that `config.model` names.
+      show: progress lines on a terminal.
+
+    Raises:
+      PromptJaxError: for anything that can be found out before the first step.
+      TrainingError: a file could not be written or read on the way.
+    """
     config.check_tasks()
     check_folder(config)
     mesh, cache = _mesh(config), _cache(config)
@@ -195,12 +217,15 @@ def run(
     folder = prepare_folder(config)
     (folder / "provenance.json").write_text(json.dumps(provenance(lm), indent=2) + "\n", "utf-8")
     store = ArtefactStore(None if cache is None else cache / "runs")
-    with RunTracker(folder / "metrics.jsonl", show=show) as tracker:
-        progress = Progress(folder / "checkpoints", config.checkpoint_seconds)
-        executor = Executor(config, lm, rows, store, tracker, mesh, progress)
-        report = _execute(config, lm, folder, executor, say)
-        progress.clear()
-        return report
+    progress = Progress(folder / "checkpoints", config.checkpoint_seconds)
+    try:
+        with RunTracker(folder / "metrics.jsonl", show=show) as tracker:
+            yield folder, Executor(config, lm, rows, store, tracker, mesh, progress)
+    except OSError as error:  # a full disk, a file that went away
+        raise TrainingError(
+            f"{error.filename or folder}: {error.strerror or error}. What was finished is kept:"
+            " put that right, and run the same command again to go on."
+        ) from error
 
 
 def _cache(config: ExperimentConfig) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import pytest
 import toy
 from safetensors.numpy import load_file
 
-from prompt_jax.errors import ConfigError, StoppedError
+from prompt_jax.errors import ConfigError, StoppedError, TrainingError
 from prompt_jax.evaluation import Evaluation
 from prompt_jax.recipes import ExperimentConfig, experiment, run
 from prompt_jax.recipes.artefacts import ArtefactStore
@@ -199,6 +200,23 @@ def test_finished_fine_tuning_is_not_repeated(small, world, tmp_path, monkeypatc
     run(config, world.lm, show=False, say=lambda line: None)
     assert steps == [(f"{world.tasks['one']} seed=1", 1)]
     assert written(tmp_path / "cut" / "run") == written(tmp_path / "whole" / "run")
+
+
+def test_a_full_disk_is_one_message(small, world, tmp_path, monkeypatch, pretender):
+    """Wherever it shows; nothing is trained again after it."""
+    config = small(tmp_path, methods=("prompt_tuning",))
+    broken = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "results.jsonl")
+
+    def full(*args):
+        raise broken
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment.results, "write_rows", full)
+        with pytest.raises(TrainingError, match=r"results.jsonl: No space left.*same command"):
+            run(config, world.lm, show=False, say=lambda line: None)
+    trained = len(pretender.calls)
+    run(config, world.lm, show=False, say=lambda line: None)
+    assert len(pretender.calls) == trained
 
 
 def test_told_to_stop_and_a_changed_config(small, world, tmp_path, monkeypatch):

@@ -169,6 +169,18 @@ class BaseMethod:
         """Initial parameters and constants of one run of the last stage."""
         return {"prompt": np.asarray(context.initial, np.float32)}, {}
 
+    def chosen(self, context: Context, params: Params) -> np.ndarray | None:
+        """Which sources a run has chosen; None: the method makes no such choice.
+
+        Args:
+          context: what the run started from.
+          params: what it has trained.
+
+        Returns:
+          bool [K], or None.
+        """
+        return None
+
     def carry(self, params: Params, consts: Consts) -> Carry:
         """No untrained state."""
         return ()

@@ -133,6 +133,11 @@ class Dtvg(BaseMethod):
             consts["group"] = np.asarray(self._choose(params, consts)["group"])
         return params, consts
 
+    def chosen(self, context: Context, params: Params) -> np.ndarray:
+        """The group of the deployed prompt."""
+        _, consts = self.init(context)
+        return np.asarray(self._choose(params, consts)["group"])
+
     def carry(self, params: Params, consts: Consts) -> Carry:
         """The group of the start, with what it was chosen by."""
         return self._choose(params, consts)

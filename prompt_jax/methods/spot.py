@@ -82,14 +82,30 @@ class Spot(BaseMethod):
             start = self._from_sources(context, context.artefact("sources"))
         return {"prompt": np.asarray(start, np.float32)}, {}
 
+    def chosen(self, context: Context, params: Params) -> np.ndarray | None:
+        """The sources that the run started from; None for the mixture, which is of all."""
+        if self.variant == "mixture":
+            return None
+        sources = context.artefact("sources")
+        numbers, weights = self._choice(context, sources)
+        group = np.zeros(len(sources.prompts), bool)
+        group[numbers[weights > 0]] = True
+        return group
+
     def _from_sources(self, context: Context, sources: Artefact) -> np.ndarray:
+        numbers, weights = self._choice(context, sources)
+        if len(numbers) == 1:
+            return sources.prompts[numbers[0]]
+        return np.tensordot(weights, sources.prompts[numbers], 1)
+
+    def _choice(self, context: Context, sources: Artefact) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the sources of the start, and their weights, which add up to 1."""
         similarity = source_similarity(context.artefact("probe").prompts[0], sources.prompts)
         ranked = np.argsort(-similarity, kind="stable")[: self.top_k]
-        if self.variant == "nearest":
-            return sources.prompts[ranked[0]]
-        if self.variant == "best_of_top_k":
-            return sources.prompts[ranked[min(context.trial, len(ranked) - 1)]]
-        weights = np.maximum(similarity[ranked], 0.0)
-        if not weights.any():
-            weights = np.ones_like(weights)
-        return np.tensordot(weights / weights.sum(), sources.prompts[ranked], 1)
+        if self.variant == "top_k_average":
+            weights = np.maximum(similarity[ranked], 0.0)
+            if not weights.any():
+                weights = np.ones_like(weights)
+            return ranked, weights / weights.sum()
+        place = 0 if self.variant == "nearest" else min(context.trial, len(ranked) - 1)
+        return ranked[place : place + 1], np.ones(1)

@@ -145,6 +145,17 @@ class Executor:
     def run(self, spec: str, k: int) -> list[Outcome]:
         """All stages of a method at one k, for every target and seed."""
         method = create(spec)
+        return self._last(method, spec, k, self._before_last(method, spec, k))
+
+    def contexts(self, spec: str, k: int) -> dict[Member, Context]:
+        """What the runs of a method's last stage start from; trains the stages before it."""
+        method = create(spec)
+        return self._contexts(method, method.stages()[-1], k, self._before_last(method, spec, k))
+
+    def _before_last(
+        self, method: BaseMethod, spec: str, k: int
+    ) -> dict[str, dict[Member, TrainedRun]]:
+        """The runs of every stage but the last, by its name."""
         done: dict[str, dict[Member, TrainedRun]] = {}
         for stage in method.stages()[:-1]:
             trained = create(stage.trains) if stage.trains else method
@@ -154,7 +165,7 @@ class Executor:
             if stage.on == "source" and not stage.origin:
                 for member, source in done[stage.name].items():
                     self._sources.setdefault(member.seed, {})[member.task] = source
-        return self._last(method, spec, k, done)
+        return done
 
     def _members(self, stage: Stage, k: int) -> list[Member]:
         seeds = self.config.seed_list
@@ -173,7 +184,14 @@ class Executor:
         self, method: BaseMethod, stage: Stage, k: int, done: dict[str, dict[Member, TrainedRun]]
     ) -> dict[Member, tuple[Any, Any]]:
         """Initial parameters and constants of every run of a stage."""
-        starts = {}
+        found = self._contexts(method, stage, k, done)
+        return {member: method.init(context) for member, context in found.items()}
+
+    def _contexts(
+        self, method: BaseMethod, stage: Stage, k: int, done: dict[str, dict[Member, TrainedRun]]
+    ) -> dict[Member, Context]:
+        """What every run of a stage may use to start."""
+        contexts = {}
         members = self._members(stage, k)
         templates = {task: self._wordings(task) for task in {m.task for m in members}}
         most = max((len(found) for found in templates.values()), default=0)
@@ -185,14 +203,13 @@ class Executor:
                 name: np.asarray(self.initial(member.seed + origins[name]).embeddings)
                 for name in done
             }
-            context = Context(
+            contexts[member] = Context(
                 self.lm, np.asarray(self.initial(member.seed + stage.origin).embeddings),
                 member.seed, member.task or "mixture", member.trial,
                 _artefacts(member, done, initial),
                 found + found[-1:] * (most - len(found)), sources,
             )  # fmt: skip
-            starts[member] = method.init(context)
-        return starts
+        return contexts
 
     def _wordings(self, task: str, trained_on: bool = False) -> tuple[Wording, ...]:
         """The templates of a task, or of all sources, in the order of `Rows.template`."""

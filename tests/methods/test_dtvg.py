@@ -33,14 +33,17 @@ def vectors(*leans: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def start(method: Dtvg, leans=(0.5, -1.0, 0.2), target=None):
+    return method.init(context(leans, target))
+
+
+def context(leans=(0.5, -1.0, 0.2), target=None):
     own, sources = vectors(*leans)
     own = own if target is None else target
     artefacts = {
         "sources": Artefact(("a", "b", "c"), INITIAL + sources, np.zeros(len(leans))),
         "first": Artefact(("t",), (INITIAL + own)[None], np.zeros(1)),
     }
-    context = Context(toy.tiny_t5(), INITIAL, 0, "t", 0, artefacts)
-    return method.init(context)
+    return Context(toy.tiny_t5(), INITIAL, 0, "t", 0, artefacts)
 
 
 def prompted(method, params, consts, carry=None, step=0):
@@ -168,6 +171,14 @@ def test_a_fixed_group_is_deployed():
     np.testing.assert_allclose(
         fixed.deploy(turned, consts), prompted(fixed, turned, consts).prompts[0], atol=1e-6
     )
+
+
+@pytest.mark.parametrize(("every", "group"), [(1, [1]), (0, [0, 2])])
+def test_it_says_which_group_it_deploys(every, group):
+    method = Dtvg(rule="positive", regroup_every=every)
+    params, consts = start(method)
+    turned = with_scales(params, consts, (-1.0, -1.0, -0.2))
+    assert np.flatnonzero(method.chosen(context(), turned)).tolist() == group
 
 
 # Gradients

@@ -116,3 +116,23 @@ def test_a_stage_that_was_not_run_is_named():
         Spot().init(context)
     with pytest.raises(ConfigError, match="top_k"):
         Spot(top_k=0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "trial", "group"),
+    [
+        ({}, 0, [1]),
+        ({"variant": "best_of_top_k"}, 1, [3]),
+        ({"variant": "top_k_average"}, 0, [0, 1, 3]),
+        ({"variant": "top_k_average", "top_k": 4}, 0, [0, 1, 3]),  # source 2 has no weight
+        ({"variant": "mixture"}, 0, None),
+    ],
+)
+def test_it_says_which_sources_it_started_from(spec, trial, group):
+    artefacts = {
+        "sources": Artefact(tuple("abcd"), SOURCES, np.zeros(4)),
+        "probe": Artefact(("t",), PROBE[None], np.zeros(1)),
+    }
+    context = Context(None, np.zeros((L, D), np.float32), 0, "t", trial, artefacts)
+    found = Spot(**spec).chosen(context, {})
+    assert found is None if group is None else np.flatnonzero(found).tolist() == group

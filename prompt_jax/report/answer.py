@@ -248,18 +248,25 @@ def _more(
         top = max(misses, key=lambda s: float(s.difference.split(" ")[0]))
         said.append(
             f"The largest difference seen is {top.difference} points ({top.best},"
-            f" {setting(run, top)}; p = {top.p:.2g}), which chance alone could give."
+            f" {setting(run, top)}; p = {p_text(top.p)}), which chance alone could give."
         )
     for method in run.methods[1:]:
         mine = [c for c in compared if c.method == method]
         signs = [np.sign(c.verdict.comparison.difference) for c in mine if c.verdict.effect]
         ahead, behind = signs.count(1), signs.count(-1)
+        best = sum(s.state == "ahead" and s.best == method for s in standings)
         if method in references and mine:
             said.append(
                 f"{method} is a reference line: established ahead of {run.methods[0]} in {ahead} of"
                 f" {_plural(len(mine), 'comparison')}, behind in {behind}."
             )
-        elif behind:
+            continue
+        if ahead > best:
+            said.append(
+                f"{method} is also established ahead of"
+                f" {run.methods[0]} in {ahead} of {_plural(len(mine), 'comparison')}."
+            )
+        if behind:
             said.append(
                 f"{method} is established behind {run.methods[0]} in {behind} of"
                 f" {_plural(len(mine), 'comparison')}."
@@ -267,6 +274,15 @@ def _more(
     if len(run.seeds) == 1:
         said.append("There is one seed: all of this speaks about that seed only.")
     return said
+
+
+def p_text(p: float) -> str:
+    """A p-value with three decimals.
+
+    >>> p_text(0.0214), p_text(0.00002)
+    ('0.021', '<0.001')
+    """
+    return "<0.001" if p < 0.0005 else f"{p:.3f}"
 
 
 def multiple(ratio: float) -> str:

@@ -131,7 +131,7 @@ def losses(run: RunFolder) -> list[Figure]:
     drawn = []
     for stage, lines in stages.items():
         runs = curves.numbers(lines)
-        made = curves.with_mean(runs, 0) if runs else []
+        made = curves.with_mean(runs, 1) if runs else []
         if made:
             drawn.append((stage, made))
     return _on_one_scale("Training loss", drawn, run, 0.1)

@@ -81,6 +81,7 @@ def _context(run: RunFolder, found: Findings) -> dict[str, Any]:
         "standings": found.standings,
         "setting": lambda standing: answer.setting(run, standing),
         "multiple": answer.multiple,
+        "p_text": answer.p_text,
         "several_shots": len(run.shots) > 1,
         "forests": charts.forests(run, found),
         "minimum": f"{100 * charts.MINIMUM:g}",

@@ -157,7 +157,7 @@ def _lines(
             ]
             drawn.append((_name(run, group), several))
         elif runs := curves.numbers(lines):
-            drawn.append((_name(run, group), curves.with_mean(runs, 0)))
+            drawn.append((_name(run, group), curves.with_mean(runs, 1)))
     across = figures.span([s for _, found in drawn for c in found for s in c.steps])
     up = figures.span([v for _, found in drawn for c in found for v in c.values], 1e-3)
     return [

@@ -77,6 +77,16 @@ def test_a_baseline_that_wins():
     assert found.more == ["spot is established behind prompt_tuning in 1 of 1 comparison."]
 
 
+def test_a_second_winner_is_named():
+    found = answer.find(
+        run_of(
+            {("prompt_tuning", "a"): BASE, ("spot", "a"): shifted(0.05), ("x", "a"): shifted(0.1)}
+        )
+    )
+    assert found.lead == "x beats prompt_tuning on a, by 10.0 points."
+    assert found.more == ["spot is also established ahead of prompt_tuning in 1 of 1 comparison."]
+
+
 def test_a_higher_mean_does_not_hide_what_is_established():
     noisy = tuple(v + (0.9 if i < 3 else 0.0) - 0.05 for i, v in enumerate(BASE))
     found = answer.find(
@@ -166,6 +176,8 @@ def test_items_count(tmp_path):
 
 
 def test_small_texts():
+    assert answer.p_text(0.0004) == "<0.001"
+    assert answer.p_text(0.0006) == "0.001"
     assert answer.multiple(9.126) == "9.1"
     assert answer.multiple(math.nan) == ""
     assert answer.status("spot(top_k=2)") == "as published"

@@ -1,8 +1,8 @@
 """Is the sandbox fit for research? Measures what its tasks promise, with the mini T5.
 
     python -m experiments.sandbox_fitness out=DIR                     # 10 seeds, every task
-    python -m experiments.sandbox_fitness out=DIR seeds=3 frozen=no   # while designing: development
-                                                                      # targets only
+    python -m experiments.sandbox_fitness out=DIR seeds=2 first_seed=100 frozen=no
+                             # while choosing budgets: other seeds, and never a frozen target
 
 Per seed a fresh source set. For every task: prompt tuning with all rows and full fine-tuning; for
 every target: prompt tuning with k rows per class from scratch and from each source's prompt. The
@@ -56,7 +56,8 @@ class FitnessConfig:
     Attributes:
       out: directory of results; finished parts in it are not repeated.
       model: the T5.
-      seeds: seeds, each with a source set of its own.
+      seeds: how many, each with a source set of its own.
+      first_seed: the first of them.
       fine_tuned: seeds of full fine-tuning.
       frozen: whether the frozen targets are measured, too: once, at the end.
       tokens: L.
@@ -70,15 +71,16 @@ class FitnessConfig:
     out: str = "runs/sandbox_fitness"
     model: str = "mini"
     seeds: int = 10
-    fine_tuned: int = 3
+    first_seed: int = 0
+    fine_tuned: int = 2
     frozen: bool = True
     tokens: int = 10
     init: str = "vocab:2000"
     k: int = 16
-    full: TrainConfig = field(default_factory=lambda: _budget(300, 50, 0.3))
-    few: TrainConfig = field(default_factory=lambda: _budget(40, 10, 0.1))
+    full: TrainConfig = field(default_factory=lambda: _budget(200, 50, 0.3))
+    few: TrainConfig = field(default_factory=lambda: _budget(30, 10, 0.1))
     fine: TrainConfig = field(
-        default_factory=lambda: _budget(300, 50, 5e-4, batch=32, unit="absolute")
+        default_factory=lambda: _budget(150, 50, 1e-3, batch=32, unit="absolute")
     )
 
 
@@ -120,7 +122,8 @@ class Study:
 
     def run(self) -> dict[str, np.ndarray]:
         """Everything; per part an array [seeds, test rows] of right and wrong."""
-        c, seeds = self.config, range(self.config.seeds)
+        c = self.config
+        seeds = range(c.first_seed, c.first_seed + c.seeds)
         found: dict[str, np.ndarray] = {}
         sources = self._prompts("full", self.sources, seeds, 0, c.full)
         found |= sources.items
@@ -180,7 +183,8 @@ class Study:
         if path.is_file():
             return _Part.load(path).items
         items = []
-        for seed in range(self.config.fine_tuned):
+        first = self.config.first_seed
+        for seed in range(first, first + self.config.fine_tuned):
             rows, dev, test = self.rows(task, seed)
             feed = Feed(rows, self.config.fine.batch_size, seed, "order")
             run = Run(
@@ -201,7 +205,8 @@ class Study:
         c = self.config
         digest = configs.digest(
             kind, of_sources, budget, self.lm.weights_hash, sandbox.content_hash(), c.seeds,
-            c.fine_tuned, c.frozen, c.tokens, c.init, c.k, c.full if "from" in kind else None,
+            c.first_seed, c.fine_tuned, c.frozen, c.tokens, c.init, c.k,
+            c.full if "from" in kind else None,
         )  # fmt: skip
         return self.out / f"{kind.replace('/', '_').replace(' ', '_')}.{digest[:12]}.npz"
 
@@ -276,6 +281,37 @@ def show(result: Mapping[str, Any], say: Callable[[str], None] = print) -> None:
                 f" [{pair['low']:+.3f}, {pair['high']:+.3f}] p {pair['p_holm']:.4f}")  # fmt: skip
 
 
+def draw(result: Mapping[str, Any], path: Path) -> None:
+    """The heat map of the pairs: what a source's prompt does to a target, in points."""
+    from matplotlib.figure import Figure
+
+    sources = [task.name for task in sandbox.SOURCES]
+    targets = [t.name for t in sandbox.TARGETS if any(n.endswith(t.name) for n in result["pairs"])]
+    points = np.asarray(
+        [[100 * result["pairs"][f"{s} -> {t}"]["difference"] for t in targets] for s in sources]
+    )
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(points, cmap="PuOr_r", vmin=-50, vmax=50, aspect="auto")
+    short = [name.removeprefix("sandbox/") for name in targets]
+    axes.set_xticks(range(len(targets)), short, rotation=40, ha="right")
+    axes.set_yticks(range(len(sources)), [name.removeprefix("sandbox/") for name in sources])
+    for i, source in enumerate(sources):
+        for j, target in enumerate(targets):
+            pair = result["pairs"][f"{source} -> {target}"]
+            mark = {"helps": "+", "hurts": "-", "neutral": ""}[pair["expected"]]
+            bold = "bold" if pair["found"] != "neutral" else "normal"
+            shade = "white" if abs(points[i, j]) > 32 else "black"
+            text = f"{points[i, j]:+.0f}" + (f"\n({mark})" if mark else "")
+            axes.text(j, i, text, ha="center", va="center", fontsize=8, weight=bold, color=shade)
+    figure.colorbar(image, label="points against prompt tuning from scratch")
+    axes.set_title(
+        "What a source's prompt does to a target at k = 16. Bold: an effect; (+) (-): expected",
+        fontsize=10,
+    )
+    figure.savefig(path, metadata={"Date": None})
+
+
 def main(arguments: Sequence[str]) -> None:
     """Measures, prints and writes `result.json`."""
     study = Study(configs.override(FitnessConfig(), arguments))
@@ -283,6 +319,7 @@ def main(arguments: Sequence[str]) -> None:
     result["config"] = dataclasses.asdict(study.config)
     result["model"] = study.lm.weights_hash
     (study.out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    draw(result, study.out / "pairs.svg")
     show(result)
 
 

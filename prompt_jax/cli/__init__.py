@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from prompt_jax import __version__
-from prompt_jax.cli import evaluate, info, predict, prompts, report, run, tasks, vectors
+from prompt_jax.cli import evaluate, info, oracle, predict, prompts, report, run, tasks, vectors
 from prompt_jax.errors import PromptJaxError, did_you_mean
 
 USAGE, INTERRUPTED = 2, 130
@@ -36,6 +36,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.add_typer(prompts.app, name="prompts")
 app.command("vectors")(vectors.vectors)
+app.command("oracle")(oracle.oracle)
 app.add_typer(tasks.app, name="tasks")
 app.command("info")(info.info)
 

@@ -1,0 +1,94 @@
+"""`prompt-jax oracle`: how every subset of the sources would have done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prompt_jax.cli import common
+from prompt_jax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from prompt_jax.report.oracle import OracleReport
+
+
+def oracle(
+    config: Annotated[
+        str,
+        typer.Argument(metavar="CONFIG", help="A Python file, or a packaged config, as of run."),
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[a.b=value]...", help="What to change in it.")
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="Method whose first stage is merged; default: the first with one, or dtvg."
+        ),
+    ] = None,
+    as_json: common.AsJson = False,
+) -> None:
+    """Evaluate the merged prompt of every subset of an experiment's sources.
+
+    At most 10 sources. Trained prompts are read from the cache; what is missing is trained. Writes
+    oracle.json and oracle.md into the run directory.
+    """
+    from prompt_jax.config import load_config, override
+    from prompt_jax.recipes import ExperimentConfig
+    from prompt_jax.recipes import oracle as recipe
+
+    loaded = load_config(config)
+    if not isinstance(loaded, ExperimentConfig):
+        raise ConfigError(
+            f"get_config() of {config} returns a {type(loaded).__name__}, not an ExperimentConfig."
+        )
+    loaded = override(loaded, overrides or [])
+    loaded.check_tasks()
+    recipe.check(loaded, base)
+    lm = common.load_model(loaded.model, loaded.dtype, remat=loaded.remat)
+    report = recipe.oracle(loaded, lm, base=base, say=_say)
+    if as_json:
+        return common.emit(report.to_dict())
+    return _show(report)
+
+
+def _say(line: str) -> None:
+    """Progress goes to stderr: the tables alone are the output."""
+    typer.echo(line, err=True)
+
+
+def _show(report: OracleReport) -> None:
+    from prompt_jax.recipes.oracle import JSON_NAME, MARKDOWN_NAME
+    from prompt_jax.report.oracle import CHOICES, EXPLANATION
+
+    out = common.Printer()
+    count = len(report.sources)
+    out.print(common.heading(f"{report.name}: all {2**count} subsets of {count} sources"))
+    for paragraph in EXPLANATION:
+        out.print(paragraph)
+    _table(out, report.table(), left=3)
+    titles, rows = report.choice_table()
+    if rows:
+        out.print()
+        out.print(common.heading("The choices of methods"))
+        out.print(CHOICES)
+        _table(out, (titles, rows), left=4)
+    out.print()
+    out.print(common.heading("What it left"))
+    out.print(
+        common.facts(
+            [
+                (str(report.folder / MARKDOWN_NAME), "these tables"),
+                (str(report.folder / JSON_NAME), "every subset, target, k and seed"),
+            ]
+        )
+    )
+
+
+def _table(out: Any, content: tuple[list[str], list[list[str]]], left: int) -> None:
+    titles, rows = content
+    shown = common.table(*titles, left=left)
+    for row in rows:
+        shown.add_row(*row)
+    out.print(shown)

@@ -1,0 +1,286 @@
+"""The oracle of grouping: how every subset of the sources would have done on a target.
+
+For each target, k and seed the sources' and the target's prompts of DTVG's first stage are merged,
+
+    P(S) = P_init + T_t + c * sum over S of T_s,     c = 1 or 1 / |S| by the development set,
+
+for all 2^K subsets S, and evaluated as they are, without a step of training. A plain sum alone
+would confound the choice of sources with the growth of the norm. What the choice of a subset gains
+is measured as `prompt_jax.evaluation.subsets` does it, against the best of none, one and all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from prompt_jax import task_vectors
+from prompt_jax.data import TokenisedSplit, registry
+from prompt_jax.errors import ConfigError
+from prompt_jax.evaluation import Evaluation, Job, Verdict, evaluate, statistics
+from prompt_jax.evaluation.metrics import compute
+from prompt_jax.evaluation.subsets import (
+    Landscape,
+    compare,
+    hold_out,
+    or_worst,
+    split_items,
+    standing,
+    subsets,
+)
+from prompt_jax.methods import Artefact, BaseMethod, Context, create
+from prompt_jax.paths import write_atomically
+from prompt_jax.recipes import experiment
+from prompt_jax.recipes.config import ExperimentConfig
+from prompt_jax.recipes.execute import Executor, Outcome
+from prompt_jax.report.oracle import Choice, OracleCell, OracleReport
+from prompt_jax.report.results import heading
+
+MOST_SOURCES = 10
+DEFAULT_BASE = "dtvg"
+JSON_NAME, MARKDOWN_NAME = "oracle.json", "oracle.md"
+_PROMPTS_AT_ONCE = 64
+_STAGES = {"sources", "first"}  # what a method must tune for its prompts to be merged
+
+Choices = dict[tuple[str, int], tuple[np.ndarray, Outcome]]  # by target and seed
+
+
+def oracle(
+    config: ExperimentConfig,
+    lm: Any,
+    *,
+    base: str | None = None,
+    show: bool = True,
+    say: Callable[[str], None] = print,
+) -> OracleReport:
+    """Evaluates all subsets for every target, k and seed, and writes `oracle.json` and `oracle.md`.
+
+    Whatever the experiment has trained is read from the store of artefacts; what is missing of the
+    first stage, and of the config's methods that choose sources, is trained.
+
+    Args:
+      config: the experiment; at most 10 sources.
+      lm: the frozen model that `config.model` names.
+      base: the method whose first stage is merged; None: the first of the config's methods that has
+        one, else DTVG as published.
+      show: progress lines on a terminal.
+      say: receives what a person should read while it runs.
+
+    Raises:
+      PromptJaxError: for anything a user can cause, before any compute is spent where possible.
+    """
+    base = check(config, base)
+    choosers = [spec for spec in config.methods if _chooses(create(spec))]
+    groups = subsets(len(config.sources))
+    cells: list[OracleCell] = []
+    told: set[str] = set()
+
+    def tell(news: Sequence[str]) -> None:
+        """What the first look at a stage found: the later ones find all of it."""
+        for line in news:
+            stage = line.rpartition(":")[0]
+            if stage not in told:
+                say(f"  {line}")
+            told.add(stage)
+
+    with experiment.opened(config, lm, show=show) as (folder, executor):
+        for k in config.shots:
+            contexts = {(m.task, m.seed): c for m, c in executor.contexts(base, k).items()}
+            picked = {spec: _chosen(executor, spec, k) for spec in choosers}
+            tell(executor.news())
+            for target in config.targets:
+                lands = []
+                for seed in config.seed_list:
+                    lands.append(_survey(executor, contexts[target, seed], target, k, groups))
+                    say(f"  {target}, {heading(k)}, seed {seed}: {len(groups)} subsets")
+                cells.append(_cell(executor, target, k, tuple(lands), picked, groups))
+        names = tuple(registry.get(source).name for source in config.sources)
+        report = OracleReport(folder, config.name, base, names, groups, _judged(cells))
+        _write(report)
+    return report
+
+
+def check(config: ExperimentConfig, base: str | None = None) -> str:
+    """Checks what can be checked without the model; returns the method whose stage is merged.
+
+    Raises:
+      ConfigError: for no source, too many, or a method without such a stage.
+    """
+    count = len(config.sources)
+    if not count:
+        raise ConfigError("the oracle needs sources, as in sources=snli,glue/qqp.")
+    if count > MOST_SOURCES:
+        raise ConfigError(
+            f"the oracle evaluates all 2^K subsets of K sources: at most {MOST_SOURCES}, not"
+            f" {count} ({2**count:,} prompts for each target, k and seed). Name fewer with"
+            " sources=a,b."
+        )
+    if base is None:
+        return next((spec for spec in config.methods if _has_first(create(spec))), DEFAULT_BASE)
+    if not _has_first(create(base)):
+        raise ConfigError(
+            f"'{base}' tunes no prompt of the target beside those of the sources. Name a method"
+            f" that does, as in --base {DEFAULT_BASE}."
+        )
+    return base
+
+
+def _has_first(method: BaseMethod) -> bool:
+    return {stage.name for stage in method.stages()} >= _STAGES
+
+
+def _chooses(method: BaseMethod) -> bool:
+    """Whether a method chooses among prompts that were trained on one source each."""
+    on_sources = any(stage.on == "source" for stage in method.stages())
+    return on_sources and type(method).chosen is not BaseMethod.chosen
+
+
+def _chosen(executor: Executor, spec: str, k: int) -> Choices:
+    """The choice of every healthy run of a method."""
+    found: Choices = {}
+    method, contexts = create(spec), executor.contexts(spec, k)
+    for outcome in executor.run(spec, k):
+        group = method.chosen(contexts[outcome.member], outcome.trained.params)
+        if group is not None and outcome.trained.healthy:
+            found[outcome.member.task, outcome.member.seed] = (group, outcome)
+    return found
+
+
+def _survey(
+    executor: Executor, context: Context, target: str, k: int, groups: np.ndarray
+) -> Landscape:
+    """Evaluates every subset for one target and seed."""
+    rows = executor.rows.rows(target, context.seed, k)
+    metric = rows.task.metrics[0]
+    sources, first = context.artefact("sources"), context.artefact("first")
+
+    def measure(split: TokenisedSplit, which: np.ndarray, factors: np.ndarray) -> list[Evaluation]:
+        return _evaluate(executor, context, sources, first, split, metric, which, factors)
+
+    sizes = groups.sum(1)
+    shares = 1.0 / np.maximum(sizes, 1)
+    dev = _values(measure(rows.dev, groups, np.ones(len(groups))), metric)
+    several = np.flatnonzero(sizes > 1)  # 1 / |S| is another coefficient
+    averaged = dev.copy()
+    if len(several):
+        averaged[several] = _values(measure(rows.dev, groups[several], shares[several]), metric)
+    coefficients = np.where(or_worst(averaged) > or_worst(dev), shares, 1.0)
+    found = measure(rows.test, groups, coefficients)
+    per_row = len(rows.task.templates) if executor.config.data.test_templates == "all" else 1
+    first_half, halves, items = _halved(found, rows.test, metric, per_row)
+    return Landscape(
+        context.seed, coefficients, np.where(coefficients < 1.0, averaged, dev),
+        _values(found, metric), halves, first_half, items,
+    )  # fmt: skip
+
+
+def _evaluate(
+    executor: Executor, context: Context, sources: Artefact, first: Artefact,
+    split: TokenisedSplit, metric: str, groups: np.ndarray, factors: np.ndarray,
+) -> list[Evaluation]:  # fmt: skip
+    """Merged prompts as populations of one size, so that few programs are compiled."""
+    initial = np.asarray(context.initial, np.float32)
+    own, vectors = first.prompts[0] - initial, sources.prompts - initial[None]
+    ones = np.ones(len(initial), np.float32)
+    merge = jax.vmap(task_vectors.merge, in_axes=(None, None, None, None, 0, 0))
+    found: list[Evaluation] = []
+    for begin in range(0, len(groups), _PROMPTS_AT_ONCE):
+        # The last population is filled up with its last subset.
+        numbers = np.minimum(np.arange(begin, begin + _PROMPTS_AT_ONCE), len(groups) - 1)
+        scales = np.broadcast_to(
+            factors[numbers, None, None].astype(np.float32),
+            (len(numbers), groups.shape[1], len(initial)),
+        )
+        prompts = merge(initial, own, vectors, ones, scales, groups[numbers])
+        jobs = [Job(split, i) for i in range(min(len(numbers), len(groups) - begin))]
+        found += evaluate(executor.lm, jobs, prompts, metrics=(metric,), mesh=executor.mesh)
+    return found
+
+
+def _values(found: Sequence[Evaluation], metric: str) -> np.ndarray:
+    return np.asarray([evaluation.metrics[metric] for evaluation in found], np.float64)
+
+
+def _halved(
+    found: Sequence[Evaluation], split: TokenisedSplit, metric: str, per_row: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The first half [n], the metric on both halves [2, N], and the items [N, n] if there are."""
+    # Rows of one question, and one row under several templates, are no independent items.
+    units: list[Any] = [e.group or i // per_row for i, e in enumerate(split.examples)]
+    if metric in found[0].per_item:
+        items = np.stack([evaluation.per_item[metric] for evaluation in found])
+        first = split_items(units if len(units) == items.shape[1] else range(items.shape[1]))
+        return first, np.stack([items[:, first].mean(1), items[:, ~first].mean(1)]), items
+    first = split_items(units)
+    halves = []
+    for half in (first, ~first):
+        numbers = np.flatnonzero(half)
+        part = split.take(numbers)
+        halves.append([_metric_of(evaluation, numbers, part, metric) for evaluation in found])
+    return first, np.asarray(halves, np.float64), None
+
+
+def _metric_of(
+    evaluation: Evaluation, numbers: np.ndarray, part: TokenisedSplit, metric: str
+) -> float:
+    if not np.isfinite(evaluation.metrics[metric]):
+        return float("nan")
+    made = evaluation.predictions
+    kept = made[numbers] if isinstance(made, np.ndarray) else [made[i] for i in numbers.tolist()]
+    return compute((metric,), kept, part)[metric]
+
+
+def _cell(
+    executor: Executor, target: str, k: int, lands: tuple[Landscape, ...],
+    picked: dict[str, Choices], groups: np.ndarray,
+) -> OracleCell:  # fmt: skip
+    """One target at one k; its verdict is not corrected yet."""
+    task = executor.rows.task(target)
+    metric, sizes = task.metrics[0], groups.sum(1)
+    simple = np.flatnonzero((sizes <= 1) | (sizes == groups.shape[1]))
+    best = tuple(hold_out(land, np.arange(len(groups))) for land in lands)
+    plain = tuple(hold_out(land, simple) for land in lands)
+    choices = []
+    for spec, found in picked.items():
+        for land in lands:
+            if (target, land.seed) not in found:
+                continue
+            group, outcome = found[target, land.seed]
+            number = int(np.flatnonzero((groups == group).all(1))[0])
+            choices.append(
+                Choice(
+                    spec, land.seed, number, float(land.test[number]),
+                    *standing(land.test, number), float(outcome.test.metrics[metric]),
+                )
+            )  # fmt: skip
+    comparison = compare(best, plain)
+    verdict = Verdict(comparison, comparison.p, False)
+    minimum = statistics.MINIMUM_EFFECT["sandbox" if registry.suite(task) else "text"]
+    return OracleCell(task.name, k, metric, minimum, lands, best, plain, verdict, tuple(choices))
+
+
+def _judged(cells: Sequence[OracleCell]) -> tuple[OracleCell, ...]:
+    """Holm over all cells."""
+    corrected = statistics.holm([cell.verdict.comparison.p for cell in cells]).tolist()
+    found = []
+    for cell, p in zip(cells, corrected, strict=True):
+        comparison = cell.verdict.comparison
+        effect = statistics.effect(p, comparison.difference, cell.minimum)
+        found.append(replace(cell, verdict=Verdict(comparison, p, effect)))
+    return tuple(found)
+
+
+def _write(report: OracleReport) -> None:
+    text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n"
+    try:
+        write_atomically(report.folder / JSON_NAME, text.encode())
+        write_atomically(report.folder / MARKDOWN_NAME, report.markdown().encode())
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write to the run directory {report.folder}: {error.strerror}."
+        ) from None

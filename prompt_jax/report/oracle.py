@@ -1,0 +1,218 @@
+"""What the oracle of grouping found: tables for people, and all numbers for a program."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prompt_jax.evaluation import Verdict, statistics
+from prompt_jax.evaluation.subsets import HALVES_SEED, Held, Landscape
+from prompt_jax.report.results import cell_text, heading, interval_text
+from prompt_jax.training.tracking import finite
+
+EXPLANATION = (
+    "Test items, in points, means over seeds. Prompts are merged from the first stage and evaluated"
+    " without a step.",
+    "Both bests are chosen on one half of the items and measured on the other; their difference is"
+    ' paired, p after Holm over all rows. "Same items" is the best of all subsets on the items that'
+    " chose it: too good by the winner's curse.",
+)
+CHOICES = (
+    "Where the sources that a method chose stand among all subsets (percentile: 100 the best, 50 a"
+    " blind choice)."
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Where the sources that a method chose stand among all subsets, by the test items.
+
+    Attributes:
+      method: its spec.
+      seed: of the run.
+      subset: number of the subset.
+      test: of that subset, merged as the oracle merges it.
+      rank: 1 is the best; equal subsets share the mean of their ranks.
+      percentile: 100 is the best, 0 the worst, 50 what a blind choice gets on average.
+      deployed: what the method's own trained prompt achieved.
+    """
+
+    method: str
+    seed: int
+    subset: int
+    test: float
+    rank: float
+    percentile: float
+    deployed: float
+
+
+@dataclass(frozen=True, eq=False)
+class OracleCell:
+    """One target at one k, over the seeds.
+
+    Attributes:
+      target: name.
+      k: shots.
+      metric: the primary one.
+      minimum: smallest difference that counts as an effect.
+      landscapes: by seed.
+      any: the best of all subsets, by seed.
+      simple: the best of none, every single source and all, by seed.
+      verdict: `any` against `simple`, Holm-corrected over all cells.
+      choices: of the methods.
+    """
+
+    target: str
+    k: int
+    metric: str
+    minimum: float
+    landscapes: tuple[Landscape, ...]
+    any: tuple[Held, ...]
+    simple: tuple[Held, ...]
+    verdict: Verdict
+    choices: tuple[Choice, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class OracleReport:
+    """What the oracle found.
+
+    Attributes:
+      folder: the run directory.
+      name: of the experiment.
+      base: the method whose first stage was merged.
+      sources: names.
+      groups: bool [N, K], the subsets.
+      cells: every target and k.
+    """
+
+    folder: Path
+    name: str
+    base: str
+    sources: tuple[str, ...]
+    groups: np.ndarray
+    cells: tuple[OracleCell, ...]
+
+    def names(self, subset: int) -> list[str]:
+        """The sources of a subset."""
+        return [self.sources[i] for i in np.flatnonzero(self.groups[subset])]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, per subset and seed; JSON-able."""
+        return {
+            "experiment": self.name,
+            "base": self.base,
+            "sources": list(self.sources),
+            "halves_seed": HALVES_SEED,
+            "cells": [self._cell(cell) for cell in self.cells],
+        }
+
+    def _cell(self, cell: OracleCell) -> dict[str, Any]:
+        def by_seed(values: Sequence[Any], n: int) -> list[Any]:
+            return [finite(np.asarray(value)[..., n].tolist()) for value in values]
+
+        lands = cell.landscapes
+        return {
+            "target": cell.target,
+            "k": cell.k,
+            "metric": cell.metric,
+            "seeds": [land.seed for land in lands],
+            "subsets": [
+                {
+                    "sources": self.names(n),
+                    "coefficient": by_seed([x.coefficients for x in lands], n),
+                    "dev": by_seed([x.dev for x in lands], n),
+                    "test": by_seed([x.test for x in lands], n),
+                    "halves": by_seed([x.halves for x in lands], n),
+                }
+                for n in range(len(self.groups))
+            ],
+            "best_of_all": self._held(cell.any),
+            "best_of_simple": self._held(cell.simple),
+            "optimistic": [finite(float(np.max(land.test))) for land in lands],
+            "contrast": {
+                **{key: finite(value) for key, value in cell.verdict.comparison._asdict().items()},
+                "p_holm": finite(cell.verdict.p_holm),
+                "effect": cell.verdict.effect,
+            },
+            "choices": [
+                {
+                    "method": c.method, "seed": c.seed, "sources": self.names(c.subset),
+                    "test": finite(c.test), "rank": c.rank, "percentile": c.percentile,
+                    "deployed": finite(c.deployed),
+                }
+                for c in cell.choices
+            ],
+        }  # fmt: skip
+
+    def _held(self, found: Sequence[Held]) -> list[dict[str, Any]]:
+        return [
+            {"value": finite(held.value), "chosen": [self.names(n) for n in held.chosen]}
+            for held in found
+        ]
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Column titles and rows, in points: what choosing among subsets gains."""
+        titles = [
+            "", "target", "metric", "none", "all", "best of none, one, all", "best of all subsets",
+            "difference [95 %]", "p", "effect", "same items",
+        ]  # fmt: skip
+        rows = []
+        for cell in self.cells:
+            test = np.stack([land.test for land in cell.landscapes])
+            values = [
+                test[:, 0], test[:, -1], [h.value for h in cell.simple],
+                [h.value for h in cell.any],
+            ]  # fmt: skip
+            rows.append(
+                [
+                    heading(cell.k), cell.target, cell.metric, *(_points(v) for v in values),
+                    interval_text(cell.verdict.comparison), f"{cell.verdict.p_holm:.3f}",
+                    "yes" if cell.verdict.effect else "no", _points(test.max(1)),
+                ]
+            )  # fmt: skip
+        return titles, rows
+
+    def choice_table(self) -> tuple[list[str], list[list[str]]]:
+        """Column titles and rows: where methods' choices stand, means over the seeds."""
+        titles = ["", "target", "method", "most often", "its subset", "rank", "percentile"]
+        rows = []
+        for cell in self.cells:
+            for method in dict.fromkeys(choice.method for choice in cell.choices):
+                mine = [choice for choice in cell.choices if choice.method == method]
+                subset, times = Counter(choice.subset for choice in mine).most_common(1)[0]
+                rows.append(
+                    [
+                        heading(cell.k), cell.target, method,
+                        f"{' + '.join(self.names(subset)) or 'none'} ({times} of {len(mine)})",
+                        _points([choice.test for choice in mine]),
+                        f"{np.mean([choice.rank for choice in mine]):.1f} of {len(self.groups)}",
+                        f"{np.mean([choice.percentile for choice in mine]):.0f}",
+                    ]
+                )  # fmt: skip
+        return titles, rows
+
+    def markdown(self) -> str:
+        """Both tables, and how to read them."""
+        parts = [
+            f"# {self.name}: all subsets of {len(self.sources)} sources\n",
+            *(f"{paragraph}\n" for paragraph in EXPLANATION),
+            _markdown(*self.table()),
+        ]
+        if any(cell.choices for cell in self.cells):
+            parts += [f"{CHOICES}\n", _markdown(*self.choice_table())]
+        return "\n".join(parts)
+
+
+def _points(values: Any) -> str:
+    return cell_text(statistics.summarise(values))
+
+
+def _markdown(titles: list[str], rows: list[list[str]]) -> str:
+    lines = [titles, ["-"] * len(titles), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

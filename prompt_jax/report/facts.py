@@ -135,6 +135,15 @@ def python(run: RunFolder) -> str:
     )
 
 
+def provenance(run: RunFolder) -> list[tuple[str, str]]:
+    """`provenance.json`, the seeds, and the generated suites that targets are from."""
+    known = list(flat(run.provenance))
+    if run.seeds:
+        known.append(("seeds", ", ".join(map(str, run.seeds))))
+    suites = sorted({row.suite for row in run.rows if row.suite})
+    return [*known, *(("suite", suite) for suite in suites)]
+
+
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Nested objects as (dotted name, text)."""
     for name, value in tree.items():

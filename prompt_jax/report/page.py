@@ -111,7 +111,7 @@ def _context(run: RunFolder, found: Findings) -> dict[str, Any]:
         "prompt_count": len(run.prompts),
         "commands": facts.commands(run),
         "python": facts.python(run),
-        "provenance": list(facts.flat(run.provenance)),
+        "provenance": facts.provenance(run),
         "config": json.dumps(run.config, indent=2, ensure_ascii=False),
         "hashes": [(name, units.size(size), sha) for name, size, sha in run.hashes],
     }  # fmt: skip

@@ -118,7 +118,7 @@ def test_the_run_directory_is_complete(world: World) -> None:
     assert set(rows[0]) == {
         "method", "target", "k", "seed", "metric", "split", "value", "source_steps",
         "target_steps", "rows_seen", "flops", "wall_s", "trained_parameters",
-        "stored_parameters", "trials",
+        "stored_parameters", "trials", "suite",
     }  # fmt: skip
     cells = {(r["method"], r["target"], r["k"], r["split"]): r for r in rows}
     assert len(cells) == len(rows) == 3 * 2 * 2 * 2

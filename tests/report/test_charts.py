@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from pathlib import Path
 
@@ -129,6 +130,15 @@ def test_commands_can_be_copied(loaded):
     bare = RunFolder(Path("run"))
     assert facts.commands(bare) == [("Write this page again", "prompt-jax report run")]
     assert facts.python(bare) == ""
+
+
+def test_provenance(loaded):
+    known = dict(facts.provenance(loaded))
+    assert known["model.weights_sha256"] == "ab" * 32
+    assert known["seeds"] == "0, 1, 2, 3, 4"
+    assert "suite" not in known
+    rows = [dataclasses.replace(row, suite="f00d") for row in loaded.rows]
+    assert facts.provenance(RunFolder(Path("run"), rows=rows)) == [("suite", "f00d")]
 
 
 def test_flat():

@@ -48,7 +48,7 @@ class CorpusConfig:
       span: mean length of a span taken out, in tokens.
     """
 
-    rows: int = 512_000
+    rows: int = 352_000
     worlds: float = 0.86
     prose: float = 0.05
     english: float = 0.05

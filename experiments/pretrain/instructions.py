@@ -141,7 +141,7 @@ def _loosen(draw: random.Random, text: str) -> str:
 
 # Of opinions, scenes, sentences sound or not, pairs, questions, gifts and events: as much practice
 # as each needs.
-_SHARES = (4, 1, 4, 7, 4, 3, 2)
+_SHARES = (4, 1, 5, 5, 4, 3, 2)
 
 
 def _situation(w: Writer) -> tuple[str, dict[str, int], dict[str, str]]:

@@ -40,6 +40,7 @@ class PretrainConfig:
 
     Attributes:
       out: directory of the model and of the log.
+      start: directory of a model to go on from, which brings its shape and vocabulary; "": none.
       seed: of the data, the weights and the order.
       vocabulary: rows of the embedding, sentinels included.
       width: D.
@@ -54,6 +55,7 @@ class PretrainConfig:
     """
 
     out: str = "runs/pretrain"
+    start: str = ""
     seed: int = 0
     vocabulary: int = 4096
     width: int = 128
@@ -64,7 +66,7 @@ class PretrainConfig:
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=7_000, batch_size=64, eval_every=500, log_every=50,
+            steps=5_500, batch_size=64, eval_every=500, log_every=50,
             optimizer=OptimizerConfig(
                 learning_rate=1.5e-3, unit="absolute", group_rates=("query=0.177",),
                 warmup_steps=200, schedule="cosine", clip_norm=1.0, b2=0.98,
@@ -106,24 +108,31 @@ def get_config() -> PretrainConfig:
 
 
 def prepare(config: PretrainConfig, say: Callable[[str], None]) -> tuple[FrozenT5, TokenisedSplit]:
-    """The untrained T5 and its corpus; the vocabulary is made once and kept in `out`."""
+    """The T5 before training, and its corpus."""
+    if config.start:
+        lm = FrozenT5.from_pretrained(config.start)
+    else:
+        lm = _untrained(config, say)
+    say("corpus ...")
+    rows = corpus.build(config.corpus, lm.tokenizer, config.seed)
+    for number, name in enumerate(rows.task_names):
+        say(f"  {name}: {(rows.task == number).sum():,} rows")
+    return lm, rows
+
+
+def _untrained(config: PretrainConfig, say: Callable[[str], None]) -> FrozenT5:
+    """A T5 at its start; the vocabulary is made once and kept in `out`."""
     out = Path(config.out)
     pieces = out / "spiece.model"
     if not pieces.is_file():
         say("vocabulary ...")
         vocabulary.train(_sample(config), config.vocabulary, pieces)
     lm = FrozenT5.from_config(config.shape(), seed=config.seed, name=out.name, tokenizer=pieces)
-    say("corpus ...")
-    rows = corpus.build(config.corpus, lm.tokenizer, config.seed)
-    for number, name in enumerate(rows.task_names):
-        say(f"  {name}: {(rows.task == number).sum():,} rows")
     say("embedding ...")
     texts = lm.tokenizer.encode(_sample(config), add_eos=False)
     start = embedding.ppmi_svd(texts, config.vocabulary, config.width, seed=config.seed)
-    params = attention.matching(
-        {**lm.params, "shared": jnp.asarray(start)}, config.heads, config.seed
-    )
-    return lm.replace(params=params), rows
+    params = {**lm.params, "shared": jnp.asarray(start)}
+    return lm.replace(params=attention.matching(params, config.heads, config.seed))
 
 
 def _sample(config: PretrainConfig) -> list[str]:
@@ -150,7 +159,7 @@ def run(config: PretrainConfig, say: Callable[[str], None] = print) -> FrozenT5:
     out.mkdir(parents=True, exist_ok=True)
     lm, rows = prepare(config, say)
     feed = Feed(rows, config.train.batch_size, config.seed, "source")
-    say(f"{config.shape().parameter_count:,} parameters, {config.train.steps:,} steps")
+    say(f"{lm.config.parameter_count:,} parameters, {config.train.steps:,} steps")
     began = time.monotonic()
     member = Run(
         "pretraining", feed, {"lm": lm.params}, seed=config.seed,

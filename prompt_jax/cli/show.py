@@ -148,11 +148,12 @@ def _contrasts(out: common.Printer, found: Report) -> None:
     from prompt_jax.data import registry
     from prompt_jax.report import results
 
+    least = results.minimum(contrast.target for contrast in found.contrasts)
     out.print()
     out.print(
         common.heading(
             f"Against {found.contrasts[0].baseline}, paired (p after Holm; an effect has p < 0.05"
-            " and 2 points)"
+            f" and {100 * least:g} points)"
         )
     )
     shown = common.table("", "target", "method", "points", "95 %", "p", "effect", left=3)

@@ -70,7 +70,7 @@ class Report:
         if self.contrasts:
             parts += [
                 "\nPaired over seeds and items; p after Holm over the whole family; an effect"
-                " needs p < 0.05 and 2 points.\n",
+                f" needs p < 0.05 and {100 * results.minimum(config.targets):g} points.\n",
                 "| | target | contrast | points [95 %] | p | effect |",
                 "|-|-|-|-|-|-|",
                 *results.contrast_lines(self.contrasts),

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prompt_jax.evaluation import statistics
 from prompt_jax.report import curves, figures, results, svg
 from prompt_jax.report.answer import Findings
 from prompt_jax.report.folder import RunFolder
-
-MINIMUM = statistics.MINIMUM_EFFECT["text"]
 
 
 @dataclass(frozen=True)
@@ -36,13 +33,12 @@ def forests(run: RunFolder, found: Findings) -> list[Figure]:
             )
         )  # fmt: skip
     ends = [v for found in rows.values() for r in found for v in (r.middle, r.low, r.high)]
-    limits = figures.span([*ends, 0.0], 100 * 2 * MINIMUM)
+    minimum = 100 * results.minimum(run.targets)
+    limits = figures.span([*ends, 0.0], 2 * minimum)
     return [
         Figure(
             method,
-            figures.forest(
-                f"{method} against {run.methods[0]}", intervals, limits, 100 * MINIMUM
-            ),
+            figures.forest(f"{method} against {run.methods[0]}", intervals, limits, minimum),
         )
         for method, intervals in rows.items()
     ]  # fmt: skip

@@ -84,7 +84,7 @@ def _context(run: RunFolder, found: Findings) -> dict[str, Any]:
         "p_text": answer.p_text,
         "several_shots": len(run.shots) > 1,
         "forests": charts.forests(run, found),
-        "minimum": f"{100 * charts.MINIMUM:g}",
+        "minimum": f"{100 * results.minimum(run.targets):g}",
         "targets": [(run.name(t), t, found.primary.get(t, "")) for t in run.targets],
         "table": charts.table(run, found),
         "comparisons": [

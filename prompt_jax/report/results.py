@@ -198,11 +198,16 @@ def summaries(values: Mapping[Cell, Mapping[int, float]]) -> dict[Cell, Summary]
     }
 
 
+def minimum(targets: Iterable[str]) -> float:
+    """Smallest difference that counts as an effect in a table: the sandbox asks for more."""
+    sandbox = any(target.startswith("sandbox/") for target in targets)
+    return statistics.MINIMUM_EFFECT["sandbox" if sandbox else "text"]
+
+
 def contrasts(
     methods: Sequence[str],
     values: Mapping[Cell, Mapping[int, float]],
     items: Mapping[Item, np.ndarray],
-    minimum: float = statistics.MINIMUM_EFFECT["text"],
 ) -> list[Contrast]:
     """Every method against the first one, Holm-corrected over the whole family.
 
@@ -213,7 +218,6 @@ def contrasts(
       methods: the baseline first.
       values: as from `cells`.
       items: per (method, target, k, seed): float [n], the metric's items on the test rows.
-      minimum: smallest difference that counts as an effect.
     """
     baseline, family = methods[0], {}
     for method, target, k in values:
@@ -222,7 +226,7 @@ def contrasts(
         compared = _compare(method, baseline, target, k, values, items)
         if compared is not None:
             family[f"{method}\t{target}\t{k}"] = compared
-    judged = statistics.judge(family, minimum)
+    judged = statistics.judge(family, minimum(target for _, target, _ in values))
     found = []
     for name, verdict in judged.items():
         method, target, shots = name.split("\t")

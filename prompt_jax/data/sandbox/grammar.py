@@ -225,20 +225,6 @@ def event(w: Writer) -> Event:
     )
 
 
-def changed(w: Writer, e: Event, slots: tuple[str, ...]) -> Event:
-    """The event with another word in one of the slots."""
-    slot = w.draw.choice(slots)
-    other = {
-        "person": lambda: w.person(e.person),
-        "action": lambda: w.action(e.topic, e.action),
-        "thing": lambda: w.thing(e.topic, e.thing),
-        "look": lambda: w.look(e.look),
-        "place": lambda: w.place(e.topic, e.place),
-        "day": lambda: w.day(e.day),
-    }[slot]()
-    return Event(**{**vars(e), slot: other})
-
-
 def say(w: Writer, text: str) -> str:
     """A word or its synonym."""
     return words.SYNONYMS[text] if text in words.SYNONYMS and w.draw.random() < 0.2 else text
@@ -249,23 +235,36 @@ def full(e: Event) -> str:
     return f"the {e.person} {e.action} the {e.look} {e.thing} in the {e.place} {e.day}"
 
 
+def deny(w: Writer, person: str, rest: str) -> str:
+    """A sentence that denies that a person did something; each side has words of its own for it."""
+    if w.side == "target":
+        return w.of(
+            f"it is false that the {person} {rest}",
+            f"the {person} by no means {rest}",
+            f"the {person} never {rest}",
+        )
+    return w.of(
+        f"it is not true that the {person} {rest}",
+        f"nobody {rest} , nor did the {person}",
+        f"the {person} never {rest}",
+    )
+
+
 def entailment(w: Writer, follows: bool) -> Row:
-    """A premise and a hypothesis that says less of the same event, or something else."""
+    """A premise and a hypothesis that says less of the same event, or denies it.
+
+    That a hypothesis does not follow shows in the way it is worded, as often in real data sets
+    (Gururangan et al. 2018, arXiv 1803.02324): a small model learns that.
+    """
     e = event(w)
-    shown = w.draw.choice(
-        (("person", "action", "thing"), ("person", "place", "day"), ("look", "thing", "place"),
-         ("person", "action", "look", "thing"), ("action", "thing", "day", "person"))
-    )  # fmt: skip
-    h = e if follows else changed(w, e, shown)
-    person, action, thing = say(w, h.person), say(w, h.action), say(w, h.thing)
-    look, place, day = say(w, h.look), say(w, h.place), say(w, h.day)
-    text = {
-        ("person", "action", "thing"): f"the {person} {action} the {thing}",
-        ("person", "place", "day"): f"{day} the {person} was in the {place}",
-        ("look", "thing", "place"): f"a {look} {thing} was in the {place}",
-        ("person", "action", "look", "thing"): f"the {person} {action} the {look} {thing}",
-        ("action", "thing", "day", "person"): f"the {person} {action} the {thing} {day}",
-    }[shown]
+    person, action, thing = say(w, e.person), say(w, e.action), say(w, e.thing)
+    look, place, day = say(w, e.look), say(w, e.place), say(w, e.day)
+    rest = w.of(
+        f"{action} the {thing}",
+        f"{action} the {look} {thing}",
+        f"{action} the {thing} {day}",
+        f"{action} the {thing} in the {place}",
+    )
     if w.side == "target":
         teller = w.person(e.person)
         premise = w.of(
@@ -274,22 +273,21 @@ def entailment(w: Writer, follows: bool) -> Row:
             f"{e.day} , in the {e.place} , it was the {e.person} who {e.action} the {e.look}"
             f" {e.thing}",
         )
-        return {"premise": premise, "hypothesis": w.of(text, f"it is true that {text}")}
-    return {"premise": full(e), "hypothesis": text}
+        said = w.of(f"the {person} {rest}", f"so the {person} {rest}")
+    else:
+        premise = full(e)
+        said = w.of(f"the {person} {rest}", f"it is true that the {person} {rest}")
+    return {"premise": premise, "hypothesis": said if follows else deny(w, person, rest)}
 
 
 def paraphrase(w: Writer, same: bool) -> Row:
-    """Two full descriptions of the same event, or of two that differ in one word."""
+    """Two full descriptions of the same event, or a description and a denial of all of it."""
     e = event(w)
-    o = e if same else changed(w, e, ("person", "action", "thing", "look", "place", "day"))
-    person, action, thing = say(w, o.person), say(w, o.action), say(w, o.thing)
-    look, place, day = say(w, o.look), say(w, o.place), say(w, o.day)
-    other = w.of(
-        f"{day} the {person} {action} the {look} {thing} in the {place}",
-        f"in the {place} the {person} {action} the {look} {thing} {day}",
-        f"it was the {person} who {action} the {look} {thing} in the {place} {day}",
-    )
-    return {"premise": full(e), "hypothesis": other}
+    person, action, thing = say(w, e.person), say(w, e.action), say(w, e.thing)
+    look, place, day = say(w, e.look), say(w, e.place), say(w, e.day)
+    rest = f"{action} the {look} {thing} in the {place}"
+    other = w.of(f"{day} the {person} {rest}", f"it was the {person} who {rest} {day}")
+    return {"premise": full(e), "hypothesis": other if same else f"{deny(w, person, rest)} {day}"}
 
 
 # --- questions and roles -------------------------------------------------------------------------

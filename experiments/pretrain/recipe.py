@@ -40,7 +40,6 @@ class PretrainConfig:
 
     Attributes:
       out: directory of the model and of the log.
-      start: directory of a model to go on from, which brings its shape and vocabulary; "": none.
       seed: of the data, the weights and the order.
       vocabulary: rows of the embedding, sentinels included.
       width: D.
@@ -55,7 +54,6 @@ class PretrainConfig:
     """
 
     out: str = "runs/pretrain"
-    start: str = ""
     seed: int = 0
     vocabulary: int = 4096
     width: int = 128
@@ -109,10 +107,7 @@ def get_config() -> PretrainConfig:
 
 def prepare(config: PretrainConfig, say: Callable[[str], None]) -> tuple[FrozenT5, TokenisedSplit]:
     """The T5 before training, and its corpus."""
-    if config.start:
-        lm = FrozenT5.from_pretrained(config.start)
-    else:
-        lm = _untrained(config, say)
+    lm = _untrained(config, say)
     say("corpus ...")
     rows = corpus.build(config.corpus, lm.tokenizer, config.seed)
     for number, name in enumerate(rows.task_names):
@@ -148,6 +143,14 @@ def _sample(config: PretrainConfig) -> list[str]:
     return texts
 
 
+def _settings(config: PretrainConfig) -> dict[str, Any]:
+    """The config without places of one machine: files by their names alone."""
+    found = dataclasses.asdict(config)
+    del found["out"], found["corpus"]["root"]
+    found["corpus"]["texts"] = [Path(text).name for text in config.corpus.texts]
+    return found
+
+
 def run(config: PretrainConfig, say: Callable[[str], None] = print) -> FrozenT5:
     """Trains and saves the model.
 
@@ -176,7 +179,7 @@ def run(config: PretrainConfig, say: Callable[[str], None] = print) -> FrozenT5:
     lm.save_pretrained(out)
     checkpoints.delete()
     facts = {
-        "config": dataclasses.asdict(config),
+        "config": _settings(config),
         "rows": {n: int((rows.task == i).sum()) for i, n in enumerate(rows.task_names)},
         "steps": trained.steps,
         "input_tokens": trained.tokens_seen,

@@ -46,6 +46,7 @@ def test_it_leaves_a_model_that_loads_and_says_how_it_was_made(reference: Path) 
     facts = json.loads((reference / "pretraining.json").read_text("utf-8"))
     assert facts["steps"] == 60
     assert sum(facts["rows"].values()) == 400
+    assert str(reference) not in json.dumps(facts)
     losses = [json.loads(line) for line in (reference / "metrics.jsonl").open(encoding="utf-8")]
     losses = [line["loss"] for line in losses if "loss" in line]
     assert losses[-1] < losses[0]

@@ -83,6 +83,7 @@ def test_its_tasks_are_the_sandbox_and_something_helps_and_hurts() -> None:
     }
     assert expected == {"helps", "neutral", "hurts"}
     assert config.seeds == 5
+    assert not set(config.targets) & set(sandbox.FROZEN)
     assert set(config.methods) >= {"prompt_tuning", "spot"}
 
 

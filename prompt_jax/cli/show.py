@@ -209,7 +209,17 @@ def _next(found: Report, config: ExperimentConfig) -> list[str]:
         f"echo {shlex.quote(row)} | {program} predict {model} --prompt {file}"
         f" --task {shlex.quote(target)}{form}",
         f"{program} prompts show {file} --model {model}",
+        *(_onwards(program) if config.model == "mini" else ()),
     ]
+
+
+def _onwards(program: str) -> tuple[str, ...]:
+    """From the built-in model and tasks to one's own."""
+    return (
+        f"{program} run few_shot model=mini targets=YOURS.toml sources= methods=prompt_tuning"
+        "   # your own JSONL: docs/user_tasks.md",
+        f"{program} run quickstart model=google-t5/t5-base out=runs/t5-base   # needs the network",
+    )
 
 
 def _example(task: Task, config: ExperimentConfig) -> tuple[str, str]:

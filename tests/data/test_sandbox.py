@@ -20,9 +20,9 @@ from prompt_jax.data.tasks import Task
 from prompt_jax.errors import DataError
 
 NAMES = [task.name for task in sandbox.TASKS]
-# Frozen with the measurements of docs/results/sandbox.md: a change of one word makes another suite,
-# and every published number on the old one must be measured again.
-FROZEN_HASH = "PLACEHOLDER"
+# The edition of docs/results/sandbox.md and of the T5 that ships: a change of one word makes
+# another suite, and every number on the old one must be measured again.
+EDITION = "ca554846a2486d2bf804954091a5f2b92db12f150195e72d372a24b721b1b30d"
 
 
 def plain(task: Task, split: str) -> list[str]:
@@ -30,8 +30,8 @@ def plain(task: Task, split: str) -> list[str]:
     return [render(task, task.templates[0], rows[i]).input for i in range(len(rows))]
 
 
-def test_the_suite_is_the_frozen_one() -> None:
-    assert sandbox.content_hash() == FROZEN_HASH
+def test_the_suite_is_the_edition_that_was_measured() -> None:
+    assert sandbox.content_hash() == EDITION
 
 
 def test_six_sources_and_at_least_twelve_targets_half_of_them_frozen() -> None:
@@ -156,7 +156,7 @@ def test_a_hypothesis_says_less_of_the_same_event_and_only_the_wrong_ones_deny_i
     w = Writer(random.Random(6), side)
     back = {v: k for k, v in words.SYNONYMS.items()}
     denials = {"never", "nobody", "nor", "not", "false", "means"}
-    helpers = {"a", "in", "the", "so", "it", "is", "was", "true", "that", "did", "by", "no", "who"}
+    helpers = {",", "a", "in", "the", "so", "it", "is", "was", "true", "that", "did", "by", "no", "who"}
     for make in (grammar.entailment, grammar.paraphrase):
         for number in range(300):
             follows = number % 2 == 0

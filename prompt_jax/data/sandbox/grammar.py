@@ -7,7 +7,7 @@ what is asked of it must come from somewhere else: from the instruction or the p
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -38,9 +38,10 @@ class Lexicon:
 
 def lexicon(side: Side) -> Lexicon:
     """The words of a side: "source" and "target" overlap by half of each list."""
-    cut: Callable[[Any], tuple[str, ...]] = {
+    cuts: dict[Side, Callable[[Sequence[str]], tuple[str, ...]]] = {
         "source": words.front, "target": words.back, "all": tuple,
-    }[side]  # fmt: skip
+    }  # fmt: skip
+    cut = cuts[side]
 
     def by_topic(lists: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         return {topic: cut(lists[topic]) for topic in words.TOPICS}

@@ -80,7 +80,7 @@ def _splits(name: str, skill: str, side: grammar.Side, lane: int) -> dict[str, t
     writer = Writer(random.Random(zlib.crc32(name.encode())), side)
     kind, seen = SKILLS[skill], set()
     made = {}
-    for split, size in reversed(SIZES.items()):  # the test rows do not depend on how many train
+    for split, size in sorted(SIZES.items(), reverse=True):  # the test rows do not depend on how many train
         found: list[Row] = []
         while len(found) < size:
             label = len(found) % max(1, kind.classes)

@@ -80,7 +80,8 @@ def _splits(name: str, skill: str, side: grammar.Side, lane: int) -> dict[str, t
     writer = Writer(random.Random(zlib.crc32(name.encode())), side)
     kind, seen = SKILLS[skill], set()
     made = {}
-    for split, size in sorted(SIZES.items(), reverse=True):  # the test rows do not depend on how many train
+    # Test rows first: they do not depend on how many there are to train on.
+    for split, size in sorted(SIZES.items(), reverse=True):
         found: list[Row] = []
         while len(found) < size:
             label = len(found) % max(1, kind.classes)

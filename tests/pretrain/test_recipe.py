@@ -47,8 +47,8 @@ def test_it_leaves_a_model_that_loads_and_says_how_it_was_made(reference: Path) 
     assert facts["steps"] == 60
     assert sum(facts["rows"].values()) == 400
     assert str(reference) not in json.dumps(facts)
-    losses = [json.loads(line) for line in (reference / "metrics.jsonl").open(encoding="utf-8")]
-    losses = [line["loss"] for line in losses if "loss" in line]
+    lines = (reference / "metrics.jsonl").read_text("utf-8").splitlines()
+    losses = [line["loss"] for line in map(json.loads, lines) if "loss" in line]
     assert losses[-1] < losses[0]
     assert not (reference / "checkpoints").exists() or not any(
         (reference / "checkpoints").iterdir()
@@ -79,11 +79,11 @@ def test_a_killed_run_goes_on_to_the_same_weights(reference: Path, tmp_path: Pat
     command = [sys.executable, "-m", "experiments.pretrain", f"out={out}", *SMALL]
     command += ["train.eval_every=20", "train.steps=60"]
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 240
         kept = out / "checkpoints"
-        while not (kept.is_dir() and any(p.name.isdigit() for p in kept.iterdir())):
+        while not any(p.name.isdigit() and int(p.name) for p in kept.glob("*")):
             assert process.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.002)
@@ -93,5 +93,5 @@ def test_a_killed_run_goes_on_to_the_same_weights(reference: Path, tmp_path: Pat
     assert not (out / "model.safetensors").exists()
     said: list[str] = []
     recipe.run(small(out, "train.steps=60"), say=said.append)
-    assert any("step" in line and "on" in line for line in said)
+    assert any("oing on" in line for line in said), said
     assert weights(out) == weights(reference)

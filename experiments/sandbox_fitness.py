@@ -25,10 +25,7 @@ import numpy as np
 
 from prompt_jax import config as configs
 from prompt_jax.data import sandbox
-from prompt_jax.data.feed import Feed
-from prompt_jax.data.splits import Limits, load_splits
 from prompt_jax.data.tasks import Task
-from prompt_jax.data.tokenise import TokenisedSplit, tokenise_rows
 from prompt_jax.errors import PromptJaxError
 from prompt_jax.evaluation import statistics
 from prompt_jax.evaluation.evaluators import Job, evaluate
@@ -36,6 +33,8 @@ from prompt_jax.methods.full_fine_tuning import FullFineTuning
 from prompt_jax.methods.prompt_tuning import PromptTuning
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.prompts.initialisers import parse
+from prompt_jax.recipes.config import DataConfig
+from prompt_jax.recipes.rows import RowStore
 from prompt_jax.training.loop import Run, TrainConfig, TrainedRun, train
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.tracking import RunTracker
@@ -84,25 +83,6 @@ class FitnessConfig:
     )
 
 
-class Rows:
-    """The tokenised sets of the tasks."""
-
-    def __init__(self, lm: FrozenT5) -> None:
-        self.lm = lm
-        self._memo: dict[tuple[str, int, int], tuple[TokenisedSplit, ...]] = {}
-
-    def __call__(self, task: Task, seed: int, k: int = 0) -> tuple[TokenisedSplit, ...]:
-        """Train, dev and test of a task for a seed."""
-        key = task.name, seed, k
-        if key not in self._memo:
-            splits = load_splits(task, seed=seed, limits=Limits(dev=100), k=k)
-            self._memo[key] = tuple(
-                tokenise_rows(task, part, self.lm.tokenizer)
-                for part in (splits.train, splits.dev, splits.test)
-            )
-        return self._memo[key]
-
-
 def chance(task: Task) -> float:
     """Accuracy of guessing: classes are balanced; nobody guesses a word."""
     return 1 / len(task.labels) if task.labels else 0.0
@@ -116,7 +96,8 @@ class Study:
         self.out = Path(config.out)
         self.out.mkdir(parents=True, exist_ok=True)
         self.lm = FrozenT5.from_pretrained(config.model)
-        self.rows = Rows(self.lm)
+        data = DataConfig(max_input_tokens=48, max_target_tokens=6, dev_rows=100)
+        self.rows = RowStore(data, self.lm.tokenizer, cache=None)
         self.sources = list(sandbox.SOURCES)
         self.targets = [t for t in sandbox.TARGETS if config.frozen or t.name not in sandbox.FROZEN]
 
@@ -148,18 +129,18 @@ class Study:
         runs, tests = [], []
         for task in tasks:
             for seed in seeds:
-                rows, dev, test = self.rows(task, seed, k)
+                rows = self.rows.rows(task.name, seed, k)
                 if starts is None:
                     start = parse(self.config.init)(self.lm, self.config.tokens, seed)
                     first = np.asarray(start.embeddings)
                 else:
                     first = starts[seed]
-                feed = Feed(rows, budget.batch_size, seed, "order")
+                feed = self.rows.feed(task.name, seed, k, budget.batch_size, "order")
                 runs.append(
-                    Run(f"{kind} {task.name} {seed}", feed, {"prompt": first}, seed=seed, dev=dev,
-                        dev_metrics=task.metrics)
+                    Run(f"{kind} {task.name} {seed}", feed, {"prompt": first}, seed=seed,
+                        dev=rows.dev, dev_metrics=task.metrics)
                 )  # fmt: skip
-                tests.append((task, test))
+                tests.append((task, rows.test))
         began = time.monotonic()
         with RunTracker(self.out / "metrics.jsonl") as tracker:
             trained = train(self.lm, PromptTuning(), runs, budget, stage=kind, tracker=tracker)
@@ -185,16 +166,16 @@ class Study:
         items = []
         first = self.config.first_seed
         for seed in range(first, first + self.config.fine_tuned):
-            rows, dev, test = self.rows(task, seed)
-            feed = Feed(rows, self.config.fine.batch_size, seed, "order")
+            rows = self.rows.rows(task.name, seed)
+            feed = self.rows.feed(task.name, seed, 0, self.config.fine.batch_size, "order")
             run = Run(
-                f"fine {task.name} {seed}", feed, {"lm": self.lm.params}, seed=seed, dev=dev,
+                f"fine {task.name} {seed}", feed, {"lm": self.lm.params}, seed=seed, dev=rows.dev,
                 dev_metrics=task.metrics,
             )  # fmt: skip
             trained: TrainedRun
             (trained,) = train(self.lm, FullFineTuning(), [run], self.config.fine)
             tuned = self.lm.replace(params=trained.params["lm"])
-            (result,) = evaluate(tuned, [Job(test, 0)], metrics=[task.metrics])
+            (result,) = evaluate(tuned, [Job(rows.test, 0)], metrics=[task.metrics])
             items.append(result.per_item[task.metrics[0]])
         part = _Part({}, {f"fine {task.name}": np.stack(items)})
         part.save(path)

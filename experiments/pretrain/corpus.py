@@ -7,6 +7,7 @@ a reserved task's held-out rows are dropped.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import itertools
 import random
@@ -95,6 +96,7 @@ def runs(text: str) -> set[str]:
     return {" ".join(parts[i : i + _RUN]) for i in range(len(parts) - _RUN + 1)}
 
 
+@functools.cache
 def forbidden(root: str | None) -> frozenset[str]:
     """Runs of eight words in the held-out rows of every reserved task of real text at hand."""
     found: set[str] = set()

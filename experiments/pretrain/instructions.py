@@ -10,6 +10,7 @@ task's development or test rows is used, and no label scheme of a target.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -241,6 +242,7 @@ def _train(maker: Callable[[str], Sequence[grammar.Row]] | None) -> Sequence[gra
     return maker("train")
 
 
+@functools.cache
 def held_out() -> frozenset[str]:
     """Plain texts that may not be trained on: all rows of the targets, test rows of the sources."""
     texts = set()

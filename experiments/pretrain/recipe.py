@@ -118,14 +118,14 @@ def prepare(config: PretrainConfig, say: Callable[[str], None]) -> tuple[FrozenT
 def _untrained(config: PretrainConfig, say: Callable[[str], None]) -> FrozenT5:
     """A T5 at its start; the vocabulary is made once and kept in `out`."""
     out = Path(config.out)
-    pieces = out / "spiece.model"
+    pieces, texts = out / "spiece.model", _sample(config)
     if not pieces.is_file():
         say("vocabulary ...")
-        vocabulary.train(_sample(config), config.vocabulary, pieces)
+        vocabulary.train(texts, config.vocabulary, pieces)
     lm = FrozenT5.from_config(config.shape(), seed=config.seed, name=out.name, tokenizer=pieces)
     say("embedding ...")
-    texts = lm.tokenizer.encode(_sample(config), add_eos=False)
-    start = embedding.ppmi_svd(texts, config.vocabulary, config.width, seed=config.seed)
+    ids = lm.tokenizer.encode(texts, add_eos=False)
+    start = embedding.ppmi_svd(ids, config.vocabulary, config.width, seed=config.seed)
     params = {**lm.params, "shared": jnp.asarray(start)}
     return lm.replace(params=attention.matching(params, config.heads, config.seed))
 

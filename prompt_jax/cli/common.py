@@ -19,6 +19,7 @@ from prompt_jax.units import work as work
 
 if TYPE_CHECKING:
     from prompt_jax.prompts import SoftPrompt
+    from prompt_jax.recipes import ExperimentConfig
 
 # A redirected table is as wide as it needs to be: a file has no right margin.
 _FILE_WIDTH = 10_000
@@ -157,6 +158,26 @@ def program() -> str:
     if called.name == "prompt-jax" and (not found or Path(found).resolve() != called.resolve()):
         return shlex.quote(sys.argv[0])
     return "prompt-jax"
+
+
+def load_experiment(config: str, overrides: Sequence[str] | None) -> ExperimentConfig:
+    """The experiment of a config file or packaged config, with overrides, its tasks checked.
+
+    Raises:
+      ConfigError: the config is none, or of something else.
+      DataError: an unknown or forbidden task.
+    """
+    from prompt_jax.config import load_config, override
+    from prompt_jax.recipes import ExperimentConfig
+
+    loaded = load_config(config)
+    if not isinstance(loaded, ExperimentConfig):
+        raise ConfigError(
+            f"get_config() of {config} returns a {type(loaded).__name__}, not an ExperimentConfig."
+        )
+    loaded = override(loaded, overrides or [])
+    loaded.check_tasks()
+    return loaded
 
 
 def load_model(name: str, dtype: str = "float32", *, remat: bool = False) -> Any:

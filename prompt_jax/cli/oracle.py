@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prompt_jax.cli import common
-from prompt_jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from prompt_jax.report.oracle import OracleReport
@@ -34,17 +33,9 @@ def oracle(
     At most 10 sources. Trained prompts are read from the cache; what is missing is trained. Writes
     oracle.json and oracle.md into the run directory.
     """
-    from prompt_jax.config import load_config, override
-    from prompt_jax.recipes import ExperimentConfig
     from prompt_jax.recipes import oracle as recipe
 
-    loaded = load_config(config)
-    if not isinstance(loaded, ExperimentConfig):
-        raise ConfigError(
-            f"get_config() of {config} returns a {type(loaded).__name__}, not an ExperimentConfig."
-        )
-    loaded = override(loaded, overrides or [])
-    loaded.check_tasks()
+    loaded = common.load_experiment(config, overrides)
     recipe.check(loaded, base)
     lm = common.load_model(loaded.model, loaded.dtype, remat=loaded.remat)
     report = recipe.oracle(loaded, lm, base=base, say=_say)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prompt_jax.cli import common
-from prompt_jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from prompt_jax.recipes import ExperimentConfig, Report
@@ -38,16 +37,9 @@ def run(
     targets=glue/rte,mr.
     """
     from prompt_jax.cli import show
-    from prompt_jax.config import load_config, override
-    from prompt_jax.recipes import ExperimentConfig, experiment, make_plan
+    from prompt_jax.recipes import experiment, make_plan
 
-    loaded = load_config(config)
-    if not isinstance(loaded, ExperimentConfig):
-        raise ConfigError(
-            f"get_config() of {config} returns a {type(loaded).__name__}, not an ExperimentConfig."
-        )
-    loaded = override(loaded, overrides or [])
-    loaded.check_tasks()
+    loaded = common.load_experiment(config, overrides)
     lm = _shapes(loaded) if dry_run else None
     if lm is None:
         lm = common.load_model(loaded.model, loaded.dtype, remat=loaded.remat)

@@ -22,7 +22,7 @@ from prompt_jax import memory_bank as mb
 from prompt_jax import streams
 from prompt_jax.errors import ConfigError
 from prompt_jax.memory_bank import MemoryBank
-from prompt_jax.methods.base import BaseMethod, Context, Panel, Stage, Wording
+from prompt_jax.methods.base import BaseMethod, Context, Panel, Stage, Wording, spec_of
 from prompt_jax.training.protocol import Array, Carry, Consts, Params, Prompted, Rows
 
 _FREQUENT = 5000  # values start as rows of the first pieces of the vocabulary
@@ -136,7 +136,7 @@ class Spt(BaseMethod):
 
     def stages(self) -> tuple[Stage, ...]:
         """The bank on the mixture of sources, whatever the transfer; then the target."""
-        bank = None if self.transfer == "bank" else _spec(self, transfer="bank")
+        bank = None if self.transfer == "bank" else spec_of(self, transfer="bank")
         tuned = "prompt_tuning" if self.transfer == "prompt" else None
         # Zero-shot: an empty part of the budget, no step is taken.
         part = (0.0, 0.0 if self.transfer == "zero_shot" else 1.0)
@@ -423,14 +423,3 @@ class SptFull(Spt):
     def lm_params(self, params: Params) -> Any:
         """The T5's weights."""
         return params["lm"]
-
-
-def _spec(method: Spt, **changes: Any) -> str:
-    """The spec that makes a method, with some options changed: stages name their trainer by it."""
-    changed = dataclasses.replace(method, **changes)
-    options = [
-        f"{field.name}={str(value).lower() if isinstance(value, bool) else value}"
-        for field in dataclasses.fields(changed)
-        if (value := getattr(changed, field.name)) != field.default
-    ]
-    return method.name + (f"({','.join(options)})" if options else "")

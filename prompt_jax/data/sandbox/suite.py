@@ -98,21 +98,16 @@ def _splits(name: str, skill: str, side: grammar.Side, lane: int) -> dict[str, t
 
 # The plain template comes first: what is asked is then the prompt's business alone. The others
 # hold the question in words, each with label words of its own.
-def _single(*asked: tuple[str, ...]) -> tuple[Template, ...]:
+def _worded(plain: str, *asked: tuple[str, ...]) -> tuple[Template, ...]:
     return (
-        Template("plain", "{text}"),
+        Template("plain", plain),
         *(Template(f"asked_{i}", text, labels=tuple(labels))
           for i, (text, *labels) in enumerate(asked, 1)),
     )  # fmt: skip
 
 
-def _pair(*asked: tuple[str, ...]) -> tuple[Template, ...]:
-    return (
-        Template("plain", "{premise} | {hypothesis}"),
-        *(Template(f"asked_{i}", text, labels=tuple(labels))
-          for i, (text, *labels) in enumerate(asked, 1)),
-    )  # fmt: skip
-
+_single = functools.partial(_worded, "{text}")
+_pair = functools.partial(_worded, "{premise} | {hypothesis}")
 
 _SENTIMENT = _single(
     ("which mood does this have ? {text}", "negative", "positive"),

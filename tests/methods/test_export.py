@@ -1,0 +1,66 @@
+"""The step of every registered method lowers for accelerators that this machine does not have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import pytest
+import toy
+from jax import export
+from jax.sharding import NamedSharding, PartitionSpec
+
+from prompt_jax import sharding
+from prompt_jax.methods import REGISTRY
+from prompt_jax.models.t5.partition import T5_RULES
+from prompt_jax.training.loop import Population
+
+from .test_conformance import METHODS, make_runs
+
+PLATFORMS = ("tpu", "cuda")
+BUDGET = toy.budget(2, learning_rate=0.1, unit="absolute", clip_norm=1.0)
+
+
+def exported(name: str, mesh: Any) -> dict[str, export.Exported]:
+    """The programs of a step, exported on the arguments that the step itself gives them."""
+    lm, method = toy.tiny_t5(), METHODS[name]
+    if mesh is not None:
+        lm = sharding.shard_tree(lm, T5_RULES, mesh)
+    population = Population(lm, method, make_runs(method), BUDGET, mesh)
+    found: dict[str, export.Exported] = {}
+
+    def instead(part: str, program: Any) -> Any:
+        def call(*args: Any) -> Any:
+            found[part] = export.export(program, platforms=PLATFORMS)(*args)
+            shapes = jax.eval_shape(program, *args)
+            if mesh is None:
+                return shapes
+            whole = NamedSharding(mesh, PartitionSpec())
+            return jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes
+            )
+
+        return call
+
+    programs = population.programs
+    population.programs = programs._replace(
+        **{part: instead(part, getattr(programs, part)) for part in ("prepare", "micro", "finish")}
+    )
+    population.step(0)
+    return found
+
+
+@pytest.mark.parametrize("sizes", [None, (4, 2)], ids=["one", "data4model2"])
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_the_step_lowers_for_tpu_and_cuda(name: str, sizes: tuple[int, int] | None) -> None:
+    """Export refuses what a platform cannot lower, and calls of libraries that only one has."""
+    mesh = None if sizes is None else sharding.make_mesh(*sizes)
+    found = exported(name, mesh)
+    assert set(found) == {"prepare", "micro", "finish"}
+    assert all(tuple(made.platforms) == PLATFORMS for made in found.values())
+    assert {made.nr_devices for made in found.values()} == {1 if mesh is None else mesh.size}
+    if mesh is not None:
+        text = found["micro"].mlir_module()
+        # The rows of a micro-batch over 'data', the weights over 'model'.
+        assert '{"data"}' in text
+        assert '{"model"}' in text

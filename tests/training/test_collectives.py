@@ -1,0 +1,81 @@
+"""What the devices of a data-parallel step send to each other, from its compiled program."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import jax
+import toy
+
+from prompt_jax import sharding
+from prompt_jax.methods import PromptTuning
+from prompt_jax.models.t5.partition import T5_RULES
+from prompt_jax.training.loop import Population
+
+BYTES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "pred": 1}
+COLLECTIVE = re.compile(
+    r"= (?P<shapes>[^=]*?) (?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|"
+    r"collective-permute|collective-broadcast)(-start)?\("
+)
+
+
+def collectives(text: str) -> list[tuple[str, int]]:
+    """(kind, bytes) of every array that the collectives of a compiled program move."""
+    found = []
+    for match in COLLECTIVE.finditer(text):
+        for kind, dims in re.findall(r"(\w+)\[([\d,]*)\]", match["shapes"]):
+            size = math.prod(int(n) for n in dims.split(",") if n)
+            found.append((match["kind"], BYTES[kind] * size))
+    return found
+
+
+def compiled(mesh: Any, runs: int) -> tuple[dict[str, str], Any]:
+    """The text of the programs of a step on a mesh, and its sums."""
+    lm = sharding.shard_tree(toy.tiny_t5(), T5_RULES, mesh)
+    made = [toy.make_run(seed) for seed in range(runs)]
+    population = Population(lm, PromptTuning(), made, toy.budget(2), mesh)
+    texts: dict[str, str] = {}
+    kept: list[Any] = []
+
+    def instead(part: str, program: Any) -> Any:
+        def call(*args: Any) -> Any:
+            texts.setdefault(part, program.lower(*args).compile().as_text())
+            if part == "micro":
+                kept.append(jax.eval_shape(program, *args))
+            return program(*args)
+
+        return call
+
+    programs = population.programs
+    population.programs = programs._replace(
+        **{part: instead(part, getattr(programs, part)) for part in ("prepare", "micro", "finish")}
+    )
+    population.step(0)
+    population.step(1)
+    return texts, kept[0]
+
+
+def test_the_reader_of_programs() -> None:
+    text = """
+      %all-reduce.1 = f32[8,4,32]{2,1,0} all-reduce(f32[8,4,32]{2,1,0} %x), channel_id=1
+      %ar = (f32[8]{0}, bf16[2,3]{1,0}) all-reduce-start(%a, %b), replica_groups={}
+      %g = s32[] collective-permute(%all-reduce.1)
+      %no = f32[8]{0} add(%all-reduce.1, %ar)
+    """
+    assert collectives(text) == [
+        ("all-reduce", 4096), ("all-reduce", 32), ("all-reduce", 12), ("collective-permute", 4)
+    ]  # fmt: skip
+
+
+def test_only_prompt_gradients_and_sums_are_reduced() -> None:
+    """Neither weights, activations nor optimizer state travel."""
+    texts, sums = compiled(sharding.make_mesh(8, 1), runs=3)
+    assert collectives(texts["prepare"]) == []
+    assert collectives(texts["finish"]) == []
+    moved = collectives(texts["micro"])
+    print(moved, sums)
+    assert {kind for kind, _ in moved} == {"all-reduce"}
+    expected = sorted(4 * leaf.size for leaf in jax.tree.leaves(sums))
+    assert sorted(size for _, size in moved) == expected

@@ -127,6 +127,7 @@ class Recorder:
         self.started: list[tuple[str, int, int]] = []
         self.records: list[dict[str, Any]] = []
         self.notes: list[tuple[int, str]] = []
+        self.works: list[Any] = []
 
     def start(self, stage: str, steps: int, runs: int) -> None:
         self.started.append((stage, steps, runs))
@@ -142,6 +143,12 @@ class Recorder:
 
     def rewind(self, position: int) -> None:
         del self.records[position:]
+
+    def before_step(self, wait: Any) -> None:
+        pass
+
+    def measure(self, work: Any) -> None:
+        self.works.append(work)
 
     def of(self, key: str, run: str | None = None) -> list[Any]:
         """Every value of a key, in order."""

@@ -23,6 +23,7 @@ from prompt_jax.training.deployed import evaluate_runs
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.protocol import Method, Rows
 from prompt_jax.training.resume import Guard
+from prompt_jax.training.speed import Watch
 from prompt_jax.training.step import Batch, Programs, State, StepMetrics, Sums, Table, programs
 from prompt_jax.training.tracking import NullTracker, Tracker
 
@@ -168,12 +169,15 @@ def train(
         done = guard.begin()
         if not done:
             population.evaluate(0, tracker)
+        watch = Watch(population, tracker)
         while done < config.steps and population.active.any():
-            metrics = population.step(done)
+            metrics = watch.step(done)
             done += 1
             if done % config.log_every == 0 or done == config.steps:
+                watch.report(done)
                 population.log(done, metrics, tracker)
             if evaluated := config.evaluates_at(done):
+                watch.pause()
                 population.evaluate(done, tracker)
             guard.after(done, evaluated)
         return population.results(guard.seconds)

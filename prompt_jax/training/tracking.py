@@ -1,4 +1,7 @@
-"""Where the numbers of a run go: metrics.jsonl always, a progress line on a terminal."""
+"""Where the numbers of a run go: metrics.jsonl always, a progress line on a terminal.
+
+What else listens (TensorBoard, Weights & Biases, the profiler) is described by `Observe`.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,20 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 import jax
+
+from prompt_jax.errors import MissingExtraError
+from prompt_jax.training import speed
+from prompt_jax.training.profiling import Profiler, parse_span
+from prompt_jax.training.sinks import Sink, TensorBoard, Wandb, flat
+from prompt_jax.training.speed import Work
 
 
 class Tracker(Protocol):
@@ -31,6 +42,12 @@ class Tracker(Protocol):
 
     def rewind(self, position: int) -> None:
         """Forgets what was logged after a position: it will be logged again."""
+
+    def before_step(self, wait: Callable[[], None]) -> None:
+        """A step is about to be taken; `wait` returns when those before it are done."""
+
+    def measure(self, work: Work) -> None:
+        """How long the steps since the last call took."""
 
 
 class NullTracker:
@@ -52,6 +69,12 @@ class NullTracker:
     def rewind(self, position: int) -> None:
         """Ignored."""
 
+    def before_step(self, wait: Callable[[], None]) -> None:
+        """Ignored."""
+
+    def measure(self, work: Work) -> None:
+        """Ignored."""
+
 
 def finite(value: Any) -> Any:
     """JSON has no NaN: numbers that are not finite become None, inside lists too."""
@@ -63,15 +86,33 @@ def finite(value: Any) -> Any:
 class RunTracker:
     """Appends to `metrics.jsonl` and, on a terminal, shows one progress line per stage.
 
-    Only process 0 writes. Use as a context manager.
+    How fast it goes is appended to `speed.jsonl` beside it. Only process 0 writes. Use as a context
+    manager.
+
+    Args:
+      path: the metrics file.
+      show: progress lines on a terminal.
+      sinks: made in process 0 when the tracker is entered; they receive every number.
+      ceiling: gives the operations per second that one device can do; asked once, when needed.
+      profiler: is told about every step.
 
     Attributes:
       path: the metrics file.
     """
 
-    def __init__(self, path: Path, *, show: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        show: bool = True,
+        sinks: Sequence[Callable[[], Sink]] = (),
+        ceiling: Callable[[], float] | None = None,
+        profiler: Profiler | None = None,
+    ) -> None:
         self.path = path
         self._writes = jax.process_index() == 0
+        self._make_sinks, self._sinks = sinks, list[Sink]()
+        self._ceiling, self._profiler = ceiling, profiler if self._writes else None
         self._show = show and self._writes
         self._stage = ""
         self._began = time.monotonic()
@@ -84,6 +125,7 @@ class RunTracker:
         if self._writes:
             self._file = self.path.open("a", encoding="utf-8")
             self._drop_half_a_line()
+            self._sinks = [make() for make in self._make_sinks]
         if self._show:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -93,7 +135,8 @@ class RunTracker:
                 self._progress = Progress(
                     TextColumn("{task.description}"), BarColumn(bar_width=24),
                     TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn(),
-                    TextColumn("{task.fields[note]}"), console=console,
+                    TextColumn("{task.fields[note]}"), TextColumn("{task.fields[rate]}"),
+                    console=console,
                 )  # fmt: skip
                 self._progress.start()
         return self
@@ -106,6 +149,10 @@ class RunTracker:
             self._progress.stop()
         if self._file is not None:
             self._file.close()
+        if self._profiler is not None:
+            self._profiler.close()
+        for sink in self._sinks:
+            sink.close()
 
     def start(self, stage: str, steps: int, runs: int) -> None:
         """A stage begins; one that goes on with its next population keeps its progress line."""
@@ -119,7 +166,7 @@ class RunTracker:
             if again:
                 self._progress.update(self._bar, description=label, total=self._total)
             else:
-                self._bar = self._progress.add_task(label, total=self._total, note="")
+                self._bar = self._progress.add_task(label, total=self._total, note="", rate="")
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Appends one JSON line; seconds count from the start of the stage."""
@@ -128,6 +175,30 @@ class RunTracker:
             line["seconds"] = round(time.monotonic() - self._began, 3)
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
+        if self._sinks and "step" in record:
+            self._pass_on(str(record.get("run", "")), int(record["step"]), flat(record))
+
+    def _pass_on(self, run: str, step: int, numbers: dict[str, float]) -> None:
+        numbers.pop("step", None)
+        for sink in self._sinks if numbers else ():
+            sink.write(self._stage, run, step, numbers)
+
+    def before_step(self, wait: Callable[[], None]) -> None:
+        """Tells the profiler."""
+        if self._profiler is not None:
+            self._profiler.before_step(wait)
+
+    def measure(self, work: Work) -> None:
+        """Appends one line to `speed.jsonl`; it is never cut off, for it is what happened."""
+        if not self._writes:
+            return
+        record = speed.describe(work, 0.0 if self._ceiling is None else self._ceiling())
+        with self.path.with_name(speed.FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"stage": self._stage, **record}) + "\n")
+        self._pass_on("", work.step, {f"speed/{name}": float(v) for name, v in record.items()})
+        if self._progress is not None:
+            rate = record["rows_per_second"]
+            self._progress.update(self._bar, rate=f"{rate:,.{0 if rate >= 100 else 1}f} rows/s")
 
     def position(self) -> int:
         """Bytes in the metrics file."""
@@ -147,3 +218,51 @@ class RunTracker:
         """Moves the progress line."""
         if self._progress is not None:
             self._progress.update(self._bar, completed=self._before + step, note=note)
+
+
+@dataclass(frozen=True)
+class Observe:
+    """What else listens to a run; never a part of what it computes.
+
+    Attributes:
+      tensorboard: write event files below `tensorboard/` in the run directory.
+      wandb: project at Weights & Biases; "": none.
+      profile: steps to trace as START:STOP, counted from 0 over all stages that this process
+        trains; the trace lies below `profile/` in the run directory. "": none.
+
+    Raises:
+      ConfigError: `profile` is no span.
+      MissingExtraError: a package is not installed.
+    """
+
+    tensorboard: bool = False
+    wandb: str = ""
+    profile: str = ""
+
+    def __post_init__(self) -> None:
+        if self.profile:
+            parse_span(self.profile)
+        for package, wanted in (("tensorboard", self.tensorboard), ("wandb", bool(self.wandb))):
+            if not wanted:
+                continue
+            found = find_spec(package)
+            if found is None or found.origin is None:  # None: a mere folder, as W&B leaves behind
+                raise MissingExtraError(package, package, f"--{package}")
+
+    def profiler(self, folder: Path) -> Profiler | None:
+        """The profiler of a run directory, where one is wanted."""
+        return Profiler(folder / "profile", *parse_span(self.profile)) if self.profile else None
+
+    def sinks(self, folder: Path, config: Mapping[str, Any]) -> list[Callable[[], Sink]]:
+        """What makes the sinks of a run directory.
+
+        Args:
+          folder: the run directory.
+          config: the experiment's, shown at Weights & Biases.
+        """
+        makers: list[Callable[[], Sink]] = []
+        if self.tensorboard:
+            makers.append(lambda: TensorBoard(folder / "tensorboard"))
+        if self.wandb:
+            makers.append(lambda: Wandb(self.wandb, folder, config))
+        return makers

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rich.console
 
+from prompt_jax.training.speed import Work
 from prompt_jax.training.tracking import NullTracker, RunTracker, finite
 
 
@@ -101,3 +102,41 @@ def test_finite():
     assert finite(float(np.float64("nan"))) is None
     assert finite("nan") == "nan"
     assert finite(3) == 3
+
+
+def test_speed_has_a_file_of_its_own(tmp_path):
+    """Metrics are repeatable to the last bit, times are not; and what took place is not rewound."""
+    path = tmp_path / "metrics.jsonl"
+    asked = []
+
+    def ceiling():
+        asked.append(1)
+        return 2e9
+
+    with RunTracker(path, show=False, ceiling=ceiling) as tracker:
+        tracker.start("s", 20, 2)
+        tracker.measure(Work(10, 10, 5.0, 40, 5e9, 1))
+        tracker.rewind(0)
+    (line,) = lines(tmp_path / "speed.jsonl")
+    assert (line["stage"], line["step"], line["rows_per_second"]) == ("s", 10, 8)
+    assert line["utilisation"] == 0.5
+    assert lines(path) == []
+    assert asked == [1]
+
+
+def test_other_processes_measure_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    with RunTracker(tmp_path / "m.jsonl", sinks=[pytest.fail], ceiling=pytest.fail) as tracker:
+        tracker.measure(Work(10, 10, 5.0, 40, 5e9, 1))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_progress_line_says_how_fast(tmp_path, monkeypatch):
+    terminal = io.StringIO()
+    console = rich.console.Console(file=terminal, force_terminal=True, width=120)
+    monkeypatch.setattr(rich.console, "Console", lambda **_: console)
+    with RunTracker(tmp_path / "m.jsonl") as tracker:
+        tracker.start("s", 20, 2)
+        tracker.measure(Work(10, 10, 5.0, 40, 5e9, 1))
+        tracker.advance(10, "loss 1.0")
+    assert "8.0 rows/s" in terminal.getvalue()

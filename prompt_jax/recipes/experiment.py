@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import platform
@@ -30,8 +31,9 @@ from prompt_jax.recipes.progress import Progress
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.report import page, results
 from prompt_jax.report.results import Cell, Contrast, ResultRow
+from prompt_jax.training import speed
 from prompt_jax.training.loop import TrainedRun
-from prompt_jax.training.tracking import RunTracker, finite
+from prompt_jax.training.tracking import Observe, RunTracker, finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +79,11 @@ class Report:
             ]
         if self.losses:
             parts += ["\nWhat was cut:\n", *(f"- {line}" for line in self.losses)]
+        if table := speed.markdown(speed.read(self.folder)):
+            parts += [
+                "\nSpeed, medians over the logged intervals of all processes so far:\n",
+                *table,
+            ]
         return "\n".join(parts) + "\n"
 
 
@@ -172,7 +179,12 @@ def provenance(lm: Any) -> dict[str, Any]:
 
 
 def run(
-    config: ExperimentConfig, lm: Any, *, show: bool = True, say: Callable[[str], None] = print
+    config: ExperimentConfig,
+    lm: Any,
+    *,
+    show: bool = True,
+    say: Callable[[str], None] = print,
+    observe: Observe | None = None,
 ) -> Report:
     """Executes an experiment and writes its run directory.
 
@@ -181,11 +193,12 @@ def run(
       lm: the frozen model that `config.model` names.
       show: progress lines on a terminal.
       say: receives what a person should read while it runs.
+      observe: who else listens.
 
     Raises:
       PromptJaxError: for anything a user can cause, before any compute is spent where possible.
     """
-    with opened(config, lm, show=show) as (folder, executor):
+    with opened(config, lm, show=show, observe=observe) as (folder, executor):
         report = _execute(config, executor.lm, folder, executor, say)
         executor.progress.clear()
         return report
@@ -193,7 +206,7 @@ def run(
 
 @contextmanager
 def opened(
-    config: ExperimentConfig, lm: Any, *, show: bool = True
+    config: ExperimentConfig, lm: Any, *, show: bool = True, observe: Observe | None = None
 ) -> Iterator[tuple[Path, Executor]]:
     """The run directory of an experiment, and what executes its stages, after all checks.
 
@@ -201,6 +214,7 @@ def opened(
       config: the experiment.
       lm: the frozen model that `config.model` names.
       show: progress lines on a terminal.
+      observe: who else listens.
 
     Raises:
       PromptJaxError: for anything that can be found out before the first step.
@@ -218,8 +232,13 @@ def opened(
     (folder / "provenance.json").write_text(json.dumps(provenance(lm), indent=2) + "\n", "utf-8")
     store = ArtefactStore(None if cache is None else cache / "runs")
     progress = Progress(folder / "checkpoints", config.checkpoint_seconds)
+    observe = observe or Observe()
+    listening = RunTracker(
+        folder / "metrics.jsonl", show=show, sinks=observe.sinks(folder, configs.to_dict(config)),
+        ceiling=functools.partial(speed.matmul_ceiling, lm), profiler=observe.profiler(folder),
+    )  # fmt: skip
     try:
-        with RunTracker(folder / "metrics.jsonl", show=show) as tracker:
+        with listening as tracker:
             yield folder, Executor(config, lm, rows, store, tracker, mesh, progress)
     except OSError as error:  # a full disk, a file that went away
         raise TrainingError(

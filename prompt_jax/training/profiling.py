@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +63,12 @@ class Profiler:
         self._taken += 1
 
     def close(self) -> None:
-        """Ends a trace that is running."""
+        """Ends a trace that is running; says so where there was nothing to trace."""
         if self._running:
             self._running = False
             jax.profiler.stop_trace()
+        elif not self.traced:
+            logging.getLogger("prompt_jax").warning(
+                "nothing was traced: step %d never came, for this process trained %d steps.",
+                self.start, self._taken,
+            )  # fmt: skip

@@ -177,7 +177,8 @@ def describe(work: Work, ceiling: float) -> dict[str, Any]:
     }
     if ceiling:
         numbers["matmul_flops_per_second"] = round(ceiling * work.devices)
-        numbers["utilisation"] = round(work.flops / seconds / (ceiling * work.devices), 4)
+        share = work.flops / seconds / (ceiling * work.devices)
+        numbers["utilisation"] = float(f"{share:.4g}")
     return {**numbers, **peak_memory()}
 
 

@@ -110,7 +110,7 @@ def test_the_run_directory_is_complete(world: World) -> None:
     names = {path.name for path in folder.iterdir()}
     assert names == {
         "config.json", "provenance.json", "metrics.jsonl", "results.jsonl", "data.json",
-        "items.npz", "summary.md", "prompts", "report.html",
+        "items.npz", "summary.md", "prompts", "report.html", "speed.jsonl",
     }  # fmt: skip
     config = json.loads((folder / "config.json").read_text())
     assert config["targets"] == [world.tasks["one"], world.tasks["two"]]

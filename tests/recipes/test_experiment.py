@@ -19,6 +19,7 @@ from prompt_jax.recipes import ExperimentConfig, PromptConfig, Report, run
 from prompt_jax.recipes.experiment import prepare_folder, run_folder, slug
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.report import results
+from prompt_jax.training.tracking import Observe
 
 from .conftest import TEST
 
@@ -40,7 +41,8 @@ def ran(world, tmp_path_factory) -> Ran:
     folder = tmp_path_factory.mktemp("experiment")
     config = world.config(folder, methods=METHODS)
     said: tuple[list[str], list[str]] = ([], [])
-    first = run(config, world.lm, show=False, say=said[0].append)
+    observe = Observe(tensorboard=True, profile="2:4")
+    first = run(config, world.lm, show=False, say=said[0].append, observe=observe)
     second = dataclasses.replace(config, out=str(folder / "again"))
     again = run(second, world.lm, show=False, say=said[1].append)
     return Ran(config, first, again, *said, world)
@@ -153,7 +155,8 @@ def test_files(ran):
     names = {path.name for path in ran.first.folder.iterdir()}
     assert names == {
         "config.json", "provenance.json", "metrics.jsonl", "results.jsonl", "data.json",
-        "items.npz", "summary.md", "prompts", "report.html",
+        "items.npz", "summary.md", "prompts", "report.html", "speed.jsonl", "tensorboard",
+        "profile",
     }  # fmt: skip
     facts = json.loads((ran.first.folder / "provenance.json").read_text())
     assert facts["model"]["weights_sha256"] == ran.world.lm.weights_hash
@@ -173,6 +176,35 @@ def test_every_stage_is_in_the_log(ran):
     sources = [r for r in records if r["stage"] == "prompt_tuning: sources" and "loss" in r]
     assert len(sources) == 4 * 6
     assert not [r for r in records if "event" in r]
+
+
+def test_how_fast_it_went(ran):
+    """Every stage that was trained, in the file, in the summary and at TensorBoard."""
+
+    def lines(report, name):
+        return [json.loads(line) for line in (report.folder / name).read_text().splitlines()]
+
+    records = lines(ran.first, "speed.jsonl")
+    trained = {r["stage"] for r in lines(ran.first, "metrics.jsonl")}
+    assert {r["stage"] for r in records} == trained
+    sources = [r for r in records if r["stage"] == "prompt_tuning: sources"]
+    assert sum(r["steps"] for r in sources) == 6
+    for record in records:
+        assert record["rows_per_second"] > 0
+        assert 0 < record["utilisation"] < 10  # a busy machine may slow the ceiling down as well
+    summary = (ran.first.folder / "summary.md").read_text()
+    assert "| prompt_tuning: sources | 6 |" in summary
+    events = (ran.first.folder / "tensorboard").rglob("events.out.tfevents.*")
+    found = {p.relative_to(ran.first.folder / "tensorboard") for p in events}
+    assert len({p.parts[0] for p in found}) == len(trained)
+    assert {len(p.parts) for p in found} == {2, 3}  # of a stage and of every run in it
+    again = {r["stage"] for r in lines(ran.again, "speed.jsonl")}
+    assert again == {stage for stage in trained if stage.startswith("full")}
+
+
+def test_the_steps_asked_for_are_traced(ran):
+    assert list((ran.first.folder / "profile").rglob("*.xplane.pb"))
+    assert not (ran.again.folder / "profile").exists()
 
 
 # A warm cache

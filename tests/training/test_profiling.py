@@ -41,12 +41,13 @@ def test_a_trace_ends_with_the_training(calls, tmp_path):
     assert calls == ["start", "stop"]
 
 
-def test_a_step_that_never_comes_traces_nothing(calls, tmp_path):
+def test_a_step_that_never_comes_traces_nothing(calls, tmp_path, caplog):
     profiler = Profiler(tmp_path, 7, 9)
     profiler.before_step(lambda: None)
     profiler.close()
     assert calls == []
     assert not profiler.traced
+    assert "step 7 never came, for this process trained 1 steps" in caplog.text
 
 
 def test_only_the_first_process_traces(calls, tmp_path, monkeypatch):

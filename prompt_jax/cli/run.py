@@ -29,6 +29,15 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its cost, and stop.")
     ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write event files into the run directory.")
+    ] = False,
+    wandb: Annotated[
+        str, typer.Option(metavar="PROJECT", help="Log to a project of Weights & Biases, too.")
+    ] = "",
+    profile: Annotated[
+        str, typer.Option(metavar="START:STOP", help="Trace these steps with JAX's profiler.")
+    ] = "",
     as_json: common.AsJson = False,
 ) -> None:
     """Plan an experiment, execute it, and write its run directory.
@@ -38,7 +47,9 @@ def run(
     """
     from prompt_jax.cli import show
     from prompt_jax.recipes import experiment, make_plan
+    from prompt_jax.training.tracking import Observe
 
+    observe = Observe(tensorboard, wandb, profile)
     loaded = common.load_experiment(config, overrides)
     lm = _shapes(loaded) if dry_run else None
     if lm is None:
@@ -52,7 +63,8 @@ def run(
         if dry_run:
             return None
         out.print()
-    report = experiment.run(loaded, lm, say=functools.partial(_say, err=as_json))
+    say = functools.partial(_say, err=as_json)
+    report = experiment.run(loaded, lm, say=say, observe=observe)
     if as_json:
         return common.emit(_summary(report))
     return show.report(out, report, loaded)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from prompt_jax.errors import ConfigError
 from prompt_jax.prompts import SoftPrompt
 from tests.cli.conftest import Invoke, Ran, World
 
@@ -64,6 +65,36 @@ def test_the_papers_protocol_is_planned_without_model_data_or_network(invoke: In
     assert {stage["runs"] for stage in plan["stages"]} == {18, 39}
 
 
+@pytest.mark.parametrize(("model", "whole"), [("t5-3b", 2_851_598_336), ("t5-11b", 11_307_321_344)])
+@pytest.mark.parametrize(("mesh", "shares"), [("data=4,model=2", 2), ("data=4,model=8", 8)])
+def test_plans_for_many_devices_need_none_of_them(
+    invoke: Invoke, model: str, whole: int, mesh: str, shares: int
+) -> None:
+    """Bytes on a device; that they are those of a mesh is in models/t5/test_partition.py."""
+    smaller = (f"model={model}", "data.max_input_tokens=8", "prompt.tokens=8", "dtype=bfloat16",
+               "methods=prompt_tuning", "target.micro_batch_tokens=16")  # fmt: skip
+    config = ROOT / "experiments" / "glue_superglue.py"
+    result = invoke("run", config, *smaller, "--dry-run", "--mesh", mesh)
+    assert result.code == 0, result.err
+    assert f"rows over 4, weights over {shares}: {4 * shares} devices" in result.out
+    assert "each device: weights" in result.out
+    result = invoke("run", config, *smaller, "--dry-run", "--mesh", mesh, "--json")
+    plan = json.loads(result.out)
+    assert plan["parameters"] == whole
+    memory = plan["memory"]
+    assert (memory["data"], memory["model"]) == (4, shares)
+    assert memory["weights"] == pytest.approx(2 * whole / shares, rel=2e-3)  # norms stay whole
+    assert memory["micro_batch"] > 0
+    assert memory["xla_flops"] == pytest.approx(memory["hand_flops"], rel=0.3)
+
+
+@pytest.mark.parametrize("mesh", ["data=two", "rows=4"])
+def test_a_mesh_that_is_none(invoke: Invoke, files: World, mesh: str) -> None:
+    result = invoke("run", files.config, "--dry-run", "--mesh", mesh)
+    assert result.code == 2
+    assert f"mesh '{mesh}' is not of the form data=4,model=2." in result.err
+
+
 def test_a_packaged_config_takes_somebodys_own_task(invoke: Invoke, files: World) -> None:
     own = (f"targets={files.tasks['one']}", f"sources={files.tasks['first']}")
     result = invoke(
@@ -103,6 +134,23 @@ def test_a_run_prints_plan_stages_table_and_paths(ran: Ran) -> None:
     table = result.out[places[4] + 1 : places[5]].splitlines()
     assert table[1].split() == ["target", "metric", *METHODS]
     assert all(line == line.rstrip() and "\x1b" not in line for line in result.out.splitlines())
+
+
+def test_what_else_listens(files: World, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The options reach the experiment, before the model is read."""
+    from prompt_jax.recipes import experiment
+    from prompt_jax.training.tracking import Observe
+
+    got = {}
+
+    def run(*_: object, observe: Observe, **__: object) -> None:
+        got["observe"] = observe
+        raise ConfigError("that is enough.")
+
+    monkeypatch.setattr(experiment, "run", run)
+    result = invoke("run", files.config, "--tensorboard", "--profile", "2:4")
+    assert (result.code, result.err) == (2, "prompt-jax: that is enough.\n")
+    assert got["observe"] == Observe(tensorboard=True, profile="2:4")
 
 
 def test_the_run_directory_is_complete(world: World) -> None:
@@ -208,6 +256,7 @@ def test_another_config_does_not_overwrite_a_run(invoke: Invoke, world: World) -
         (["model=nowhere/at/all"], "There is no directory nowhere/at/all."),
         (["prompt.init=vocab:x"], "initialiser 'vocab:x' is malformed"),
         (["targets=mr", "data.root=nowhere"], "data.root 'nowhere' is not a folder."),
+        (["--profile", "5:3"], "--profile takes START:STOP with START below STOP"),
     ],
 )
 def test_a_wrong_experiment_is_one_message(

@@ -6,13 +6,14 @@ places only the shards it owns, so nothing here depends on the number of process
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from prompt_jax.errors import ConfigError
 
@@ -55,7 +56,26 @@ def parse_mesh(text: str) -> dict[str, int]:
     return sizes
 
 
-def spec_for(path: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh) -> PartitionSpec:
+def bytes_on_a_device(tree: Any, rules: Rules, data: int, model: int) -> int:
+    """Bytes of a parameter tree on one device of a mesh, which need not be there.
+
+    Args:
+      tree: arrays or their shapes.
+      rules: as for `shardings`.
+      data: size of the mesh axis.
+      model: likewise.
+    """
+    mesh = AbstractMesh((data, model), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+
+    def one(leaf: Any, sharding: NamedSharding) -> int:
+        return math.prod(sharding.shard_shape(tuple(leaf.shape))) * leaf.dtype.itemsize
+
+    return sum(jax.tree.leaves(jax.tree.map(one, tree, shardings(tree, rules, mesh))))
+
+
+def spec_for(
+    path: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh | AbstractMesh
+) -> PartitionSpec:
     """The PartitionSpec of a parameter: the first rule whose regex is found in its path.
 
     An axis that does not divide its dimension is left unsplit, so that one table serves every size.
@@ -73,7 +93,7 @@ def spec_for(path: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh) -> Par
     return PartitionSpec()
 
 
-def shardings(tree: Any, rules: Rules, mesh: Mesh) -> Any:
+def shardings(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> Any:
     """NamedShardings for every leaf of a parameter tree."""
 
     def one(path: Any, leaf: Any) -> NamedSharding:

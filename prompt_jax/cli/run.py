@@ -29,6 +29,10 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its cost, and stop.")
     ] = False,
+    mesh: Annotated[
+        str | None,
+        typer.Option(metavar="data=4,model=2", help="Split rows and weights over devices."),
+    ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write event files into the run directory.")
     ] = False,
@@ -50,7 +54,8 @@ def run(
     from prompt_jax.training.tracking import Observe
 
     observe = Observe(tensorboard, wandb, profile)
-    loaded = common.load_experiment(config, overrides)
+    changes = [*(overrides or []), *([] if mesh is None else [f"mesh={mesh}"])]
+    loaded = common.load_experiment(config, changes)
     lm = _shapes(loaded) if dry_run else None
     if lm is None:
         lm = common.load_model(loaded.model, loaded.dtype, remat=loaded.remat)

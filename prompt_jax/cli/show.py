@@ -77,11 +77,18 @@ def _stages(out: common.Printer, made: Plan) -> None:
 
 def _costs(out: common.Printer, made: Plan) -> None:
     memory = made.memory
+    devices = memory.data * memory.model
     held = [f"weights {common.size(memory.weights)}",
             f"prompts and optimizer {common.size(memory.population)}"]  # fmt: skip
     if memory.fine_tuning:
         held.append(f"full fine-tuning {common.size(memory.fine_tuning)}")
     held.append(f"micro-batch {common.size(memory.micro_batch)}")
+    each = ""
+    if devices > 1:
+        each = "each device: "
+        together = memory.weights + memory.population + memory.micro_batch
+        without = " without full fine-tuning" if memory.fine_tuning else ""
+        held.append(f"together {common.size(together)}{without}")
     micro = f"{memory.micro_batch_rows} rows x {memory.micro_batch_tokens} tokens"
     counted = f"{common.work(memory.hand_flops)} by hand"
     if math.isfinite(memory.xla_flops):
@@ -91,8 +98,10 @@ def _costs(out: common.Printer, made: Plan) -> None:
             [
                 ("in all", f"{sum(s.runs for s in made.stages):,} runs, {made.steps:,} optimizer"
                            f" steps, at most {common.work(made.flops)} (inputs at full length)"),
-                ("memory", ", ".join(held)),
-                ("micro-batch", f"{micro}: {counted}"),
+                *([("mesh", f"rows over {memory.data}, weights over {memory.model}:"
+                            f" {devices} devices")] if devices > 1 else []),
+                ("memory", each + ", ".join(held)),
+                ("micro-batch", f"{each}{micro}: {counted}"),
             ]
         )
     )  # fmt: skip
@@ -124,7 +133,6 @@ def report(out: common.Printer, found: Report, config: ExperimentConfig) -> None
 
 
 def _results(out: common.Printer, found: Report, config: ExperimentConfig) -> None:
-    from prompt_jax.data import registry
     from prompt_jax.report import results
 
     # The options of a method stand below its name, so that columns stay narrow.
@@ -138,14 +146,13 @@ def _results(out: common.Printer, found: Report, config: ExperimentConfig) -> No
             ]
             title = results.heading(k) if number == 0 else ""
             shown.add_row(
-                title, registry.get(target).name, found.primary[target], *cells,
+                title, found.tasks[target].name, found.primary[target], *cells,
                 end_section=number + 1 == len(config.targets) and k != config.shots[-1],
             )  # fmt: skip
     out.print(shown)
 
 
 def _contrasts(out: common.Printer, found: Report) -> None:
-    from prompt_jax.data import registry
     from prompt_jax.report import results
 
     least = results.minimum(contrast.target for contrast in found.contrasts)
@@ -160,7 +167,7 @@ def _contrasts(out: common.Printer, found: Report) -> None:
     for contrast in found.contrasts:
         c = contrast.verdict.comparison
         shown.add_row(
-            results.heading(contrast.k), registry.get(contrast.target).name, contrast.method,
+            results.heading(contrast.k), found.tasks[contrast.target].name, contrast.method,
             f"{100 * c.difference:+.1f}", f"{100 * c.low:+.1f} to {100 * c.high:+.1f}",
             f"{contrast.verdict.p_holm:.3f}", "yes" if contrast.verdict.effect else "no",
         )  # fmt: skip
@@ -196,14 +203,13 @@ def _next(found: Report, config: ExperimentConfig) -> list[str]:
     """Commands to copy: what the first target's prompt answers, and what it looks like."""
     if not found.prompts:
         return []
-    from prompt_jax.data import registry
     from prompt_jax.prompts import SoftPrompt
 
     path, model = found.prompts[0], shlex.quote(config.model)
     record = SoftPrompt.load(path).record
-    names = {registry.get(target).name: target for target in config.targets}
+    names = {task.name: target for target, task in found.tasks.items()}
     target = names[str(record.task)] if record else config.targets[0]
-    row, form = _example(registry.get(target), config)
+    row, form = _example(found.tasks[target], config)
     file, program = shlex.quote(str(path)), common.program()
     return [
         f"echo {shlex.quote(row)} | {program} predict {model} --prompt {file}"
@@ -225,9 +231,13 @@ def _onwards(program: str) -> tuple[str, ...]:
 def _example(task: Task, config: ExperimentConfig) -> tuple[str, str]:
     """The first test row where it is short, else a pattern; and the option that its form needs."""
     from prompt_jax.data.sources import open_split
+    from prompt_jax.errors import DataError
 
-    first = open_split(task, "validation", config.data.root)[0]
-    row = {name: first[name] for name in task.fields}
+    try:
+        first = open_split(task, "validation", config.data.root)[0]
+    except DataError:  # it was there when the run began
+        first = {}
+    row = {name: first.get(name) for name in task.fields}
     text = json.dumps(row, ensure_ascii=False)
     if len(text) > _LONGEST_EXAMPLE or not all(isinstance(value, str) for value in row.values()):
         row = {name: name.upper() for name in task.fields}

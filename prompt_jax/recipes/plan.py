@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prompt_jax import sharding
 from prompt_jax.data import registry
 from prompt_jax.data.batching import input_width, target_width
 from prompt_jax.data.sources import open_split
@@ -16,7 +17,9 @@ from prompt_jax.data.splits import PAPERS_LARGE
 from prompt_jax.data.tasks import Task
 from prompt_jax.errors import DataError
 from prompt_jax.methods import BaseMethod, Context, Stage, create
+from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.models.t5.flops import flops as count_flops
+from prompt_jax.models.t5.partition import T5_RULES, part_of
 from prompt_jax.recipes.config import DataConfig, ExperimentConfig
 from prompt_jax.training import memory
 from prompt_jax.training.loop import TrainConfig
@@ -56,19 +59,24 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class PlannedMemory:
-    """Bytes on one device.
+    """Bytes on one device, or on one of the mesh.
 
     Attributes:
+      data: devices over which rows are split.
+      model: devices over which the T5's weights are split.
       weights: of the frozen T5.
       population: prompts, best prompts, gradients and optimizer state of the largest population.
       fine_tuning: the same for a method that trains the T5; 0 without one.
-      micro_batch: temporaries of one micro-batch, from the compiled program.
-      micro_batch_rows: b.
+      micro_batch: temporaries of one micro-batch, from the program compiled for the shapes that
+        one device of the mesh computes.
+      micro_batch_rows: b, of one device.
       micro_batch_tokens: L + S of each row.
-      xla_flops: of one micro-batch, as XLA counts them, every layer counted.
+      xla_flops: of that micro-batch, as XLA counts them, every layer counted.
       hand_flops: of the same, counted by hand.
     """
 
+    data: int
+    model: int
     weights: int
     population: int
     fine_tuning: int
@@ -203,10 +211,16 @@ def _memory(config: ExperimentConfig, lm: Any) -> PlannedMemory:
     def size(tree: Any) -> int:
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
+    mesh = sharding.parse_mesh(config.mesh)
     budget, width = config.target, input_width(config.data.max_input_tokens)
     method = create("prompt_tuning")
     targets, length = _targets(config), config.prompt.tokens
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), lm)
+    # What one device computes is a T5 with its share of the heads, hidden units and vocabulary.
+    # A CPU computes bfloat16 in float32 and keeps widened weights beside: count float32, which is
+    # an upper bound, instead.
+    dtype = jnp.float32 if jax.default_backend() == "cpu" else lm.dtype
+    part = FrozenT5.abstract(part_of(lm.config, mesh["model"]), dtype, name=lm.name)
+    abstract = FrozenT5(part.params, replace(part.spec, remat=lm.spec.remat))
     tokens = budget.micro_batch_tokens or memory.token_budget(
         abstract, method, budget.optimizer, width=width, targets=targets, prompt_tokens=length
     )
@@ -219,13 +233,14 @@ def _memory(config: ExperimentConfig, lm: Any) -> PlannedMemory:
     runs = max(s.runs for s in _stages(config, lm))
     population = runs * _state_bytes(method, budget, config.prompt.tokens, lm.d_model, lm)
     trained = [create(spec) for spec in config.methods]
-    # Parameters, best parameters, gradient and two moments of the whole T5.
+    # Parameters, best parameters, gradient and two moments of the whole T5, on every device.
     fine_tuning = 5 * size(lm.params) if any(m.trains_lm for m in trained) else 0
     return PlannedMemory(
-        size(lm.params), population, fine_tuning, memory.temporary_bytes(compiled), rows,
-        width + length,
-        _all_layers(counted, lm.config, rows, width + length, targets),
-        float(lm.flops(rows, width + length, targets, backward="prompt")),
+        mesh["data"], mesh["model"],
+        sharding.bytes_on_a_device(lm.params, T5_RULES, mesh["data"], mesh["model"]),
+        population, fine_tuning, memory.temporary_bytes(compiled), rows, width + length,
+        _all_layers(counted, part.config, rows, width + length, targets),
+        float(part.flops(rows, width + length, targets, backward="prompt")),
     )  # fmt: skip
 
 

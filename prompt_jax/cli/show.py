@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shlex
@@ -233,11 +234,10 @@ def _example(task: Task, config: ExperimentConfig) -> tuple[str, str]:
     from prompt_jax.data.sources import open_split
     from prompt_jax.errors import DataError
 
-    try:
+    first: Any = {}
+    with contextlib.suppress(DataError):  # it was there when the run began
         first = open_split(task, "validation", config.data.root)[0]
-    except DataError:  # it was there when the run began
-        first = {}
-    row = {name: first.get(name) for name in task.fields}
+    row: dict[str, Any] = {name: first.get(name) for name in task.fields}
     text = json.dumps(row, ensure_ascii=False)
     if len(text) > _LONGEST_EXAMPLE or not all(isinstance(value, str) for value in row.values()):
         row = {name: name.upper() for name in task.fields}

@@ -225,7 +225,7 @@ def write_bytes(path: str | os.PathLike[str], raw: bytes) -> None:
     try:
         write_atomically(path, raw)
     except OSError as error:
-        raise PromptError(f"{path} cannot be written: {error}.") from None
+        raise PromptError(f"{path} cannot be written: {error.strerror or error}.") from None
 
 
 def _serialise(kind: str, values: np.ndarray, sealed: str) -> bytes:

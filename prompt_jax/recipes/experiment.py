@@ -20,6 +20,7 @@ import numpy as np
 from prompt_jax import config as configs
 from prompt_jax import sharding
 from prompt_jax.data import registry
+from prompt_jax.data.tasks import Task
 from prompt_jax.errors import ConfigError, TrainingError
 from prompt_jax.models.t5.partition import T5_RULES
 from prompt_jax.paths import user_cache
@@ -32,7 +33,7 @@ from prompt_jax.recipes.rows import RowStore
 from prompt_jax.report import page, results
 from prompt_jax.report.results import Cell, Contrast, ResultRow
 from prompt_jax.training import speed
-from prompt_jax.training.loop import TrainedRun
+from prompt_jax.training.loop import TrainedRun, check_tokens
 from prompt_jax.training.tracking import Observe, RunTracker, finite
 
 
@@ -44,6 +45,7 @@ class Report:
       folder: the run directory.
       rows: every measured number.
       primary: the primary metric of each target.
+      tasks: each target, as its description was when the experiment began.
       summaries: mean and spread of each (method, target, k) on the test rows.
       contrasts: every method against the first one.
       reused: (stage, runs found, runs in all).
@@ -54,6 +56,7 @@ class Report:
     folder: Path
     rows: list[ResultRow]
     primary: dict[str, str]
+    tasks: dict[str, Task]
     summaries: dict[Cell, Any]
     contrasts: list[Contrast]
     reused: list[tuple[str, int, int]]
@@ -262,12 +265,14 @@ def _mesh(config: ExperimentConfig) -> Any:
 
 def _try_inputs(config: ExperimentConfig, lm: Any, rows: RowStore) -> None:
     """Opens all data and makes an initial prompt: what is wrong is found before the first step."""
-    for seed in config.seed_list:
-        for source in config.sources:
-            rows.rows(source, seed)
-        for target in config.targets:
-            for k in config.shots:
-                rows.rows(target, seed, k)
+    opened = [
+        *((source, seed, 0) for seed in config.seed_list for source in config.sources),
+        *((t, seed, k) for seed in config.seed_list for t in config.targets for k in config.shots),
+    ]
+    for name, seed, k in opened:
+        found = rows.rows(name, seed, k)
+        for split in (found.train, found.dev, found.test):
+            check_tokens(lm, split)
     parse(config.prompt.init)(lm, config.prompt.tokens, config.first_seed)
 
 
@@ -275,14 +280,15 @@ def _execute(
     config: ExperimentConfig, lm: Any, folder: Path, executor: Executor, say: Callable[[str], None]
 ) -> Report:
     rows = executor.rows
-    primary = {target: rows.task(target).metrics[0] for target in config.targets}
+    tasks = {target: rows.task(target) for target in config.targets}
+    primary = {target: task.metrics[0] for target, task in tasks.items()}
     measured: list[ResultRow] = []
     items: dict[tuple[str, str, int, int], np.ndarray] = {}
     prompts: list[Path] = []
     for k in config.shots:
         for spec in config.methods:
             for outcome in executor.run(spec, k):
-                measured += _rows_of(spec, outcome)
+                measured += _rows_of(spec, outcome, tasks[outcome.member.task])
                 target, seed = outcome.member.task, outcome.member.seed
                 scores = outcome.test.per_item.get(primary[target])
                 if scores is not None and outcome.trained.healthy:
@@ -303,7 +309,7 @@ def _execute(
     results.write_items(folder / "items.npz", items)
     values = results.cells(measured, primary)
     report = Report(
-        folder, measured, primary, results.summaries(values),
+        folder, measured, primary, tasks, results.summaries(values),
         results.contrasts(config.methods, values, items), executor.reused,
         rows.losses(config.targets), prompts,
     )  # fmt: skip
@@ -320,7 +326,7 @@ def _write_page(folder: Path, say: Callable[[str], None]) -> None:
         say(f"  warning: {folder / page.NAME} was not made: {error!r}")
 
 
-def _rows_of(spec: str, outcome: Outcome) -> list[ResultRow]:
+def _rows_of(spec: str, outcome: Outcome, task: Task) -> list[ResultRow]:
     trained, cost, member = outcome.trained, outcome.cost, outcome.member
     prompt = trained.prompt
     stored = outcome.trained_parameters if prompt is None else int(np.size(prompt))
@@ -332,7 +338,7 @@ def _rows_of(spec: str, outcome: Outcome) -> list[ResultRow]:
             spec, member.task, member.k or 0, member.seed, metric, split, float(value),
             cost.source_steps, cost.target_steps, cost.rows, cost.flops, round(cost.seconds, 3),
             outcome.trained_parameters, stored, outcome.trials,
-            registry.suite(registry.get(member.task)),
+            registry.suite(task),
         )  # fmt: skip
 
     names = list(outcome.test.metrics)

@@ -99,7 +99,7 @@ def oracle(
                     lands.append(_survey(executor, contexts[target, seed], target, k, groups))
                     say(f"  {target}, {heading(k)}, seed {seed}: {len(groups)} subsets")
                 cells.append(_cell(executor, target, k, tuple(lands), picked, groups))
-        names = tuple(registry.get(source).name for source in config.sources)
+        names = tuple(executor.rows.task(source).name for source in config.sources)
         report = OracleReport(folder, config.name, base, names, groups, _judged(cells))
         _write(report)
     return report

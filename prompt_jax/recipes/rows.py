@@ -36,10 +36,16 @@ class RowStore:
         self.cache = None if cache is None else cache / "rows"
         self._memo: dict[tuple[str, int, int], TaskRows] = {}
         self._tests: dict[str, TokenisedSplit] = {}
+        self._tasks: dict[str, Task] = {}
 
     def task(self, name: str) -> Task:
-        """A registered or user-defined task."""
-        return registry.get(name)
+        """A registered or user-defined task, as it was when it was first asked for.
+
+        A task file may be edited or lost while an experiment runs.
+        """
+        if name not in self._tasks:
+            self._tasks[name] = registry.get(name)
+        return self._tasks[name]
 
     def rows(self, name: str, seed: int, k: int = 0) -> TaskRows:
         """The rows of a task for one seed; k = 0: all of them."""

@@ -200,15 +200,26 @@ def _check(lm: Any, method: Method, runs: Sequence[Run], config: TrainConfig) ->
                 f"run {run.name} feeds {run.feed.batch_size} rows per step, not"
                 f" batch_size={config.batch_size}."
             )
-    # Such a token would embed as NaN, and the run would seem to diverge.
     for split in {id(run.feed.split): run.feed.split for run in runs}.values():
-        for part, ids in (("an input", split.inputs), ("a target", split.targets)):
-            largest = int(ids.values.max(initial=0))
-            if largest >= lm.vocab_size:
-                raise ModelError(
-                    f"{part} holds token {largest}, outside the vocabulary of {lm.vocab_size}:"
-                    " was the split tokenised for another model?"
-                )
+        check_tokens(lm, split)
+
+
+def check_tokens(lm: Any, split: TokenisedSplit) -> None:
+    """Refuses rows with tokens that the model does not have.
+
+    Such a token would embed as NaN, and the run would seem to diverge.
+
+    Raises:
+      ModelError: the split is of another model's tokenizer.
+    """
+    parts = (("an input", split.inputs), ("a target", split.targets), ("an answer", split.answers))
+    for part, ids in parts:
+        largest = int(ids.values.max(initial=0))
+        if largest >= lm.vocab_size:
+            raise ModelError(
+                f"{part} of {split.name} holds token {largest}, outside the vocabulary of"
+                f" {lm.vocab_size}: was the split tokenised for another model?"
+            )
 
 
 class Population:

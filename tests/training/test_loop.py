@@ -376,7 +376,7 @@ def test_tokens_of_another_model_are_refused():
         train(toy.tiny_t5(), PLAIN, [toy.make_run(0, split=split)], toy.budget(1))
     split = toy.make_split()
     split.targets.values[0] = toy.CONFIG.vocab_size + 7
-    with pytest.raises(ModelError, match="target holds token 135"):
+    with pytest.raises(ModelError, match="a target of toy holds token 135"):
         train(toy.tiny_t5(), PLAIN, [toy.make_run(0, split=split)], toy.budget(1))
 
 

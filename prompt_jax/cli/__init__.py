@@ -78,6 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_usage(error))
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except MemoryError:
+        return _fail("the memory of this machine is used up. Lower what was asked for.")
+    except OSError as error:
+        if error.filename is None:  # no file of the user's
+            raise
+        return _fail(f"{error.filename}: {error.strerror}.")
     if code == INTERRUPTED:  # typer's word for an interruption, too
         _fail("interrupted.")
     return code if isinstance(code, int) else 0

@@ -136,7 +136,7 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # ValueError: numbers of 5,000 digits, too
             raise DataError(f"line {number} of {path} is not valid JSON: {error}.") from None
         if not isinstance(row, dict):
             raise DataError(f"line {number} of {path} is not a JSON object.")

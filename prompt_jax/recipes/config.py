@@ -8,6 +8,7 @@ from typing import Literal
 from prompt_jax.data import registry
 from prompt_jax.errors import ConfigError
 from prompt_jax.methods import Stage, create
+from prompt_jax.paths import is_url
 from prompt_jax.training.loop import TrainConfig
 from prompt_jax.training.optimizers import OptimizerConfig
 
@@ -60,6 +61,19 @@ class DataConfig:
     protocol: Literal["development", "transfer_papers"] = "development"
     templates: Literal["first", "cycle", "rest"] = "first"
     test_templates: Literal["first", "all"] = "first"
+
+    def __post_init__(self) -> None:
+        _refuse_url("data.root", self.root)
+        _refuse_url("data.cache", self.cache)
+
+
+def _refuse_url(key: str, path: str | None) -> None:
+    """Checkpoints are moved into place and logs appended to, which object stores cannot do."""
+    if path and is_url(path):
+        raise ConfigError(
+            f"{key} must be a directory of this machine (a mounted one is fine), not the URL"
+            f" {path}. Copy what you need from and to the store before and after the run."
+        )
 
 
 def _fine_tuning() -> TrainConfig:
@@ -124,6 +138,7 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         if not self.targets:
             raise ConfigError("name at least one target, as in targets=glue/rte,mr.")
+        _refuse_url("out", self.out)
         if not self.methods:
             raise ConfigError("name at least one method, as in methods=prompt_tuning,spot.")
         if not 0 <= self.checkpoint_seconds < float("inf"):

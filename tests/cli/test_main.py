@@ -67,13 +67,34 @@ def test_an_interruption_is_one_line(invoke: Invoke, monkeypatch: pytest.MonkeyP
     assert invoke("run", "few_shot") == (130, "", "prompt-jax: interrupted.\n")
 
 
-def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (PermissionError(13, "Permission denied", "data/x"), "data/x: Permission denied."),
+        (OSError(28, "No space left on device", "runs/y"), "runs/y: No space left on device."),
+        (MemoryError(), "the memory of this machine is used up."),
+    ],
+)
+def test_the_machine_is_no_bug(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, error: BaseException, says: str
+) -> None:
+    def fail(name: str) -> None:
+        raise error
+
+    monkeypatch.setattr("prompt_jax.config.load_config", fail)
+    result = invoke("run", "few_shot")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(f"prompt-jax: {says}")
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), OSError("a bug")])
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def broken(name: str) -> None:
-        raise ZeroDivisionError("a bug")
+        raise error
 
     monkeypatch.setattr("prompt_jax.config.load_config", broken)
     monkeypatch.setattr("sys.warnoptions", ["error"])
-    with pytest.raises(ZeroDivisionError, match="a bug"):
+    with pytest.raises(type(error), match="a bug"):
         main(["run", "few_shot"])
 
 

@@ -265,6 +265,8 @@ def test_another_config_does_not_overwrite_a_run(invoke: Invoke, world: World) -
         (["model=nowhere/at/all"], "There is no directory nowhere/at/all."),
         (["prompt.init=vocab:x"], "initialiser 'vocab:x' is malformed"),
         (["targets=mr", "data.root=nowhere"], "data.root 'nowhere' is not a folder."),
+        (["data.root=s3://b/data"], "data.root must be a directory of this machine (a mounted one"),
+        (["data.cache=memory://c"], "data.cache must be a directory of this machine"),
         (["--profile", "5:3"], "--profile takes START:STOP with START below STOP"),
     ],
 )

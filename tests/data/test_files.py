@@ -93,6 +93,7 @@ def test_tsv_knows_no_quotes(tmp_path):
         ("a.jsonl", b'{"a": 1}\n[1]\n', "line 2 of .* is not a JSON object"),
         ("a.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', "line 2 of .* is not UTF-8"),
         ("a.jsonl", b'{"a": ' + b"[" * 200_000, "line 1 of .* is not valid JSON"),
+        ("a.jsonl", b'{"a": ' + b"9" * 5_000 + b"}", "line 1 of .* is not valid JSON"),
         ("a.tsv", b"a\tb\n1\n", "line 2 of .* has 1 columns, the header has 2"),
         ("a.tsv", b"a\ta\n1\t2\n", "header must name every column once"),
         ("a.csv", b"a,\n1,2\n", "header must name every column once"),

@@ -52,9 +52,12 @@ def locate(path_or_id: str) -> Path:
                 "or hub name of another T5."
             )
         return root
-    path = Path(path_or_id).expanduser()
-    if path.exists():
-        return path
+    path = Path(os.path.expanduser(path_or_id))
+    try:
+        if path.exists():
+            return path
+    except OSError as error:  # too long a name, a folder that nobody may enter
+        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
     if path.is_absolute() or path_or_id.startswith((".", "~")) or path_or_id.count("/") > 1:
         raise ModelError(f"There is no directory {path}.")
     return _download(path_or_id)

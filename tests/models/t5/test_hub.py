@@ -56,3 +56,10 @@ def test_mini_is_reserved(monkeypatch, tmp_path):
     (tmp_path / "mini").mkdir()
     (tmp_path / "mini" / "config.json").write_text("{}")
     assert hub.locate("mini") == tmp_path / "mini"
+
+
+def test_a_name_that_no_file_can_have():
+    with pytest.raises(ModelError, match="cannot be read: File name too long"):
+        FrozenT5.from_pretrained("x" * 300)
+    with pytest.raises(ModelError, match="There is no directory ~nobody_here/model"):
+        FrozenT5.from_pretrained("~nobody_here/model")

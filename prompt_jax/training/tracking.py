@@ -10,6 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -123,9 +124,9 @@ class RunTracker:
 
     def __enter__(self) -> RunTracker:
         if self._writes:
+            self._sinks = [make() for make in self._make_sinks]
             self._file = self.path.open("a", encoding="utf-8")
             self._drop_half_a_line()
-            self._sinks = [make() for make in self._make_sinks]
         if self._show:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -145,14 +146,15 @@ class RunTracker:
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
-        if self._progress is not None:
-            self._progress.stop()
-        if self._file is not None:
-            self._file.close()
-        if self._profiler is not None:
-            self._profiler.close()
-        for sink in self._sinks:
-            sink.close()
+        with ExitStack() as stack:  # from the last to the first, also where one of them fails
+            for sink in self._sinks:
+                stack.callback(sink.close)
+            if self._profiler is not None:
+                stack.callback(self._profiler.close)
+            if self._file is not None:
+                stack.callback(self._file.close)
+            if self._progress is not None:
+                stack.callback(self._progress.stop)
 
     def start(self, stage: str, steps: int, runs: int) -> None:
         """A stage begins; one that goes on with its next population keeps its progress line."""

@@ -10,6 +10,7 @@ import pytest
 
 from prompt_jax.errors import ConfigError, MissingExtraError
 from prompt_jax.training import sinks, tracking
+from prompt_jax.training.profiling import Profiler
 from prompt_jax.training.sinks import TensorBoard, Wandb, flat, folder_name
 from prompt_jax.training.tracking import Observe, RunTracker
 
@@ -174,6 +175,42 @@ def test_the_tracker_passes_on_what_it_logs(tmp_path):
     for sink in made:
         assert sink.got == [("s", "a", 3, {"loss": 0.5})]
         assert sink.closed
+
+
+def test_everything_is_closed_where_one_thing_fails(tmp_path):
+    """A full disk may show when the file is closed."""
+
+    class Full:
+        def close(self):
+            raise OSError(28, "No space left on device")
+
+    closed = []
+
+    class Kept(Full):
+        def close(self):
+            closed.append(self)
+
+    profiler = Profiler(tmp_path, 0, 1)
+    profiler.traced = True
+    tracker = RunTracker(tmp_path / "m.jsonl", show=False, sinks=[Full, Kept], profiler=profiler)
+    tracker.__enter__()
+    tracker._file.close()
+    tracker._file = Full()
+    with pytest.raises(OSError, match="No space"):
+        tracker.__exit__(None, None, None)
+    assert len(closed) == 1
+
+
+def test_a_sink_that_cannot_be_made_leaves_nothing_open(tmp_path):
+    def refuse():
+        raise ConfigError("no")
+
+    with (
+        pytest.raises(ConfigError),
+        RunTracker(tmp_path / "m.jsonl", show=False, sinks=[refuse]),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_observe_makes_what_is_wanted(tmp_path, wandb):

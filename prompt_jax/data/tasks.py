@@ -19,7 +19,7 @@ ChoiceAnswers = Literal["letter", "text"]
 SplitProtocol = Literal["official", "own", "evaluation"]
 
 KINDS: tuple[str, ...] = get_args(Kind)
-TEMPLATE_MODES = ("first", "all", "cycle", "rest")
+TEMPLATE_MODES = ("first", "all", "cycle", "rest", "most")
 LETTERS = string.ascii_uppercase
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*(/[A-Za-z0-9][A-Za-z0-9_.\-]*)*")

@@ -165,14 +165,14 @@ def trained_templates(task: Task, mode: str) -> tuple[Template, ...]:
     """The templates that rows rendered with a mode (see `render_rows`) can be under.
 
     Raises:
-        DataError: for an unknown name, or "rest" where the task has one template.
+        DataError: for an unknown name, or "rest" or "most" where the task has one template.
     """
     if mode in ("all", "cycle"):
         return task.templates
-    if mode == "rest":
+    if mode in ("rest", "most"):
         if len(task.templates) < 2:
             raise DataError(f"task '{task.name}' has one template: there is no rest to train on.")
-        return task.templates[1:]
+        return task.templates[1:] if mode == "rest" else task.templates[:-1]
     return (task.template(None if mode == "first" else mode),)
 
 
@@ -186,15 +186,16 @@ def render_rows(
         source: the rows.
         templates: "first"; "all" (every row under every template, rows outermost); "cycle" (every
             row under one, drawn by (seed, row)); "rest" (as "cycle", but never under the first,
-            which is then a wording that training has not seen); or the name of one.
-        seed: for "cycle" and "rest" (stream "order").
+            which is then a wording that training has not seen) or "most" (never under the last);
+            or the name of one.
+        seed: for "cycle", "rest" and "most" (stream "order").
 
     Raises:
         DataError: for a row that is not as the task says; the message names it.
     """
     chosen: list[tuple[Template, ...]]
     among = trained_templates(task, templates)
-    if templates in ("cycle", "rest"):
+    if templates in ("cycle", "rest", "most"):
         draws = rng(seed, "order", *_TEMPLATE).integers(len(among), size=len(source))
         chosen = [(among[draw],) for draw in draws]
     else:

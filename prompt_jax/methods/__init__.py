@@ -47,7 +47,7 @@ def create(spec: str) -> BaseMethod:
       ConfigError: unknown method or option, or an option of the wrong type.
 
     >>> create("spot(variant=mixture)")
-    Spot(variant='mixture', top_k=3)
+    Spot(variant='mixture', top_k=3, steps=1, batch=1)
     """
     match = _SPEC.fullmatch(spec)
     if match is None:

@@ -32,7 +32,9 @@ class Stage:
       mixing: how the rows of a `mixture` are drawn, as in `prompt_jax.data.feed.Mixture`.
       part: from where to where of the budget's steps this stage goes, as fractions: stages that
         share a budget get adjoining parts, which add up to it. An empty part means no step: runs
-        are evaluated as they start.
+        are evaluated as they start. An end beyond 1 is more than the budget, and counted as such.
+      batch: multiplies the rows of a step.
+      rates: what multiplies the learning rate of each trial; empty: the budget's rate in all.
       origin: 0: runs start from the initialisation of their seed, which all tasks, stages and
         methods share; n: from that of seed + n.
     """
@@ -44,6 +46,8 @@ class Stage:
     trials: int = 1
     mixing: Literal["proportional", "stratified"] = "proportional"
     part: tuple[float, float] = (0.0, 1.0)
+    batch: int = 1
+    rates: tuple[float, ...] = ()
     origin: int = 0
 
     @property
@@ -51,7 +55,7 @@ class Stage:
         """The name, and the share of the budget where that is not all of it; for people."""
         begin, end = self.part
         share = "" if end - begin == 1 else f" ({end - begin:.0%} of the steps)"
-        return self.name + share
+        return self.name + share + ("" if self.batch == 1 else f" ({self.batch} x the batch)")
 
 
 @dataclass(frozen=True)

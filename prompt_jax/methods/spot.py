@@ -47,10 +47,14 @@ class Spot(BaseMethod):
     Attributes:
       variant: see above.
       top_k: k; at most the number of sources is used.
+      steps: of `mixture`: multiplies the steps of the source budget.
+      batch: of `mixture`: multiplies the rows of its steps.
     """
 
     variant: Literal["nearest", "top_k_average", "best_of_top_k", "mixture"] = "nearest"
     top_k: int = 3
+    steps: int = 1
+    batch: int = 1
 
     name = "spot"
     paper = "Vu et al. 2022, arXiv 2110.07904"
@@ -59,14 +63,21 @@ class Spot(BaseMethod):
     def __post_init__(self) -> None:
         if self.top_k < 1:
             raise ConfigError(f"spot: top_k must be at least 1, but is {self.top_k}.")
+        if min(self.steps, self.batch) < 1:
+            raise ConfigError("spot: steps and batch must be at least 1.")
+        if max(self.steps, self.batch) > 1 and self.variant != "mixture":
+            raise ConfigError("spot: steps and batch are of the mixture: variant=mixture.")
 
     def stages(self) -> tuple[Stage, ...]:
         """Sources (cached, shared with other methods), a short probe of the target, the target."""
         if self.variant == "mixture":
             return (
-                Stage("mixture", on="mixture", trains="prompt_tuning", budget="source"),
+                Stage(
+                    "mixture", on="mixture", trains="prompt_tuning", budget="source",
+                    part=(0.0, float(self.steps)), batch=self.batch,
+                ),
                 Stage("target", on="target", trains="prompt_tuning"),
-            )
+            )  # fmt: skip
         trials = self.top_k if self.variant == "best_of_top_k" else 1
         return (
             Stage("sources", on="source", trains="prompt_tuning", budget="source"),

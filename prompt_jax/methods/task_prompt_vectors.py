@@ -13,6 +13,9 @@ from prompt_jax.methods.base import Artefact, BaseMethod, Context, Stage
 from prompt_jax.prompts.expression import linear
 from prompt_jax.training.protocol import Consts, Params
 
+_ALL = "all"
+_WORDS = (_ALL, "none")
+
 
 @dataclass(frozen=True)
 class TaskPromptVectors(BaseMethod):
@@ -26,11 +29,13 @@ class TaskPromptVectors(BaseMethod):
 
     Only the start is the method's own: the target trains with prompt tuning's programs.
 
-    Our extensions: the mean, and other factors than 1 and -1.
+    Our extensions: the mean, other factors than 1 and -1, and alternatives.
 
     Attributes:
       vectors: a sum of sources by name, such as `mnli + 0.5*qqp - sst2`, in the grammar of
-        `prompt_jax.prompts.linear`; empty: all sources.
+        `prompt_jax.prompts.linear`; empty or `all`: all sources; `none`: the initialisation.
+        Several such sums with `|` between them, as in `none | mnli | all`: one run each, the
+        development set chooses.
       combine: the `sum`, or the `mean`, which divides it by the number of sources in it and so does
         not grow with them.
       coefficient: c.
@@ -50,11 +55,19 @@ class TaskPromptVectors(BaseMethod):
     status = "as published"
 
     def __post_init__(self) -> None:
-        if self.vectors:
+        sums = self._sums()
+        if len(set(sums)) < len(sums):
+            raise ConfigError(f"{self.name}: the alternatives '{self.vectors}' are not different.")
+        for text in sums:
             try:
-                linear(self.vectors)
+                if text not in _WORDS:
+                    linear(text)
             except PromptError as error:
                 raise ConfigError(f"{self.name}: {error}") from None
+
+    def _sums(self) -> list[str]:
+        """The alternatives."""
+        return [text.strip() for text in (self.vectors or _ALL).split("|")]
 
     def stages(self) -> tuple[Stage, ...]:
         """Sources by prompt tuning, then the target from the sum."""
@@ -65,7 +78,7 @@ class TaskPromptVectors(BaseMethod):
                 budget="source", origin=int(other),
             ),
             Stage(
-                "target", on="target", trains="prompt_tuning",
+                "target", on="target", trains="prompt_tuning", trials=len(self._sums()),
                 part=(0.0, 0.0) if self.zero_shot else (0.0, 1.0),
             ),
         )  # fmt: skip
@@ -74,19 +87,26 @@ class TaskPromptVectors(BaseMethod):
         """The sum on top of the run's initialisation."""
         sources = context.artefact(self.stages()[0].name)
         origin = context.initial if sources.initial is None else sources.initial
-        factors = self._factors(sources)
+        factors = self._factors(sources, context.trial)
         scale = self.coefficient
         if self.combine == "mean":
             scale /= max(1, int(np.count_nonzero(factors)))
         added = np.tensordot(scale * factors, sources.prompts - origin[None], 1)
         return {"prompt": (context.initial + added).astype(np.float32)}, {}
 
-    def _factors(self, sources: Artefact) -> np.ndarray:
+    def chosen(self, context: Context, params: Params) -> np.ndarray | None:
+        """The sources of the alternative that was taken; None for a single sum."""
+        if len(self._sums()) == 1:
+            return None
+        return self._factors(context.artefact(self.stages()[0].name), context.trial) != 0
+
+    def _factors(self, sources: Artefact, trial: int) -> np.ndarray:
         """One number per source, [K] float64."""
-        if not self.vectors:
-            return np.ones(len(sources.names))
+        text = self._sums()[trial]
+        if text in _WORDS:
+            return np.full(len(sources.names), 1.0 if text == _ALL else 0.0)
         factors = np.zeros(len(sources.names))
-        for name, factor in linear(self.vectors).items():
+        for name, factor in linear(text).items():
             factors[_find(name, sources.names)] += factor
         return factors
 

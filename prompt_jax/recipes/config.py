@@ -12,6 +12,8 @@ from prompt_jax.paths import is_url
 from prompt_jax.training.loop import TrainConfig
 from prompt_jax.training.optimizers import OptimizerConfig
 
+_SEEDS, _SEED = 10_000, 2**31 - 10_000  # JAX's keys take 31 bits
+
 
 @dataclass(frozen=True)
 class PromptConfig:
@@ -45,9 +47,9 @@ class DataConfig:
       test_rows: at most this many test rows per task; 0: all.
       protocol: `development` cuts the development set from train and tests on the official
         validation set; `transfer_papers` halves a small validation set, as ATTEMPT and MPT did.
-      templates: of training rows: `first`; all templates of a task in turn (`cycle`); or all but
+      templates: of training rows: `first`; all templates of a task in turn (`cycle`); all but
         the first in turn (`rest`), so that development and test rows, which are under the first,
-        come in a wording that was never trained on.
+        come in a wording that was never trained on; or all but the last (`most`).
       test_templates: of test rows: `first`, or every row under each template (`all`).
     """
 
@@ -59,7 +61,7 @@ class DataConfig:
     dev_rows: int = 200
     test_rows: int = 0
     protocol: Literal["development", "transfer_papers"] = "development"
-    templates: Literal["first", "cycle", "rest"] = "first"
+    templates: Literal["first", "cycle", "rest", "most"] = "first"
     test_templates: Literal["first", "all"] = "first"
 
     def __post_init__(self) -> None:
@@ -145,8 +147,13 @@ class ExperimentConfig:
             raise ConfigError(
                 f"checkpoint_seconds must not be negative, but is {self.checkpoint_seconds}."
             )
-        if self.seeds < 1 or self.first_seed < 0:
-            raise ConfigError("seeds must be at least 1 and first_seed not negative.")
+        if not 1 <= self.seeds <= _SEEDS or not 0 <= self.first_seed < _SEED:
+            raise ConfigError(
+                f"seeds must lie in 1 ... {_SEEDS:,} and first_seed in 0 ... {_SEED - 1:,}, not be"
+                f" {self.seeds} and {self.first_seed}."
+            )
+        if self.population < 0:
+            raise ConfigError(f"population must not be negative, but is {self.population}.")
         if not self.shots or min(self.shots) < 0 or len(set(self.shots)) != len(self.shots):
             raise ConfigError(f"shots must be different numbers >= 0, not {self.shots}.")
         for spec in self.methods:
@@ -202,7 +209,10 @@ class ExperimentConfig:
             return None
         warm = round(whole.optimizer.warmup_steps * (end - begin) / whole.steps)
         optimizer = replace(whole.optimizer, warmup_steps=warm)
-        return replace(whole, steps=end - begin, optimizer=optimizer)
+        return replace(
+            whole, steps=end - begin, batch_size=whole.batch_size * stage.batch,
+            optimizer=optimizer,
+        )  # fmt: skip
 
     def budget(self, name: str, shots: int = 0) -> TrainConfig:
         """The budget that a stage names, in its few-shot form where k > 0.

@@ -85,6 +85,7 @@ class Outcome:
       trained_parameters: numbers in the last stage's parameters.
       trials: runs from which the development set chose.
       by_template: where the prompt depends on the row's template: [L, D] by its name.
+      chosen: names of the sources that the method has chosen; None where it makes no choice.
     """
 
     member: Member
@@ -94,6 +95,7 @@ class Outcome:
     trained_parameters: int
     trials: int
     by_template: Mapping[str, np.ndarray] = field(default_factory=dict)
+    chosen: tuple[str, ...] | None = None
 
 
 class Executor:
@@ -160,7 +162,8 @@ class Executor:
         for stage in method.stages()[:-1]:
             trained = create(stage.trains) if stage.trains else method
             label = f"{stage.trains or spec}: {stage.title}"
-            starts = self._starts(trained, stage, k, {})
+            contexts = self._contexts(trained, stage, k, {})
+            starts = {member: trained.init(context) for member, context in contexts.items()}
             done[stage.name] = self._train(stage, trained, starts, k, label)
             if stage.on == "source" and not stage.origin:
                 for member, source in done[stage.name].items():
@@ -179,13 +182,6 @@ class Executor:
             for seed in seeds
             for trial in range(stage.trials)
         ]
-
-    def _starts(
-        self, method: BaseMethod, stage: Stage, k: int, done: dict[str, dict[Member, TrainedRun]]
-    ) -> dict[Member, tuple[Any, Any]]:
-        """Initial parameters and constants of every run of a stage."""
-        found = self._contexts(method, stage, k, done)
-        return {member: method.init(context) for member, context in found.items()}
 
     def _contexts(
         self, method: BaseMethod, stage: Stage, k: int, done: dict[str, dict[Member, TrainedRun]]
@@ -247,7 +243,7 @@ class Executor:
         budget = self.config.stage_budget(stage, shots)
         members = list(starts)
         last = finish is not None
-        batch_size = self.config.budget(stage.budget, shots).batch_size
+        batch_size = self.config.budget(stage.budget, shots).batch_size * stage.batch
         runs = {m: self._run(stage, m, batch_size, *start, last) for m, start in starts.items()}
         if budget is None:
             return self._as_they_are(method, runs, label, finish)
@@ -342,7 +338,7 @@ class Executor:
         # untrained prompt, which resembles every early target prompt more than trained ones do.
         return Run(
             member.label, feed, params, consts, member.seed, rows.dev if len(rows.dev) else None,
-            rows.task.metrics, keep_start=last,
+            rows.task.metrics, stage.rates[member.trial] if stage.rates else 1.0, keep_start=last,
         )  # fmt: skip
 
     def _last(
@@ -373,7 +369,8 @@ class Executor:
                 tested[member] = Measured(result, size, prompts)
 
         label = f"{spec}: {stage.name}, {'all rows' if k == 0 else f'k = {k}'}"
-        starts = self._starts(method, stage, k, done)
+        contexts = self._contexts(method, stage, k, done)
+        starts = {member: method.init(context) for member, context in contexts.items()}
         members = list(starts)
         last = self._train(stage, trainer, starts, k, label, finish, tested)
         outcomes = []
@@ -393,9 +390,19 @@ class Executor:
                         found.parameters,
                         len(trials),
                         found.by_template,
+                        self._chosen(method, contexts[best], last[best]),
                     )
                 )
         return outcomes
+
+    def _chosen(
+        self, method: BaseMethod, context: Context, run: TrainedRun
+    ) -> tuple[str, ...] | None:
+        group = method.chosen(context, run.params)
+        if group is None:
+            return None
+        sources = [self.rows.task(name).name for name in self.config.sources]
+        return tuple(name for name, taken in zip(sources, group, strict=True) if taken)
 
     def _earlier(
         self, method: BaseMethod, member: Member, done: dict[str, dict[Member, TrainedRun]]

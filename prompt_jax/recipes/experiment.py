@@ -375,7 +375,11 @@ def _save_prompt(
     task = executor.rows.task(m.task).name
     name = f"{slug(task)}-{shots}-seed{m.seed}" + (f"-{slug(template)}" if template else "")
     path = folder / "prompts" / slug(spec) / f"{name}.safetensors"
-    facts = {"k": m.k, "experiment": config.name} | ({"template": template} if template else {})
+    facts: dict[str, Any] = {"k": m.k, "experiment": config.name}
+    if template:
+        facts["template"] = template
+    if outcome.chosen is not None:
+        facts["chosen"] = list(outcome.chosen)
     record = _record(spec, task, m.seed, config, lm, executor, outcome.trained, facts)
     SoftPrompt(outcome.trained.prompt).save(path, record)
     return path

@@ -104,9 +104,11 @@ def test_templates():
     assert [e.template for e in one] != [e.template for e in two]
     assert one == render_rows(NLI, rows, "cycle", 0)
     assert {e.template for e in render_rows(NLI, rows, "rest")} == {"question"}
+    assert {e.template for e in render_rows(NLI, rows, "most")} == {"plain"}
     single = dataclasses.replace(NLI, templates=NLI.templates[:1])
-    with pytest.raises(DataError, match="has one template"):
-        render_rows(single, rows, "rest")
+    for mode in ("rest", "most"):
+        with pytest.raises(DataError, match="has one template"):
+            render_rows(single, rows, mode)
     with pytest.raises(DataError, match="Did you mean 'plain'"):
         render_rows(NLI, rows, "plein")
     split = make_split(10, templates="all")

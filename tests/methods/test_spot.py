@@ -98,6 +98,13 @@ def test_mixture():
     assert [stage.name for stage in Spot("mixture").stages()] == ["mixture", "target"]
 
 
+def test_a_larger_mixture():
+    (mixture, target) = Spot("mixture", steps=5, batch=2).stages()
+    assert (mixture.part, mixture.batch) == ((0.0, 5.0), 2)
+    assert mixture.title == "mixture (500% of the steps) (2 x the batch)"
+    assert (target.part, target.batch) == ((0.0, 1.0), 1)
+
+
 def test_stages():
     for variant in ("nearest", "top_k_average", "best_of_top_k"):
         stages = Spot(variant).stages()

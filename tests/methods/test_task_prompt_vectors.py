@@ -15,11 +15,11 @@ SOURCES = np.stack([toy.prompt(10 + i) for i in range(3)])
 A, B, C = SOURCES - INITIAL
 
 
-def start(method, initial=INITIAL, names=NAMES):
+def start(method, initial=INITIAL, names=NAMES, trial=0):
     stage = method.stages()[0].name
     artefact = Artefact(names, SOURCES, np.zeros(3), (), initial)
     params, consts = method.init(
-        Context(toy.tiny_t5(), INITIAL, 0, "t", 0, {stage: artefact})
+        Context(toy.tiny_t5(), INITIAL, 0, "t", trial, {stage: artefact})
     )  # fmt: skip
     assert consts == {}
     assert params["prompt"].dtype == np.float32
@@ -33,6 +33,8 @@ def start(method, initial=INITIAL, names=NAMES):
         ("combine=mean", (A + B + C) / 3),
         ("coefficient=0.5", 0.5 * (A + B + C)),
         ("vectors=mr", C),
+        ("vectors=none", 0 * C),
+        ("vectors=all", A + B + C),
         ("vectors=-mr", -C),
         ("vectors=rte + mr", A + C),
         ("vectors=glue/rte + 0.5*my-own - mr", A + 0.5 * B - C),
@@ -68,6 +70,21 @@ def test_stages():
     # With prompt tuning's programs; zero-shot takes no step.
     assert (target.on, target.trains, target.part) == ("target", "prompt_tuning", (0.0, 1.0))
     assert TaskPromptVectors(zero_shot=True).stages()[1].part == (0.0, 0.0)
+
+
+def test_alternatives_are_trials():
+    method = create("task_prompt_vectors(vectors=none | mr | rte + mr | all,combine=mean)")
+    assert [stage.trials for stage in method.stages()] == [1, 4]
+    vectors = (0 * A, C, (A + C) / 2, (A + B + C) / 3)
+    groups = ([False] * 3, [False, False, True], [True, False, True], [True] * 3)
+    stage = method.stages()[0].name
+    for trial, (vector, group) in enumerate(zip(vectors, groups, strict=True)):
+        np.testing.assert_allclose(start(method, trial=trial), INITIAL + vector, atol=1e-5)
+        artefacts = {stage: Artefact(NAMES, SOURCES, np.zeros(3), (), INITIAL)}
+        context = Context(toy.tiny_t5(), INITIAL, 0, "t", trial, artefacts)
+        assert method.chosen(context, {}).tolist() == group
+    # One sum is no choice.
+    assert TaskPromptVectors(vectors="mr").chosen(context, {}) is None
 
 
 def test_unknown_and_ambiguous_sources_are_named():

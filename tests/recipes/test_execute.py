@@ -435,6 +435,40 @@ def test_stages_share_a_budget(pretender, executor, world):
     assert pretender.calls[-1][2] == made.config.target
 
 
+def test_more_than_the_budget(pretender, executor, world):
+    """Longer, at several rates, and in larger batches: all of it is counted."""
+    made = executor(shots=(0,), seeds=1, source=toy.budget(6, warmup_steps=2))
+    plain = made.run("prompt_tuning", 0)[0]
+    spec = "prompt_tuning(steps=2,rates=[1,3])"
+    stage = f"{spec}: target, all rows"
+    name = f"{world.tasks['one']} seed=0 trial=1"
+    pretender.values[stage, name] = 0.9
+    tuned = made.run(spec, 0)[0]
+    assert pretender.runs[stage, name].rate == 3.0
+    assert pretender.runs[stage, name.removesuffix(" trial=1")].rate == 1.0
+    assert (tuned.member.trial, tuned.trials) == (1, 2)
+    assert (plain.cost.target_steps, tuned.cost.target_steps) == (4, 2 * 2 * 4)
+    # The rate of 1 is the long run without a grid.
+    made.run("prompt_tuning(steps=2)", 0)
+    assert made.reused[-1][1:] == (2, 2)
+    mixed = made.run("spot(variant=mixture,steps=3,batch=2)", 0)[0]
+    budget = pretender.calls[-2][2]
+    assert (budget.steps, budget.batch_size) == (18, 2 * made.config.source.batch_size)
+    assert budget.optimizer.warmup_steps == 6
+    assert mixed.cost.source_steps == 18
+
+
+def test_what_a_method_has_chosen(pretender, executor, world):
+    made = executor(shots=(0,), seeds=1)
+    names = ("a", "b")
+    spec = "task_prompt_vectors(vectors=none|b|all)"
+    pretender.values[f"{spec}: target, all rows", f"{world.tasks['one']} seed=0 trial=1"] = 0.9
+    pretender.values[f"{spec}: target, all rows", f"{world.tasks['two']} seed=0 trial=2"] = 0.9
+    assert [outcome.chosen for outcome in made.run(spec, 0)] == [("b",), names]
+    assert [outcome.chosen for outcome in made.run("prompt_tuning", 0)] == [None, None]
+    assert all(len(outcome.chosen) == 1 for outcome in made.run("spot", 0))
+
+
 def test_sources_and_target_start_from_one_initialisation(pretender, executor, world):
     """Vectors of one seed are comparable: every first run of it started from the same prompt."""
     made = executor(shots=(0,))

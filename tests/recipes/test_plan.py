@@ -166,3 +166,13 @@ def test_stages_that_share_a_budget_add_up(world, tmp_path):
         "dtvg: target, all rows": 10,
         f"{zero}: target, all rows": 0,
     }
+
+
+def test_more_than_the_budget_is_planned(world, tmp_path):
+    methods = ("prompt_tuning(steps=2,rates=[1,3])", "spot(variant=mixture,steps=3,batch=2)")
+    config = world.config(tmp_path, methods=methods, shots=(0,), seeds=1)
+    made = {s.label: s for s in plans._stages(config, world.lm)}
+    tuned = made["prompt_tuning(steps=2,rates=[1,3]): target, all rows"]
+    assert (tuned.runs, tuned.steps) == (2 * 2, 2 * config.target.steps)
+    mixture = made["prompt_tuning: mixture (300% of the steps) (2 x the batch)"]
+    assert (mixture.steps, mixture.rows_per_step) == (18, 2 * config.source.batch_size)

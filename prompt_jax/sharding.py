@@ -104,8 +104,16 @@ def shardings(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> Any:
 
 
 def shard_tree(tree: Any, rules: Rules, mesh: Mesh) -> Any:
-    """Places a parameter tree on the mesh by the rule table."""
-    return jax.tree.map(jax.device_put, tree, shardings(tree, rules, mesh))
+    """Places a parameter tree that every process holds whole on the mesh by the rule table."""
+
+    def one(leaf: Any, sharding: NamedSharding) -> jax.Array:
+        if sharding.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
+        # `device_put` would send the whole array around to compare it.
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(one, tree, shardings(tree, rules, mesh))
 
 
 def put(tree: Any, mesh: Mesh | None, *axes: str | None) -> Any:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from prompt_jax.cli import common
+from prompt_jax.errors import PromptJaxError
 
 if TYPE_CHECKING:
     from prompt_jax.recipes import ExperimentConfig, Report
+    from prompt_jax.training.tracking import Observe
 
 
 def run(
@@ -42,6 +47,21 @@ def run(
     profile: Annotated[
         str, typer.Option(metavar="START:STOP", help="Trace these steps with JAX's profiler.")
     ] = "",
+    distributed: Annotated[
+        str, typer.Option(help="One of several processes? auto, on or off.")
+    ] = "auto",
+    coordinator: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", envvar="JAX_COORDINATOR_ADDRESS", help="Where process 0 listens."
+        ),
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(envvar="JAX_NUM_PROCESSES", help="How many processes there are.")
+    ] = None,
+    process: Annotated[
+        int | None, typer.Option(envvar="JAX_PROCESS_ID", help="Number of this one, from 0.")
+    ] = None,
     as_json: common.AsJson = False,
 ) -> None:
     """Plan an experiment, execute it, and write its run directory.
@@ -49,16 +69,29 @@ def run(
     CONFIG defines get_config(); overrides are dotted paths: data.root=DIR target.steps=2000
     targets=glue/rte,mr.
     """
-    from prompt_jax.cli import show
-    from prompt_jax.recipes import experiment, make_plan
+    from prompt_jax import distributed as jobs
     from prompt_jax.training.tracking import Observe
 
     observe = Observe(tensorboard, wandb, profile)
     changes = [*(overrides or []), *([] if mesh is None else [f"mesh={mesh}"])]
     loaded = common.load_experiment(config, changes)
+    if dry_run or not jobs.start(distributed, coordinator, processes, process):
+        return _execute(loaded, dry_run, as_json, observe)
+    with _one_of_several():
+        return _execute(loaded, dry_run, as_json, observe)
+
+
+def _execute(loaded: ExperimentConfig, dry_run: bool, as_json: bool, observe: Observe) -> None:
+    from prompt_jax import distributed as jobs
+    from prompt_jax.cli import show
+    from prompt_jax.recipes import experiment, make_plan
+
     lm = _shapes(loaded) if dry_run else None
     if lm is None:
         lm = common.load_model(loaded.model, loaded.dtype, remat=loaded.remat)
+    if not dry_run and not jobs.is_main():
+        experiment.run(loaded, lm, show=False, say=lambda line: None)
+        return None
     plan = make_plan(loaded, lm)
     if dry_run and as_json:
         return common.emit(plan.to_dict())
@@ -73,6 +106,32 @@ def run(
     if as_json:
         return common.emit(_summary(report))
     return show.report(out, report, loaded)
+
+
+@contextmanager
+def _one_of_several() -> Iterator[None]:
+    """Ends this process of a job with one message, without waiting for the others."""
+    from prompt_jax import distributed as jobs
+
+    jobs.quieten()
+    try:
+        yield
+    except PromptJaxError as error:
+        if jobs.is_said(error):
+            if jobs.is_main():
+                common.warn(str(error))
+            jobs.barrier("end")  # so that nobody takes the others for lost
+        else:
+            common.warn(f"process {jobs.number()}: {error}")
+        jobs.leave(2)
+    except BaseException as error:
+        if jobs.is_loss(error):
+            jobs.say_loss()
+            jobs.leave(2)
+        if isinstance(error, KeyboardInterrupt):
+            jobs.leave(130)
+        traceback.print_exception(error)
+        jobs.leave(1)
 
 
 def _say(line: str, err: bool) -> None:

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from prompt_jax import distributed
 from prompt_jax.config import digest
-from prompt_jax.errors import ConfigError
+from prompt_jax.errors import ConfigError, TrainingError
 from prompt_jax.paths import write_atomically
 from prompt_jax.training.fingerprint import STAGE_VERSION, array_hash, budget_of, split_hash
 from prompt_jax.training.loop import Run, TrainConfig, TrainedRun
@@ -55,21 +56,39 @@ class ArtefactStore:
         self.folder = folder
 
     def load(self, key: str, name: str) -> TrainedRun | None:
-        """The run stored under a key; None when there is none or it is damaged."""
+        """The run stored under a key; None when there is none or it is damaged.
+
+        In a job of several processes it is process 0 that reads, and all have to call it.
+
+        Raises:
+          TrainingError: a process asks for another run than process 0.
+        """
         if self.folder is None:
             return None
         from safetensors.numpy import load
 
         path = self.folder / f"{key}.run"
+
+        def read() -> bytes:
+            try:
+                return key.encode() + b"\n" + path.read_bytes()
+            except OSError:
+                return key.encode() + b"\n"
+
+        asked, _, data = (distributed.on_main(read) or b"").partition(b"\n")
+        if asked.decode() != key:
+            raise TrainingError(
+                f"this process and process 0 mean different runs by '{name}': give all processes"
+                " the same config, data, weights and version of prompt_jax."
+            )
         try:
-            data = path.read_bytes()
             digest_line, _, body = data.partition(b"\n")
             if hashlib.sha256(body).hexdigest().encode() != digest_line:
                 return None
             header, _, tensors = body.partition(b"\n")
             facts = json.loads(header)
             arrays = load(tensors)
-        except (OSError, ValueError, KeyError):
+        except (ValueError, KeyError):
             return None
         for path_of in facts.pop("bfloat16", ()):
             arrays[path_of] = arrays[path_of].view(jnp.bfloat16)
@@ -79,12 +98,12 @@ class ArtefactStore:
         return TrainedRun(name=name, params=unflatten_dict(arrays, sep="/"), prompt=prompt, **facts)
 
     def save(self, key: str, trained: TrainedRun) -> None:
-        """Stores a run, atomically.
+        """Stores a run, atomically; in a job of several processes it is process 0 that does.
 
         Raises:
           ConfigError: the folder cannot be written.
         """
-        if self.folder is None:
+        if self.folder is None or not distributed.is_main():
             return
         from safetensors.numpy import save
 

@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import platform
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import jax
 import numpy as np
 
 from prompt_jax import config as configs
-from prompt_jax import sharding
+from prompt_jax import distributed, sharding
 from prompt_jax.data import registry
 from prompt_jax.data.tasks import Task
 from prompt_jax.errors import ConfigError, TrainingError
@@ -204,6 +205,7 @@ def run(
     with opened(config, lm, show=show, observe=observe) as (folder, executor):
         report = _execute(config, executor.lm, folder, executor, say)
         executor.progress.clear()
+        distributed.barrier("experiment")
         return report
 
 
@@ -212,6 +214,8 @@ def opened(
     config: ExperimentConfig, lm: Any, *, show: bool = True, observe: Observe | None = None
 ) -> Iterator[tuple[Path, Executor]]:
     """The run directory of an experiment, and what executes its stages, after all checks.
+
+    In a job of several processes only process 0 has the run directory.
 
     Args:
       config: the experiment.
@@ -224,18 +228,20 @@ def opened(
       TrainingError: a file could not be written or read on the way.
     """
     config.check_tasks()
-    check_folder(config)
+    _only_main(lambda: check_folder(config))
     mesh, cache = _mesh(config), _cache(config)
     if mesh is not None:
         lm = sharding.shard_tree(lm, T5_RULES, mesh)
     rows = RowStore(config.data, lm.tokenizer, cache)
     _try_inputs(config, lm, rows)
     # Only now: a start that fails leaves no directory for the next one to stumble over.
-    folder = prepare_folder(config)
+    _only_main(lambda: prepare_folder(config))
+    elsewhere = None if distributed.is_main() else tempfile.TemporaryDirectory(prefix="prompt-jax-")
+    folder = run_folder(config) if elsewhere is None else Path(elsewhere.name)
     (folder / "provenance.json").write_text(json.dumps(provenance(lm), indent=2) + "\n", "utf-8")
     store = ArtefactStore(None if cache is None else cache / "runs")
     progress = Progress(folder / "checkpoints", config.checkpoint_seconds)
-    observe = observe or Observe()
+    observe = (observe if elsewhere is None else None) or Observe()
     listening = RunTracker(
         folder / "metrics.jsonl", show=show, sinks=observe.sinks(folder, configs.to_dict(config)),
         ceiling=functools.partial(speed.matmul_ceiling, lm), profiler=observe.profiler(folder),
@@ -248,6 +254,18 @@ def opened(
             f"{error.filename or folder}: {error.strerror or error}. What was finished is kept:"
             " put that right, and run the same command again to go on."
         ) from error
+    finally:
+        if elsewhere is not None:
+            elsewhere.cleanup()
+
+
+def _only_main(check: Callable[[], object]) -> None:
+    """Does something in process 0; what it raises is raised in all."""
+
+    def call() -> None:
+        check()
+
+    distributed.on_main(call)
 
 
 def _cache(config: ExperimentConfig) -> Path | None:
@@ -257,9 +275,16 @@ def _cache(config: ExperimentConfig) -> Path | None:
 
 
 def _mesh(config: ExperimentConfig) -> Any:
+    """The mesh of the config; several processes without one share the rows."""
+    every = jax.device_count() if distributed.several() else 0
     if not config.mesh:
-        return None
+        return sharding.make_mesh(every) if every else None
     sizes = sharding.parse_mesh(config.mesh)
+    if every and sizes["data"] * sizes["model"] != every:
+        raise ConfigError(
+            f"mesh '{config.mesh}' has to use all {every} devices of the {jax.process_count()}"
+            " processes: each process holds a part of every array."
+        )
     return sharding.make_mesh(sizes["data"], sizes["model"])
 
 
@@ -320,6 +345,8 @@ def _execute(
 
 def _write_page(folder: Path, say: Callable[[str], None]) -> None:
     """The report page. Whatever goes wrong with a picture, the results are there."""
+    if not distributed.is_main():
+        return
     try:
         page.write(folder)
     except Exception as error:

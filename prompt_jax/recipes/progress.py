@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from prompt_jax import distributed
 from prompt_jax.config import digest
 from prompt_jax.evaluation import Evaluation
 from prompt_jax.paths import write_atomically
@@ -71,6 +72,11 @@ class Progress:
         """
         if self.folder is None:
             return []
+        raw = distributed.on_main(lambda: json.dumps(self._begun(stage, keys)).encode())
+        return json.loads(raw or b"[]")
+
+    def _begun(self, stage: str, keys: Mapping[str, str]) -> list[list[str]]:
+        assert self.folder is not None
         found = []
         for path in sorted(self.folder.glob(f"*/{_MEMBERS}")):
             try:
@@ -98,13 +104,13 @@ class Progress:
         folder = self.folder / digest(stage, list(labels))
         members = {label: keys[label] for label in labels}
         record = json.dumps({"stage": stage, "members": members}, indent=1)
-        if not (folder / _MEMBERS).is_file():
+        if distributed.is_main() and not (folder / _MEMBERS).is_file():
             write_atomically(folder / _MEMBERS, record.encode())
         return Checkpoints(folder, every_seconds=self.every_seconds, restart=True)
 
     def clear(self) -> None:
         """The experiment is finished: nothing is in the middle any more."""
-        if self.folder is not None:
+        if self.folder is not None and distributed.is_main():
             shutil.rmtree(self.folder, ignore_errors=True)
 
 

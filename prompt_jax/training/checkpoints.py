@@ -5,6 +5,9 @@ A checkpoint is a directory named after its step: arrays in orbax's format under
 a flipped bit, so nothing is loaded before its checksum was compared. A checkpoint is written beside
 its place and moved there when all of it is on the disk: a kill at any moment leaves the earlier
 ones.
+
+In a job of several processes all of them save and restore together: process 0 writes (plain bytes
+instead of orbax's format), reads, and tells the others what it read: they need not see its disk.
 """
 
 from __future__ import annotations
@@ -24,11 +27,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from prompt_jax import distributed
 from prompt_jax.errors import ConfigError, TrainingError
 from prompt_jax.paths import is_url
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+RAW = "arrays.bin"  # of a job of several processes: the bytes of the arrays, one after the other
 _SPARE = 1 << 20  # bytes beyond the arrays: indices of the format, manifest
 
 _SHOWN = 12  # lines of a difference
@@ -109,31 +114,30 @@ class Checkpoints:
 
         Args:
           step: its number.
-          arrays: tree of arrays that every process holds whole; None for none.
+          arrays: tree of arrays, whole or split over devices and processes; None for none.
           host: small JSON-able state.
           fingerprint: JSON-able description of what the arrays belong to.
           wait: return only when it is on the disk.
 
         Raises:
           TrainingError: this or the checkpoint before cannot be written.
-          ConfigError: in a job of several processes.
         """
-        if jax.process_count() > 1:
-            raise ConfigError("checkpoints of a job of several processes are not supported.")
         self.wait()
         leaves = None
         if arrays is not None:
             # Copies: the programs of the next step write into the buffers they are given.
             leaves = {
-                jax.tree_util.keystr(path): np.array(leaf)
+                jax.tree_util.keystr(path): distributed.to_host(leaf)
                 for path, leaf in jax.tree_util.tree_leaves_with_path(arrays)
             }
         record = {"format": FORMAT, "step": step, "host": host, "fingerprint": fingerprint}
-        self._worker = self._worker or ThreadPoolExecutor(1, "checkpoints")
-        self._pending = self._worker.submit(self._write, step, leaves, json.dumps(record))
+        if distributed.is_main():
+            self._worker = self._worker or ThreadPoolExecutor(1, "checkpoints")
+            self._pending = self._worker.submit(self._write, step, leaves, json.dumps(record))
         self._last = time.monotonic()
         if wait:
             self.wait()
+            distributed.barrier("checkpoint")
 
     def wait(self) -> None:
         """Returns when nothing is being written any more.
@@ -166,7 +170,7 @@ class Checkpoints:
     def delete(self) -> None:
         """Removes the directory, in one step as far as a later start can see."""
         self.close()
-        if self.directory.is_dir():
+        if distributed.is_main() and self.directory.is_dir():
             _remove(self.directory)
 
     def restore(self, template: Any, fingerprint: Mapping[str, Any]) -> Saved | None:
@@ -184,6 +188,20 @@ class Checkpoints:
             cannot be read.
         """
         self.wait()
+        if not distributed.several():
+            return self._restore(template, fingerprint)
+        found: list[Saved | None] = []
+
+        def read() -> bytes | None:
+            found.append(self._restore(template, fingerprint))
+            return None if found[0] is None else _packed(found[0])
+
+        raw = distributed.on_main(read)
+        if found or raw is None:
+            return found[0] if found else None
+        return _unpacked(raw, template)
+
+    def _restore(self, template: Any, fingerprint: Mapping[str, Any]) -> Saved | None:
         damaged: list[tuple[Path, str]] = []
         try:
             for path in self._found():
@@ -265,7 +283,12 @@ def _fill(folder: Path, leaves: dict[str, np.ndarray] | None, record: dict[str, 
     ]
     # Orbax saves no array without elements, and its names are parts of paths.
     numbered = {f"{i:05d}": leaf for i, leaf in enumerate((leaves or {}).values()) if leaf.size}
-    if numbered:
+    if numbered and distributed.several():
+        # Orbax would have all processes take part, from a thread, amid the programs of the step.
+        with (folder / RAW).open("wb") as file:
+            for leaf in numbered.values():
+                file.write(np.ascontiguousarray(leaf).tobytes())
+    elif numbered:
         from orbax.checkpoint import v1 as ocp
 
         needed = sum(leaf.nbytes for leaf in numbered.values()) + _SPARE
@@ -324,8 +347,14 @@ def _load(path: Path, record: dict[str, Any], template: Any) -> Any:
             f"{path} holds other arrays than this version of prompt_jax saves. Remove it to begin"
             " again."
         )
+    if (path / RAW).is_file():
+        return _from_bytes((path / RAW).read_bytes(), template)
     arrays: Mapping[str, Any] = {}
     if any(np.prod(shape) for _, shape, _ in described):
+        if distributed.several():
+            raise ConfigError(
+                f"{path} was written by one process: go on with one, or remove {path.parent}."
+            )
         from orbax.checkpoint import v1 as ocp
 
         try:
@@ -336,6 +365,33 @@ def _load(path: Path, record: dict[str, Any], template: Any) -> Any:
         arrays.get(f"{i:05d}", np.zeros(shape, np.dtype(leaf.dtype)))
         for i, ((_, shape, _), (_, leaf)) in enumerate(zip(described, keyed, strict=True))
     ]
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _packed(saved: Saved) -> bytes:
+    """A checkpoint as one piece, to be sent."""
+    leaves = None if saved.arrays is None else jax.tree.leaves(saved.arrays)
+    head = json.dumps({"step": saved.step, "host": saved.host, "arrays": leaves is not None})
+    return head.encode() + b"\n" + b"".join(np.ascontiguousarray(x).tobytes() for x in leaves or ())
+
+
+def _unpacked(raw: bytes, template: Any) -> Saved:
+    """What was packed, for arrays of the shapes and types of a template."""
+    head, _, rest = raw.partition(b"\n")
+    record = json.loads(head)
+    if not record["arrays"]:
+        return Saved(record["step"], None, record["host"])
+    return Saved(record["step"], _from_bytes(rest, template), record["host"])
+
+
+def _from_bytes(raw: bytes, template: Any) -> Any:
+    """A tree of arrays like a template from their bytes, one after the other."""
+    leaves, at = [], 0
+    flat, structure = jax.tree.flatten(template)
+    for leaf in flat:
+        kind, count = np.dtype(leaf.dtype), int(np.prod(leaf.shape))
+        leaves.append(np.frombuffer(raw, kind, count, at).reshape(leaf.shape))
+        at += count * kind.itemsize
     return jax.tree.unflatten(structure, leaves)
 
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prompt_jax import distributed
 from prompt_jax.errors import StoppedError
 from prompt_jax.training.checkpoints import Checkpoints
 from prompt_jax.training.fingerprint import fingerprint
@@ -25,6 +26,8 @@ from prompt_jax.training.tracking import Tracker
 if TYPE_CHECKING:
     from prompt_jax.training.loop import Population
 
+# Steps between two times that the processes of a job ask each other whether to save or to stop.
+_ASK = 8
 # Counters of the loop, [R] or [2, R] on the host.
 _COUNTS = ("folded", "healthy", "best_value", "best_step", "stale", "steps", "tokens")
 
@@ -130,7 +133,9 @@ class Guard:
             put_back(self._population, saved.arrays, saved.host)
             steps = self._population.config.steps
             self._tracker.advance(saved.step, "going on")
-            self._checkpoints.say(f"{self._stage}: going on after step {saved.step} of {steps}.")
+            if distributed.is_main():
+                line = f"{self._stage}: going on after step {saved.step} of {steps}."
+                self._checkpoints.say(line)
         return saved.step
 
     def after(self, step: int, evaluated: bool) -> None:
@@ -142,13 +147,19 @@ class Guard:
         """
         if self._checkpoints is None:
             return
-        if self._told:
+        told, due = self._told, self._checkpoints.due(step, evaluated)
+        if distributed.several():
+            every = self._checkpoints.every_steps or _ASK
+            if not evaluated and step % every and step % _ASK:
+                return  # the clocks and signals of the processes wait for a step of all
+            told, due = distributed.any_of(told, due)
+        if told:
             self._save(step, wait=True)
             raise StoppedError(
                 f"{self._stage}: told to stop (SIGTERM), and saved after step {step} of"
                 f" {self._population.config.steps}. Run the same command again to go on."
             )
-        if self._checkpoints.due(step, evaluated):
+        if due:
             self._save(step)
 
     def _save(self, step: int, *, with_arrays: bool = True, wait: bool = False) -> None:

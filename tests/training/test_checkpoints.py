@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from prompt_jax import distributed
 from prompt_jax.errors import ConfigError, TrainingError
 from prompt_jax.training import checkpoints as module
 from prompt_jax.training.checkpoints import MANIFEST, Checkpoints
@@ -342,10 +343,55 @@ def test_a_place_that_cannot_be_read(tmp_path, monkeypatch):
     assert len(list(made.directory.iterdir())) == 2
 
 
-def test_several_processes_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(ConfigError, match="several processes"):
-        Checkpoints(tmp_path).save(1, None, {}, MARK)
+def as_process(monkeypatch, number):
+    """Makes this process one of two; what is told stays here."""
+    monkeypatch.setattr(distributed, "several", lambda: True)
+    monkeypatch.setattr(distributed, "number", lambda: number)
+    monkeypatch.setattr(distributed, "barrier", lambda name: None)
+
+
+def test_of_several_processes_the_first_writes_bytes(tmp_path, monkeypatch):
+    """That two real ones go on from them is in test_distributed.py."""
+    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros((0,), np.int32)}
+    arrays["c"] = jnp.asarray([1.5, -2.0], jnp.bfloat16)
+    as_process(monkeypatch, 1)
+    Checkpoints(tmp_path / "c").save(3, arrays, {}, MARK, wait=True)
+    assert not (tmp_path / "c").exists()
+    as_process(monkeypatch, 0)
+    Checkpoints(tmp_path / "c").save(3, arrays, {"x": 1}, MARK, wait=True)
+    assert (tmp_path / "c" / "00000003" / module.RAW).stat().st_size == 6 * 4 + 2 * 2
+    told = []
+    monkeypatch.setattr(distributed, "tell", lambda raw: told.append(raw) or raw)
+    first = Checkpoints(tmp_path / "c").restore(arrays, MARK)
+    # The other process has another disk, and what the first one told.
+    as_process(monkeypatch, 1)
+    monkeypatch.setattr(distributed, "tell", lambda raw: told[0])
+    second = Checkpoints(tmp_path / "nowhere").restore(arrays, MARK)
+    monkeypatch.undo()
+    alone = Checkpoints(tmp_path / "c").restore(arrays, MARK)
+    for found in (first, second, alone):
+        assert (found.step, found.host) == (3, {"x": 1})
+        assert jax.tree.structure(found.arrays) == jax.tree.structure(arrays)
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(found.arrays[name], array)
+            assert found.arrays[name].dtype == array.dtype
+
+
+def test_what_the_first_process_refuses_all_refuse(tmp_path, monkeypatch):
+    made = filled(tmp_path / "c")
+    made.close()
+    as_process(monkeypatch, 0)
+    told = []
+    monkeypatch.setattr(distributed, "tell", told.append)
+    with pytest.raises(ConfigError, match="holds checkpoints of other training") as first:
+        Checkpoints(tmp_path / "c").restore(tree(), {"other": 1})
+    as_process(monkeypatch, 1)
+    monkeypatch.setattr(distributed, "tell", lambda raw: told[0])
+    with pytest.raises(ConfigError) as second:
+        Checkpoints(tmp_path / "nowhere").restore(tree(), {"other": 1})
+    assert str(second.value) == str(first.value)
+    assert distributed.is_said(first.value)
+    assert distributed.is_said(second.value)
 
 
 def test_no_thread_stays_behind(tmp_path):

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+#SBATCH --job-name=prompt-jax
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=4
+#SBATCH --gpus-per-node=4
+#SBATCH --cpus-per-task=8
+#SBATCH --time=12:00:00
+#SBATCH --signal=TERM@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+# One experiment on several nodes of a Slurm cluster, one process per GPU:
+#
+#   sbatch experiments/launch/slurm.sh run experiments/glue_superglue.py --mesh data=8 out=runs/glue
+#
+# JAX reads the step's variables, so nothing else names the processes. Two minutes before the end
+# the processes are told to stop: they finish their step and save. Submit the same line again, or
+# let a preempted job be requeued: it goes on where it was. --kill-on-bad-exit ends the step once
+# one process is lost, and the others have said so.
+set -euo pipefail
+cd "${SLURM_SUBMIT_DIR:?submit this with sbatch from the checkout}"
+[ $# -gt 0 ] || { echo "which command of prompt-jax? For example: run quickstart" >&2; exit 2; }
+exec srun --kill-on-bad-exit=1 "${VENV:-.venv}/bin/prompt-jax" "$@" --distributed on

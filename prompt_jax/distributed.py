@@ -1,0 +1,285 @@
+"""Several processes as one job: how they find each other, and what they agree on.
+
+Every process runs the same program on the same plan and holds its shards of the arrays; process 0
+alone prints, writes and reads the run directory, and tells the others what it read. Nothing here
+happens on import, and without `start` every function does what a single process needs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from prompt_jax import errors
+from prompt_jax.errors import ConfigError, PromptJaxError, StoppedError, TrainingError
+
+MODES = ("auto", "on", "off")
+HEARTBEAT = 30
+"""Seconds without a sign of life after which a process counts as lost."""
+LOST = (
+    "another process of this job was lost. What was saved is kept: start all processes again with"
+    " the same command to go on from the last checkpoint."
+)
+_GONE = re.compile(
+    r"gloo .*failed|nccl|connection (reset|closed|refused)|coordination service|heartbeat|"
+    r"socket closed|unavailable:",
+    re.IGNORECASE,
+)
+_SAID = "process 0 says it"
+_METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
+_filters: list[subprocess.Popen[bytes]] = []  # kept: a dropped one complains that it still runs
+_CONNECT = 300  # seconds that processes wait for each other at the start
+
+
+def start(
+    mode: str = "auto", coordinator: str | None = None, processes: int | None = None,
+    process: int | None = None,
+) -> bool:  # fmt: skip
+    """Joins the processes of a job; to be called before anything touches a device.
+
+    Args:
+      mode: `off`: this process is alone. `on`: it is one of several, or that is an error. `auto`:
+        it is one of several where the arguments or the environment say so: a TPU slice of several
+        hosts, a Slurm step or an Open MPI job of several tasks.
+      coordinator: HOST:PORT of process 0; None where the environment tells.
+      processes: how many there are; likewise.
+      process: number of this one; likewise.
+
+    Returns:
+      Whether this process is one of several.
+
+    Raises:
+      ConfigError: contradictory or missing arguments, or the others cannot be reached.
+    """
+    if mode not in MODES:
+        raise ConfigError(f"--distributed must be one of {', '.join(MODES)}, not '{mode}'.")
+    given = (coordinator, processes, process)
+    if mode == "off":
+        return False
+    if any(value is not None for value in given):
+        if processes is None and process is None and _mpi_tasks(os.environ) > 1:
+            processes = int(os.environ["OMPI_COMM_WORLD_SIZE"])
+            process = int(os.environ["OMPI_COMM_WORLD_RANK"])
+        if coordinator is None or processes is None or process is None:
+            raise ConfigError(
+                "a job of several processes is described by --coordinator HOST:PORT, --processes N"
+                " and --process I together (or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and"
+                " JAX_PROCESS_ID)."
+            )
+        _check(coordinator, processes, process)
+        if processes == 1 and mode == "auto":
+            return False
+    elif mode == "auto" and not detected(os.environ):
+        return False
+    known = {
+        "coordinator_address": coordinator, "num_processes": processes, "process_id": process,
+        # What was said need not be asked for: a cluster around it may have other processes.
+        "cluster_detection_method": None if coordinator is None else "deactivate",
+    }  # fmt: skip
+    # Collectives of a CPU have no order of their own: a program that is started while another runs
+    # may take its messages.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    # SIGTERM is taken by the training loop, which asks all processes (training/resume.py).
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            **{name: value for name, value in known.items() if value is not None},  # type: ignore[arg-type]
+            heartbeat_timeout_seconds=HEARTBEAT, initialization_timeout=_CONNECT,
+        )  # fmt: skip
+    except (RuntimeError, ValueError) as error:  # JaxRuntimeError is a RuntimeError
+        first = (str(error).splitlines() or [""])[0]
+        raise ConfigError(
+            f"the processes of the job did not find each other: {first} Name them with"
+            " --coordinator HOST:PORT --processes N --process I, or use --distributed off."
+        ) from error
+    return several()
+
+
+def _check(coordinator: str, processes: int, process: int) -> None:
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ConfigError(f"--coordinator must be HOST:PORT, not '{coordinator}'.")
+    if not 0 <= process < processes:
+        raise ConfigError(f"--process must lie in 0 ... {processes - 1}, not be {process}.")
+
+
+def detected(environment: Mapping[str, str]) -> str | None:
+    """What started several processes, as JAX will find them; None for a process of its own."""
+    if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in environment:
+        return "Slurm"
+    if _mpi_tasks(environment) > 1:
+        if "OMPI_MCA_orte_hnp_uri" not in environment:
+            raise ConfigError(
+                "this Open MPI does not say where its first process is: name it with"
+                " --coordinator HOST:PORT."
+            )
+        return "Open MPI"
+    if find_spec("libtpu") is not None and _tpu_hosts(environment) > 1:
+        return "TPU"
+    return None
+
+
+def _mpi_tasks(environment: Mapping[str, str]) -> int:
+    return int(environment.get("OMPI_COMM_WORLD_SIZE", 1))
+
+
+def _tpu_hosts(environment: Mapping[str, str]) -> int:
+    """Hosts of the TPU slice: GKE tells by a variable, a TPU VM by its metadata server."""
+    names = environment.get("TPU_WORKER_HOSTNAMES")
+    if names is None and "TPU_SKIP_MDS_QUERY" not in environment:
+        request = urllib.request.Request(
+            _METADATA + "worker-network-endpoints", headers={"Metadata-Flavor": "Google"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=2) as answer:
+                names = answer.read().decode()
+        except (OSError, ValueError):
+            return 1
+    return len([name for name in (names or "").split(",") if name])
+
+
+def several() -> bool:
+    """Whether this process is one of several; touches no device where it is alone."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def number() -> int:
+    """Number of this process; process 0 prints and writes."""
+    return jax.process_index() if several() else 0
+
+
+def is_main() -> bool:
+    """Whether this process prints and writes."""
+    return number() == 0
+
+
+def tell(raw: bytes | None) -> bytes | None:
+    """What process 0 says, to all; the others' argument is ignored. All have to call it."""
+    if not several():
+        return raw
+    from jax.experimental import multihost_utils
+
+    header = np.asarray([raw is not None, len(raw or b"")], np.int32)
+    there, length = np.asarray(multihost_utils.broadcast_one_to_all(header)).tolist()
+    if not there:
+        return None
+    # Few sizes: each one is a program.
+    payload = np.zeros(max(1024, 1 << (length - 1).bit_length() if length else 0), np.uint8)
+    if is_main():
+        payload[:length] = np.frombuffer(raw or b"", np.uint8)
+    return np.asarray(multihost_utils.broadcast_one_to_all(payload))[:length].tobytes()
+
+
+def on_main(function: Callable[[], bytes | None]) -> bytes | None:
+    """Calls a function in process 0 and gives its outcome to all. All have to call it.
+
+    Raises:
+      PromptJaxError: what it raised, in every process.
+    """
+    if not several():
+        return function()
+    answer: bytes | None = None
+    if is_main():
+        try:
+            result = function()
+            answer = None if result is None else b"+" + result
+        except PromptJaxError as error:
+            error.add_note(_SAID)
+            tell(b"-" + json.dumps([type(error).__name__, str(error)]).encode())
+            raise
+    found = tell(answer)
+    if found is None:
+        return None
+    if found[:1] == b"-":
+        kind, message = json.loads(found[1:])
+        known = getattr(errors, kind, TrainingError)
+        # Not every class takes a message alone.
+        said: PromptJaxError = known.__new__(known, message)
+        said.args = (message,)
+        said.add_note(_SAID)
+        raise said
+    return found[1:]
+
+
+def any_of(*flags: bool) -> list[bool]:
+    """Each flag: whether it is set in any process. All have to call it."""
+    if not several():
+        return list(flags)
+    from jax.experimental import multihost_utils
+
+    gathered = multihost_utils.process_allgather(np.asarray(flags, np.int32))
+    every = np.asarray(gathered).reshape(-1, len(flags)).max(axis=0)
+    return [int(flag) > 0 for flag in every.tolist()]
+
+
+def barrier(name: str) -> None:
+    """Waits for all processes."""
+    if several():
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def to_host(leaf: Any) -> np.ndarray:
+    """A copy of a whole array on the host. All have to call it where it is split over them."""
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        from jax.experimental import multihost_utils
+
+        return np.array(multihost_utils.process_allgather(leaf, tiled=True))
+    return np.array(leaf)
+
+
+def quieten() -> None:
+    """Lets nobody but Python write to the terminal, and says once what native code says at length.
+
+    A lost process makes JAX's runtime end the others with a page of its own internals, and gloo
+    greets on stdout. Their output goes through a filter, a process of its own: it is the only one
+    that outlives the runtime's `abort`.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    real = [os.dup(number) for number in (1, 2)]
+    script = Path(__file__).with_name("native_log.py")
+    child = subprocess.Popen([sys.executable, "-I", str(script), LOST], stdin=subprocess.PIPE)
+    _filters.append(child)
+    assert child.stdin is not None
+    for number in (1, 2):
+        os.dup2(child.stdin.fileno(), number)
+    sys.stdout, sys.stderr = (
+        os.fdopen(number, "w", encoding="utf-8", errors="replace", buffering=1) for number in real
+    )
+
+
+def leave(code: int) -> None:
+    """Ends this process of a job at once: the others notice, and nothing waits for them."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
+def say_loss() -> None:
+    """Says that a process was lost, where `quieten` was called, and once with what JAX says."""
+    os.write(2, b"lost: \n")
+
+
+def is_said(error: BaseException) -> bool:
+    """Whether every process raises this error, so that process 0 alone has to print it."""
+    return isinstance(error, StoppedError) or _SAID in getattr(error, "__notes__", ())
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an error of a computation says that another process is gone."""
+    # JAX raises it as JaxRuntimeError or as a bare ValueError.
+    known = isinstance(error, jax.errors.JaxRuntimeError | ValueError | RuntimeError)
+    return several() and known and _GONE.search(str(error)) is not None

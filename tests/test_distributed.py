@@ -1,0 +1,216 @@
+"""Several processes as one job: two real ones over loopback, and the parts without any."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import toy
+import workers
+import yaml
+
+from prompt_jax import distributed, native_log, sharding
+from prompt_jax.errors import ConfigError, StoppedError
+from prompt_jax.models.t5.partition import T5_RULES
+
+LAUNCH = Path(__file__).resolve().parents[1] / "experiments" / "launch"
+
+
+def outcome(ended: workers.Ended) -> dict[str, Any]:
+    """What a process printed."""
+    assert ended.code == 0, ended.err
+    return json.loads(ended.out.splitlines()[-1])
+
+
+# --- two processes -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> list[workers.Ended]:
+    """Two processes that train without an interruption."""
+    return workers.start(tmp_path_factory.mktemp("pair"))
+
+
+def test_losses_do_not_depend_on_devices_or_processes(pair: list[workers.Ended]) -> None:
+    """One device, eight in both layouts, two processes: 20 steps within 1e-5, equal metrics."""
+    plain = toy.Recorder()
+    alone = workers.train(toy.tiny_t5(), None, plain)
+    expected = np.asarray(plain.of("loss"))
+    assert expected.shape == (2 * workers.STEPS,)
+    history = [[list(point) for point in run.history] for run in alone]
+    found: dict[str, tuple[list[float], Any]] = {}
+    for data, model in ((8, 1), (4, 2)):
+        mesh, recorder = sharding.make_mesh(data, model), toy.Recorder()
+        lm = sharding.shard_tree(toy.tiny_t5(), T5_RULES, mesh)
+        trained = workers.train(lm, mesh, recorder)
+        runs = [[list(point) for point in run.history] for run in trained]
+        found[f"data={data},model={model}"] = (recorder.of("loss"), runs)
+    for number, ended in enumerate(pair):
+        made = outcome(ended)
+        found[f"process {number} of 2"] = (made["losses"], made["history"])
+    for name, (losses, runs) in found.items():
+        worst = np.abs(np.asarray(losses) / expected - 1).max()
+        print(f"{name}: {worst:.1e}")
+        assert worst < 1e-5, name
+        assert runs == history, name
+    assert outcome(pair[0]) == outcome(pair[1])
+
+
+def test_a_lost_process_is_noticed_and_a_restart_goes_on(
+    pair: list[workers.Ended], tmp_path: Path
+) -> None:
+    survivor, victim = workers.start(tmp_path, dies=1, at=12, kept=True)
+    assert victim.code == -9
+    assert survivor.code != 0
+    # One message, and nothing of the runtime's own.
+    assert survivor.err.splitlines() == [f"prompt-jax: {distributed.LOST}"]
+    assert survivor.out == ""
+    assert survivor.seconds - victim.seconds < 60
+    again = workers.start(tmp_path, kept=True)
+    assert again[0].err.splitlines() == ["train: going on after step 12 of 20."]
+    assert again[1].err == ""
+    whole = outcome(pair[0])
+    for ended in again:
+        made = outcome(ended)
+        assert made["hashes"] == whole["hashes"]
+        assert made["history"] == whole["history"]
+        assert made["losses"] == whole["losses"][-len(made["losses"]) :]
+    assert len(outcome(again[0])["losses"]) == 2 * (workers.STEPS - 12)
+    assert not (tmp_path / "1").exists()  # process 0 alone writes
+
+
+# --- how processes are found ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, None),
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "1"}, "Slurm"),
+        ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, None),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8"}, None),  # the batch script itself
+        (
+            {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1"},
+            "Open MPI",
+        ),
+        ({"OMPI_COMM_WORLD_SIZE": "1"}, None),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, None),  # without libtpu
+    ],
+)
+def test_what_the_environment_says(environment: dict[str, str], expected: str | None) -> None:
+    assert distributed.detected(environment) == expected
+
+
+def test_a_tpu_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "find_spec", lambda name: name == "libtpu" or None)
+    assert distributed.detected({"TPU_WORKER_HOSTNAMES": "a,b,c"}) == "TPU"
+    assert distributed.detected({"TPU_WORKER_HOSTNAMES": "localhost"}) is None
+    assert distributed.detected({"TPU_SKIP_MDS_QUERY": "1"}) is None
+
+
+def test_an_open_mpi_that_does_not_say_where_it_is() -> None:
+    with pytest.raises(ConfigError, match="--coordinator HOST:PORT"):
+        distributed.detected({"OMPI_COMM_WORLD_SIZE": "2"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("sometimes",), "--distributed must be one of auto, on, off"),
+        (("auto", "host:1"), "--coordinator HOST:PORT, --processes N and --process I together"),
+        (("on", None, 2, 0), "together"),
+        (("auto", "host", 2, 0), "--coordinator must be HOST:PORT, not 'host'"),
+        (("auto", "host:1", 2, 2), "--process must lie in 0 ... 1, not be 2"),
+    ],
+)
+def test_what_cannot_be_meant(arguments: tuple[Any, ...], says: str) -> None:
+    with pytest.raises(ConfigError, match=says.replace(".", r"\.")):
+        distributed.start(*arguments)
+
+
+def test_a_process_of_its_own_is_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**options: Any) -> None:
+        raise AssertionError(options)
+
+    monkeypatch.setattr(distributed.jax.distributed, "initialize", refuse)
+    monkeypatch.setattr(distributed.os, "environ", {})
+    assert not distributed.start()
+    assert not distributed.start("off", "host:1", 2, 0)
+    assert not distributed.start("auto", "host:1", 1, 0)
+
+
+def test_those_that_do_not_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def fail(**options: Any) -> None:
+        asked.update(options)
+        raise RuntimeError("DEADLINE_EXCEEDED: nobody there\nand a page more")
+
+    monkeypatch.setattr(distributed.jax.distributed, "initialize", fail)
+    monkeypatch.setattr(distributed.jax.config, "update", lambda name, value: None)
+    with pytest.raises(ConfigError, match="nobody there Name them with") as caught:
+        distributed.start("auto", "host:1", 2, 1)
+    assert "page" not in str(caught.value)
+    assert asked["coordinator_address"] == "host:1"
+    assert asked["heartbeat_timeout_seconds"] < 60  # a lost process is noticed in time
+
+
+def test_alone_everything_is_the_main_process() -> None:
+    assert distributed.is_main()
+    assert not distributed.several()
+    assert distributed.tell(b"x") == b"x"
+    assert distributed.on_main(lambda: b"y") == b"y"
+    assert distributed.any_of(True, False) == [True, False]
+    distributed.barrier("nobody")
+    np.testing.assert_array_equal(distributed.to_host(np.arange(3)), np.arange(3))
+    assert not distributed.is_loss(RuntimeError("Gloo all-reduce failed"))
+    assert distributed.is_said(StoppedError("told to stop"))
+    assert not distributed.is_said(ConfigError("wrong"))
+
+
+def test_what_native_code_says_is_one_line() -> None:
+    lines = [
+        "[Gloo] Rank 0 is connected to 1 peer ranks.\n",
+        "E1122 00:15:05.357601   21593 coordination_service.cc:1549] Use error polling\n",
+        "something else\n",
+        "F1122 00:15:05.360438 21604 client.h:80] Terminating process because the JAX distributed"
+        " service detected fatal errors.\n",
+        "*** Check failure stack trace: ***\n",
+        "lost: \n",
+    ]
+    assert list(native_log.filtered(lines, "gone")) == ["something else\n", "prompt-jax: gone\n"]
+
+
+# --- launchers -----------------------------------------------------------------------------------
+
+
+def test_the_jobset_counts_its_processes_once() -> None:
+    described = yaml.safe_load((LAUNCH / "jobset.yaml").read_text())
+    (job,) = described["spec"]["replicatedJobs"]
+    spec = job["template"]["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    told = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert spec["parallelism"] == spec["completions"] == int(told["JAX_NUM_PROCESSES"])
+    devices = spec["parallelism"] * container["resources"]["limits"]["nvidia.com/gpu"]
+    assert f"--mesh=data={devices}" in container["args"]
+    name, subdomain = described["metadata"]["name"], described["spec"]["network"]["subdomain"]
+    host, port = told["JAX_COORDINATOR_ADDRESS"].split(":")
+    assert host == f"{name}-{job['name']}-0-0.{subdomain}"
+    assert {"containerPort": int(port)} in container["ports"]
+
+
+def test_the_local_launcher_ends_with_the_first_code_that_is_not_0() -> None:
+    sys.path.insert(0, str(LAUNCH))
+    try:
+        import local
+    finally:
+        sys.path.remove(str(LAUNCH))
+    told = local.environment(1, 3, 4567, 2)
+    assert (told["JAX_PROCESS_ID"], told["JAX_NUM_PROCESSES"]) == ("1", "3")
+    assert told["JAX_COORDINATOR_ADDRESS"] == "127.0.0.1:4567"
+    assert told["XLA_FLAGS"].endswith("device_count=2")
+    assert local.launch(2, ["run", "no_such_config"]) == 2

@@ -1,0 +1,134 @@
+"""Processes of a job over loopback, and what each of them trains."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+TESTS = Path(__file__).resolve().parent
+STEPS = 20
+
+
+class Ended(NamedTuple):
+    """How a process ended."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float  # since all were started
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def start(folder: Path, count: int = 2, devices: int = 1, **options: Any) -> list[Ended]:
+    """Runs this file in several processes and waits for all of them.
+
+    Args:
+      folder: for checkpoints and logs.
+      count: processes.
+      devices: of each.
+      **options: of `work`.
+    """
+    environment = {
+        **os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu",
+    }  # fmt: skip
+    began, port, running = time.monotonic(), free_port(), []
+    for number in range(count):
+        told = {"folder": str(folder), "port": port, "count": count, "number": number, **options}
+        running.append(
+            subprocess.Popen(
+                [sys.executable, __file__, json.dumps(told)], cwd=TESTS, env=environment,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )
+        )  # fmt: skip
+    ended = []
+    for child in running:
+        out, err = child.communicate(timeout=240)
+        ended.append(Ended(child.returncode, out, err, time.monotonic() - began))
+    return ended
+
+
+def train(lm: Any, mesh: Any, tracker: Any, checkpoints: Any = None) -> list[Any]:
+    """The training that is compared: two runs, 20 steps, rows of both lengths."""
+    import toy
+
+    from prompt_jax.methods import PromptTuning
+    from prompt_jax.training import loop
+
+    tokens = toy.MICRO_TOKENS * 2 // (1 if mesh is None else mesh.shape["data"])
+    budget = toy.budget(
+        STEPS, learning_rate=0.3, unit="absolute", eval_every=10, clip_norm=1.0,
+        micro_batch_tokens=max(1, tokens),
+    )  # fmt: skip
+    runs = [toy.make_run(seed, dev=True) for seed in range(2)]
+    return loop.train(
+        lm, PromptTuning(), runs, budget, mesh=mesh, tracker=tracker, checkpoints=checkpoints
+    )
+
+
+def work(
+    folder: str, port: int, count: int, number: int, dies: int = -1, at: int = 0, kept: bool = False
+) -> None:
+    """One process: joins, trains, prints what it found.
+
+    Args:
+      folder: of checkpoints.
+      port: of process 0.
+      count: processes.
+      number: of this one.
+      dies: the process that kills itself.
+      at: after so many steps.
+      kept: keep checkpoints.
+    """
+    import jax
+    import toy
+
+    from prompt_jax import distributed, sharding
+    from prompt_jax.cli.run import _one_of_several
+    from prompt_jax.models.t5.partition import T5_RULES
+    from prompt_jax.training import loop
+    from prompt_jax.training.checkpoints import Checkpoints
+    from prompt_jax.training.fingerprint import array_hash
+
+    # The test is about the loss being noticed, not about how long the default waits.
+    distributed.HEARTBEAT = 15
+    assert distributed.start("on", f"127.0.0.1:{port}", count, number)
+    original = loop.Population.step
+
+    def step(self: Any, done: int) -> Any:
+        if number == dies and done == at:
+            print(json.dumps({"died": time.time()}), flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, done)
+
+    loop.Population.step = step  # type: ignore[method-assign]
+    with _one_of_several():
+        model = 2 if jax.device_count() % 4 == 0 else 1
+        mesh = sharding.make_mesh(jax.device_count() // model, model)
+        lm = sharding.shard_tree(toy.tiny_t5(), T5_RULES, mesh)
+        recorder = toy.Recorder()
+        # Folders of their own: nothing but process 0 may need its disk.
+        checkpoints = Checkpoints(f"{folder}/{number}", every_steps=1) if kept else None
+        trained = train(lm, mesh, recorder, checkpoints)
+        found = {
+            "losses": recorder.of("loss"), "history": [t.history for t in trained],
+            "hashes": [array_hash(t.params) for t in trained], "steps": [t.steps for t in trained],
+        }  # fmt: skip
+        print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    work(**json.loads(sys.argv[1]))

@@ -21,6 +21,7 @@ from prompt_jax.errors import ConfigError, PromptJaxError, did_you_mean
 
 C = TypeVar("C")
 
+_LARGEST = 2**31 - 1
 _TRUE, _FALSE = {"true", "yes", "1", "on"}, {"false", "no", "0", "off"}
 
 
@@ -71,10 +72,13 @@ def parse_value(text: str, kind: Any, where: str) -> Any:
         return text.lower() in _TRUE
     if kind in (int, float):
         try:
-            return kind(float(text)) if kind is int and float(text).is_integer() else kind(text)
+            number = kind(float(text)) if kind is int and float(text).is_integer() else kind(text)
         except (ValueError, OverflowError):
             name = "a whole number" if kind is int else "a number"
             raise ConfigError(f"option '{where}' must be {name}, not '{text}'.") from None
+        if kind is int and abs(number) > _LARGEST:  # what a device counts with
+            raise ConfigError(f"option '{where}' must lie within ±{_LARGEST:,}, not be {text}.")
+        return number
     return text
 
 

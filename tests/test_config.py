@@ -110,6 +110,8 @@ def test_checks_see_all_overrides_at_once():
         ("inner..steps=3", r"unknown option"),
         ("inner.steps=1.5", r"'inner.steps' must be a whole number, not '1.5'"),
         ("inner.steps=nan", r"whole number"),
+        ("inner.steps=2147483648", r"'inner.steps' must lie within ±2,147,483,647, not be 2147"),
+        ("inner.steps=1e20", r"must lie within"),
         ("inner.steps=inf", r"whole number"),
         ("inner.steps=", r"whole number"),
         ("inner.rate=fast", r"'inner.rate' must be a number"),

@@ -108,16 +108,16 @@ _TEXTS = st.sampled_from([*_NUMBERS, *_WORDS, *_METHODS, "", " ", "\0", "a\nb", 
 @st.composite
 def _assignments(draw: st.DrawFn) -> list[str]:
     """One to three overrides; most of a known key."""
-    keys = configs.keys(configs.load_config("quickstart"))
-    keys = [key for key in keys if key not in ("model", "seeds", "out")]
+    base = configs.load_config("quickstart")
+    values = {key: functools.reduce(getattr, key.split("."), base) for key in configs.keys(base)}
+    keys = [key for key in values if key not in ("model", "seeds", "out")]
     made = []
     for _ in range(draw(st.integers(1, 3))):
         key = draw(st.sampled_from(keys) | st.sampled_from(keys) | st.text(max_size=12))
-        value = draw(_TEXTS | st.text(max_size=12))
+        numeric = isinstance(values.get(key), int | float) and draw(st.integers(0, 3))
+        value = draw(st.sampled_from(_NUMBERS) if numeric else _TEXTS | st.text(max_size=12))
         if key == "methods":
             value = ",".join(draw(st.lists(st.sampled_from(_METHODS), min_size=1, max_size=3)))
-        elif key.endswith((".steps", ".batch_size")):
-            value = draw(st.sampled_from([n for n in _NUMBERS if n != "99999999999999999999"]))
         made.append(f"{key}={value}")
     return made
 

@@ -1,0 +1,74 @@
+"""The local launcher: one experiment in two processes is the experiment of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prompt_jax.prompts import SoftPrompt
+from tests.cli.conftest import Invoke, World
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ("methods=prompt_tuning", "shots=0", "sources=", "checkpoint_seconds=0.001")
+
+
+def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs experiments/launch/local.py as somebody would."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("XLA_FLAGS", "SLURM_"))}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "experiments" / "launch" / "local.py"), *arguments],
+        env={**kept, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}, capture_output=True,
+        text=True, check=False, timeout=300,
+    )  # fmt: skip
+
+
+def results(folder: Path) -> list[dict[str, object]]:
+    """The rows of a run, without what a clock says."""
+    lines = (folder / "results.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(x).items() if k != "wall_s"} for x in lines]
+
+
+def test_two_processes_do_what_one_does(invoke: Invoke, files: World, tmp_path: Path) -> None:
+    """Two hosts of two devices each: rows over the hosts, weights over the devices of a host."""
+
+    def command(name: str) -> list[str]:
+        folders = (f"out={tmp_path / name}", f"data.cache={tmp_path / name}-cache")
+        return ["run", files.config, *SMALL, *folders]
+
+    ended = launch("2", "--devices", "2", *command("two"), "--mesh", "data=2,model=2", "--json")
+    assert ended.returncode == 0, ended.stderr
+    alone = invoke(*command("one"))
+    assert alone.code == 0, alone.err
+    # Process 0 alone prints: one JSON document, and no word of the libraries below.
+    assert json.loads(ended.stdout)["folder"] == str(tmp_path / "two")
+    assert all(line.startswith("  prompt_tuning: ") for line in ended.stderr.splitlines())
+    assert results(tmp_path / "two") == results(tmp_path / "one")
+    names = {path.name for path in (tmp_path / "one").iterdir()}
+    assert {path.name for path in (tmp_path / "two").iterdir()} == names
+    for one in sorted((tmp_path / "one" / "prompts").rglob("*.safetensors")):
+        two = tmp_path / "two" / one.relative_to(tmp_path / "one")
+        a, b = (np.asarray(SoftPrompt.load(path).embeddings) for path in (one, two))
+        assert np.linalg.norm(a - b) / np.linalg.norm(a) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (["--mesh", "data=3"], "mesh 'data=3' has to use all 2 devices of the 2 processes"),
+        (["target.steps=0"], "steps must be at least 1"),
+    ],
+)
+def test_what_is_wrong_is_said_by_the_processes(
+    files: World, tmp_path: Path, change: list[str], says: str
+) -> None:
+    ended = launch("2", "--devices", "1", "run", files.config, *SMALL, f"out={tmp_path / 'x'}",
+                   *change)  # fmt: skip
+    assert ended.returncode == 2
+    assert says in ended.stderr
+    assert "Traceback" not in ended.stderr

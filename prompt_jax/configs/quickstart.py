@@ -20,8 +20,11 @@ from prompt_jax.training.optimizers import OptimizerConfig
 
 def get_config() -> ExperimentConfig:
     """Two methods on four targets, 16 rows per class, 5 seeds, prompts of 10 tokens."""
-    prompt = OptimizerConfig(learning_rate=0.3, warmup_steps=10, schedule="linear", clip_norm=1.0)
-    few = TrainConfig(steps=60, batch_size=16, optimizer=prompt, eval_every=15)
+    gentle, brisk = (
+        OptimizerConfig(learning_rate=rate, warmup_steps=10, schedule="linear", clip_norm=1.0)
+        for rate in (0.1, 0.3)
+    )
+    few = TrainConfig(steps=100, batch_size=16, optimizer=brisk, eval_every=20)
     return ExperimentConfig(
         name="quickstart",
         model="mini",
@@ -35,8 +38,8 @@ def get_config() -> ExperimentConfig:
         seeds=5,
         prompt=PromptConfig(tokens=10, init="vocab:2000"),
         data=DataConfig(max_input_tokens=48, max_target_tokens=6, dev_rows=100, test_rows=300),
-        source=TrainConfig(steps=200, batch_size=16, optimizer=prompt, eval_every=50),
-        probe=TrainConfig(steps=20, batch_size=16, optimizer=prompt, eval_every=0),
+        source=TrainConfig(steps=150, batch_size=16, optimizer=gentle, eval_every=50),
+        probe=TrainConfig(steps=20, batch_size=16, optimizer=brisk, eval_every=0),
         target=few,
         few_shot=few,
     )  # fmt: skip

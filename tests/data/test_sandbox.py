@@ -23,7 +23,7 @@ HELPERS = ", a in the so it is was true that did by no who"
 NAMES = [task.name for task in sandbox.TASKS]
 # The edition of docs/results/sandbox.md and of the T5 that ships: a change of one word makes
 # another suite, and every number on the old one must be measured again.
-EDITION = "ca554846a2486d2bf804954091a5f2b92db12f150195e72d372a24b721b1b30d"
+EDITION = "372372f8b2e08df42bc58c7a8256f41be09ce4bcd3dd1ae91034f254dc821240"
 
 
 def plain(task: Task, split: str) -> list[str]:
@@ -101,20 +101,47 @@ def test_truth_says_something_about_every_pair() -> None:
     counts = Counter(truth.values())
     assert set(counts) == {"helps", "neutral", "hurts"}
     frozen = Counter(word for (_, target), word in truth.items() if target in sandbox.FROZEN)
-    assert min(frozen["helps"], frozen["hurts"]) >= 3
+    assert min(frozen["helps"], frozen["hurts"]) >= 2
 
 
-def test_a_helping_source_shares_the_label_words_and_a_hurting_one_moves_them() -> None:
+def test_a_helping_source_asks_the_same_and_no_source_is_said_to_hurt_its_own_skill() -> None:
     tasks = {task.name: task for task in sandbox.TASKS}
     for (source, target), expected in sandbox.truth().items():
         one, other = tasks[source], tasks[target]
         if expected == "helps":
             assert one.labels == other.labels
-        elif expected == "hurts" and one.labels:
-            assert sorted(one.labels) == sorted(other.labels)
-            assert all(a != b for a, b in zip(one.labels, other.labels, strict=True))
-        elif expected == "neutral":
+        elif expected == "hurts":
             assert one.domain != other.domain
+
+
+def test_contrary_targets_have_the_label_words_of_their_source_in_other_places() -> None:
+    of = {task.domain: task for task in sandbox.SOURCES} | {
+        "sandbox paraphrase": registry.get("sandbox/entailment")
+    }
+    contrary = [t for t in sandbox.TARGETS if t.labels and t.labels != of[t.domain].labels]
+    assert len(contrary) == 6
+    for task in contrary:
+        own = of[task.domain].labels
+        assert sorted(own) == sorted(task.labels)
+        assert all(a != b for a, b in zip(own, task.labels, strict=True))
+
+
+def test_careless_labels_are_a_fifth_of_the_training_rows_and_no_test_row() -> None:
+    noisy = [t for t in sandbox.TARGETS if t.maker.args[-1]]  # type: ignore[union-attr]
+    assert {t.name.removeprefix("sandbox/") for t in noisy} == {
+        "sentiment_talk", "topic_headlines", "entailment_reports", "paraphrase",
+        "acceptability_questions", "question_indirect",
+    }  # fmt: skip
+    for task in noisy:
+        _, skill, side, lane, noise = task.maker.args  # type: ignore[union-attr]
+        assert noise == suite.NOISE
+        for split, share in (("train", noise), ("validation", 0.0)):
+            clean = suite.rows(task.name, skill, side, lane, 0.0, split)
+            given = suite.rows(task.name, skill, side, lane, noise, split)
+            wrong = [a["label"] != b["label"] for a, b in zip(clean, given, strict=True)]
+            assert sum(wrong) == round(share * len(clean))
+            texts = [{k: v for k, v in row.items() if k != "label"} for row in clean]
+            assert texts == [{k: v for k, v in row.items() if k != "label"} for row in given]
 
 
 def test_no_method_reads_the_truth() -> None:

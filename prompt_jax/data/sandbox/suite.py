@@ -16,6 +16,11 @@ from prompt_jax.data.tasks import Task, Template
 SIZES = MappingProxyType({"train": 1600, "validation": 400})
 """Rows per split. The development set is cut from train, as for every task."""
 
+NOISE = 0.2
+"""Share of training rows with a wrong label where annotators are careless: the classification
+targets that ask what a source asks, so that a few rows alone leave the question open. Test rows
+are right."""
+
 # Answers under the plain template are code words: nothing that a language model knows about them
 # gives a task away, so what a prompt does with a task is what the prompt has learnt.
 OPINION = ("stone", "lamp")  # disliked, liked
@@ -61,7 +66,9 @@ SKILLS: dict[str, Skill] = {
 }  # fmt: skip
 
 
-def rows(name: str, skill: str, side: grammar.Side, lane: int, split: str) -> tuple[Row, ...]:
+def rows(
+    name: str, skill: str, side: grammar.Side, lane: int, noise: float, split: str
+) -> tuple[Row, ...]:
     """The rows of a split: pure functions of the task's name; no text is in two splits or twice.
 
     Args:
@@ -70,13 +77,16 @@ def rows(name: str, skill: str, side: grammar.Side, lane: int, split: str) -> tu
         side: whose words.
         lane: 0, 1 or 2: a text's checksum says in which lane it lies, so that tasks of one skill
             in different lanes share no text.
+        noise: share of training rows with a wrong label, as many of each class.
         split: "train" or "validation".
     """
-    return _splits(name, skill, side, lane)[split]
+    return _splits(name, skill, side, lane, noise)[split]
 
 
 @functools.lru_cache(maxsize=64)
-def _splits(name: str, skill: str, side: grammar.Side, lane: int) -> dict[str, tuple[Row, ...]]:
+def _splits(
+    name: str, skill: str, side: grammar.Side, lane: int, noise: float
+) -> dict[str, tuple[Row, ...]]:
     writer = Writer(random.Random(zlib.crc32(name.encode())), side)
     kind, seen = SKILLS[skill], set()
     made = {}
@@ -93,7 +103,20 @@ def _splits(name: str, skill: str, side: grammar.Side, lane: int) -> dict[str, t
             found.append({**row, "label": label} if kind.classes else row)
         writer.draw.shuffle(found)
         made[split] = tuple(found)
+    made["train"] = _mislabelled(name, made["train"], kind.classes, noise)
     return made
+
+
+def _mislabelled(name: str, clean: tuple[Row, ...], classes: int, noise: float) -> tuple[Row, ...]:
+    """The rows with some labels exchanged for the others in turn: classes keep their sizes."""
+    made = list(clean)
+    draw = random.Random(zlib.crc32(f"{name} noise".encode()))
+    for label in range(classes if noise else 0):
+        own = [i for i, row in enumerate(clean) if row["label"] == label]
+        for turn, i in enumerate(draw.sample(own, round(noise * len(own)))):
+            wrong = (label + 1 + turn % (classes - 1)) % classes
+            made[i] = {**clean[i], "label": wrong}
+    return tuple(made)
 
 
 # The plain template comes first: what is asked is then the prompt's business alone. The others
@@ -186,7 +209,7 @@ _RECEIVER = _single(
 
 def _task(
     name: str, skill: str, side: grammar.Side, lane: int, labels: Sequence[str],
-    templates: tuple[Template, ...], description: str,
+    templates: tuple[Template, ...], description: str, noise: float = 0.0,
 ) -> Task:  # fmt: skip
     full = f"sandbox/{name}"
     spans = not SKILLS[skill].classes
@@ -197,7 +220,7 @@ def _task(
         labels=tuple(labels),
         templates=templates,
         metrics=("squad_em", "squad_f1") if spans else ("accuracy",),
-        maker=functools.partial(rows, full, skill, side, lane),
+        maker=functools.partial(rows, full, skill, side, lane, noise),
         split_protocol="own",
         sizes=tuple(SIZES.items()),
         licence=_LICENCE,
@@ -224,26 +247,26 @@ SOURCES: tuple[Task, ...] = (
 
 TARGETS: tuple[Task, ...] = (
     _task("sentiment_talk", "sentiment", "target", 1, OPINION, _SENTIMENT,
-          "Opinions in talk, in other sentences and with partly other words."),
+          "Opinions in talk, in other sentences and with partly other words.", NOISE),
     _task("complaints", "sentiment", "target", 2, OPINION[::-1], _COMPLAINT,
           "Is it good material for the complaints desk? Opinions with the labels inverted."),
-    _task("topic_headlines", "topic", "target", 1, TOPIC, _TOPIC, "Topics of headlines."),
+    _task("topic_headlines", "topic", "target", 1, TOPIC, _TOPIC, "Topics of headlines.", NOISE),
     _task("topic_next", "topic", "target", 2, (*TOPIC[1:], TOPIC[0]), _DESK,
           "The desk after the one the headline belongs to: topics with the labels moved on."),
     _task("entailment_reports", "entailment", "target", 1, FOLLOWS, _ENTAILMENT,
-          "Does a sentence follow from what somebody reports?"),
+          "Does a sentence follow from what somebody reports?", NOISE),
     _task("contradiction", "entailment", "target", 2, FOLLOWS[::-1], _CONTRADICTION,
           "Does a sentence conflict with a report? Entailment with the labels inverted."),
     _task("paraphrase", "paraphrase", "target", 1, FOLLOWS, _PARAPHRASE,
-          "Do two sentences say the same?"),
+          "Do two sentences say the same?", NOISE),
     _task("difference", "paraphrase", "target", 2, FOLLOWS[::-1], _DIFFERENCE,
           "Do two sentences differ? Paraphrase with the labels inverted."),
     _task("acceptability_questions", "acceptability", "target", 1, SOUND, _ACCEPTABILITY,
-          "Are questions and requests sound?"),
+          "Are questions and requests sound?", NOISE),
     _task("errors", "acceptability", "target", 2, SOUND[::-1], _ERRORS,
           "Is it right to send this back to the writer? Acceptability with the labels inverted."),
     _task("question_indirect", "question_type", "target", 1, ASKED, _QUESTION,
-          "What do indirect questions ask for?"),
+          "What do indirect questions ask for?", NOISE),
     _task("question_next", "question_type", "target", 2,
           (*ASKED[1:], ASKED[0]), _NEXT_QUESTION,
           "What would be asked next: question types with the labels moved on."),

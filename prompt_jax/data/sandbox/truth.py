@@ -1,6 +1,8 @@
-"""What every source is expected to do to every target, written down before any prompt was trained.
+"""What every source is expected to do to every target.
 
-No method reads this; reports and studies compare with it afterwards.
+No method reads this; reports and studies compare with it afterwards. What it says follows from what
+was learnt on the development targets; no prompt of a frozen target had been trained when it was
+written down (docs/results/sandbox.md).
 """
 
 from __future__ import annotations
@@ -21,16 +23,13 @@ _HELPS = {
     "question_type": ("question_indirect",),
     "giver": ("giver_tales",),
 }
-# The same form of input and label words, with the labels inverted, moved on, or of another role: a
-# prompt from there answers confidently and wrongly.
+# A prompt that has learnt to look at the order of words and not at what they mean: it hurts where
+# meaning is asked for and tuning from scratch would get there (targets with clean labels).
 _HURTS = {
-    "sentiment": ("complaints",),
-    "topic": ("topic_next",),
-    "entailment": ("contradiction", "difference"),
-    "acceptability": ("errors",),
-    "question_type": ("question_next",),
-    "giver": ("receiver",),
+    "acceptability": ("complaints", "topic_next", "contradiction", "difference", "question_next"),
 }
+# Everything else is neutral, labels inverted or moved on included: such a source has the right
+# features, and a few steps turn its labels round.
 
 
 def truth() -> MappingProxyType[tuple[str, str], Expected]:
@@ -39,7 +38,7 @@ def truth() -> MappingProxyType[tuple[str, str], Expected]:
     Compared is few-shot prompt tuning (k = 16) from the source's prompt with the same tuning from
     scratch: "helps" and "hurts" mean a difference of at least 5 points, "neutral" a smaller one.
 
-    >>> truth()["sandbox/sentiment", "sandbox/complaints"]
+    >>> truth()["sandbox/acceptability", "sandbox/complaints"]
     'hurts'
     """
     table: dict[tuple[str, str], Expected] = {}
@@ -50,7 +49,7 @@ def truth() -> MappingProxyType[tuple[str, str], Expected]:
             expected: Expected = "neutral"
             if other in _HELPS[key]:
                 expected = "helps"
-            elif other in _HURTS[key]:
+            elif other in _HURTS.get(key, ()):
                 expected = "hurts"
             table[source.name, target.name] = expected
     return MappingProxyType(table)

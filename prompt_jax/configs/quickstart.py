@@ -6,9 +6,9 @@ and compared with prompt tuning from scratch, over 5 seeds with a source set eac
 on two cores.
 
 What is known of the targets beforehand (`prompt_jax.data.sandbox.truth`): `sentiment_talk` and
-`paraphrase` ask what a source asks, in other sentences; `topic_next` has a source's labels moved
-on, so that source should hurt; `giver_tales` has no related source here. Like every config it takes
-overrides: `prompt-jax run quickstart shots=4,16 seeds=10 out=runs/more`.
+`paraphrase` ask what a source asks, in other sentences and with a fifth of the training labels
+wrong; `topic_next` has a source's labels moved on, and clean; `giver_tales` has no related source
+here. Like every config it takes overrides: `prompt-jax run quickstart shots=4,16 seeds=10 out=runs/more`.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def test_losses_do_not_depend_on_devices_or_processes(pair: list[workers.Ended])
 def test_a_lost_process_is_noticed_and_a_restart_goes_on(
     pair: list[workers.Ended], tmp_path: Path
 ) -> None:
-    survivor, victim = workers.start(tmp_path, dies=1, at=12, kept=True)
+    survivor, victim = workers.start(tmp_path, dies=1, at=14, kept=True)
     assert victim.code == -9
     assert survivor.code != 0
     # One message, and nothing of the runtime's own.
@@ -71,7 +72,9 @@ def test_a_lost_process_is_noticed_and_a_restart_goes_on(
     assert survivor.out == ""
     assert survivor.seconds - victim.seconds < 60
     again = workers.start(tmp_path, kept=True)
-    assert again[0].err.splitlines() == ["train: going on after step 12 of 20."]
+    # The twelfth, unless its checkpoint was still being written.
+    went_on = re.fullmatch(r"train: going on after step (8|12) of 20.\n", again[0].err)
+    assert went_on, again[0].err
     assert again[1].err == ""
     whole = outcome(pair[0])
     for ended in again:
@@ -79,7 +82,7 @@ def test_a_lost_process_is_noticed_and_a_restart_goes_on(
         assert made["hashes"] == whole["hashes"]
         assert made["history"] == whole["history"]
         assert made["losses"] == whole["losses"][-len(made["losses"]) :]
-    assert len(outcome(again[0])["losses"]) == 2 * (workers.STEPS - 12)
+    assert len(outcome(again[0])["losses"]) == 2 * (workers.STEPS - int(went_on[1]))
     assert not (tmp_path / "1").exists()  # process 0 alone writes
 
 

@@ -121,7 +121,7 @@ def work(
         lm = sharding.shard_tree(toy.tiny_t5(), T5_RULES, mesh)
         recorder = toy.Recorder()
         # Folders of their own: nothing but process 0 may need its disk.
-        checkpoints = Checkpoints(f"{folder}/{number}", every_steps=1) if kept else None
+        checkpoints = Checkpoints(f"{folder}/{number}", every_steps=4) if kept else None
         trained = train(lm, mesh, recorder, checkpoints)
         found = {
             "losses": recorder.of("loss"), "history": [t.history for t in trained],

@@ -1,7 +1,7 @@
 """Runs one experiment in several processes of this machine, joined over loopback.
 
-    python experiments/launch/local.py 2 run quickstart --mesh data=2
-    python experiments/launch/local.py 2 --devices 4 run quickstart --mesh data=4,model=2
+    python experiments/launch/local.py --processes 2 run quickstart --mesh data=2
+    python experiments/launch/local.py --processes 2 --devices 2 run quickstart --mesh model=4
 
 A rehearsal of a job of several hosts without any: what it writes is what one process writes, up to
 the order in which numbers are added. With `--devices`, each process simulates so many devices.
@@ -75,12 +75,12 @@ def launch(count: int, command: Sequence[str], devices: int = 0) -> int:
 def main() -> int:
     """Parses and launches."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("processes", type=int, help="how many")
+    parser.add_argument("--processes", type=int, required=True, help="how many")
     parser.add_argument("--devices", type=int, default=0, help="simulated devices of each process")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="command line of prompt-jax")
     given = parser.parse_args()
     if given.processes < 1 or not given.command:
-        parser.error("say how many processes, and what they run: 2 run quickstart")
+        parser.error("say how many processes, and what they run: --processes 2 run quickstart")
     return launch(given.processes, given.command, given.devices)
 
 

@@ -34,7 +34,7 @@ class TaskPromptVectors(BaseMethod):
     Attributes:
       vectors: a sum of sources by name, such as `mnli + 0.5*qqp - sst2`, in the grammar of
         `prompt_jax.prompts.linear`; empty or `all`: all sources; `none`: the initialisation.
-        Several such sums with `|` between them, as in `none | mnli | all`: one run each, the
+        Several such sums with `;` between them, as in `none; mnli; all`: one run each, the
         development set chooses.
       combine: the `sum`, or the `mean`, which divides it by the number of sources in it and so does
         not grow with them.
@@ -67,7 +67,7 @@ class TaskPromptVectors(BaseMethod):
 
     def _sums(self) -> list[str]:
         """The alternatives."""
-        return [text.strip() for text in (self.vectors or _ALL).split("|")]
+        return [text.strip() for text in (self.vectors or _ALL).split(";")]
 
     def stages(self) -> tuple[Stage, ...]:
         """Sources by prompt tuning, then the target from the sum."""

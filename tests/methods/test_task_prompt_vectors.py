@@ -73,7 +73,7 @@ def test_stages():
 
 
 def test_alternatives_are_trials():
-    method = create("task_prompt_vectors(vectors=none | mr | rte + mr | all,combine=mean)")
+    method = create("task_prompt_vectors(vectors=none; mr; rte + mr; all,combine=mean)")
     assert [stage.trials for stage in method.stages()] == [1, 4]
     vectors = (0 * A, C, (A + C) / 2, (A + B + C) / 3)
     groups = ([False] * 3, [False, False, True], [True, False, True], [True] * 3)

@@ -461,7 +461,7 @@ def test_more_than_the_budget(pretender, executor, world):
 def test_what_a_method_has_chosen(pretender, executor, world):
     made = executor(shots=(0,), seeds=1)
     names = ("a", "b")
-    spec = "task_prompt_vectors(vectors=none|b|all)"
+    spec = "task_prompt_vectors(vectors=none;b;all)"
     pretender.values[f"{spec}: target, all rows", f"{world.tasks['one']} seed=0 trial=1"] = 0.9
     pretender.values[f"{spec}: target, all rows", f"{world.tasks['two']} seed=0 trial=2"] = 0.9
     assert [outcome.chosen for outcome in made.run(spec, 0)] == [("b",), names]

@@ -1,0 +1,192 @@
+"""Answers the questions that an experiment declared, from the run directories alone, as Markdown.
+
+    python -m experiments.sandbox_contrasts CONFIG.py RUN [RUN ...]
+
+CONFIG declares `PRIMARY` and `SECONDARY` (`experiments.sandbox_protocol.Question`); the first RUN
+is its own, more are searched for methods that it does not have. The same seeds draw the same rows,
+so cells of different run directories are paired; runs with another T5, other test rows or another
+edition of the sandbox are refused.
+
+A question is about the mean over its targets. Seeds and items are resampled in pairs; where a
+metric has no items the signs of the seeds' differences are flipped. The primary contrast is one
+test; p of the secondary ones is after Holm over them all.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from experiments.sandbox_protocol import CONTRARY, RELATED, Question
+from prompt_jax.data import registry
+from prompt_jax.errors import DataError, PromptJaxError
+from prompt_jax.evaluation import Comparison, judge, paired_bootstrap, sign_flip, summarise
+from prompt_jax.report import folder, results
+from prompt_jax.report.answer import p_text
+
+Key = tuple[str, str]  # method, target
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """The cells of several run directories at one k.
+
+    Attributes:
+      own: methods of the first directory.
+      targets: of the first directory.
+      values: primary metric of each cell by seed.
+      items: per-item scores of each cell by seed, where the metric has them.
+      per_row: answers to each test row: the number of its templates, or 1.
+    """
+
+    own: tuple[str, ...]
+    targets: tuple[str, ...]
+    values: dict[Key, dict[int, float]]
+    items: dict[Key, dict[int, np.ndarray]]
+    per_row: bool
+
+
+def read(paths: Sequence[str]) -> Runs:
+    """Reads run directories; of a cell that several have, the first one's is taken.
+
+    Raises:
+      DataError: a directory is none, has no or several k, or does not go with the first one.
+    """
+    runs = [folder.read(path) for path in paths]
+    first = runs[0]
+    if len(first.shots) != 1:
+        raise DataError(f"{first.path} has not one number of shots but {list(first.shots)}.")
+    for run in runs[1:]:
+        for what in (("provenance", "model", "weights_sha256"), ("config", "data", "test_rows"),
+                     ("config", "data", "test_templates")):  # fmt: skip
+            mine, other = (folder.get(getattr(r, what[0]), *what[1:]) for r in (first, run))
+            if mine != other:
+                raise DataError(f"{run.path} differs from {first.path} in {what[-1]}.")
+    suites = {row.suite for run in runs for row in run.rows if row.suite}
+    if len(suites) > 1:
+        raise DataError(f"the runs are of different editions of the sandbox: {sorted(suites)}.")
+    k = first.shots[0]
+    values: dict[Key, dict[int, float]] = {}
+    items: dict[Key, dict[int, np.ndarray]] = {}
+    for run in runs:
+        found = results.cells(run.rows, results.primary_metrics(run.rows))
+        for (method, target, shots), by_seed in found.items():
+            if shots == k and (method, target) not in values:
+                values[method, target] = dict(by_seed)
+                mine = {s: run.items.get((method, target, k, s)) for s in by_seed}
+                if all(x is not None for x in mine.values()):
+                    items[method, target] = {s: x for s, x in mine.items() if x is not None}
+    everything = folder.get(first.config, "data", "test_templates") == "all"
+    return Runs(first.methods, first.targets, values, items, everything)
+
+
+def compare(runs: Runs, question: Question) -> Comparison:
+    """The mean over targets of a - b.
+
+    Raises:
+      DataError: a cell is not there, or no seed is healthy in all of them.
+    """
+    targets = question.targets or runs.targets
+    cells = {x: [(x, target) for target in targets] for x in (question.a, question.b)}
+    for key in (*cells[question.a], *cells[question.b]):
+        if key not in runs.values:
+            raise DataError(f"no run directory has {key[0]} on {key[1]}: give the one that has.")
+    every = [runs.values[key] for keys in cells.values() for key in keys]
+    seeds = [s for s in sorted(every[0]) if all(np.isfinite(v.get(s, np.nan)) for v in every)]
+    if not seeds:
+        raise DataError(f"{question.a} and {question.b} have no healthy seed in common.")
+    if any(key not in runs.items for keys in cells.values() for key in keys):
+        if question.templates:
+            raise DataError("without per-item scores, templates cannot be told apart.")
+        means = [np.mean([[runs.values[k][s] for s in seeds] for k in keys], 0)
+                 for keys in cells.values()]  # fmt: skip
+        return sign_flip(*means)
+    tables = [[_items(runs, key, seeds, question.templates) for key in keys]
+              for keys in cells.values()]  # fmt: skip
+    sizes = [table.shape[1] for table in tables[0]]
+    # Weighted, so that every target counts alike however many test rows it has.
+    weights = [sum(sizes) / (len(sizes) * size) for size in sizes]
+    left, right = (
+        np.concatenate([w * t for w, t in zip(weights, some, strict=True)], 1) for some in tables
+    )
+    return paired_bootstrap(left, right)
+
+
+def _items(
+    runs: Runs, key: Key, seeds: Sequence[int], templates: tuple[str, ...]
+) -> np.ndarray:  # fmt: skip
+    """Scores [seeds, rows] of a cell; answers under several templates are averaged per row."""
+    table = np.stack([runs.items[key][s] for s in seeds]).astype(np.float64)
+    names = [template.name for template in registry.get(key[1]).templates]
+    if not runs.per_row:
+        return table
+    by_template = table.reshape(len(seeds), -1, len(names))
+    keep = [i for i, name in enumerate(names) if not templates or name in templates]
+    return by_template[:, :, keep].mean(2)
+
+
+def table(runs: Runs) -> list[str]:
+    """Mean and spread over seeds of the mean over targets, for every method of the first run."""
+    groups = {"all targets": runs.targets}
+    for name, some in (("a source should help", RELATED), ("a source should hurt", CONTRARY)):
+        mine = tuple(t for t in some if t in runs.targets)
+        if mine and mine != runs.targets:
+            groups[name] = mine
+    lines = ["| method | " + " | ".join(f"{n} ({len(t)})" for n, t in groups.items()) + " |",
+             "|" + "-|" * (1 + len(groups))]  # fmt: skip
+    for method in runs.own:
+        cells = []
+        for targets in groups.values():
+            found = [runs.values.get((method, t), {}) for t in targets]
+            seeds = sorted(set.union(*map(set, found)))
+            by_seed = [float(np.mean([v.get(s, np.nan) for v in found])) for s in seeds]
+            cells.append(results.cell_text(summarise(by_seed)) if seeds else "-")
+        lines.append(f"| `{method}` | " + " | ".join(cells) + " |")
+    return lines
+
+
+def markdown(runs: Runs, primary: Question, secondary: Sequence[Question]) -> str:
+    """The table of means, and the answers."""
+    minimum = results.minimum(runs.targets)
+    lines = ["Test rows, in points, mean ± standard deviation over seeds of the mean over targets.",
+             "", *table(runs), "",
+             f"An effect has p < 0.05 and {100 * minimum:g} points. The primary contrast is one"
+             " test; p of the others is after Holm over them.", "",
+             "| contrast | targets | question | points [95 %] | p | effect |", "|-|-|-|-|-|-|",
+             ]  # fmt: skip
+    one = {primary: compare(runs, primary)}
+    others = {question: compare(runs, question) for question in secondary}
+    for family, name in ((one, "**primary**: "), (others, "")):
+        judged = judge({str(i): c for i, c in enumerate(family.values())}, minimum)
+        for question, verdict in zip(family, judged.values(), strict=True):
+            under = f", under {', '.join(question.templates)}" if question.templates else ""
+            lines.append(
+                f"| {name}`{question.a}` - `{question.b}` |"
+                f" {len(question.targets or runs.targets)}{under} | {question.why} |"
+                f" {results.interval_text(verdict.comparison)} | {p_text(verdict.p_holm)} |"
+                f" {'yes' if verdict.effect else 'no'} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prints the tables of a config's questions."""
+    if len(arguments) < 2 or not Path(arguments[0]).is_file():
+        raise DataError("usage: python -m experiments.sandbox_contrasts CONFIG.py RUN [RUN ...]")
+    declared = runpy.run_path(arguments[0])
+    if "PRIMARY" not in declared:
+        raise DataError(f"{arguments[0]} declares no PRIMARY question.")
+    print(markdown(read(arguments[1:]), declared["PRIMARY"], declared.get("SECONDARY", ())))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except PromptJaxError as error:
+        print(f"sandbox_contrasts: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,39 @@
+"""The ablations of DTVG on the sandbox, all inside the target's budget.
+
+    prompt-jax run experiments/sandbox_dtvg_ablations.py
+    python -m experiments.sandbox_contrasts experiments/sandbox_dtvg_ablations.py \
+        runs/sandbox_dtvg_ablations
+    python -m experiments.sandbox_groups runs/sandbox_dtvg_ablations
+
+They share sources and first stage. `rule=positive` is the paper's number 1, `consistency` 2, `none`
+3, `all` 4, `regroup_every=0` 5, `target_vector=false` 6; cosine and the exact objective are ours.
+Number 10, the most similar source as a start, is SPoT in experiments/sandbox_dtvg.py.
+
+Primary contrast, declared before any run: all of it minus no sources (`rule=none`), mean over all
+targets: do the sources do anything, beyond the scales that are trained with them?
+"""
+
+from experiments.sandbox_protocol import Question, few_shot
+from prompt_jax.recipes import ExperimentConfig
+
+_WHOLE = "dtvg(budget=matched)"
+
+
+def _with(option: str) -> str:
+    return f"dtvg(budget=matched,{option})"
+
+
+_ABLATED = tuple(
+    _with(option)
+    for option in (
+        "rule=positive", "rule=consistency", "rule=all", "regroup_every=0", "target_vector=false",
+        "metric=cosine", "rule=objective",
+    )
+)  # fmt: skip
+PRIMARY = Question(_WHOLE, _with("rule=none"), why="do the sources do anything")
+SECONDARY = tuple(Question(_WHOLE, spec, why="all of it against its ablation") for spec in _ABLATED)
+
+
+def get_config() -> ExperimentConfig:
+    """DTVG, without sources, and seven variants; all targets, k = 16."""
+    return few_shot("sandbox_dtvg_ablations", (_with("rule=none"), _WHOLE, *_ABLATED))

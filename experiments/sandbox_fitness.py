@@ -6,8 +6,9 @@
 
 Per seed a fresh source set. For every task: prompt tuning with all rows and full fine-tuning; for
 every target: prompt tuning with k rows per class from scratch and from each source's prompt. The
-pairs are compared with `sandbox.truth()` by the statistics of docs/evaluation.md (one family of
-all pairs). Result: docs/results/sandbox.md.
+pairs are compared with `sandbox.truth()` by the statistics of docs/evaluation.md, in two families:
+the pairs of which an effect is expected (is it there?) and the neutral ones (is there any?).
+Result: docs/results/sandbox.md.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experiments import sandbox_protocol as protocol
 from prompt_jax import config as configs
 from prompt_jax.data import sandbox
 from prompt_jax.data.tasks import Task
@@ -33,19 +35,15 @@ from prompt_jax.methods.full_fine_tuning import FullFineTuning
 from prompt_jax.methods.prompt_tuning import PromptTuning
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.prompts.initialisers import parse
-from prompt_jax.recipes.config import DataConfig
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.training.loop import Run, TrainConfig, TrainedRun, train
-from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.tracking import RunTracker
 
-
-def _budget(steps: int, every: int, rate: float, batch: int = 16, **more: Any) -> TrainConfig:
-    optimizer = OptimizerConfig(
-        learning_rate=rate, warmup_steps=min(10, steps // 4), schedule="linear", clip_norm=1.0,
-        **more,
-    )  # fmt: skip
-    return TrainConfig(steps=steps, batch_size=batch, eval_every=every, optimizer=optimizer)
+ALL_ROWS = protocol.budget(300, 0.3, every=60)
+_FINE = protocol.budget(150, 1e-3, every=50, batch=32)
+FINE_TUNING = dataclasses.replace(
+    _FINE, optimizer=dataclasses.replace(_FINE.optimizer, unit="absolute")
+)
 
 
 @dataclass(frozen=True)
@@ -62,25 +60,25 @@ class FitnessConfig:
       tokens: L.
       init: initialisation from scratch.
       k: rows per class.
-      full: budget of prompts on all rows.
+      source: budget of the sources' prompts, on all rows.
+      full: budget of the targets' prompts on all rows.
       few: budget of prompts on k rows per class.
       fine: budget of full fine-tuning.
     """
 
     out: str = "runs/sandbox_fitness"
-    model: str = "mini"
-    seeds: int = 10
+    model: str = protocol.MODEL
+    seeds: int = protocol.SEEDS
     first_seed: int = 0
     fine_tuned: int = 2
     frozen: bool = True
-    tokens: int = 10
-    init: str = "vocab:2000"
-    k: int = 16
-    full: TrainConfig = field(default_factory=lambda: _budget(200, 50, 0.3))
-    few: TrainConfig = field(default_factory=lambda: _budget(30, 10, 0.1))
-    fine: TrainConfig = field(
-        default_factory=lambda: _budget(150, 50, 1e-3, batch=32, unit="absolute")
-    )
+    tokens: int = protocol.PROMPT.tokens
+    init: str = protocol.PROMPT.init
+    k: int = protocol.K
+    source: TrainConfig = protocol.SOURCE
+    full: TrainConfig = ALL_ROWS
+    few: TrainConfig = protocol.FEW_SHOT
+    fine: TrainConfig = FINE_TUNING
 
 
 def chance(task: Task) -> float:
@@ -96,8 +94,7 @@ class Study:
         self.out = Path(config.out)
         self.out.mkdir(parents=True, exist_ok=True)
         self.lm = FrozenT5.from_pretrained(config.model)
-        data = DataConfig(max_input_tokens=48, max_target_tokens=6, dev_rows=100)
-        self.rows = RowStore(data, self.lm.tokenizer, cache=None)
+        self.rows = RowStore(protocol.DATA, self.lm.tokenizer, cache=None)
         self.sources = list(sandbox.SOURCES)
         self.targets = [t for t in sandbox.TARGETS if config.frozen or t.name not in sandbox.FROZEN]
 
@@ -106,15 +103,15 @@ class Study:
         c = self.config
         seeds = range(c.first_seed, c.first_seed + c.seeds)
         found: dict[str, np.ndarray] = {}
-        sources = self._prompts("full", self.sources, seeds, 0, c.full)
+        sources = self._prompts("full", self.sources, seeds, 0, c.source)
         found |= sources.items
-        found |= self._prompts("full", self.targets, seeds, 0, c.full).items
         found |= self._prompts("scratch", self.targets, seeds, c.k, c.few).items
         for source in self.sources:
             starts = {s: sources.prompts[f"full {source.name} {s}"] for s in seeds}
             found |= self._prompts(
                 f"from {source.name}", self.targets, seeds, c.k, c.few, starts
             ).items
+        found |= self._prompts("full", self.targets, seeds, 0, c.full).items
         for task in (*self.sources, *self.targets):
             found |= self._fine_tuned(task)
         return found
@@ -187,7 +184,7 @@ class Study:
         digest = configs.digest(
             kind, of_sources, budget, self.lm.weights_hash, sandbox.content_hash(), c.seeds,
             c.first_seed, c.fine_tuned, c.frozen, c.tokens, c.init, c.k,
-            c.full if "from" in kind else None,
+            c.source if "from" in kind else None,
         )  # fmt: skip
         return self.out / f"{kind.replace('/', '_').replace(' ', '_')}.{digest[:12]}.npz"
 
@@ -223,14 +220,15 @@ def judge(study: Study, found: Mapping[str, np.ndarray]) -> dict[str, Any]:
             row["few"] = few.mean()
             row["shortfall_p"] = statistics.paired_bootstrap(found[f"full {name}"], few).p
         tasks[name] = {k: float(v) for k, v in row.items()}
-    family = {
-        f"{source.name} -> {target.name}": statistics.paired_bootstrap(
-            found[f"from {source.name} {target.name}"], found[f"scratch {target.name}"]
-        )
-        for source in study.sources
-        for target in study.targets
-    }
-    verdicts = statistics.judge(family, statistics.MINIMUM_EFFECT["sandbox"])
+    families: dict[bool, dict[str, statistics.Comparison]] = {True: {}, False: {}}
+    for source in study.sources:
+        for target in study.targets:
+            neutral = sandbox.truth()[source.name, target.name] == "neutral"
+            families[neutral][f"{source.name} -> {target.name}"] = statistics.paired_bootstrap(
+                found[f"from {source.name} {target.name}"], found[f"scratch {target.name}"]
+            )
+    least = statistics.MINIMUM_EFFECT["sandbox"]
+    verdicts = {k: v for f in families.values() for k, v in statistics.judge(f, least).items()}
     pairs = {}
     for (source, target), expected in sandbox.truth().items():
         name = f"{source} -> {target}"

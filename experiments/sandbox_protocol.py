@@ -45,7 +45,7 @@ def budget(steps: int, rate: float, *, every: int = 20, batch: int = 16) -> Trai
     return TrainConfig(steps=steps, batch_size=batch, eval_every=every, optimizer=optimizer)
 
 
-SOURCE = budget(150, 0.1)
+SOURCE = budget(150, 0.1, every=50)
 FEW_SHOT = budget(100, 0.3)
 PROBE = budget(20, 0.3, every=0)
 

@@ -153,6 +153,8 @@ def _shapes(config: ExperimentConfig) -> Any:
 
 def _summary(report: Report) -> dict[str, Any]:
     """What `--json` prints after a run."""
+    from prompt_jax.training import speed
+
     return {
         "folder": str(report.folder),
         "cells": [
@@ -169,6 +171,7 @@ def _summary(report: Report) -> dict[str, Any]:
         "reused": [
             {"stage": stage, "reused": found, "runs": runs} for stage, found, runs in report.reused
         ],
+        "speed": [stage._asdict() for stage in speed.read(report.folder)],
         "cut": report.losses,
         "prompts": [str(path) for path in report.prompts],
     }  # fmt: skip

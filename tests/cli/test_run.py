@@ -10,6 +10,7 @@ import pytest
 
 from prompt_jax.errors import ConfigError
 from prompt_jax.prompts import SoftPrompt
+from prompt_jax.training import speed
 from tests.cli.conftest import Invoke, Ran, World
 
 METHODS = ("prompt_tuning", "spot", "full_fine_tuning")
@@ -186,7 +187,11 @@ def test_the_run_directory_is_complete(world: World) -> None:
     assert all(0 <= r["value"] <= 1 and r["flops"] > 0 for r in rows)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert {"loss", "dev"} <= {key for line in lines for key in line}
-    assert (folder / "summary.md").read_text().count("| spot |") == 2
+    summary = (folder / "summary.md").read_text()
+    assert summary.count("| spot |") == 2
+    trained = {line["stage"] for line in lines}
+    assert {stage.stage for stage in speed.read(folder)} == trained
+    assert all(f"| {stage} | " in summary for stage in trained)
 
 
 def test_the_prompts_of_a_run_say_what_they_are(world: World) -> None:
@@ -229,6 +234,7 @@ def test_a_second_run_reuses_every_prompt(invoke: Invoke, world: World) -> None:
     assert all(stage["reused"] == stage["runs"] for stage in summary["reused"])
     assert [cell["method"] for cell in summary["cells"]] == ["spot"] * 4
     assert summary["contrasts"] == []
+    assert summary["speed"] == []  # nothing was trained
     assert all(Path(path).is_file() for path in summary["prompts"])
     # Stage lines went to stderr; the numbers, their cost included, are those of the first run.
     assert "spot: target, k = 4: 2 runs, 2 reused" in result.err

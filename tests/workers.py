@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,11 +55,17 @@ def start(folder: Path, count: int = 2, devices: int = 1, **options: Any) -> lis
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )
         )  # fmt: skip
-    ended = []
-    for child in running:
-        out, err = child.communicate(timeout=240)
-        ended.append(Ended(child.returncode, out, err, time.monotonic() - began))
-    return ended
+
+    def wait(child: subprocess.Popen[str]) -> Ended:
+        out, err = child.communicate(timeout=600)
+        return Ended(child.returncode, out, err, time.monotonic() - began)
+
+    try:
+        with ThreadPoolExecutor(count) as pool:  # each one's own end is what is measured
+            return list(pool.map(wait, running))
+    finally:
+        for child in running:
+            child.kill()
 
 
 def train(lm: Any, mesh: Any, tracker: Any, checkpoints: Any = None) -> list[Any]:

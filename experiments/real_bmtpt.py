@@ -1,0 +1,32 @@
+"""BMTPT on real text with a small T5: the main lines of experiments/sandbox_bmtpt.py, five seeds.
+
+    prompt-jax run experiments/real_bmtpt.py model=DIR data.root=DIR
+    python -m experiments.sandbox_contrasts experiments/real_bmtpt.py runs/real_bmtpt
+
+Tasks, rows and budgets of experiments/real_dtvg.py, whose source prompts and prompt tuning are
+reused.
+
+Primary contrast, declared before any run: five coupled particles, start alone, minus one joint
+prompt with five times the steps, mean over the four targets.
+"""
+
+from experiments.real_dtvg import few_shot
+from experiments.sandbox_protocol import Question
+from prompt_jax.recipes import ExperimentConfig
+
+STEIN, PRIOR = "bmtpt(widths=[inf])", "bmtpt(widths=[inf,10])"
+UNCOUPLED = "bmtpt(kernel=none,widths=[inf])"
+LONGER = "spot(variant=mixture,steps=5)"
+AVERAGE = "bmtpt(posterior=independent,widths=[inf])"
+
+PRIMARY = Question(STEIN, LONGER, why="coupled particles against one joint prompt, equal gradients")
+SECONDARY = (
+    Question(STEIN, UNCOUPLED, why="the coupling itself"),
+    Question(STEIN, AVERAGE, why="the paper's contrast: joint against averaged sources"),
+    Question(PRIOR, "prompt_tuning", why="BMTPT as a whole"),
+)
+
+
+def get_config() -> ExperimentConfig:
+    """Six lines."""
+    return few_shot("real_bmtpt", ("prompt_tuning", LONGER, UNCOUPLED, AVERAGE, STEIN, PRIOR))

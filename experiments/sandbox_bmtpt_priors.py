@@ -1,0 +1,42 @@
+"""BMTPT on the sandbox: the form of the target's prior, and no training on the target at all.
+
+    prompt-jax run experiments/sandbox_bmtpt_priors.py
+    python -m experiments.sandbox_contrasts experiments/sandbox_bmtpt_priors.py \
+        runs/sandbox_bmtpt_priors
+
+All lines share the five particles of experiments/sandbox_bmtpt.py. The priors (isotropic around the
+mean, the mixture of the particles, their variances, their principal directions) are tuned on one
+grid of widths without `inf`, where they would all be the same. Without a step on the target: the
+mean prompt, and the average of the particles' predictions. Tasks with answers to rank only.
+
+Primary contrast, declared before any run: the mixture of the particles minus the isotropic prior
+around their mean, mean over the targets: does the form of the posterior matter, or only its middle?
+"""
+
+from experiments.sandbox_protocol import RELATED, Question, few_shot
+from prompt_jax.data import registry
+from prompt_jax.recipes import ExperimentConfig
+
+TARGETS = tuple(name for name in RELATED if registry.get(name).kind == "classification")
+START = "bmtpt(widths=[inf])"
+
+
+def _prior(name: str) -> str:
+    return f"bmtpt(prior={name},widths=[100,10,1])"
+
+
+MEAN, AVERAGE = "bmtpt(target=zero_shot)", "bmtpt(target=average)"
+
+PRIMARY = Question(_prior("mixture"), _prior("mean"), why="the particles, or their mean")
+SECONDARY = (
+    Question(_prior("diagonal"), _prior("mean"), why="the particles' variances"),
+    Question(_prior("low_rank"), _prior("mean"), why="their principal directions"),
+    Question(_prior("mean"), START, why="a prior, beyond the start"),
+    Question(AVERAGE, MEAN, why="averaged predictions against the mean prompt, zero-shot"),
+)
+
+
+def get_config() -> ExperimentConfig:
+    """Four priors, the start alone, and two forms without a step; k = 16."""
+    priors = [_prior(name) for name in ("mean", "mixture", "diagonal", "low_rank")]
+    return few_shot("sandbox_bmtpt_priors", (START, *priors, MEAN, AVERAGE), TARGETS)

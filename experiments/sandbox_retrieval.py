@@ -1,0 +1,226 @@
+"""Does SPT's retrieval on the sandbox follow what is asked, or how it is worded?
+
+    python -m experiments.sandbox_retrieval RUN [--svg FILE]
+
+Reads the prompts that a zero-shot run left, one file for each task, template and seed. Two prompts
+hold the same slot where a block of one is a block of the other but for its scale, so what was
+retrieved can be told from the files alone. For pairs of (task, template) of a seed, *sharing* is
+the share of slots in common. Pairs are grouped by whether task, skill and template agree, and
+sharing is regressed on skill (equal or not) and wording (Jaccard index of the words that the
+templates say): coefficients are per seed, reported with their spread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from prompt_jax.data import registry
+from prompt_jax.errors import DataError, PromptJaxError
+from prompt_jax.evaluation import summarise
+from prompt_jax.methods import create
+from prompt_jax.report import folder
+
+_SAME = 1 - 1e-6  # cosine of two blocks that are one slot
+
+
+class Asked(NamedTuple):
+    """One wording of one task, and the slots that it retrieved, numbered within the seed."""
+
+    task: str
+    skill: str
+    template: str
+    words: frozenset[str]
+    source: bool
+    slots: tuple[int, ...]
+
+
+def read(path: str | Path) -> tuple[str, dict[int, list[Asked]]]:
+    """The spec whose retrieval is read, and for every seed what each wording retrieved.
+
+    Raises:
+      DataError: the run has no method that retrieves slots without a step on the target.
+    """
+    run = folder.read(path)
+    spec, tokens = _retrieving(run.methods)
+    found: dict[int, list[Asked]] = {}
+    slots: dict[int, np.ndarray] = {}
+    for prompt in run.prompts:
+        record = prompt.record
+        template = record.config.get("template")
+        if record.method != spec or template is None:
+            continue
+        task = registry.get(str(record.task))
+        seed = record.seed or 0
+        blocks = prompt.array.astype(np.float64).reshape(-1, tokens * prompt.array.shape[1])
+        numbers, slots[seed] = match(blocks, slots.get(seed))
+        says = task.template(str(template)).instruction
+        found.setdefault(seed, []).append(
+            Asked(
+                task.name, task.domain, str(template), frozenset(says.lower().split()),
+                task.name in run.sources, numbers,
+            )
+        )  # fmt: skip
+    if not found:
+        raise DataError(f"{path} holds no prompt of '{spec}' by template.")
+    return spec, found
+
+
+def _retrieving(methods: Sequence[str]) -> tuple[str, int]:
+    for spec in methods:
+        method = create(spec)
+        if (
+            getattr(method, "retrieval", "") == "top_k"
+            and getattr(method, "transfer", "") == "zero_shot"
+            and not method.trains_lm
+        ):
+            return spec, int(getattr(method, "tokens", 1))
+    raise DataError("no method of the run retrieves slots and leaves them as they are.")
+
+
+def match(blocks: np.ndarray, known: np.ndarray | None) -> tuple[tuple[int, ...], np.ndarray]:
+    """Numbers of blocks among the slots seen so far, and these with the new ones.
+
+    Args:
+      blocks: float64 [k, m D], slots times positive scales.
+      known: unit vectors [n, m D]; None: nothing was seen.
+    """
+    unit = blocks / np.maximum(np.linalg.norm(blocks, axis=1, keepdims=True), 1e-300)
+    seen = np.zeros((0, blocks.shape[1])) if known is None else known
+    numbers = []
+    for block in unit:
+        cosines = seen @ block
+        if not len(seen) or cosines.max() < _SAME:
+            numbers.append(len(seen))
+            seen = np.concatenate([seen, block[None]])
+        else:
+            numbers.append(int(np.argmax(cosines)))
+    return tuple(numbers), seen
+
+
+def sharing(a: Asked, b: Asked) -> float:
+    """The share of slots in common."""
+    return len(set(a.slots) & set(b.slots)) / max(len(set(a.slots)), 1)
+
+
+def wording(a: Asked, b: Asked) -> float:
+    """The Jaccard index of what two templates say."""
+    union = a.words | b.words
+    return len(a.words & b.words) / len(union) if union else 1.0
+
+
+def kind(a: Asked, b: Asked) -> str:
+    """How two wordings are related."""
+    if a.task == b.task:
+        return "one task, two wordings"
+    same = "the same words" if a.words == b.words else "other words"
+    return f"{'one skill' if a.skill == b.skill else 'two skills'}, {same}"
+
+
+def analyse(asked: Sequence[Asked]) -> tuple[dict[str, tuple[int, float]], tuple[float, float]]:
+    """One seed: (pairs, mean sharing) of each kind, and the coefficients of skill and wording.
+
+    Wordings that say nothing are left out: they ask for no skill.
+    """
+    worded = [one for one in asked if one.words]
+    pairs = [(a, b) for i, a in enumerate(worded) for b in worded[:i]]
+    if not pairs:
+        raise DataError("there are no two wordings that say something.")
+    shares = np.asarray([sharing(a, b) for a, b in pairs])
+    kinds = [kind(a, b) for a, b in pairs]
+    means = {
+        name: (kinds.count(name), float(shares[[k == name for k in kinds]].mean()))
+        for name in sorted(set(kinds))
+    }
+    design = np.asarray([[1.0, float(a.skill == b.skill), wording(a, b)] for a, b in pairs])
+    skill, words = np.linalg.lstsq(design, shares, rcond=None)[0][1:].tolist()
+    return means, (skill, words)
+
+
+def markdown(spec: str, found: dict[int, list[Asked]]) -> str:
+    """Both tables."""
+    seeds = [analyse(asked) for asked in found.values()]
+    lines = [
+        f"`{spec}`, {len(seeds)} seeds: share of slots in common, mean ± standard deviation over"
+        " seeds, in percent.", "", "| pairs | how many | slots in common |", "|-|-|-|",
+    ]  # fmt: skip
+    for name in seeds[0][0]:
+        values = [100 * means[name][1] for means, _ in seeds]
+        lines.append(f"| {name} | {seeds[0][0][name][0]} | {_spread(values)} |")
+    lines += ["", "| regression of the share on | coefficient |", "|-|-|"]
+    for i, name in enumerate(("skill (equal: 1)", "wording (Jaccard index)")):
+        lines.append(f"| {name} | {_spread([100 * c[i] for _, c in seeds])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _spread(values: Sequence[float]) -> str:
+    summary = summarise(values)
+    return f"{summary.mean:.1f}" + (f" ± {summary.std:.1f}" if summary.n > 1 else "")
+
+
+def usage(asked: Sequence[Asked]) -> tuple[list[str], np.ndarray]:
+    """Tasks, sorted by skill, and the share of each one's retrievals that goes to each slot."""
+    tasks = sorted({(a.skill, not a.source, a.task) for a in asked})
+    table = np.zeros((len(tasks), 1 + max(n for a in asked for n in a.slots)))
+    names = [name for _, _, name in tasks]
+    for one in asked:
+        table[names.index(one.task), list(one.slots)] += 1
+    return names, table / table.sum(1, keepdims=True)
+
+
+def draw(found: dict[int, list[Asked]], path: Path) -> None:
+    """Two heat maps: slots in common by task over all seeds, and slot usage in the first seed."""
+    from matplotlib.figure import Figure
+
+    first = found[min(found)]
+    names, table = usage(first)
+    common = np.zeros((len(names), len(names)))
+    for asked in found.values():
+        by_task = {name: [a for a in asked if a.task == name and a.words] for name in names}
+        for i, one in enumerate(names):
+            for j, other in enumerate(names):
+                some = [sharing(a, b) for a in by_task[one] for b in by_task[other]]
+                common[i, j] += float(np.mean(some)) / len(found) if some else 0.0
+    order = np.argsort(-table.sum(0), kind="stable")
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[1, 1.1])
+    short = [name.removeprefix("sandbox/") for name in names]
+    image = left.imshow(common, cmap="Blues", vmin=0, vmax=1)
+    left.set_xticks(range(len(names)), short, rotation=90, fontsize=7)
+    left.set_yticks(range(len(names)), short, fontsize=7)
+    left.set_title("Slots in common, mean over wordings and seeds", fontsize=9)
+    figure.colorbar(image, ax=left, shrink=0.7)
+    image = right.imshow(table[:, order], cmap="Blues", aspect="auto")
+    right.set_yticks(range(len(names)), short, fontsize=7)
+    right.set_xticks([])
+    right.set_xlabel("slots, the most used first", fontsize=8)
+    right.set_title(f"Share of each task's retrievals, seed {min(found)}", fontsize=9)
+    figure.colorbar(image, ax=right, shrink=0.7)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prints the tables and draws the figure."""
+    parser = argparse.ArgumentParser(
+        prog="sandbox_retrieval", description="What retrieval follows."
+    )
+    parser.add_argument("run")
+    parser.add_argument("--svg", type=Path)
+    options = parser.parse_args(arguments)
+    spec, found = read(options.run)
+    print(markdown(spec, found))
+    if options.svg:
+        draw(found, options.svg)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except PromptJaxError as error:
+        print(f"sandbox_retrieval: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,36 @@
+"""SPT on the sandbox after k = 16 rows per class of a held-out task.
+
+    prompt-jax run experiments/sandbox_spt_tuned.py
+    python -m experiments.sandbox_contrasts experiments/sandbox_spt_tuned.py \
+        runs/sandbox_spt_tuned
+
+From the banks of experiments/sandbox_spt.py, tuned under all templates but the last and tested
+under every one: the retrieved prompt, the retrieved slots or the whole bank, against the shared
+prompt tuned in the same way (SPoT's generic mixture) and prompt tuning from scratch.
+
+Primary contrast, declared before any run: the retrieved prompt, tuned, minus the shared prompt,
+tuned, mean over all targets and templates.
+"""
+
+from experiments.sandbox_protocol import CONTRARY, RELATED, Question, few_shot
+from experiments.sandbox_spt import BANK, HELD_OUT, SPT_DATA, line
+from prompt_jax.recipes import ExperimentConfig
+
+PROMPT, SLOTS, WHOLE = (line(transfer=name) for name in ("prompt", "slots", "bank"))
+SHARED = line("shared", "prompt")
+
+PRIMARY = Question(PROMPT, SHARED, why="retrieved against shared start")
+SECONDARY = (
+    Question(PROMPT, "prompt_tuning", why="against no source"),
+    Question(PROMPT, "prompt_tuning", RELATED, why="where a source should help"),
+    Question(PROMPT, "prompt_tuning", CONTRARY, why="where a source should hurt"),
+    Question(SLOTS, PROMPT, why="tuning slots instead of the prompt"),
+    Question(WHOLE, PROMPT, why="tuning the bank instead of the prompt"),
+    Question(WHOLE, PROMPT, templates=HELD_OUT, why="likewise, under a held-out wording"),
+)
+
+
+def get_config() -> ExperimentConfig:
+    """Five lines, all targets, k = 16."""
+    methods = ("prompt_tuning", SHARED, PROMPT, SLOTS, WHOLE)
+    return few_shot("sandbox_spt_tuned", methods, data=SPT_DATA, source=BANK)

@@ -1,0 +1,220 @@
+"""Declared contrasts, chosen groups and retrieval, read from run directories made here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import real_prompts, sandbox_contrasts, sandbox_groups, sandbox_retrieval
+from experiments.sandbox_protocol import Question
+from prompt_jax.data import registry
+from prompt_jax.errors import DataError
+from prompt_jax.prompts import PromptRecord, SoftPrompt
+from prompt_jax.report import results
+from prompt_jax.report.results import ResultRow
+
+TALK, COMPLAINTS = "sandbox/sentiment_talk", "sandbox/complaints"
+SEEDS = 5
+
+
+def write_run(
+    path: Path, scores: dict[tuple[str, str], np.ndarray], *, weights: str = "w", suite: str = "s",
+    templates: str = "first", items: bool = True,
+) -> Path:  # fmt: skip
+    """A run directory with the given items [seeds, rows] of each (method, target)."""
+    path.mkdir()
+    methods, targets = (list(dict.fromkeys(key[i] for key in scores)) for i in (0, 1))
+    config = {
+        "methods": methods, "targets": targets, "sources": ["sandbox/sentiment", "sandbox/topic"],
+        "shots": [16], "data": {"test_rows": 10, "test_templates": templates},
+    }  # fmt: skip
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "provenance.json").write_text(json.dumps({"model": {"weights_sha256": weights}}))
+    rows, kept = [], {}
+    for (method, target), table in scores.items():
+        for seed, row in enumerate(table):
+            for split in ("dev", "test"):
+                rows.append(
+                    ResultRow(method, target, 16, seed, "accuracy", split, float(row.mean()),
+                              0, 1, 1, 1.0, 1.0, 1, 1, 1, suite)
+                )  # fmt: skip
+            kept[method, target, 16, seed] = row
+    results.write_rows(path / "results.jsonl", rows)
+    if items:
+        results.write_items(path / "items.npz", kept)
+    return path
+
+
+def draw(rate: float, rows: int = 40, seed: int = 0) -> np.ndarray:
+    return (np.random.default_rng(seed).random((SEEDS, rows)) < rate).astype(np.float32)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[str]:
+    base = {("base", TALK): draw(0.5), ("base", COMPLAINTS): draw(0.5, 80, 1)}
+    better = {("better", TALK): draw(0.9, seed=2), ("better", COMPLAINTS): draw(0.5, 80, 1)}
+    one = write_run(tmp_path / "one", base | better)
+    two = write_run(tmp_path / "two", {("third", TALK): draw(0.7, seed=3),
+                                       ("third", COMPLAINTS): draw(0.7, 80, 4)})  # fmt: skip
+    return [str(one), str(two)]
+
+
+def test_every_target_counts_alike(runs):
+    read = sandbox_contrasts.read(runs)
+    found = sandbox_contrasts.compare(read, Question("better", "base"))
+    by_target = [
+        np.mean([read.values["better", t][s] - read.values["base", t][s] for s in range(SEEDS)])
+        for t in (TALK, COMPLAINTS)
+    ]
+    assert found.difference == pytest.approx(np.mean(by_target), abs=1e-6)
+    assert by_target[1] == 0
+    one = sandbox_contrasts.compare(read, Question("better", "base", (TALK,)))
+    assert one.difference == pytest.approx(by_target[0], abs=1e-6)
+    assert (one.seeds, one.items) == (SEEDS, 40)
+
+
+def test_lines_of_another_run_directory(runs):
+    with pytest.raises(DataError, match="no run directory has third"):
+        sandbox_contrasts.compare(sandbox_contrasts.read(runs[:1]), Question("third", "base"))
+    text = sandbox_contrasts.markdown(
+        sandbox_contrasts.read(runs), Question("better", "base", why="is it?"),
+        [Question("better", "third"), Question("third", "base", (TALK,))],
+    )  # fmt: skip
+    assert "| `better` |" in text
+    assert "| `third` |" not in text  # the table is of the first run alone
+    assert text.count("**primary**") == 1
+    assert "| **primary**: `better` - `base` | 2 | is it? | +" in text
+
+
+@pytest.mark.parametrize("changes", [{"weights": "other"}, {"templates": "all"}, {"suite": "x"}])
+def test_runs_that_do_not_go_together(runs, tmp_path, changes):
+    other = write_run(tmp_path / "three", {("third", TALK): draw(0.7)}, **changes)
+    with pytest.raises(DataError, match=r"differ"):
+        sandbox_contrasts.read([runs[0], str(other)])
+
+
+def test_templates_are_told_apart(tmp_path):
+    names = [template.name for template in registry.get(TALK).templates]
+    right = np.zeros((SEEDS, 10, len(names)), np.float32)
+    right[:, :, names.index("asked_3")] = 1
+    scores = {("a", TALK): right.reshape(SEEDS, -1), ("b", TALK): np.zeros((SEEDS, right[0].size))}
+    read = sandbox_contrasts.read([str(write_run(tmp_path / "run", scores, templates="all"))])
+    for templates, expected in ((("asked_3",), 1.0), (("asked_1",), 0.0), ((), 1 / len(names))):
+        found = sandbox_contrasts.compare(read, Question("a", "b", (), templates))
+        assert found.difference == pytest.approx(expected)
+
+
+def test_without_items_signs_are_flipped(tmp_path):
+    scores = {("a", TALK): draw(0.9), ("b", TALK): draw(0.2, seed=5)}
+    read = sandbox_contrasts.read([str(write_run(tmp_path / "run", scores, items=False))])
+    found = sandbox_contrasts.compare(read, Question("a", "b"))
+    assert found.p == 2 ** (1 - SEEDS)
+
+
+# Groups
+
+
+def save(run: Path, name: str, array: np.ndarray, method: str, task: str, seed: int, **config):
+    record = PromptRecord(
+        model_hash="w", model_name="m", method=method, task=task, init_id=None, init=None,
+        tokens=len(array), d_model=array.shape[1], seed=seed, config={"k": 16, **config},
+    )  # fmt: skip
+    SoftPrompt(array.astype(np.float32)).save(run / "prompts" / f"{name}.safetensors", record)
+
+
+def test_groups_are_compared_with_the_truth(tmp_path):
+    run = write_run(tmp_path / "run", {("dtvg", TALK): draw(0.5)})
+    (run / "prompts").mkdir()
+    sentiment, topic = "sandbox/sentiment", "sandbox/topic"
+    for seed, chosen in enumerate(([sentiment], [sentiment, topic], [])):
+        save(run, f"t{seed}", np.ones((2, 3)), "dtvg", TALK, seed, chosen=chosen)
+        save(run, f"c{seed}", np.ones((2, 3)), "dtvg", COMPLAINTS, seed, chosen=chosen)
+    save(run, "other", np.ones((2, 3)), "base", TALK, 0)
+    sources, choices = sandbox_groups.read(run)
+    assert (sources, len(choices)) == (2, 6)
+    found = sandbox_groups.count(choices, sources)
+    assert (found.runs, found.size) == (6, 1.0)
+    assert found.empty == pytest.approx(1 / 3)
+    truth = sandbox_groups.sandbox.truth()
+    assert truth[sentiment, TALK] == "helps"
+    assert found.helping == pytest.approx(2 / 3)
+    assert found.helping_blind == pytest.approx(0.5)
+    if truth[sentiment, COMPLAINTS] == "hurts":
+        assert found.hurting == pytest.approx(2 / 3)
+        assert found.hurting_blind == pytest.approx((0.5 + 1 + 0) / 3)
+    text = sandbox_groups.markdown(choices, sources)
+    assert "| `dtvg` | 6 | 1.00 | 33 | 67 (50) |" in text
+    assert "| `sentiment_talk` | 67 (+) | 33 |" in text
+
+
+def test_chance_of_a_blind_group():
+    assert sandbox_groups._any(6, 0, 2) == 0
+    assert sandbox_groups._any(6, 1, 1) == pytest.approx(1 / 6)
+    assert sandbox_groups._any(6, 2, 2) == pytest.approx(1 - (4 * 3) / (6 * 5))
+    assert sandbox_groups._any(6, 5, 2) == 1
+
+
+def test_a_run_without_choices(tmp_path):
+    run = write_run(tmp_path / "run", {("base", TALK): draw(0.5)})
+    with pytest.raises(DataError, match="no prompt says"):
+        sandbox_groups.read(run)
+
+
+# Retrieval
+
+
+def test_slots_are_recognised(tmp_path):
+    spec = "spt(slots=4,transfer=zero_shot)"
+    run = write_run(tmp_path / "run", {(spec, TALK): draw(0.5)})
+    (run / "prompts").mkdir()
+    bank = np.random.default_rng(0).normal(size=(4, 2, 8))  # slots of two tokens
+    skill = {TALK: (0, 1), COMPLAINTS: (1, 0), "sandbox/topic_next": (2, 3)}
+    rng = np.random.default_rng(1)
+    for seed in (0, 1):
+        for task, slots in skill.items():
+            for template in registry.get(task).templates:
+                scales = rng.uniform(0.1, 2, size=(2, 1, 1))
+                prompt = (bank[list(slots)] * scales).reshape(4, 8)
+                name = f"{task.split('/')[1]}-{template.name}-{seed}"
+                save(run, name, prompt, spec, task, seed, template=template.name)
+    read_spec, found = sandbox_retrieval.read(run)
+    assert read_spec == spec
+    assert sorted(found) == [0, 1]
+    assert {len(set(a.slots)) for a in found[0]} == {2}
+    means, (skill_part, words_part) = sandbox_retrieval.analyse(found[0])
+    assert means["one task, two wordings"][1] == 1
+    assert means["one skill, other words"][1] == 1
+    assert means["two skills, other words"][1] == 0
+    assert skill_part == pytest.approx(1)
+    assert words_part == pytest.approx(0, abs=1e-9)
+    _, table = sandbox_retrieval.usage(found[0])
+    assert table.shape == (3, 4)
+    np.testing.assert_allclose(table.sum(1), 1)
+    sandbox_retrieval.draw(found, tmp_path / "map.svg")
+    assert (tmp_path / "map.svg").read_text("utf-8").count("complaints") >= 2
+    assert "| skill (equal: 1) | 100.0 ± 0.0 |" in sandbox_retrieval.markdown(spec, found)
+
+
+# Prompts of others
+
+
+def test_similarity_of_prompts(tmp_path):
+    rng = np.random.default_rng(0)
+    common = {"SST2": 0, "IMDB": 0, "laptop": 0, "MNLI": 1, "snli": 1, "QNLI": 1}
+    base = rng.normal(size=(2, 1, 6))
+    made = {name: base[i] + 0.05 * rng.normal(size=(4, 6)) for name, i in common.items()}
+    np.savez(tmp_path / real_prompts.FILE, **made)
+    prompts = real_prompts.load(tmp_path)
+    names, groups = real_prompts.sort(prompts)
+    assert groups == ["sentiment"] * 3 + ["inference"] * 3
+    table = real_prompts.similarity(np.stack([prompts[name] for name in names]))
+    within, between = real_prompts.within_and_between(table, groups)
+    assert within > 0.9 > between
+    assert real_prompts.chance(table, groups, 200) < 0.2
+    real_prompts.main([str(tmp_path), str(tmp_path / "figure.svg")])
+    assert (tmp_path / "figure.svg").read_bytes().startswith(b"<?xml")
+    with pytest.raises(DataError, match="cannot be read"):
+        real_prompts.load(tmp_path / "nowhere")

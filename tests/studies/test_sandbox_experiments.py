@@ -1,0 +1,82 @@
+"""The experiments on the sandbox and on real text: their configs, and what they declare."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from experiments.sandbox_protocol import CONTRARY, RELATED, SOURCES, TARGETS, Question
+from prompt_jax.data import registry
+from prompt_jax.data.registry import RESERVED
+from prompt_jax.methods import create
+from prompt_jax.recipes import ExperimentConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = [
+    "sandbox_tuned", "sandbox_dtvg", "sandbox_dtvg_ablations", "sandbox_starts", "sandbox_bmtpt",
+    "sandbox_bmtpt_repulsion", "sandbox_bmtpt_priors", "sandbox_spt", "sandbox_spt_tuned",
+    "sandbox_spt_full", "real_dtvg", "real_bmtpt",
+]  # fmt: skip
+
+
+def load(name: str) -> tuple[ExperimentConfig, Question, tuple[Question, ...]]:
+    made = runpy.run_path(str(ROOT / "experiments" / f"{name}.py"))
+    return made["get_config"](), made["PRIMARY"], made["SECONDARY"]
+
+
+@pytest.fixture(scope="module")
+def every() -> dict[str, tuple[ExperimentConfig, Question, tuple[Question, ...]]]:
+    return {name: load(name) for name in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config_and_questions(every, name):
+    config, primary, secondary = every[name]
+    config.check_tasks()
+    assert config.name == name
+    assert set(config.targets) - set(config.sources) <= RESERVED
+    assert config.seeds == (5 if name in ("sandbox_spt_full", "real_dtvg", "real_bmtpt") else 10)
+    known = {spec for other, *_ in every.values() for spec in other.methods}
+    for question in (primary, *secondary):
+        assert question.a != question.b
+        # The other line may be of another experiment.
+        assert question.a in config.methods
+        assert question.b in known
+        assert set(question.targets) <= set(config.targets)
+        for target in question.targets or config.targets:
+            names = {template.name for template in registry.get(target).templates}
+            assert set(question.templates) <= names
+    assert len(set(secondary)) == len(secondary)
+    assert "Primary contrast, declared before any run" in runpy.run_path(
+        str(ROOT / "experiments" / f"{name}.py")
+    )["__doc__"].replace("\n", " ")
+
+
+def test_every_experiment_is_listed(every):
+    page = (ROOT / "docs" / "experiments.md").read_text("utf-8")
+    for path in (ROOT / "experiments").glob("*.py"):
+        if path.stem not in ("__init__", "sandbox_protocol"):
+            assert path.stem in page, path.stem
+
+
+def test_equal_gradients():
+    """BMTPT's lines of comparison take as many gradients of as many rows as its particles."""
+    config, _, _ = load("sandbox_bmtpt")
+    spent = {}
+    for spec in config.methods:
+        method = create(spec)
+        for stage in method.stages():
+            if stage.on == "mixture":
+                budget = config.stage_budget(stage)
+                views = create(stage.trains).views
+                spent[spec] = budget.steps * budget.batch_size * views
+    assert len(spent) == 5
+    assert set(spent.values()) == {5 * config.source.steps * config.source.batch_size}
+
+
+def test_what_the_suite_expects_of_targets():
+    assert set(RELATED) | set(CONTRARY) <= set(TARGETS)
+    assert len(SOURCES) == 6
+    assert len(TARGETS) >= 12

@@ -260,6 +260,42 @@ def show(result: Mapping[str, Any], say: Callable[[str], None] = print) -> None:
                 f" [{pair['low']:+.3f}, {pair['high']:+.3f}] p {pair['p_holm']:.4f}")  # fmt: skip
 
 
+def markdown(result: Mapping[str, Any]) -> str:
+    """The tables of docs/results/sandbox.md: tasks, and points that a source adds to a target."""
+    lines = [
+        "| task | chance | prompt, all rows | full fine-tuning | share | prompt, k = 16 |",
+        "|-|-|-|-|-|-|",
+    ]
+    for name, row in result["tasks"].items():
+        few = f"{100 * row['few']:.1f} (p {row['shortfall_p']:.4f})" if "few" in row else ""
+        lines.append(
+            f"| `{_short(name)}` | {100 * row['chance']:.0f} | {100 * row['full']:.1f} |"
+            f" {100 * row['fine']:.1f} | {row['share']:.2f} | {few} |"
+        )
+    sources = [task.name for task in sandbox.SOURCES]
+    lines += [
+        "", "| target | " + " | ".join(f"`{_short(s)}`" for s in sources) + " |",
+        "|-|" + "-|" * len(sources),
+    ]  # fmt: skip
+    for target in (task.name for task in sandbox.TARGETS):
+        pairs = [result["pairs"].get(f"{source} -> {target}") for source in sources]
+        if None not in pairs:
+            frozen = " *" if target in sandbox.FROZEN else ""
+            cells = " | ".join(_cell(pair) for pair in pairs if pair)
+            lines.append(f"| `{_short(target)}`{frozen} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(pair: Mapping[str, Any]) -> str:
+    points = f"{100 * pair['difference']:+.0f}"
+    points = points if pair["found"] == "neutral" else f"**{points}**"
+    return points + {"helps": " (+)", "hurts": " (-)", "neutral": ""}[pair["expected"]]
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("sandbox/")
+
+
 def draw(result: Mapping[str, Any], path: Path) -> None:
     """The heat map of the pairs: what a source's prompt does to a target, in points."""
     from matplotlib.figure import Figure
@@ -272,9 +308,8 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(points, cmap="PuOr_r", vmin=-50, vmax=50, aspect="auto")
-    short = [name.removeprefix("sandbox/") for name in targets]
-    axes.set_xticks(range(len(targets)), short, rotation=40, ha="right")
-    axes.set_yticks(range(len(sources)), [name.removeprefix("sandbox/") for name in sources])
+    axes.set_xticks(range(len(targets)), map(_short, targets), rotation=40, ha="right")
+    axes.set_yticks(range(len(sources)), map(_short, sources))
     for i, source in enumerate(sources):
         for j, target in enumerate(targets):
             pair = result["pairs"][f"{source} -> {target}"]
@@ -292,12 +327,13 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measures, prints and writes `result.json`."""
+    """Measures, prints and writes `result.json`, `tables.md` and `pairs.svg`."""
     study = Study(configs.override(FitnessConfig(), arguments))
     result = judge(study, study.run())
     result["config"] = dataclasses.asdict(study.config)
     result["model"] = study.lm.weights_hash
     (study.out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (study.out / "tables.md").write_text(markdown(result), encoding="utf-8")
     draw(result, study.out / "pairs.svg")
     show(result)
 

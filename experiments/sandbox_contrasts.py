@@ -85,13 +85,25 @@ def read(paths: Sequence[str]) -> Runs:
     return Runs(first.methods, first.targets, values, items, everything)
 
 
+def asked(runs: Runs, question: Question) -> tuple[str, ...]:
+    """The question's targets, less those that the run left out.
+
+    Raises:
+      DataError: the run has none of them.
+    """
+    targets = tuple(t for t in question.targets or runs.targets if t in runs.targets)
+    if not targets:
+        raise DataError(f"the run has none of the targets of {question.a} - {question.b}.")
+    return targets
+
+
 def compare(runs: Runs, question: Question) -> Comparison:
     """The mean over targets of a - b.
 
     Raises:
       DataError: a cell is not there, or no seed is healthy in all of them.
     """
-    targets = question.targets or runs.targets
+    targets = asked(runs, question)
     cells = {x: [(x, target) for target in targets] for x in (question.a, question.b)}
     for key in (*cells[question.a], *cells[question.b]):
         if key not in runs.values:
@@ -165,9 +177,10 @@ def markdown(runs: Runs, primary: Question, secondary: Sequence[Question]) -> st
         judged = judge({str(i): c for i, c in enumerate(family.values())}, minimum)
         for question, verdict in zip(family, judged.values(), strict=True):
             under = f", under {', '.join(question.templates)}" if question.templates else ""
+            here, declared = len(asked(runs, question)), len(question.targets)
+            count = f"{here} of {declared}" if declared > here else str(here)
             lines.append(
-                f"| {name}`{question.a}` - `{question.b}` |"
-                f" {len(question.targets or runs.targets)}{under} | {question.why} |"
+                f"| {name}`{question.a}` - `{question.b}` | {count}{under} | {question.why} |"
                 f" {results.interval_text(verdict.comparison)} | {p_text(verdict.p_holm)} |"
                 f" {'yes' if verdict.effect else 'no'} |"
             )

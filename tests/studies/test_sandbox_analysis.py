@@ -89,6 +89,15 @@ def test_lines_of_another_run_directory(runs):
     assert "| **primary**: `better` - `base` | 2 | is it? | +" in text
 
 
+def test_targets_that_were_left_out_are_counted(runs):
+    read = sandbox_contrasts.read(runs)
+    some = Question("better", "base", (TALK, "sandbox/errors"))
+    assert sandbox_contrasts.asked(read, some) == (TALK,)
+    assert "| 1 of 2 |" in sandbox_contrasts.markdown(read, some, ())
+    with pytest.raises(DataError, match="none of the targets"):
+        sandbox_contrasts.compare(read, Question("better", "base", ("sandbox/errors",)))
+
+
 @pytest.mark.parametrize("changes", [{"weights": "other"}, {"templates": "all"}, {"suite": "x"}])
 def test_runs_that_do_not_go_together(runs, tmp_path, changes):
     other = write_run(tmp_path / "three", {("third", TALK): draw(0.7)}, **changes)

@@ -1,6 +1,8 @@
 """Is the sandbox fit for research? Measures what its tasks promise, with the mini T5.
 
     python -m experiments.sandbox_fitness out=DIR                     # 10 seeds, every task
+    python -m experiments.sandbox_fitness out=DIR labelled=yes seeds=20 first_seed=10
+                             # the pairs of which an effect is expected alone, with fresh seeds
     python -m experiments.sandbox_fitness out=DIR seeds=2 first_seed=100 frozen=no
                              # while choosing budgets: other seeds, and never a frozen target
 
@@ -57,6 +59,7 @@ class FitnessConfig:
       first_seed: the first of them.
       fine_tuned: seeds of full fine-tuning.
       frozen: whether the frozen targets are measured, too: once, at the end.
+      labelled: whether pairs with an expected effect alone are measured, and no task as a whole.
       tokens: L.
       init: initialisation from scratch.
       k: rows per class.
@@ -72,6 +75,7 @@ class FitnessConfig:
     first_seed: int = 0
     fine_tuned: int = 2
     frozen: bool = True
+    labelled: bool = False
     tokens: int = protocol.PROMPT.tokens
     init: str = protocol.PROMPT.init
     k: int = protocol.K
@@ -96,7 +100,11 @@ class Study:
         self.lm = FrozenT5.from_pretrained(config.model)
         self.rows = RowStore(protocol.DATA, self.lm.tokenizer, cache=None)
         self.sources = list(sandbox.SOURCES)
-        self.targets = [t for t in sandbox.TARGETS if config.frozen or t.name not in sandbox.FROZEN]
+        targets = [t for t in sandbox.TARGETS if config.frozen or t.name not in sandbox.FROZEN]
+        self.targets = [t for t in targets if any(self._wanted(s, t) for s in self.sources)]
+
+    def _wanted(self, source: Task, target: Task) -> bool:
+        return not self.config.labelled or sandbox.truth()[source.name, target.name] != "neutral"
 
     def run(self) -> dict[str, np.ndarray]:
         """Everything; per part an array [seeds, test rows] of right and wrong."""
@@ -108,9 +116,13 @@ class Study:
         found |= self._prompts("scratch", self.targets, seeds, c.k, c.few).items
         for source in self.sources:
             starts = {s: sources.prompts[f"full {source.name} {s}"] for s in seeds}
-            found |= self._prompts(
-                f"from {source.name}", self.targets, seeds, c.k, c.few, starts
-            ).items
+            targets = [t for t in self.targets if self._wanted(source, t)]
+            if targets:
+                found |= self._prompts(
+                    f"from {source.name}", targets, seeds, c.k, c.few, starts
+                ).items
+        if c.labelled:
+            return found
         found |= self._prompts("full", self.targets, seeds, 0, c.full).items
         for task in (*self.sources, *self.targets):
             found |= self._fine_tuned(task)
@@ -184,7 +196,7 @@ class Study:
         digest = configs.digest(
             kind, of_sources, budget, self.lm.weights_hash, sandbox.content_hash(), c.seeds,
             c.first_seed, c.fine_tuned, c.frozen, c.tokens, c.init, c.k,
-            c.source if "from" in kind else None,
+            c.source if "from" in kind else None, *(["labelled"] if c.labelled else []),
         )  # fmt: skip
         return self.out / f"{kind.replace('/', '_').replace(' ', '_')}.{digest[:12]}.npz"
 
@@ -211,7 +223,8 @@ class _Part:
 def judge(study: Study, found: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """What the measurements say about the promises."""
     tasks: dict[str, dict[str, float]] = {}
-    for task in (*study.sources, *study.targets):
+    whole = () if study.config.labelled else (*study.sources, *study.targets)
+    for task in whole:
         base, name = chance(task), task.name
         full, fine = found[f"full {name}"].mean(), found[f"fine {name}"].mean()
         row = {"chance": base, "full": full, "fine": fine, "share": (full - base) / (fine - base)}
@@ -223,6 +236,8 @@ def judge(study: Study, found: Mapping[str, np.ndarray]) -> dict[str, Any]:
     families: dict[bool, dict[str, statistics.Comparison]] = {True: {}, False: {}}
     for source in study.sources:
         for target in study.targets:
+            if f"from {source.name} {target.name}" not in found:
+                continue
             neutral = sandbox.truth()[source.name, target.name] == "neutral"
             families[neutral][f"{source.name} -> {target.name}"] = statistics.paired_bootstrap(
                 found[f"from {source.name} {target.name}"], found[f"scratch {target.name}"]
@@ -279,9 +294,9 @@ def markdown(result: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     for target in (task.name for task in sandbox.TARGETS):
         pairs = [result["pairs"].get(f"{source} -> {target}") for source in sources]
-        if None not in pairs:
+        if any(pairs):
             frozen = " *" if target in sandbox.FROZEN else ""
-            cells = " | ".join(_cell(pair) for pair in pairs if pair)
+            cells = " | ".join(_cell(pair) if pair else "" for pair in pairs)
             lines.append(f"| `{_short(target)}`{frozen} | {cells} |")
     return "\n".join(lines) + "\n"
 
@@ -334,7 +349,8 @@ def main(arguments: Sequence[str]) -> None:
     result["model"] = study.lm.weights_hash
     (study.out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     (study.out / "tables.md").write_text(markdown(result), encoding="utf-8")
-    draw(result, study.out / "pairs.svg")
+    if not study.config.labelled:
+        draw(result, study.out / "pairs.svg")
     show(result)
 
 

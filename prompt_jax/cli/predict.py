@@ -25,7 +25,13 @@ class Row(NamedTuple):
 
     line: int  # counted from 1
     example: Example
-    prompts: tuple[int, ...]  # the prompts that answer it
+    prompts: tuple[int, ...]  # the prompts that answer it; empty: those of its own task
+    task: Task | None = None
+
+    @property
+    def ranked(self) -> bool:
+        """Whether the answer is one of the task's, or generated."""
+        return self.task is not None and self.task.kind in ("classification", "choice")
 
 
 class Answer(NamedTuple):
@@ -70,6 +76,10 @@ def predict(
     classification answers with one of its labels. A JSON row holds {"input": TEXT} or, with --task,
     the task's fields; {"prompt": NAME} names the prompt that answers it (the file's name, or its
     number, counted from 0). A row that names none is answered by every prompt, separated by tabs.
+
+    Without --task a JSON row may name its own: {"task": NAME} and, if not the first, {"template":
+    NAME}. It is answered by the prompts that were made for this task and template, as SPT leaves
+    them: rows of many tasks share batches, each under its own prompt.
     """
     from prompt_jax.data import registry
 
@@ -81,7 +91,8 @@ def predict(
     rows = _rows(source, jsonl, chosen, template, names)
     lm = common.load_model(model, dtype)
     loaded = common.load_prompts(prompt, lm, allow_other_model)
-    answers = _answer(lm, loaded, rows, chosen, max_input_tokens, max_new_tokens, beams)
+    rows = [_routed(row, loaded) for row in rows]
+    answers = _answer(lm, loaded, rows, max_input_tokens, max_new_tokens, beams)
     for row in rows:
         said = [(names[i], answers[row.line, i]) for i in row.prompts]
         if not as_json:
@@ -104,15 +115,55 @@ def _rows(
     rows = []
     for number, text, where in _lines(source):
         fields: Any = text
-        answered_by = everyone
+        answered_by, mine, worded = everyone, task, template
         if jsonl:
             fields = _object(text, where)
-            if "prompt" in fields and (task is None or "prompt" not in task.fields):
+            if task is None and "task" in fields:
+                mine, worded = _own_task(fields, where)
+                answered_by = ()
+            if "prompt" in fields and (mine is None or "prompt" not in mine.fields):
                 answered_by = (_which(fields.pop("prompt"), names, where),)
-        rows.append(Row(number, _example(fields, task, template, where), answered_by))
+        rows.append(Row(number, _example(fields, mine, worded, where), answered_by, mine))
     if not rows:
         raise DataError(f"{_name(source)} holds no lines.")
     return rows
+
+
+def _own_task(fields: dict[str, Any], where: str) -> tuple[Task, str | None]:
+    """Takes task and template out of a row."""
+    from prompt_jax.data import registry
+
+    name = fields.pop("task")
+    if not isinstance(name, str):
+        raise DataError(f"{where} names no task but {name!r}.")
+    task = registry.get(name)
+    worded = None if "template" in task.fields else fields.pop("template", None)
+    if worded is not None and not isinstance(worded, str):
+        raise DataError(f"{where} names no template but {worded!r}.")
+    return task, worded
+
+
+def _routed(row: Row, loaded: Sequence[common.Named]) -> Row:
+    """The row with the prompts of its own task and template, unless it has some.
+
+    Raises:
+      DataError: no prompt was made for them.
+    """
+    if row.prompts or row.task is None:
+        return row
+    template = row.example.template
+    fitting = []
+    for i, named in enumerate(loaded):
+        record = named.prompt.record
+        of = common.recorded(named.prompt, "template", template)
+        if record is not None and (record.task, of) == (row.task.name, template):
+            fitting.append(i)
+    if not fitting:
+        raise DataError(
+            f"line {row.line} is of task '{row.task.name}', template '{template}', for which no"
+            ' prompt is given. Give one, or name another with {"prompt": NAME}.'
+        )
+    return row._replace(prompts=tuple(fitting))
 
 
 def _lines(source: str) -> Iterator[tuple[int, str, str]]:
@@ -195,7 +246,6 @@ def _answer(
     lm: Any,
     loaded: Sequence[common.Named],
     rows: Sequence[Row],
-    task: Task | None,
     max_input: int | None,
     max_new: int | None,
     beams: int,
@@ -203,44 +253,50 @@ def _answer(
     """Answers by (line, prompt number); prompts of one length share batches."""
     from prompt_jax import evaluation
 
-    mine = [[row for row in rows if i in row.prompts] for i in range(len(loaded))]
-    splits = [
-        _encode(lm, named, some, task, max_input) for named, some in zip(loaded, mine, strict=True)
-    ]
-    cut = sum(split.truncated_inputs for split in splits)
-    if cut:
-        common.warn(f"{cut} of {sum(map(len, splits))} inputs were too long and were cut.")
-    longest = max_new or (_NEW_TOKENS if task is None else task.max_target)
     answers: dict[tuple[int, int], Answer] = {}
-    for numbers, population in common.by_length(loaded):
-        asked = [i for i in numbers if mine[i]]
-        jobs = [evaluation.Job(splits[i], numbers.index(i)) for i in asked]
-        found: list[list[Answer]]
-        if task is not None and task.kind in ("classification", "choice"):
-            ranked = evaluation.rank(lm, jobs, population)
-            found = [
-                [_ranked(row.example, scores) for row, scores in zip(mine[i], result.scores,
-                                                                     strict=True)]
-                for i, result in zip(asked, ranked, strict=True)
-            ]  # fmt: skip
-        else:
-            texts = evaluation.generate(
-                lm, jobs, population, max_new_tokens=longest, num_beams=beams
-            )
-            found = [[Answer(text, None) for text in some] for some in texts]
-        for i, some in zip(asked, found, strict=True):
-            answers |= {(row.line, i): answer for row, answer in zip(mine[i], some, strict=True)}
+    cut = 0
+    for ranked in (True, False):
+        mine = [[r for r in rows if i in r.prompts and r.ranked == ranked]
+                for i in range(len(loaded))]  # fmt: skip
+        splits = {i: _encode(lm, loaded[i], some, max_input) for i, some in enumerate(mine) if some}
+        cut += sum(split.truncated_inputs for split in splits.values())
+        longest = max_new or max(
+            (_NEW_TOKENS if r.task is None else r.task.max_target for r in rows), default=0
+        )
+        for numbers, population in common.by_length(loaded):
+            asked = [i for i in numbers if i in splits]
+            if not asked:
+                continue
+            jobs = [evaluation.Job(splits[i], numbers.index(i)) for i in asked]
+            found: list[list[Answer]]
+            if ranked:
+                found = [
+                    [_ranked(row.example, scores)
+                     for row, scores in zip(mine[i], result.scores, strict=True)]
+                    for i, result in zip(
+                        asked, evaluation.rank(lm, jobs, population), strict=True
+                    )
+                ]  # fmt: skip
+            else:
+                texts = evaluation.generate(
+                    lm, jobs, population, max_new_tokens=longest, num_beams=beams
+                )
+                found = [[Answer(text, None) for text in some] for some in texts]
+            for i, some in zip(asked, found, strict=True):
+                answers |= {(r.line, i): answer for r, answer in zip(mine[i], some, strict=True)}
+    if cut:
+        common.warn(f"{cut} of {len(answers)} inputs were too long and were cut.")
     return answers
 
 
 def _encode(
-    lm: Any, named: common.Named, rows: Sequence[Row], task: Task | None, max_input: int | None
+    lm: Any, named: common.Named, rows: Sequence[Row], max_input: int | None
 ) -> TokenisedSplit:
     from prompt_jax.data import encode
 
-    default = _INPUT_TOKENS if task is None else task.max_input
+    default = max(_INPUT_TOKENS if r.task is None else r.task.max_input for r in rows)
     width = max_input or common.recorded(named.prompt, "max_input_tokens", default)
-    target = _NEW_TOKENS if task is None else task.max_target
+    target = max(_NEW_TOKENS if r.task is None else r.task.max_target for r in rows)
     return encode([row.example for row in rows], lm.tokenizer, width, target, name=named.name)
 
 

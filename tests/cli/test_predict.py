@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,44 @@ def test_a_line_for_all_prompts_has_an_answer_of_each(
     assert second in ("food", "tool")
 
 
+def test_rows_of_many_tasks_under_their_own_prompts(
+    invoke: Invoke, world: World, tmp_path: Path
+) -> None:
+    """As SPT leaves them: one prompt for each task and template, all in one batch."""
+    paths = []
+    for task, template, method in (
+        ("one", "plain", "spot"), ("one", "short", "prompt_tuning"), ("two", "plain", "spot"),
+    ):  # fmt: skip
+        prompt = SoftPrompt.load(world.prompt(method, task))
+        assert prompt.record is not None
+        config = {**prompt.record.config, "template": template}
+        paths.append(tmp_path / f"{task}-{template}.safetensors")
+        prompt.save(paths[-1], dataclasses.replace(prompt.record, config=config))
+    asked = [(t, world.tasks[t], p) for t in ("one", "two") for p in ("plain", "short")][:3]
+    rows = [{"task": path, "template": p, "text": TEXTS[0]} for _, path, p in asked]
+    rows.append({"task": world.tasks["two"], "text": TEXTS[1]})  # its first template
+    options = [part for path in paths for part in ("--prompt", path)]
+    result = invoke("predict", world.model, *options, "--jsonl", "--json", stdin=lines(*rows))
+    assert result.code == 0, result.err
+    found = read(result.out)
+    assert [row["prompt"] for row in found] == ["one-plain", "one-short", "two-plain", "two-plain"]
+    for row, given, path in zip(found, rows, (*paths, paths[2]), strict=True):
+        alone = invoke(
+            "predict", world.model, "--prompt", path, "--task", given["task"], "--template",
+            given.get("template", "plain"), "--json", stdin=lines(given["text"]),
+        )  # fmt: skip
+        assert row["scores"] == pytest.approx(read(alone.out)[0]["scores"], abs=1e-5)
+    lost = {"task": world.tasks["two"], "template": "short", "text": TEXTS[0]}
+    refused = invoke("predict", world.model, *options, "--jsonl", stdin=lines(lost))
+    assert refused.code == 2
+    assert "line 1 is of task 'two', template 'short', for which no prompt" in refused.err
+    named = invoke(
+        "predict", world.model, *options, "--jsonl", "--json",
+        stdin=lines({**lost, "prompt": "one-plain"}),
+    )  # fmt: skip
+    assert [row["prompt"] for row in read(named.out)] == ["one-plain"]
+
+
 def test_long_texts_are_cut_and_counted(invoke: Invoke, world: World) -> None:
     text = " ".join(TEXTS)  # more than the 8 tokens of the prompt's training
     result = invoke("predict", world.model, "--prompt", world.prompt("spot"), "--task",
@@ -130,6 +169,8 @@ def test_long_texts_are_cut_and_counted(invoke: Invoke, world: World) -> None:
         ),
         (b"a\n", ["--task", "glue/rte"], "has the fields sentence1, sentence2: give JSON"),
         (b'{"sentence1": "a"}\n', ["--jsonl", "--task", "glue/rte"], "has no field 'sentence2'"),
+        (b'{"task": 3, "text": "a"}\n', ["--jsonl"], "line 1 of the input names no task but 3."),
+        (b'{"task": "mrr", "text": "a"}\n', ["--jsonl"], "unknown task 'mrr'"),
         (b"a\n", ["--task", "mr", "--template", "plan"], "unknown template 'plan'. Did you mean"),
         (b"a\n", ["--template", "plain"], "--template needs --task."),
         (b"a\n", ["--max-input-tokens", "1"], "rows need at least 2 tokens"),

@@ -42,6 +42,7 @@ from prompt_jax.training.loop import Run, TrainConfig, TrainedRun, train
 from prompt_jax.training.tracking import RunTracker
 
 ALL_ROWS = protocol.budget(300, 0.3, every=60)
+CARELESS = protocol.budget(300, 0.2, every=60, batch=32)
 _FINE = protocol.budget(150, 1e-3, every=50, batch=32)
 FINE_TUNING = dataclasses.replace(
     _FINE, optimizer=dataclasses.replace(_FINE.optimizer, unit="absolute")
@@ -65,6 +66,7 @@ class FitnessConfig:
       k: rows per class.
       source: budget of the sources' prompts, on all rows.
       full: budget of the targets' prompts on all rows.
+      careless: the same where a share of the labels is wrong: larger batches even that out.
       few: budget of prompts on k rows per class.
       fine: budget of full fine-tuning.
     """
@@ -81,6 +83,7 @@ class FitnessConfig:
     k: int = protocol.K
     source: TrainConfig = protocol.SOURCE
     full: TrainConfig = ALL_ROWS
+    careless: TrainConfig = CARELESS
     few: TrainConfig = protocol.FEW_SHOT
     fine: TrainConfig = FINE_TUNING
 
@@ -99,6 +102,7 @@ class Study:
         self.out.mkdir(parents=True, exist_ok=True)
         self.lm = FrozenT5.from_pretrained(config.model)
         self.rows = RowStore(protocol.DATA, self.lm.tokenizer, cache=None)
+        self.seeds = range(config.first_seed, config.first_seed + config.seeds)
         self.sources = list(sandbox.SOURCES)
         targets = [t for t in sandbox.TARGETS if config.frozen or t.name not in sandbox.FROZEN]
         self.targets = [t for t in targets if any(self._wanted(s, t) for s in self.sources)]
@@ -109,67 +113,83 @@ class Study:
     def run(self) -> dict[str, np.ndarray]:
         """Everything; per part an array [seeds, test rows] of right and wrong."""
         c = self.config
-        seeds = range(c.first_seed, c.first_seed + c.seeds)
         found: dict[str, np.ndarray] = {}
-        sources = self._prompts("full", self.sources, seeds, 0, c.source)
+        sources = self._prompts("full", self.sources, 0, c.source)
         found |= sources.items
-        found |= self._prompts("scratch", self.targets, seeds, c.k, c.few).items
+        found |= self._prompts("scratch", self.targets, c.k, c.few).items
         for source in self.sources:
-            starts = {s: sources.prompts[f"full {source.name} {s}"] for s in seeds}
-            targets = [t for t in self.targets if self._wanted(source, t)]
-            if targets:
-                found |= self._prompts(
-                    f"from {source.name}", targets, seeds, c.k, c.few, starts
-                ).items
+            if targets := [t for t in self.targets if self._wanted(source, t)]:
+                kind = f"from {source.name}"
+                found |= self._prompts(kind, targets, c.k, c.few, (source, sources)).items
         if c.labelled:
             return found
-        found |= self._prompts("full", self.targets, seeds, 0, c.full).items
+        noisy = [t for t in self.targets if t.name in sandbox.CARELESS]
+        clean = [t for t in self.targets if t not in noisy]
+        found |= self._prompts("full", clean, 0, c.full).items
+        found |= self._prompts("full", noisy, 0, c.careless).items
         for task in (*self.sources, *self.targets):
             found |= self._fine_tuned(task)
         return found
 
     def _prompts(
-        self, kind: str, tasks: Sequence[Task], seeds: Sequence[int], k: int, budget: TrainConfig,
-        starts: Mapping[int, np.ndarray] | None = None,
+        self, kind: str, tasks: Sequence[Task], k: int, budget: TrainConfig,
+        origin: tuple[Task, _Part] | None = None,
     ) -> _Part:  # fmt: skip
-        path = self._path(kind, tasks[0] in self.sources, budget)
-        if path.is_file():
-            return _Part.load(path)
+        """The prompts of some tasks in one population, from scratch or from a source's prompts."""
+        more = () if origin is None else (sandbox.task_hash(origin[0]), self.config.source)
+        paths = {task.name: self._path(kind, task, budget, k, *more) for task in tasks}
+        missing = [task for task in tasks if not paths[task.name].is_file()]
+        if missing:
+            began = time.monotonic()
+            parts = self._train(kind, missing, k, budget, origin)
+            for task, part in zip(missing, parts, strict=True):
+                part.save(paths[task.name])
+            mean = np.mean([x.mean() for part in parts for x in part.items.values()])
+            self.say(
+                f"{kind}: {len(missing)} x {len(self.seeds)} runs, mean {mean:.3f},"
+                f" {time.monotonic() - began:.0f} s"
+            )
+        whole = _Part({}, {})
+        for path in paths.values():
+            part = _Part.load(path)
+            whole.prompts.update(part.prompts)
+            whole.items.update(part.items)
+        return whole
+
+    def _train(
+        self, kind: str, tasks: Sequence[Task], k: int, budget: TrainConfig,
+        origin: tuple[Task, _Part] | None,
+    ) -> list[_Part]:  # fmt: skip
         runs, tests = [], []
         for task in tasks:
-            for seed in seeds:
+            for seed in self.seeds:
                 rows = self.rows.rows(task.name, seed, k)
-                if starts is None:
+                if origin is None:
                     start = parse(self.config.init)(self.lm, self.config.tokens, seed)
                     first = np.asarray(start.embeddings)
                 else:
-                    first = starts[seed]
+                    first = origin[1].prompts[f"full {origin[0].name} {seed}"]
                 feed = self.rows.feed(task.name, seed, k, budget.batch_size, "order")
                 runs.append(
                     Run(f"{kind} {task.name} {seed}", feed, {"prompt": first}, seed=seed,
                         dev=rows.dev, dev_metrics=task.metrics)
                 )  # fmt: skip
                 tests.append((task, rows.test))
-        began = time.monotonic()
         with RunTracker(self.out / "metrics.jsonl") as tracker:
             trained = train(self.lm, PromptTuning(), runs, budget, stage=kind, tracker=tracker)
-        prompts = {t.name: t.prompt for t in trained if t.prompt is not None}
+        prompts = np.stack([t.prompt for t in trained if t.prompt is not None])
         jobs = [Job(test, r) for r, (_, test) in enumerate(tests)]
-        metrics = [task.metrics for task, _ in tests]
-        part = _Part(prompts, {})
-        stacked = np.stack([t.prompt for t in trained if t.prompt is not None])
-        results = evaluate(self.lm, jobs, stacked, metrics=metrics)
+        results = evaluate(self.lm, jobs, prompts, metrics=[task.metrics for task, _ in tests])
         items = [r.per_item[task.metrics[0]] for r, (task, _) in zip(results, tests, strict=True)]
+        parts, n = [], len(self.seeds)
         for i, task in enumerate(tasks):
-            n = len(seeds)
-            part.items[f"{kind} {task.name}"] = np.stack(items[i * n : (i + 1) * n])
-        part.save(path)
-        mean = np.mean([x.mean() for x in part.items.values()])
-        self.say(f"{kind}: {len(runs)} runs, mean {mean:.3f}, {time.monotonic() - began:.0f} s")
-        return part
+            own = range(i * n, (i + 1) * n)
+            named = {runs[r].name: prompts[r] for r in own}
+            parts.append(_Part(named, {f"{kind} {task.name}": np.stack([items[r] for r in own])}))
+        return parts
 
     def _fine_tuned(self, task: Task) -> dict[str, np.ndarray]:
-        path = self._path(f"fine {task.name}", False, self.config.fine)
+        path = self._path("fine", task, self.config.fine, 0, self.config.fine_tuned)
         if path.is_file():
             return _Part.load(path).items
         items = []
@@ -191,14 +211,15 @@ class Study:
         self.say(f"full fine-tuning of {task.name}: {np.mean(items):.3f}")
         return part.items
 
-    def _path(self, kind: str, of_sources: bool, budget: TrainConfig) -> Path:
+    def _path(self, kind: str, task: Task, budget: TrainConfig, k: int, *more: Any) -> Path:
+        """The file of a part, named by all that it depends on: one task's rows, not the suite's."""
         c = self.config
         digest = configs.digest(
-            kind, of_sources, budget, self.lm.weights_hash, sandbox.content_hash(), c.seeds,
-            c.first_seed, c.fine_tuned, c.frozen, c.tokens, c.init, c.k,
-            c.source if "from" in kind else None, *(["labelled"] if c.labelled else []),
+            kind, sandbox.task_hash(task), budget, self.lm.weights_hash, c.seeds, c.first_seed,
+            c.tokens, c.init, k, *more,
         )  # fmt: skip
-        return self.out / f"{kind.replace('/', '_').replace(' ', '_')}.{digest[:12]}.npz"
+        name = f"{kind} {task.name}".replace("sandbox/", "").replace(" ", "_")
+        return self.out / f"{name}.{digest[:12]}.npz"
 
 
 @dataclass

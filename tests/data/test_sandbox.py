@@ -23,7 +23,7 @@ HELPERS = ", a in the so it is was true that did by no who"
 NAMES = [task.name for task in sandbox.TASKS]
 # The edition of docs/results/sandbox.md and of the T5 that ships: a change of one word makes
 # another suite, and every number on the old one must be measured again.
-EDITION = "372372f8b2e08df42bc58c7a8256f41be09ce4bcd3dd1ae91034f254dc821240"
+EDITION = "7e5555bc04af23d2cfecc668c55b99ad8a1a97256421dbf689b5fa580aa8c274"
 
 
 def plain(task: Task, split: str) -> list[str]:
@@ -119,7 +119,8 @@ def test_contrary_targets_have_the_label_words_of_their_source_in_other_places()
         "sandbox paraphrase": registry.get("sandbox/entailment")
     }
     contrary = [t for t in sandbox.TARGETS if t.labels and t.labels != of[t.domain].labels]
-    assert len(contrary) == 6
+    contrary.remove(registry.get("sandbox/errors"))  # other words: the T5 cannot rename its classes
+    assert len(contrary) == 5
     for task in contrary:
         own = of[task.domain].labels
         assert sorted(own) == sorted(task.labels)
@@ -127,14 +128,10 @@ def test_contrary_targets_have_the_label_words_of_their_source_in_other_places()
 
 
 def test_careless_labels_are_a_fifth_of_the_training_rows_and_no_test_row() -> None:
-    noisy = [t for t in sandbox.TARGETS if t.maker.args[-1]]  # type: ignore[union-attr]
-    assert {t.name.removeprefix("sandbox/") for t in noisy} == {
-        "sentiment_talk", "topic_headlines", "entailment_reports", "paraphrase",
-        "acceptability_questions", "question_indirect",
-    }  # fmt: skip
-    for task in noisy:
+    assert {*sandbox.CARELESS} <= {task.name for task in sandbox.TARGETS}
+    for task in sandbox.TASKS:
         _, skill, side, lane, noise = task.maker.args  # type: ignore[union-attr]
-        assert noise == suite.NOISE
+        assert noise == (suite.NOISE if task.name in sandbox.CARELESS else 0)
         for split, share in (("train", noise), ("validation", 0.0)):
             clean = suite.rows(task.name, skill, side, lane, 0.0, split)
             given = suite.rows(task.name, skill, side, lane, noise, split)

@@ -11,12 +11,14 @@ import functools
 import hashlib
 import json
 
+from prompt_jax.data.sandbox.suite import CARELESS as CARELESS
 from prompt_jax.data.sandbox.suite import FROZEN as FROZEN
 from prompt_jax.data.sandbox.suite import SIZES as SIZES
 from prompt_jax.data.sandbox.suite import SOURCES as SOURCES
 from prompt_jax.data.sandbox.suite import TARGETS as TARGETS
 from prompt_jax.data.sandbox.suite import TASKS as TASKS
 from prompt_jax.data.sandbox.truth import truth as truth
+from prompt_jax.data.tasks import Task
 
 
 @functools.cache
@@ -27,10 +29,19 @@ def content_hash() -> str:
     """
     digest = hashlib.sha256()
     for task in TASKS:
-        assert task.maker is not None
-        templates = [(t.name, t.text, t.target, t.labels) for t in task.templates]
-        rows = {split: task.maker(split) for split in SIZES}
-        meaning = (task.name, task.kind, task.labels, task.metrics, templates, rows)
-        digest.update(json.dumps(meaning, sort_keys=True).encode())
+        digest.update(_content(task))
     digest.update(json.dumps([[*pair, word] for pair, word in truth().items()]).encode())
     return digest.hexdigest()
+
+
+def task_hash(task: Task) -> str:
+    """sha256 over every row, template and label word of one task of the suite."""
+    return hashlib.sha256(_content(task)).hexdigest()
+
+
+def _content(task: Task) -> bytes:
+    assert task.maker is not None
+    templates = [(t.name, t.text, t.target, t.labels) for t in task.templates]
+    rows = {split: task.maker(split) for split in SIZES}
+    meaning = (task.name, task.kind, task.labels, task.metrics, templates, rows)
+    return json.dumps(meaning, sort_keys=True).encode()

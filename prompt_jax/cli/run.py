@@ -97,7 +97,7 @@ def _execute(loaded: ExperimentConfig, dry_run: bool, as_json: bool, observe: Ob
         return common.emit(plan.to_dict())
     if not as_json:
         out = common.Printer()
-        show.plan(out, plan, loaded, str(experiment.run_folder(loaded)))
+        show.plan(out, plan, loaded, loaded.out or str(experiment.run_folder(loaded)))
         if dry_run:
             return None
         out.print()

@@ -70,11 +70,11 @@ class DataConfig:
 
 
 def _refuse_url(key: str, path: str | None) -> None:
-    """Checkpoints are moved into place and logs appended to, which object stores cannot do."""
+    """Files there are opened in place and moved into place, which object stores cannot do."""
     if path and is_url(path):
         raise ConfigError(
             f"{key} must be a directory of this machine (a mounted one is fine), not the URL"
-            f" {path}. Copy what you need from and to the store before and after the run."
+            f" {path}. Copy what you need from the store before the run; out= may be a URL."
         )
 
 
@@ -110,7 +110,7 @@ class ExperimentConfig:
       population: at most this many runs are trained together; 0: all of a stage.
       mesh: devices, as `data=4,model=2`.
       checkpoint_seconds: seconds between checkpoints of what is being trained; 0: none.
-      out: the run directory; "" is runs/NAME.
+      out: the run directory, or an fsspec URL that mirrors it; "" is runs/NAME.
     """
 
     name: str = "experiment"
@@ -140,7 +140,6 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         if not self.targets:
             raise ConfigError("name at least one target, as in targets=glue/rte,mr.")
-        _refuse_url("out", self.out)
         if not self.methods:
             raise ConfigError("name at least one method, as in methods=prompt_tuning,spot.")
         if not 0 <= self.checkpoint_seconds < float("inf"):

@@ -103,6 +103,7 @@ class Executor:
 
     Attributes:
       reused: (stage label, runs found, runs in all) of every stage, in order.
+      on_stored: called in every process when a population is finished and stored.
     """
 
     def __init__(
@@ -114,10 +115,12 @@ class Executor:
         tracker: Tracker,
         mesh: jax.sharding.Mesh | None = None,
         progress: Progress | None = None,
+        on_stored: Callable[[], None] | None = None,
     ) -> None:
         self.config, self.lm, self.rows, self.store = config, lm, rows, store
         self.tracker, self.mesh = tracker, mesh
         self.progress = progress or Progress(None)
+        self.on_stored = on_stored
         self.reused: list[tuple[str, int, int]] = []
         self._said = 0
         self._memo: dict[str, TrainedRun] = {}
@@ -294,6 +297,8 @@ class Executor:
                 found[member] = result
             if kept is not None:
                 kept.delete()
+            if self.on_stored is not None:
+                self.on_stored()
         return {m: found[m] for m in members}
 
     def _tested_key(self, key: str, member: Member) -> str:

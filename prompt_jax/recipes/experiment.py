@@ -24,11 +24,12 @@ from prompt_jax.data import registry
 from prompt_jax.data.tasks import Task
 from prompt_jax.errors import ConfigError, TrainingError
 from prompt_jax.models.t5.partition import T5_RULES
-from prompt_jax.paths import user_cache
+from prompt_jax.paths import is_url, user_cache
 from prompt_jax.prompts import PromptRecord, SoftPrompt, parse
 from prompt_jax.recipes.artefacts import ArtefactStore
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.execute import Executor, Outcome
+from prompt_jax.recipes.mirror import OWNER, TRAINED, Mirror, staging
 from prompt_jax.recipes.progress import Progress
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.report import page, results
@@ -101,7 +102,9 @@ def slug(text: str) -> str:
 
 
 def run_folder(config: ExperimentConfig) -> Path:
-    """Where the experiment is written."""
+    """Where the experiment is written on this machine."""
+    if is_url(config.out):
+        return staging(config.out)
     return Path(config.out or f"runs/{slug(config.name)}")
 
 
@@ -117,7 +120,7 @@ def check_folder(config: ExperimentConfig) -> Path:
     try:
         if path.is_file():
             _same_config(path, configs.to_dict(config))
-        elif folder.is_dir() and any(folder.iterdir()):
+        elif folder.is_dir() and any(p.name != OWNER for p in folder.iterdir()):
             raise ConfigError(f"{folder} is not empty and is no run directory. Choose another out=")
     except OSError as error:
         raise ConfigError(f"cannot read the run directory {folder}: {error.strerror}.") from None
@@ -206,7 +209,9 @@ def run(
         report = _execute(config, executor.lm, folder, executor, say)
         executor.progress.clear()
         distributed.barrier("experiment")
-        return report
+    if is_url(config.out):
+        say(f"  {config.out} holds all of it, and this machine {folder}")
+    return report
 
 
 @contextmanager
@@ -215,7 +220,8 @@ def opened(
 ) -> Iterator[tuple[Path, Executor]]:
     """The run directory of an experiment, and what executes its stages, after all checks.
 
-    In a job of several processes only process 0 has the run directory.
+    In a job of several processes only process 0 has the run directory. One at a URL is brought
+    here first, and sent there whenever something is finished.
 
     Args:
       config: the experiment.
@@ -228,7 +234,18 @@ def opened(
       TrainingError: a file could not be written or read on the way.
     """
     config.check_tasks()
-    _only_main(lambda: check_folder(config))
+    mirror = Mirror(config.out) if is_url(config.out) and distributed.is_main() else None
+
+    def check() -> None:
+        if mirror is not None:
+            mirror.fetch()
+        check_folder(config)
+
+    def send() -> None:
+        if mirror is not None:
+            mirror.push()
+
+    _only_main(check)
     mesh, cache = _mesh(config), _cache(config)
     if mesh is not None:
         lm = sharding.shard_tree(lm, T5_RULES, mesh)
@@ -239,8 +256,13 @@ def opened(
     elsewhere = None if distributed.is_main() else tempfile.TemporaryDirectory(prefix="prompt-jax-")
     folder = run_folder(config) if elsewhere is None else Path(elsewhere.name)
     (folder / "provenance.json").write_text(json.dumps(provenance(lm), indent=2) + "\n", "utf-8")
-    store = ArtefactStore(None if cache is None else cache / "runs")
-    progress = Progress(folder / "checkpoints", config.checkpoint_seconds)
+    on_stored = functools.partial(_only_main, send) if is_url(config.out) else None
+    if on_stored is not None:
+        on_stored()  # a URL that cannot be written is found before the first step
+    store = ArtefactStore(_trained(config, folder, cache))
+    progress = Progress(
+        folder / "checkpoints", config.checkpoint_seconds, send if mirror is not None else None
+    )
     observe = (observe if elsewhere is None else None) or Observe()
     listening = RunTracker(
         folder / "metrics.jsonl", show=show, sinks=observe.sinks(folder, configs.to_dict(config)),
@@ -248,7 +270,9 @@ def opened(
     )  # fmt: skip
     try:
         with listening as tracker:
-            yield folder, Executor(config, lm, rows, store, tracker, mesh, progress)
+            yield folder, Executor(config, lm, rows, store, tracker, mesh, progress, on_stored)
+        if on_stored is not None:
+            on_stored()
     except OSError as error:  # a full disk, a file that went away
         raise TrainingError(
             f"{error.filename or folder}: {error.strerror or error}. What was finished is kept:"
@@ -272,6 +296,13 @@ def _cache(config: ExperimentConfig) -> Path | None:
     if config.data.cache == "":
         return None
     return user_cache() if config.data.cache is None else Path(config.data.cache)
+
+
+def _trained(config: ExperimentConfig, folder: Path, cache: Path | None) -> Path | None:
+    """Where finished stages are kept: those of a run at a URL travel with it, unless told where."""
+    if is_url(config.out) and config.data.cache is None:
+        return folder / TRAINED
+    return None if cache is None else cache / "runs"
 
 
 def _mesh(config: ExperimentConfig) -> Any:

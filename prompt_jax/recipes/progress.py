@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,11 +42,15 @@ class Progress:
     Attributes:
       folder: None: nothing is kept.
       every_seconds: between two checkpoints.
+      on_written: called after every checkpoint, as `Checkpoints` does.
     """
 
-    def __init__(self, folder: Path | None, every_seconds: float = 60.0) -> None:
+    def __init__(
+        self, folder: Path | None, every_seconds: float = 60.0,
+        on_written: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
         self.folder = folder if every_seconds else None
-        self.every_seconds = every_seconds
+        self.every_seconds, self.on_written = every_seconds, on_written
         self._finished = ArtefactStore(self.folder and self.folder / "finished")
 
     def keep(self, key: str, trained: TrainedRun, tested: Measured) -> None:
@@ -106,7 +110,9 @@ class Progress:
         record = json.dumps({"stage": stage, "members": members}, indent=1)
         if distributed.is_main() and not (folder / _MEMBERS).is_file():
             write_atomically(folder / _MEMBERS, record.encode())
-        return Checkpoints(folder, every_seconds=self.every_seconds, restart=True)
+        return Checkpoints(
+            folder, every_seconds=self.every_seconds, restart=True, on_written=self.on_written
+        )
 
     def clear(self) -> None:
         """The experiment is finished: nothing is in the middle any more."""

@@ -28,7 +28,7 @@ import jax
 import numpy as np
 
 from prompt_jax import distributed
-from prompt_jax.errors import ConfigError, TrainingError
+from prompt_jax.errors import ConfigError, PromptJaxError, TrainingError
 from prompt_jax.paths import is_url
 
 FORMAT = 1
@@ -63,6 +63,7 @@ class Checkpoints:
       restart: begin again from the first step when every checkpoint is damaged; otherwise that is
         an error.
       say: receives one line on damage and on resuming; None logs it as a warning.
+      on_written: called in process 0, in the background, after every checkpoint.
 
     Raises:
       ConfigError: for impossible numbers or a URL.
@@ -77,6 +78,7 @@ class Checkpoints:
         every_seconds: float = 0.0,
         restart: bool = False,
         say: Callable[[str], None] | None = None,
+        on_written: Callable[[], None] | None = None,
     ) -> None:
         if is_url(directory):
             raise ConfigError(f"checkpoints need a local directory, not {os.fspath(directory)}.")
@@ -89,6 +91,7 @@ class Checkpoints:
         self.keep, self.every_steps, self.every_seconds = keep, every_steps, every_seconds
         self.restart = restart
         self.say = say or logging.getLogger("prompt_jax").warning
+        self.on_written = on_written
         self._last = time.monotonic()
         self._worker: ThreadPoolExecutor | None = None
         self._pending: Future[None] | None = None
@@ -121,6 +124,7 @@ class Checkpoints:
 
         Raises:
           TrainingError: this or the checkpoint before cannot be written.
+          PromptJaxError: what `on_written` raised.
         """
         self.wait()
         leaves = None
@@ -135,6 +139,8 @@ class Checkpoints:
             self._worker = self._worker or ThreadPoolExecutor(1, "checkpoints")
             self._pending = self._worker.submit(self._write, step, leaves, json.dumps(record))
         self._last = time.monotonic()
+        if arrays is None:
+            self.wait()  # where the log stands has to be known before it grows
         if wait:
             self.wait()
             distributed.barrier("checkpoint")
@@ -144,12 +150,15 @@ class Checkpoints:
 
         Raises:
           TrainingError: the last checkpoint could not be written.
+          PromptJaxError: what `on_written` raised.
         """
         pending, self._pending = self._pending, None
         if pending is None:
             return
         try:
             pending.result()
+        except PromptJaxError:
+            raise
         except Exception as error:  # orbax reports a failing disk by many types
             why = error.strerror if isinstance(error, OSError) else None
             raise TrainingError(
@@ -274,6 +283,8 @@ class Checkpoints:
         _flush(self.directory)
         for old in self._found()[self.keep :]:
             _remove(old)
+        if self.on_written is not None:
+            self.on_written()
 
 
 def _fill(folder: Path, leaves: dict[str, np.ndarray] | None, record: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from prompt_jax import distributed
 from prompt_jax.errors import ConfigError
 
 Rules = Sequence[tuple[str, tuple[str | None, ...]]]
@@ -120,7 +121,7 @@ def put(tree: Any, mesh: Mesh | None, *axes: str | None) -> Any:
     """Places host arrays, split along their leading axes; replicated without axes.
 
     Args:
-      tree: numpy arrays that every process holds whole.
+      tree: numpy arrays that every process holds whole, or arrays of all processes on devices.
       mesh: None leaves placement to JAX.
       *axes: mesh axis of each leading dimension.
     """
@@ -129,7 +130,7 @@ def put(tree: Any, mesh: Mesh | None, *axes: str | None) -> Any:
     sharding = NamedSharding(mesh, PartitionSpec(*axes))
 
     def one(array: Any) -> jax.Array:
-        array = np.asarray(array)
+        array = distributed.to_host(array) if isinstance(array, jax.Array) else np.asarray(array)
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
     return jax.tree.map(one, tree)

@@ -231,7 +231,7 @@ def _memory(config: ExperimentConfig, lm: Any) -> PlannedMemory:
     )  # fmt: skip
     counted = float((compiled.cost_analysis() or {}).get("flops", float("nan")))
     runs = max(s.runs for s in _stages(config, lm))
-    population = runs * _state_bytes(method, budget, config.prompt.tokens, lm.d_model, lm)
+    population = _population_bytes(method, budget, length, lm, runs, mesh["data"])
     trained = [create(spec) for spec in config.methods]
     # Parameters, best parameters, gradient and two moments of the whole T5, on every device.
     fine_tuning = 5 * size(lm.params) if any(m.trains_lm for m in trained) else 0
@@ -254,15 +254,17 @@ def _all_layers(counted: float, config: Any, rows: int, inputs: int, targets: in
     return counted * whole / once if counts_once else counted
 
 
-def _state_bytes(
-    method: BaseMethod, budget: TrainConfig, tokens: int, d_model: int, lm: Any
+def _population_bytes(
+    method: BaseMethod, budget: TrainConfig, tokens: int, lm: Any, runs: int, data: int
 ) -> int:
-    """Bytes of one run: parameters, best parameters, gradient and optimizer state."""
-    context = Context(lm, np.zeros((tokens, d_model), np.float32), 0, "plan")
+    """Bytes on a device: parameters, best parameters, optimizer state and gradient of all runs."""
+    prompt = 4 * tokens * lm.d_model
+    context = Context(lm, np.zeros((tokens, lm.d_model), np.float32), 0, "plan")
     params, consts = method.init(context)
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((1, *np.shape(x)), jnp.float32), (params, consts)
     )
     state = jax.eval_shape(programs(method, budget.optimizer).init, *shapes)
-    one = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    return one + 2 * tokens * d_model * 4
+    kept = prompt + sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    here = runs // data if runs % data == 0 else runs  # as `Population` splits them
+    return here * kept + runs * prompt

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_jax import sharding
+from prompt_jax import distributed, sharding
 from prompt_jax.data import batching
 from prompt_jax.data.feed import Feed
 from prompt_jax.data.tokenise import TokenisedSplit
@@ -149,7 +149,8 @@ def train(
       runs: the members; all have the batch size of `config` and equal parameter shapes.
       config: the budget.
       stage: for logs.
-      mesh: rows are split over its 'data' axis; None uses one device.
+      mesh: rows are split over its 'data' axis, and so are runs where it divides their number; None
+        uses one device.
       tracker: receives the numbers.
       checkpoints: where the state is kept on the way, and gone on from if there is any. SIGTERM
         then finishes the step and saves. What they hold is the caller's to delete at the end.
@@ -230,7 +231,8 @@ class Population:
       method: what is trained.
       runs: the members.
       config: the budget.
-      mesh: rows are split over its 'data' axis; None uses one device.
+      mesh: rows are split over its 'data' axis, and so are runs where it divides their number; None
+        uses one device.
 
     Raises:
       ConfigError: no runs, unequal shapes, or several runs of a method that trains the T5.
@@ -254,13 +256,16 @@ class Population:
         ]
         self.target_lengths = np.concatenate([s.targets.lengths for s in self.pool.splits])
         self.input_width = batching.input_width(int(self.pool.lengths.max()))
-        self.programs: Programs = programs(method, config.optimizer)
+        # Everything with the axis R, where the devices divide it; over the devices of one process.
+        data = 1 if mesh is None or distributed.several() else mesh.shape["data"]
+        self.split = data > 1 and len(runs) % data == 0
+        self.programs: Programs = programs(method, config.optimizer, mesh if self.split else None)
 
         def stack(*leaves: Any) -> np.ndarray:
             return np.stack([np.asarray(leaf) for leaf in leaves])
 
-        self.consts = self._put(jax.tree.map(stack, *(r.consts for r in runs)))
-        params = self._put(jax.tree.map(stack, *(r.params for r in runs)))
+        self.consts = self.put(jax.tree.map(stack, *(r.consts for r in runs)))
+        params = self.put(jax.tree.map(stack, *(r.params for r in runs)))
         self.state: State = self.programs.init(params, self.consts)
         self.best: Any = jax.tree.map(jnp.copy, self.state.params)
         self.keys = jnp.stack([stream_key(run.seed, "order") for run in runs])
@@ -285,8 +290,13 @@ class Population:
         """Which runs still train, bool [R]."""
         return self.folded & self.healthy
 
-    def _put(self, tree: Any, *axes: str | None) -> Any:
-        return sharding.put(tree, self.mesh, *axes)
+    def put(self, tree: Any) -> Any:
+        """Places host arrays [R, ...]."""
+        return sharding.put(tree, self.mesh, *(("data",) if self.split else ()))
+
+    def _host(self, tree: Any) -> Any:
+        """Arrays [R, ...] on the host."""
+        return jax.device_get(tree)
 
     def _prompt_tokens(self) -> int:
         index = np.tile(self.first[:, None], (1, self.config.batch_size))
@@ -326,7 +336,7 @@ class Population:
         pairs = zip(self.runs, local, strict=True)
         scale = np.stack([run.feed.scale(rows) for run, rows in pairs]).astype(np.float32)
         index = np.stack(local) + self.first[:, None]  # [R, B], pool rows
-        rows = self._put(self._method_rows(index, scale))
+        rows = self.put(self._method_rows(index, scale))
         at = np.int32(step)
         keys = jax.vmap(jax.random.fold_in, (0, None))(self.keys, at)
         table, sums = self.programs.prepare(self.state, self.consts, rows, at, keys)
@@ -390,13 +400,12 @@ class Population:
                     np.arange(micro.size) < len(micro.rows),
                 )
             )  # fmt: skip
-        return [self._put(batch, "data") for batch in made]
+        return [sharding.put(batch, self.mesh, "data") for batch in made]
 
     def log(self, step: int, metrics: StepMetrics, tracker: Tracker) -> None:
         """Writes one line per run and notices runs that died."""
-        loss, norm = np.asarray(metrics.loss), np.asarray(metrics.gradient_norm)
-        own = {name: np.asarray(value) for name, value in metrics.own.items()}
-        self._notice(step, np.asarray(metrics.healthy), tracker)
+        loss, norm, healthy, own = self._host(metrics)
+        self._notice(step, healthy, tracker)
         for r, run in enumerate(self.runs):
             if self.active[r]:
                 tracker.log(
@@ -412,12 +421,14 @@ class Population:
         tracker.advance(step, f"loss {live.mean():.3f}" if live.size else "stopped")
 
     def _notice(self, step: int, healthy: np.ndarray, tracker: Tracker) -> None:
-        for r in np.flatnonzero(self.healthy & ~healthy).tolist():
+        died = np.flatnonzero(self.healthy & ~healthy).tolist()
+        updates = self._host(self.state.updates) if died else None
+        for r in died:
             tracker.log(
                 {
                     "run": self.runs[r].name,
                     "step": step,
-                    "last_good_step": int(self.state.updates[r]),
+                    "last_good_step": int(updates[r]),
                     "event": "stopped: the loss or its gradient was not finite; the last good"
                     " state is kept. Lower learning_rate.",
                 }
@@ -426,7 +437,7 @@ class Population:
 
     def evaluate(self, step: int, tracker: Tracker) -> None:
         """Reads the development sets; keeps the parameters of the runs that improved."""
-        self._notice(step, np.asarray(self.state.healthy), tracker)
+        self._notice(step, self._host(self.state.healthy), tracker)
         better = np.zeros(len(self.runs), bool)
         having = [
             r for r in np.flatnonzero(self.folded).tolist()
@@ -467,9 +478,9 @@ class Population:
         last = np.isneginf(self.best_value)
         if last.any():
             self.best = self.programs.keep(self.best, self.state.params, last)
-            self.best_step = np.where(last, np.asarray(self.state.updates), self.best_step)
-        params = jax.device_get(self.best)
-        prompts = jax.device_get(self.programs.deploy(self.best, self.consts))
+            self.best_step = np.where(last, self._host(self.state.updates), self.best_step)
+        params = self._host(self.best)
+        prompts = self._host(self.programs.deploy(self.best, self.consts))
         return [
             TrainedRun(
                 run.name,

@@ -51,7 +51,7 @@ def put_back(population: Population, arrays: Any, host: dict[str, Any]) -> None:
 
     def place(tree: Any) -> Any:
         # Copies of JAX's own: programs write into the buffers they are given.
-        return jax.tree.map(jnp.array, tree) if population.mesh is None else population._put(tree)
+        return jax.tree.map(jnp.array, tree) if population.mesh is None else population.put(tree)
 
     population.state = State(**place(arrays["state"]))
     population.best = place(arrays["best"])

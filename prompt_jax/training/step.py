@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from prompt_jax.training import optimizers
 from prompt_jax.training.optimizers import OptimizerConfig
@@ -129,19 +130,33 @@ def micro_program(method: Method) -> Any:
     return jax.jit(micro, donate_argnums=(3,))
 
 
-def programs(method: Method, config: OptimizerConfig) -> Programs:
+def programs(method: Method, config: OptimizerConfig, mesh: Mesh | None = None) -> Programs:
     """The programs of a method; kept, so that equal methods share their compilations.
 
     Rates are arguments of `finish`: budgets that differ in rate and schedule share them too.
+
+    Args:
+      method: the method.
+      config: its optimizer.
+      mesh: the runs are split over its axis 'data', which divides R; None: they are not split.
     """
     fixed = dataclasses.replace(
         config, learning_rate=1.0, unit="absolute", warmup_steps=0, schedule="constant"
     )
-    return _programs(method, fixed)
+    return _programs(method, fixed, mesh)
 
 
 @functools.lru_cache(maxsize=64)
-def _programs(method: Method, config: OptimizerConfig) -> Programs:
+def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None) -> Programs:
+    split: NamedSharding | None = None
+    whole: NamedSharding | None = None
+    if mesh is not None:
+        split, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
+
+    def everywhere(x: jax.Array) -> jax.Array:
+        """Whole on every device, without the padding: where runs are split, that cuts otherwise."""
+        return x if whole is None else jax.lax.with_sharding_constraint(x, whole)
+
     tx = method.transform(optimizers.build(config))
     multipliers = config.group_multipliers()
 
@@ -163,6 +178,7 @@ def _programs(method: Method, config: OptimizerConfig) -> Programs:
         def flat(x: jax.Array | None) -> jax.Array | None:
             if x is None:
                 return None
+            x = everywhere(x)
             x = x.reshape(-1, *x.shape[-2:])
             return jnp.pad(x, ((0, _padded(len(x)) - len(x)), (0, 0), (0, 0)))
 
@@ -240,11 +256,12 @@ def _programs(method: Method, config: OptimizerConfig) -> Programs:
         )
         dprompts = None
         if sums.prompts is not None:
-            dprompts = sums.prompts[: math.prod(inner)].reshape(*inner, *sums.prompts.shape[-2:])
+            dprompts = everywhere(sums.prompts[: math.prod(inner)])
+            dprompts = dprompts.reshape(*inner, *dprompts.shape[-2:])
         lm = jax.tree.map(lambda g: g[None], sums.lm)
 
         def per_view(x: jax.Array) -> jax.Array:
-            return x[: runs * method.views].reshape(runs, method.views)
+            return everywhere(x[: runs * method.views]).reshape(runs, method.views)
 
         new, metrics = jax.vmap(finish_one, (0,) * 13 + (None,))(
             state.params, state.opt_state, state.carry, consts, rows, state.healthy, active,
@@ -262,13 +279,18 @@ def _programs(method: Method, config: OptimizerConfig) -> Programs:
 
         return jax.tree.map(one, best, params)
 
+    def jitted(program: Any, placed: NamedSharding | None, **options: Any) -> Any:
+        if placed is not None:
+            options["out_shardings"] = placed
+        return jax.jit(program, **options)
+
     return Programs(
-        jax.jit(init),
-        jax.jit(prepare),
+        jitted(init, split),
+        jitted(prepare, whole),
         micro_program(method),
-        jax.jit(finish, donate_argnums=(0,)),
-        jax.jit(keep, donate_argnums=(0,)),
-        jax.jit(jax.vmap(method.deploy)),
+        jitted(finish, split, donate_argnums=(0,)),
+        jitted(keep, split, donate_argnums=(0,)),
+        jitted(jax.vmap(method.deploy), split),
     )
 
 

@@ -97,6 +97,19 @@ def test_memory_and_sizes(plan):
     assert 8 * 5 * prompt <= memory.population <= 8 * 5 * prompt + 8 * 64
 
 
+def test_runs_are_planned_where_they_will_be():
+    """The gradient of all runs on every device; the rest of a run where the run is."""
+    method, prompt = plans.create("prompt_tuning"), 4 * toy.L * toy.D
+
+    def population(runs, data):
+        made = plans._population_bytes(method, toy.budget(4), toy.L, toy.tiny_t5(), runs, data)
+        return made / prompt
+
+    assert population(8, 1) == pytest.approx(8 * 5, rel=0.05)
+    assert population(8, 4) == pytest.approx(8 + 2 * 4, rel=0.05)
+    assert population(9, 4) == pytest.approx(9 * 5, rel=0.05)
+
+
 def test_tasks(plan, world):
     _, made = plan
     assert [(t.name, t.role) for t in made.tasks] == [
@@ -145,7 +158,7 @@ def test_schedules_cost_nothing_in_memory(world, tmp_path):
     lm = toy.tiny_t5()
     method = plans.create("prompt_tuning")
     sizes = {
-        plans._state_bytes(method, toy.budget(3, optimizer=o), toy.L, toy.D, lm)
+        plans._population_bytes(method, toy.budget(3, optimizer=o), toy.L, lm, 1, 1)
         for o in (OptimizerConfig(), OptimizerConfig(learning_rate=1.0, schedule="cosine"))
     }
     assert len(sizes) == 1

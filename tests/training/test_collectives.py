@@ -7,7 +7,10 @@ import re
 from typing import Any
 
 import jax
+import pytest
 import toy
+from jax.sharding import NamedSharding, PartitionSpec
+from methods.test_conformance import METHODS, make_runs
 
 from prompt_jax import sharding
 from prompt_jax.methods import PromptTuning
@@ -79,3 +82,51 @@ def test_only_prompt_gradients_and_sums_are_reduced() -> None:
     assert {kind for kind, _ in moved} == {"all-reduce"}
     expected = sorted(4 * leaf.size for leaf in jax.tree.leaves(sums))
     assert sorted(size for _, size in moved) == expected
+
+
+def test_runs_on_devices_of_their_own_gather_their_prompts() -> None:
+    """As many runs as devices: the prompts travel once a step, the optimizer state never."""
+    texts, sums = compiled(sharding.make_mesh(8, 1), runs=8)
+    assert collectives(texts["prepare"]) == [("all-gather", 4 * 8 * toy.L * toy.D)]
+    assert collectives(texts["finish"]) == []
+    moved = collectives(texts["micro"])
+    print(moved)
+    assert {kind for kind, _ in moved} == {"all-reduce"}
+    expected = sorted(4 * leaf.size for leaf in jax.tree.leaves(sums))
+    assert sorted(size for _, size in moved) == expected
+
+
+@pytest.mark.parametrize("name", ["bmtpt", "dtvg"])
+def test_particles_and_groups_stay_on_the_device_of_their_run(name: str) -> None:
+    """Two runs on two devices: what couples a run's parameters stays on the run's device."""
+    method, mesh = METHODS[name], sharding.make_mesh(2, 1)
+    whole = NamedSharding(mesh, PartitionSpec())
+    budget = toy.budget(2, clip_norm=1.0)
+    population = Population(toy.tiny_t5(), method, make_runs(method), budget, mesh)
+    texts: dict[str, str] = {}
+    tables: list[Any] = []
+
+    def instead(part: str, program: Any) -> Any:
+        def call(*args: Any) -> Any:
+            shapes = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
+                jax.eval_shape(program, *args),
+            )
+            if part == "prepare":
+                tables.append(shapes[0])
+            if part != "micro":
+                texts[part] = program.lower(*args).compile().as_text()
+            return shapes
+
+        return call
+
+    programs = population.programs
+    population.programs = programs._replace(
+        **{part: instead(part, getattr(programs, part)) for part in ("prepare", "micro", "finish")}
+    )
+    population.step(0)
+    per_run = method.views * (toy.B if method.rowwise else 1)
+    each = 4 * 2 * per_run * toy.L * toy.D
+    expected = [("all-gather", each) for _ in jax.tree.leaves(tables[0])]
+    assert collectives(texts["prepare"]) == expected
+    assert collectives(texts["finish"]) == []

@@ -8,7 +8,8 @@ on two cores.
 What is known of the targets beforehand (`prompt_jax.data.sandbox.truth`): `sentiment_talk` and
 `paraphrase` ask what a source asks, in other sentences and with a fifth of the training labels
 wrong; `topic_next` has a source's labels moved on, and clean; `giver_tales` has no related source
-here. Like every config it takes overrides: `prompt-jax run quickstart shots=4,16 seeds=10 out=runs/more`.
+here. Like every config it takes overrides:
+`prompt-jax run quickstart shots=4,16 seeds=10 out=runs/more`.
 """
 
 from __future__ import annotations

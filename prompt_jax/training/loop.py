@@ -422,17 +422,18 @@ class Population:
 
     def _notice(self, step: int, healthy: np.ndarray, tracker: Tracker) -> None:
         died = np.flatnonzero(self.healthy & ~healthy).tolist()
-        updates = self._host(self.state.updates) if died else None
-        for r in died:
-            tracker.log(
-                {
-                    "run": self.runs[r].name,
-                    "step": step,
-                    "last_good_step": int(updates[r]),
-                    "event": "stopped: the loss or its gradient was not finite; the last good"
-                    " state is kept. Lower learning_rate.",
-                }
-            )
+        if died:
+            updates = self._host(self.state.updates)
+            for r in died:
+                tracker.log(
+                    {
+                        "run": self.runs[r].name,
+                        "step": step,
+                        "last_good_step": int(updates[r]),
+                        "event": "stopped: the loss or its gradient was not finite; the last good"
+                        " state is kept. Lower learning_rate.",
+                    }
+                )
         self.healthy &= healthy
 
     def evaluate(self, step: int, tracker: Tracker) -> None:

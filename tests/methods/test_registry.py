@@ -41,7 +41,10 @@ def test_every_name_is_a_spec(name):
         ("spot)", "not of the form"),
         ("spot(top_k=2) x", "not of the form"),
         ("1spot", "not of the form"),
-        ("spot(topk=2)", r"no option 'topk' \(it has variant, top_k, steps, batch\).*Did you mean 'top_k'"),
+        (
+            "spot(topk=2)",
+            r"no option 'topk' \(it has variant, top_k, steps, batch\).*Did you mean 'top_k'",
+        ),
         ("spot(mixture)", "no option 'mixture'"),
         ("full_fine_tuning(x=1)", "no option 'x'; it takes none"),
         ("prompt_tuning(steps=0)", "steps must be a positive factor, not 0.0"),

@@ -1,14 +1,14 @@
 """The library's main job on its embedded default, offline: `prompt-jax run quickstart`.
 
-The mini T5 of the package stays frozen. Soft prompts are trained for three source tasks of the
+The mini T5 of the package stays frozen. Soft prompts are trained for four source tasks of the
 sandbox, carried to four targets with 16 rows per class (SPoT: the source whose prompt is nearest),
 and compared with prompt tuning from scratch, over 5 seeds with a source set each. About two minutes
 on two cores.
 
 What is known of the targets beforehand (`prompt_jax.data.sandbox.truth`): `sentiment_talk` and
 `paraphrase` ask what a source asks, in other sentences and with a fifth of the training labels
-wrong; `topic_next` has a source's labels moved on, and clean; `giver_tales` has no related source
-here. Like every config it takes overrides:
+wrong; `topic_next` has a source's labels moved on, and clean, and `acceptability` should hurt it;
+`giver_tales` has no related source here. Like every config it takes overrides:
 `prompt-jax run quickstart shots=4,16 seeds=10 out=runs/more`.
 """
 
@@ -29,7 +29,9 @@ def get_config() -> ExperimentConfig:
     return ExperimentConfig(
         name="quickstart",
         model="mini",
-        sources=("sandbox/sentiment", "sandbox/topic", "sandbox/entailment"),
+        sources=(
+            "sandbox/sentiment", "sandbox/topic", "sandbox/entailment", "sandbox/acceptability",
+        ),
         targets=(
             "sandbox/sentiment_talk", "sandbox/paraphrase", "sandbox/topic_next",
             "sandbox/giver_tales",

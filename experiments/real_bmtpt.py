@@ -11,13 +11,11 @@ prompt with five times the steps, mean over the four targets.
 """
 
 from experiments.real_dtvg import few_shot
+from experiments.sandbox_bmtpt import AVERAGE, LONGER, STEIN, UNCOUPLED
 from experiments.sandbox_protocol import Question
 from prompt_jax.recipes import ExperimentConfig
 
-STEIN, PRIOR = "bmtpt(widths=[inf])", "bmtpt(widths=[inf,10])"
-UNCOUPLED = "bmtpt(kernel=none,widths=[inf])"
-LONGER = "spot(variant=mixture,steps=5)"
-AVERAGE = "bmtpt(posterior=independent,widths=[inf])"
+PRIOR = "bmtpt(widths=[inf,10])"
 
 PRIMARY = Question(STEIN, LONGER, why="coupled particles against one joint prompt, equal gradients")
 SECONDARY = (

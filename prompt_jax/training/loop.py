@@ -294,10 +294,6 @@ class Population:
         """Places host arrays [R, ...]."""
         return sharding.put(tree, self.mesh, *(("data",) if self.split else ()))
 
-    def _host(self, tree: Any) -> Any:
-        """Arrays [R, ...] on the host."""
-        return jax.device_get(tree)
-
     def _prompt_tokens(self) -> int:
         index = np.tile(self.first[:, None], (1, self.config.batch_size))
         table, _ = jax.eval_shape(
@@ -404,7 +400,7 @@ class Population:
 
     def log(self, step: int, metrics: StepMetrics, tracker: Tracker) -> None:
         """Writes one line per run and notices runs that died."""
-        loss, norm, healthy, own = self._host(metrics)
+        loss, norm, healthy, own = jax.device_get(metrics)
         self._notice(step, healthy, tracker)
         for r, run in enumerate(self.runs):
             if self.active[r]:
@@ -423,7 +419,7 @@ class Population:
     def _notice(self, step: int, healthy: np.ndarray, tracker: Tracker) -> None:
         died = np.flatnonzero(self.healthy & ~healthy).tolist()
         if died:
-            updates = self._host(self.state.updates)
+            updates = jax.device_get(self.state.updates)
             for r in died:
                 tracker.log(
                     {
@@ -438,7 +434,7 @@ class Population:
 
     def evaluate(self, step: int, tracker: Tracker) -> None:
         """Reads the development sets; keeps the parameters of the runs that improved."""
-        self._notice(step, self._host(self.state.healthy), tracker)
+        self._notice(step, jax.device_get(self.state.healthy), tracker)
         better = np.zeros(len(self.runs), bool)
         having = [
             r for r in np.flatnonzero(self.folded).tolist()
@@ -479,9 +475,9 @@ class Population:
         last = np.isneginf(self.best_value)
         if last.any():
             self.best = self.programs.keep(self.best, self.state.params, last)
-            self.best_step = np.where(last, self._host(self.state.updates), self.best_step)
-        params = self._host(self.best)
-        prompts = self._host(self.programs.deploy(self.best, self.consts))
+            self.best_step = np.where(last, jax.device_get(self.state.updates), self.best_step)
+        params = jax.device_get(self.best)
+        prompts = jax.device_get(self.programs.deploy(self.best, self.consts))
         return [
             TrainedRun(
                 run.name,

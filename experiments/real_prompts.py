@@ -8,13 +8,13 @@ github.com/thunlp/Prompt-Transferability (MIT). Prints the numbers of the page, 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from prompt_jax.errors import DataError, PromptJaxError
+from experiments import command
+from prompt_jax.errors import DataError
 from prompt_jax.prompts import similarity
 
 FILE = "thunlp_t5_base.npz"
@@ -127,8 +127,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except PromptJaxError as error:
-        print(f"real_prompts: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.run("real_prompts", main)

@@ -15,16 +15,16 @@ test; p of the secondary ones is after Holm over them all.
 from __future__ import annotations
 
 import runpy
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from experiments import command
 from experiments.sandbox_protocol import CONTRARY, RELATED, Question
 from prompt_jax.data import registry
-from prompt_jax.errors import DataError, PromptJaxError
+from prompt_jax.errors import DataError
 from prompt_jax.evaluation import Comparison, judge, paired_bootstrap, sign_flip, summarise
 from prompt_jax.report import folder, results
 from prompt_jax.report.answer import p_text
@@ -198,8 +198,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except PromptJaxError as error:
-        print(f"sandbox_contrasts: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.run("sandbox_contrasts", main)

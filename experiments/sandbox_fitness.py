@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,11 +25,11 @@ from typing import Any
 
 import numpy as np
 
+from experiments import command
 from experiments import sandbox_protocol as protocol
 from prompt_jax import config as configs
 from prompt_jax.data import sandbox
 from prompt_jax.data.tasks import Task
-from prompt_jax.errors import PromptJaxError
 from prompt_jax.evaluation import statistics
 from prompt_jax.evaluation.evaluators import Job, evaluate
 from prompt_jax.methods.full_fine_tuning import FullFineTuning
@@ -376,8 +375,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except PromptJaxError as error:
-        print(f"sandbox_fitness: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.run("sandbox_fitness", main)

@@ -9,15 +9,15 @@ groups of the same size would contain.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from experiments import command
 from prompt_jax.data import sandbox
-from prompt_jax.errors import DataError, PromptJaxError
+from prompt_jax.errors import DataError
 from prompt_jax.report import folder
 
 
@@ -175,8 +175,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except PromptJaxError as error:
-        print(f"sandbox_groups: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.run("sandbox_groups", main)

@@ -13,15 +13,15 @@ templates say): coefficients are per seed, reported with their spread.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from experiments import command
 from prompt_jax.data import registry
-from prompt_jax.errors import DataError, PromptJaxError
+from prompt_jax.errors import DataError
 from prompt_jax.evaluation import summarise
 from prompt_jax.methods import create
 from prompt_jax.report import folder
@@ -219,8 +219,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except PromptJaxError as error:
-        print(f"sandbox_retrieval: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.run("sandbox_retrieval", main)

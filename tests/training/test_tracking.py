@@ -52,6 +52,15 @@ def test_the_file_is_closed_when_training_fails(tmp_path):
     assert tracker._file.closed
 
 
+@pytest.fixture
+def terminal(monkeypatch):
+    """What a person at a terminal sees."""
+    seen = io.StringIO()
+    console = rich.console.Console(file=seen, force_terminal=True, width=120)
+    monkeypatch.setattr(rich.console, "Console", lambda **_: console)
+    return seen
+
+
 def test_only_the_first_process_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     with RunTracker(tmp_path / "m.jsonl") as tracker:
@@ -61,11 +70,8 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_progress_on_a_terminal(tmp_path, monkeypatch):
+def test_progress_on_a_terminal(tmp_path, terminal):
     """One line a stage, which goes on where a stage trains several populations."""
-    terminal = io.StringIO()
-    console = rich.console.Console(file=terminal, force_terminal=True, width=120)
-    monkeypatch.setattr(rich.console, "Console", lambda **_: console)
     with RunTracker(tmp_path / "m.jsonl") as tracker:
         tracker.start("sources", 10, 3)
         tracker.advance(4, "loss 1.25")
@@ -131,10 +137,7 @@ def test_other_processes_measure_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_progress_line_says_how_fast(tmp_path, monkeypatch):
-    terminal = io.StringIO()
-    console = rich.console.Console(file=terminal, force_terminal=True, width=120)
-    monkeypatch.setattr(rich.console, "Console", lambda **_: console)
+def test_the_progress_line_says_how_fast(tmp_path, terminal):
     with RunTracker(tmp_path / "m.jsonl") as tracker:
         tracker.start("s", 20, 2)
         tracker.measure(Work(10, 10, 5.0, 40, 5e9, 1))

@@ -1,13 +1,17 @@
 """Is the sandbox fit for research? Measures what its tasks promise, with the mini T5.
 
-    python -m experiments.sandbox_fitness out=DIR                     # 10 seeds, every task
-    python -m experiments.sandbox_fitness out=DIR labelled=yes seeds=20 first_seed=10
-                             # the pairs of which an effect is expected alone, with fresh seeds
+    python -m experiments.sandbox_fitness out=DIR                     # 10 seeds, everything
+    python -m experiments.sandbox_fitness out=DIR tasks=no first_seed=30 draws=2
+                             # the pairs alone, with fresh seeds and two draws of rows for each
+    python -m experiments.sandbox_fitness out=DIR tasks=no labelled=yes seeds=20 first_seed=10
+                             # the pairs of which an effect is expected
     python -m experiments.sandbox_fitness out=DIR seeds=2 first_seed=100 frozen=no
                              # while choosing budgets: other seeds, and never a frozen target
 
 Per seed a fresh source set. For every task: prompt tuning with all rows and full fine-tuning; for
-every target: prompt tuning with k rows per class from scratch and from each source's prompt. The
+every target: prompt tuning with k rows per class from scratch and from each source's prompt, on
+`draws` draws of the rows, whose mean is the seed's value: sources and draws vary apart, and it is
+luck with the few rows that makes single runs noisy. The
 pairs are compared with `sandbox.truth()` by the statistics of docs/evaluation.md, in two families:
 the pairs of which an effect is expected (is it there?) and the neutral ones (is there any?).
 Result: docs/results/sandbox.md.
@@ -16,6 +20,7 @@ Result: docs/results/sandbox.md.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +35,7 @@ from experiments import sandbox_protocol as protocol
 from prompt_jax import config as configs
 from prompt_jax.data import sandbox
 from prompt_jax.data.tasks import Task
+from prompt_jax.errors import ConfigError
 from prompt_jax.evaluation import statistics
 from prompt_jax.evaluation.evaluators import Job, evaluate
 from prompt_jax.methods.full_fine_tuning import FullFineTuning
@@ -46,6 +52,7 @@ _FINE = protocol.budget(150, 1e-3, every=50, batch=32)
 FINE_TUNING = dataclasses.replace(
     _FINE, optimizer=dataclasses.replace(_FINE.optimizer, unit="absolute")
 )
+_DRAW = 1000  # between the seeds of two draws
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,11 @@ class FitnessConfig:
       seeds: how many, each with a source set of its own.
       first_seed: the first of them.
       fine_tuned: seeds of full fine-tuning.
+      draws: of k rows, their order and the start from scratch, for each seed.
       frozen: whether the frozen targets are measured, too: once, at the end.
-      labelled: whether pairs with an expected effect alone are measured, and no task as a whole.
+      labelled: whether pairs with an expected effect alone are measured.
+      tasks: whether tasks as a whole are measured, too (all rows, full fine-tuning).
+      targets: the only targets that are measured, for several processes at once; empty: all.
       tokens: L.
       init: initialisation from scratch.
       k: rows per class.
@@ -75,8 +85,11 @@ class FitnessConfig:
     seeds: int = protocol.SEEDS
     first_seed: int = 0
     fine_tuned: int = 2
+    draws: int = 1
     frozen: bool = True
     labelled: bool = False
+    tasks: bool = True
+    targets: tuple[str, ...] = ()
     tokens: int = protocol.PROMPT.tokens
     init: str = protocol.PROMPT.init
     k: int = protocol.K
@@ -103,14 +116,17 @@ class Study:
         self.rows = RowStore(protocol.DATA, self.lm.tokenizer, cache=None)
         self.seeds = range(config.first_seed, config.first_seed + config.seeds)
         self.sources = list(sandbox.SOURCES)
+        if unknown := {*config.targets} - {*protocol.TARGETS}:
+            raise ConfigError(f"no target of the sandbox: {', '.join(sorted(unknown))}.")
         targets = [t for t in sandbox.TARGETS if config.frozen or t.name not in sandbox.FROZEN]
+        targets = [t for t in targets if t.name in config.targets or not config.targets]
         self.targets = [t for t in targets if any(self._wanted(s, t) for s in self.sources)]
 
     def _wanted(self, source: Task, target: Task) -> bool:
         return not self.config.labelled or sandbox.truth()[source.name, target.name] != "neutral"
 
     def run(self) -> dict[str, np.ndarray]:
-        """Everything; per part an array [seeds, test rows] of right and wrong."""
+        """Everything; per part an array [seeds, test rows]: the share of draws that were right."""
         c = self.config
         found: dict[str, np.ndarray] = {}
         sources = self._prompts("full", self.sources, 0, c.source)
@@ -120,7 +136,7 @@ class Study:
             if targets := [t for t in self.targets if self._wanted(source, t)]:
                 kind = f"from {source.name}"
                 found |= self._prompts(kind, targets, c.k, c.few, (source, sources)).items
-        if c.labelled:
+        if not c.tasks:
             return found
         noisy = [t for t in self.targets if t.name in sandbox.CARELESS]
         clean = [t for t in self.targets if t not in noisy]
@@ -160,31 +176,33 @@ class Study:
         origin: tuple[Task, _Part] | None,
     ) -> list[_Part]:  # fmt: skip
         runs, tests = [], []
-        for task in tasks:
-            for seed in self.seeds:
-                rows = self.rows.rows(task.name, seed, k)
-                if origin is None:
-                    start = parse(self.config.init)(self.lm, self.config.tokens, seed)
-                    first = np.asarray(start.embeddings)
-                else:
-                    first = origin[1].prompts[f"full {origin[0].name} {seed}"]
-                feed = self.rows.feed(task.name, seed, k, budget.batch_size, "order")
-                runs.append(
-                    Run(f"{kind} {task.name} {seed}", feed, {"prompt": first}, seed=seed,
-                        dev=rows.dev, dev_metrics=task.metrics)
-                )  # fmt: skip
-                tests.append((task, rows.test))
+        draws = self.config.draws if k else 1
+        for task, seed, draw in itertools.product(tasks, self.seeds, range(draws)):
+            own = seed + _DRAW * draw
+            rows = self.rows.rows(task.name, own, k)
+            if origin is None:
+                start = parse(self.config.init)(self.lm, self.config.tokens, own)
+                first = np.asarray(start.embeddings)
+            else:
+                first = origin[1].prompts[f"full {origin[0].name} {seed}"]
+            feed = self.rows.feed(task.name, own, k, budget.batch_size, "order")
+            runs.append(
+                Run(f"{kind} {task.name} {own}", feed, {"prompt": first}, seed=own,
+                    dev=rows.dev, dev_metrics=task.metrics)
+            )  # fmt: skip
+            tests.append((task, rows.test))
         with RunTracker(self.out / "metrics.jsonl") as tracker:
             trained = train(self.lm, PromptTuning(), runs, budget, stage=kind, tracker=tracker)
         prompts = np.stack([t.prompt for t in trained if t.prompt is not None])
         jobs = [Job(test, r) for r, (_, test) in enumerate(tests)]
         results = evaluate(self.lm, jobs, prompts, metrics=[task.metrics for task, _ in tests])
         items = [r.per_item[task.metrics[0]] for r, (task, _) in zip(results, tests, strict=True)]
-        parts, n = [], len(self.seeds)
+        parts, n = [], len(self.seeds) * draws
         for i, task in enumerate(tasks):
-            own = range(i * n, (i + 1) * n)
-            named = {runs[r].name: prompts[r] for r in own}
-            parts.append(_Part(named, {f"{kind} {task.name}": np.stack([items[r] for r in own])}))
+            each = range(i * n, (i + 1) * n)
+            named = {runs[r].name: prompts[r] for r in each}
+            scores = np.stack([items[r] for r in each]).reshape(len(self.seeds), draws, -1)
+            parts.append(_Part(named, {f"{kind} {task.name}": scores.mean(1)}))
         return parts
 
     def _fine_tuned(self, task: Task) -> dict[str, np.ndarray]:
@@ -215,7 +233,7 @@ class Study:
         c = self.config
         digest = configs.digest(
             kind, sandbox.task_hash(task), budget, self.lm.weights_hash, c.seeds, c.first_seed,
-            c.tokens, c.init, k, *more,
+            c.tokens, c.init, k, c.draws if k else 1, *more,
         )  # fmt: skip
         name = f"{kind} {task.name}".replace("sandbox/", "").replace(" ", "_")
         return self.out / f"{name}.{digest[:12]}.npz"
@@ -243,7 +261,7 @@ class _Part:
 def judge(study: Study, found: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """What the measurements say about the promises."""
     tasks: dict[str, dict[str, float]] = {}
-    whole = () if study.config.labelled else (*study.sources, *study.targets)
+    whole = (*study.sources, *study.targets) if study.config.tasks else ()
     for task in whole:
         base, name = chance(task), task.name
         full, fine = found[f"full {name}"].mean(), found[f"fine {name}"].mean()

@@ -14,8 +14,9 @@ from prompt_jax.training.protocol import Method
 from prompt_jax.training.step import Batch, Sums, Table, programs
 
 # On a CPU the limit is the cache, not the memory: attention scores and activations of about this
-# many tokens stay close to the cores (benchmarks/train_step.py measures it).
-CPU_TOKENS = 2048
+# many tokens stay close to the cores. At D = 128 twice as many take up to 1.4 times as long for a
+# row on one core, from D = 256 on nothing is gained or lost.
+CPU_TOKENS = 1024
 _HEADROOM = 0.8
 
 

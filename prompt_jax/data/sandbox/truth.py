@@ -14,14 +14,15 @@ from prompt_jax.data.sandbox import suite
 
 Expected = Literal["helps", "neutral", "hurts"]
 
-# The same question and label words, in other sentences: a prompt should carry over.
+# The same question and label words, in other sentences, and careless labels, which leave open what
+# is asked: a prompt should carry over. (`giver_tales` has the question of `giver`, but clean rows,
+# from which tuning from scratch gets there, too.)
 _HELPS = {
     "sentiment": ("sentiment_talk",),
     "topic": ("topic_headlines",),
     "entailment": ("entailment_reports", "paraphrase"),
     "acceptability": ("acceptability_questions",),
     "question_type": ("question_indirect",),
-    "giver": ("giver_tales",),
 }
 # A prompt that has learnt to look at the order of words and not at what they mean: it hurts where
 # meaning is asked for and tuning from scratch would get there (targets with clean labels).
@@ -47,7 +48,7 @@ def truth() -> MappingProxyType[tuple[str, str], Expected]:
             key = source.name.removeprefix("sandbox/")
             other = target.name.removeprefix("sandbox/")
             expected: Expected = "neutral"
-            if other in _HELPS[key]:
+            if other in _HELPS.get(key, ()):
                 expected = "helps"
             elif other in _HURTS.get(key, ()):
                 expected = "hurts"

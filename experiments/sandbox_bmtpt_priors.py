@@ -7,17 +7,17 @@
 All lines share the five particles of experiments/sandbox_bmtpt.py. The priors (isotropic around the
 mean, the mixture of the particles, their variances, their principal directions) are tuned on one
 grid of widths without `inf`, where they would all be the same. Without a step on the target: the
-mean prompt, and the average of the particles' predictions. Tasks with answers to rank only.
+mean prompt, and the average of the particles' predictions. The four targets of
+experiments/sandbox_bmtpt_repulsion.py.
 
 Primary contrast, declared before any run: the mixture of the particles minus the isotropic prior
 around their mean, mean over the targets: does the form of the posterior matter, or only its middle?
 """
 
 from experiments.sandbox_protocol import RELATED, Question, few_shot
-from prompt_jax.data import registry
 from prompt_jax.recipes import ExperimentConfig
 
-TARGETS = tuple(name for name in RELATED if registry.get(name).kind == "classification")
+TARGETS = RELATED[:4]
 START = "bmtpt(widths=[inf])"
 
 

@@ -9,11 +9,12 @@ They share sources and first stage. `rule=positive` is the paper's number 1, `co
 3, `all` 4, `regroup_every=0` 5, `target_vector=false` 6; cosine and the exact objective are ours.
 Number 10, the most similar source as a start, is SPoT in experiments/sandbox_dtvg.py.
 
-Primary contrast, declared before any run: all of it minus no sources (`rule=none`), mean over all
-targets: do the sources do anything, beyond the scales that are trained with them?
+The twelve targets that have classes. Primary contrast, declared before any run: all of it minus no
+sources (`rule=none`), mean over them: do the sources do anything, beyond the scales that are trained
+with them?
 """
 
-from experiments.sandbox_protocol import Question, few_shot
+from experiments.sandbox_protocol import CLASSES, Question, few_shot
 from prompt_jax.recipes import ExperimentConfig
 
 _WHOLE = "dtvg(budget=matched)"
@@ -35,5 +36,5 @@ SECONDARY = tuple(Question(_WHOLE, spec, why="all of it against its ablation") f
 
 
 def get_config() -> ExperimentConfig:
-    """DTVG, without sources, and seven variants; all targets, k = 16."""
-    return few_shot("sandbox_dtvg_ablations", (_with("rule=none"), _WHOLE, *_ABLATED))
+    """DTVG, without sources, and seven variants; twelve targets, k = 16."""
+    return few_shot("sandbox_dtvg_ablations", (_with("rule=none"), _WHOLE, *_ABLATED), CLASSES)

@@ -26,6 +26,7 @@ DATA = DataConfig(max_input_tokens=48, max_target_tokens=6, dev_rows=100, test_r
 
 SOURCES = tuple(task.name for task in sandbox.SOURCES)
 TARGETS = tuple(task.name for task in sandbox.TARGETS)
+CLASSES = tuple(task.name for task in sandbox.TARGETS if task.labels)  # the others: spans
 
 
 def _expected(what: str) -> tuple[str, ...]:

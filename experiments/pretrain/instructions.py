@@ -4,8 +4,8 @@ A row is an instruction, a colon and a text that carries several things at once.
 says which of them is meant and with which words to answer, mostly words drawn at random: the model
 must read the answers off the instruction, which is what a soft prompt will later have to say.
 
-Only words and sentence forms of the sandbox's *source* side are asked about; no row of a sandbox
-task's development or test rows is used, and no label scheme of a target.
+Only words and sentence forms of the sandbox's *source* side are asked about; no row of a target and
+no test row of a source is used, and no scheme of labels that a target has inverted or moved on.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Six sources and fourteen targets share skills (what is asked of a text) and label words. For each
 pair `truth()` says beforehand whether a source's prompt should help, do nothing or hurt. Half of
-the targets (`FROZEN`) are never looked at when anything is chosen.
+the targets (`FROZEN`) are not looked at when anything is chosen.
 """
 
 from __future__ import annotations

@@ -296,4 +296,4 @@ FROZEN: tuple[str, ...] = tuple(
     )
 )  # fmt: skip
 """Targets on which no choice in this library has been tuned: not the tasks, not the T5, not a
-learning rate, not a number of steps."""
+learning rate, not a number of steps. Two exceptions: docs/sandbox.md."""

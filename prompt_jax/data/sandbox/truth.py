@@ -1,8 +1,8 @@
 """What every source is expected to do to every target.
 
 No method reads this; reports and studies compare with it afterwards. What it says follows from what
-was learnt on the development targets; no prompt of a frozen target had been trained when it was
-written down (docs/results/sandbox.md).
+was learnt on the development targets, and is a forecast for seeds that had not been run when it was
+written down. What was known of the frozen targets by then: docs/results/sandbox.md.
 """
 
 from __future__ import annotations

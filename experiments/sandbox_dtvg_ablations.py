@@ -17,24 +17,25 @@ with them?
 from experiments.sandbox_protocol import CLASSES, Question, few_shot
 from prompt_jax.recipes import ExperimentConfig
 
-_WHOLE = "dtvg(budget=matched)"
+WHOLE = "dtvg(budget=matched)"
 
 
 def _with(option: str) -> str:
     return f"dtvg(budget=matched,{option})"
 
 
-_ABLATED = tuple(
+ABLATED = tuple(
     _with(option)
     for option in (
         "rule=positive", "rule=consistency", "rule=all", "regroup_every=0", "target_vector=false",
         "metric=cosine", "rule=objective",
     )
 )  # fmt: skip
-PRIMARY = Question(_WHOLE, _with("rule=none"), why="do the sources do anything")
-SECONDARY = tuple(Question(_WHOLE, spec, why="all of it against its ablation") for spec in _ABLATED)
+NO_SOURCES = _with("rule=none")
+PRIMARY = Question(WHOLE, NO_SOURCES, why="do the sources do anything")
+SECONDARY = tuple(Question(WHOLE, spec, why="all of it against its ablation") for spec in ABLATED)
 
 
 def get_config() -> ExperimentConfig:
     """DTVG, without sources, and seven variants; twelve targets, k = 16."""
-    return few_shot("sandbox_dtvg_ablations", (_with("rule=none"), _WHOLE, *_ABLATED), CLASSES)
+    return few_shot("sandbox_dtvg_ablations", (NO_SOURCES, WHOLE, *ABLATED), CLASSES)

@@ -35,7 +35,7 @@ test: env ## all tests
 
 env: $(VENV)/.env ## the environment of the tests and of the command line
 env-docs: $(VENV)/.env-docs ## what builds the documentation, too
-env-parity: $(VENV)/.env-parity ## torch, transformers and peft, too, for the tests that compare with them
+env-parity: $(VENV)/.env-parity ## torch, transformers, peft and blackjax, too, for the tests that compare with them
 
 lint: env ## ruff, its linter and its formatter
 	$(BIN)/ruff check .

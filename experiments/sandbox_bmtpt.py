@@ -40,10 +40,11 @@ SECONDARY = (
     Question(PRIOR, "prompt_tuning", why="BMTPT as a whole"),
     Question(PRIOR, "prompt_tuning", RELATED, why="where a source should help"),
     Question(PRIOR, TUNED, why="against the well-tuned line"),
+    Question(STEIN, TUNED, why="likewise, the start alone"),
 )
 
 
 def get_config() -> ExperimentConfig:
-    """Seven lines, ten targets, k = 16."""
+    """Seven lines, nine targets, k = 16."""
     methods = ("prompt_tuning", LONGER, LARGER, UNCOUPLED, AVERAGE, STEIN, PRIOR)
     return few_shot("sandbox_bmtpt", methods, TARGETS)

@@ -7,7 +7,8 @@
 All lines share the five particles of experiments/sandbox_bmtpt.py. The priors (isotropic around the
 mean, the mixture of the particles, their variances, their principal directions) are tuned on one
 grid of widths without `inf`, where they would all be the same. Without a step on the target: the
-mean prompt, and the average of the particles' predictions. The four targets of
+mean prompt, and the average of the particles' predictions, in accuracy and in how far their
+probabilities can be trusted (`CALIBRATED`). The four targets of
 experiments/sandbox_bmtpt_repulsion.py.
 
 Primary contrast, declared before any run: the mixture of the particles minus the isotropic prior
@@ -34,6 +35,7 @@ SECONDARY = (
     Question(_prior("mean"), START, why="a prior, beyond the start"),
     Question(AVERAGE, MEAN, why="averaged predictions against the mean prompt, zero-shot"),
 )
+CALIBRATED = (AVERAGE, MEAN)
 
 
 def get_config() -> ExperimentConfig:

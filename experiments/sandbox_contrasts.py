@@ -10,6 +10,9 @@ edition of the sandbox are refused.
 A question is about the mean over its targets. Seeds and items are resampled in pairs; where a
 metric has no items the signs of the seeds' differences are flipped. The primary contrast is one
 test; p of the secondary ones is after Holm over them all.
+
+A config that declares `CALIBRATED`, two methods, gets a second table: how far the probabilities of
+their answers can be trusted, beside their accuracy, and the differences, outside the family.
 """
 
 from __future__ import annotations
@@ -25,7 +28,14 @@ from experiments import command
 from experiments.sandbox_protocol import CONTRARY, RELATED, Question
 from prompt_jax.data import registry
 from prompt_jax.errors import DataError
-from prompt_jax.evaluation import Comparison, judge, paired_bootstrap, sign_flip, summarise
+from prompt_jax.evaluation import (
+    Calibration,
+    Comparison,
+    judge,
+    paired_bootstrap,
+    sign_flip,
+    summarise,
+)
 from prompt_jax.report import folder, results
 from prompt_jax.report.answer import p_text
 
@@ -42,6 +52,7 @@ class Runs:
       values: primary metric of each cell by seed.
       items: per-item scores of each cell by seed, where the metric has them.
       per_row: answers to each test row: the number of its templates, or 1.
+      calibration: likewise as `values`, by the names of `Calibration`, where answers were ranked.
     """
 
     own: tuple[str, ...]
@@ -49,6 +60,7 @@ class Runs:
     values: dict[Key, dict[int, float]]
     items: dict[Key, dict[int, np.ndarray]]
     per_row: bool
+    calibration: dict[str, dict[Key, dict[int, float]]]
 
 
 def read(paths: Sequence[str]) -> Runs:
@@ -73,6 +85,7 @@ def read(paths: Sequence[str]) -> Runs:
     k = first.shots[0]
     values: dict[Key, dict[int, float]] = {}
     items: dict[Key, dict[int, np.ndarray]] = {}
+    calibration: dict[str, dict[Key, dict[int, float]]] = {name: {} for name in Calibration._fields}
     for run in runs:
         found = results.cells(run.rows, results.primary_metrics(run.rows))
         for (method, target, shots), by_seed in found.items():
@@ -81,8 +94,13 @@ def read(paths: Sequence[str]) -> Runs:
                 mine = {s: run.items.get((method, target, k, s)) for s in by_seed}
                 if all(x is not None for x in mine.values()):
                     items[method, target] = {s: x for s, x in mine.items() if x is not None}
+        for name, made in calibration.items():
+            measured = results.cells(run.rows, dict.fromkeys(run.targets, name))
+            for (method, target, shots), by_seed in measured.items():
+                if shots == k:
+                    made.setdefault((method, target), dict(by_seed))
     everything = folder.get(first.config, "data", "test_templates") == "all"
-    return Runs(first.methods, first.targets, values, items, everything)
+    return Runs(first.methods, first.targets, values, items, everything, calibration)
 
 
 def asked(runs: Runs, question: Question) -> tuple[str, ...]:
@@ -162,6 +180,59 @@ def table(runs: Runs) -> list[str]:
     return lines
 
 
+def trust(runs: Runs, a: str, b: str) -> list[str]:
+    """Accuracy and calibration of two methods, and the differences.
+
+    Every number is the mean over the targets whose answers were ranked, of the seeds that are
+    healthy in all of these cells.
+
+    Args:
+      runs: the run directories.
+      a: a method.
+      b: another one.
+
+    Raises:
+      DataError: no such target, or no such seed.
+    """
+    ranked = runs.calibration["nll"]
+    targets = [t for t in runs.targets if (a, t) in ranked and (b, t) in ranked]
+    if not targets:
+        raise DataError(
+            f"no run directory has the calibration of {a} and {b} on one target: their answers"
+            " were not ranked, or the run is older than this number (give its command again)."
+        )
+    tables = {"points": runs.values, **runs.calibration}
+    every = [table.get((x, t), {}) for table in tables.values() for x in (a, b) for t in targets]
+    seeds = [s for s in sorted(every[0]) if all(np.isfinite(v.get(s, np.nan)) for v in every)]
+    if not seeds:
+        raise DataError(f"{a} and {b} have no healthy seed in common.")
+
+    def means(name: str, method: str) -> list[float]:
+        by_target = [tables[name][method, t] for t in targets]
+        return [float(np.mean([by_seed[s] for by_seed in by_target])) for s in seeds]
+
+    def text(name: str, method: str) -> str:
+        found = summarise(means(name, method))
+        if name == "points":
+            return results.cell_text(found)
+        return f"{found.mean:.3f} ± {found.std:.3f}"
+
+    def difference(name: str) -> str:
+        found = sign_flip(means(name, a), means(name, b))
+        scale, digits = (100, 1) if name == "points" else (1, 3)
+        return f"{scale * found.difference:+.{digits}f} (p {p_text(found.p)})"
+
+    head = ("method", *tables)
+    rows = [(f"`{x}`", *(text(name, x) for name in tables)) for x in (a, b)]
+    last = ("difference", *map(difference, tables))
+    return [
+        f"How far the answers' probabilities can be trusted: mean over {len(targets)} targets ±"
+        f" standard deviation over {len(seeds)} seeds; less is better but for points. p from the"
+        " signs of the seeds' differences, outside the family.", "", f"| {' | '.join(head)} |",
+        "|" + "-|" * len(head), *(f"| {' | '.join(row)} |" for row in (*rows, last)),
+    ]  # fmt: skip
+
+
 def markdown(runs: Runs, primary: Question, secondary: Sequence[Question]) -> str:
     """The table of means, and the answers."""
     minimum = results.minimum(runs.targets)
@@ -194,7 +265,10 @@ def main(arguments: Sequence[str]) -> None:
     declared = runpy.run_path(arguments[0])
     if "PRIMARY" not in declared:
         raise DataError(f"{arguments[0]} declares no PRIMARY question.")
-    print(markdown(read(arguments[1:]), declared["PRIMARY"], declared.get("SECONDARY", ())))
+    runs = read(arguments[1:])
+    print(markdown(runs, declared["PRIMARY"], declared.get("SECONDARY", ())))
+    if "CALIBRATED" in declared:
+        print("\n".join(trust(runs, *declared["CALIBRATED"])))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ They share sources and first stage. `rule=positive` is the paper's number 1, `co
 Number 10, the most similar source as a start, is SPoT in experiments/sandbox_dtvg.py.
 
 The twelve targets that have classes. Primary contrast, declared before any run: all of it minus no
-sources (`rule=none`), mean over them: do the sources do anything, beyond the scales that are trained
-with them?
+sources (`rule=none`), mean over them: do the sources do anything, beyond the scales that are
+trained with them?
 """
 
 from experiments.sandbox_protocol import CLASSES, Question, few_shot

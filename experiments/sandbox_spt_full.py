@@ -5,7 +5,8 @@
 
 As experiments/sandbox_spt.py, whose frozen line stands beside it, with the T5's weights trained
 too (`lm_rate`), one run at a time, so five seeds: p below 0.0625 needs the items. Not comparable
-with methods whose T5 is frozen: this says what the bank adds to a T5 that is trained anyway.
+with methods whose T5 is frozen: this says what the bank adds to a T5 that is trained anyway. After
+k = 16: experiments/sandbox_spt_full_tuned.py.
 
 Primary contrast, declared before any run: retrieval minus one shared prompt, both in the full form,
 held-out tasks under worded templates.
@@ -16,17 +17,20 @@ from experiments.sandbox_spt import HELD_OUT, RETRIEVED, WORDED, zero_shot
 from prompt_jax.recipes import ExperimentConfig
 
 
-def _full(retrieval: str) -> str:
-    return f"spt_full(slots=64,lm_rate=0.01,retrieval={retrieval},transfer=zero_shot)"
+def full(retrieval: str = "top_k", transfer: str = "zero_shot") -> str:
+    """The spec of a line of the full form."""
+    return f"spt_full(slots=64,lm_rate=0.01,retrieval={retrieval},transfer={transfer})"
 
 
-PRIMARY = Question(_full("top_k"), _full("shared"), TARGETS, WORDED, "held-out tasks, full form")
+RETRIEVED_FULL, SHARED_FULL = full(), full("shared")
+
+PRIMARY = Question(RETRIEVED_FULL, SHARED_FULL, TARGETS, WORDED, "held-out tasks, full form")
 SECONDARY = (
-    Question(_full("top_k"), _full("shared"), SOURCES, HELD_OUT, "held-out wordings, full form"),
-    Question(_full("top_k"), RETRIEVED, TARGETS, WORDED, "full against frozen, held-out tasks"),
+    Question(RETRIEVED_FULL, SHARED_FULL, SOURCES, HELD_OUT, "held-out wordings, full form"),
+    Question(RETRIEVED_FULL, RETRIEVED, TARGETS, WORDED, "full against frozen, held-out tasks"),
 )
 
 
 def get_config() -> ExperimentConfig:
     """Two full lines and the frozen one, twenty tasks, five seeds."""
-    return zero_shot("sandbox_spt_full", (_full("shared"), RETRIEVED, _full("top_k")), seeds=5)
+    return zero_shot("sandbox_spt_full", (SHARED_FULL, RETRIEVED, RETRIEVED_FULL), seeds=5)

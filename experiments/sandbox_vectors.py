@@ -8,8 +8,8 @@ on both of its tasks; a vector is subtracted, and evaluated on the task that it 
 the vectors of prompts that were trained from the next seed's initialisation are added to this
 seed's. Sources are those of experiments/sandbox_dtvg.py, so little is trained.
 
-Primary contrast, declared before any run: the vector of sentiment learnt from another initialisation
-minus no vector at all, on sentiment: does a vector carry over to another origin?
+Primary contrast, declared before any run: the vector of sentiment learnt from another
+initialisation minus no vector at all, on sentiment: does a vector carry over to another origin?
 """
 
 from experiments.sandbox_protocol import Question, few_shot

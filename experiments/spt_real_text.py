@@ -1,6 +1,7 @@
 """SPT on real text with a small T5: held-out tasks, zero-shot and after k = 16 tuning.
 
     prompt-jax run experiments/spt_real_text.py model=DIR data.root=DIR
+    python -m experiments.sandbox_contrasts experiments/spt_real_text.py runs/spt_real_text
 
 Twelve sources of eight kinds. Of the six held-out tasks RTE, MR and IMDB ask for a skill that a
 source trains (inference, sentiment) under other wordings; TREC, Subj and Winogrande for one that
@@ -12,13 +13,16 @@ under each, so the first is a held-out wording even where a run tunes on the tar
 
 Every line has the same prompt length and budget: one shared prompt, one for each task, random fixed
 slots, soft attention over all slots, retrieval; then retrieval with the prompt, the retrieved slots
-or the bank tuned on 16 rows a class, against prompt tuning. The full form is
-`methods=spt_full(transfer=zero_shot)`. The primary contrast, declared before any run: retrieval
-against one shared prompt, zero-shot, mean over the six tasks.
+or the bank tuned on 16 rows a class, against the shared prompt and prompt tuning, tuned likewise.
+The full form is `methods=spt_full(transfer=zero_shot)`.
+
+Primary contrast, declared before any run: retrieval minus one shared prompt, zero-shot, mean over
+the six tasks and their templates.
 
 Not run yet.
 """
 
+from experiments.sandbox_protocol import Question
 from prompt_jax.recipes import DataConfig, ExperimentConfig, PromptConfig
 from prompt_jax.training.loop import TrainConfig
 from prompt_jax.training.optimizers import OptimizerConfig
@@ -28,6 +32,25 @@ _BANK = "slots=128"
 
 def _spt(**options: str) -> str:
     return f"spt({','.join([_BANK, *(f'{k}={v}' for k, v in options.items())])})"
+
+
+RETRIEVED, SHARED = _spt(transfer="zero_shot"), _spt(retrieval="shared", transfer="zero_shot")
+OTHERS = tuple(_spt(retrieval=r, transfer="zero_shot") for r in ("task", "random", "attention"))
+PROMPT, SLOTS, WHOLE = _spt(transfer="prompt"), _spt(transfer="slots"), _spt()
+SHARED_TUNED = _spt(retrieval="shared", transfer="prompt")
+ASKED = ("glue/rte", "mr", "imdb")  # a source trains their skill
+NEW = ("trec", "subj", "winogrande")
+
+PRIMARY = Question(RETRIEVED, SHARED, why="held-out tasks, zero-shot")
+SECONDARY = (
+    Question(RETRIEVED, SHARED, ASKED, why="tasks whose skill a source trains"),
+    Question(RETRIEVED, SHARED, NEW, why="tasks whose skill none does"),
+    *(Question(RETRIEVED, other, why="held-out tasks, zero-shot") for other in OTHERS),
+    Question(PROMPT, SHARED_TUNED, why="retrieved against shared start, tuned"),
+    Question(PROMPT, "prompt_tuning", why="tuned, against no source"),
+    Question(SLOTS, PROMPT, why="tuning slots instead of the prompt"),
+    Question(WHOLE, PROMPT, why="tuning the bank instead of the prompt"),
+)
 
 
 def get_config() -> ExperimentConfig:
@@ -43,17 +66,9 @@ def get_config() -> ExperimentConfig:
             "snli", "glue/qnli", "glue/qqp", "glue/sst2", "yelp_polarity", "mpqa", "ag_news",
             "dbpedia", "glue/cola", "tweeteval_emotion", "banking77", "super_glue/boolq",
         ),
-        targets=("glue/rte", "mr", "imdb", "trec", "subj", "winogrande"),
+        targets=(*ASKED, *NEW),
         methods=(
-            _spt(retrieval="shared", transfer="zero_shot"),
-            _spt(retrieval="task", transfer="zero_shot"),
-            _spt(retrieval="random", transfer="zero_shot"),
-            _spt(retrieval="attention", transfer="zero_shot"),
-            _spt(transfer="zero_shot"),
-            _spt(transfer="prompt"),
-            _spt(transfer="slots"),
-            _spt(),
-            "prompt_tuning",
+            SHARED, *OTHERS, RETRIEVED, PROMPT, SLOTS, WHOLE, SHARED_TUNED, "prompt_tuning",
         ),
         shots=(16,),
         seeds=5,

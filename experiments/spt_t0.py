@@ -17,9 +17,10 @@ Rows are trained under all templates of a task in turn, and tested under each. `
 keeps the first template of every task out of training: with a `target` of the same task
 (`allow_overlap=true`), that is the test of held-out wordings.
 
-The budget is ours. The frozen form's T5 is the LM-adapted one, as in T0; `spt_full` trains it, with
-one run at a time. P3's own prompts (bigscience/P3) are rendered rows without a template to retrieve
-by: as a task file of kind `text` they work with `query=instance`.
+The budget is ours. All lines have Adafactor at 0.3, as in prompt tuning; `spt_full` trains the T5
+beside its bank at `lm_rate` times that, 9e-4, one run at a time. The frozen form's T5 is the
+LM-adapted one, as in T0. P3's own prompts (bigscience/P3) are rendered rows without a template to
+retrieve by: as a task file of kind `text` (docs/user_tasks.md) they work with `query=instance`.
 
 Not run yet: it needs an accelerator and the data sets (`prompt-jax tasks fetch NAME`).
 """
@@ -55,11 +56,8 @@ HELD_OUT = {
 
 def get_config() -> ExperimentConfig:
     """Five lines of comparison, frozen, and the full form; zero-shot, 3 seeds."""
-    prompt = OptimizerConfig(
-        learning_rate=0.3, unit="absolute", warmup_steps=500, schedule="constant"
-    )
     adafactor = OptimizerConfig(
-        name="adafactor", learning_rate=1e-3, unit="absolute", schedule="constant"
+        name="adafactor", learning_rate=0.3, unit="absolute", warmup_steps=500, schedule="constant"
     )
     return ExperimentConfig(
         name="spt_t0",
@@ -86,8 +84,5 @@ def get_config() -> ExperimentConfig:
             templates="cycle",
             test_templates="all",
         ),
-        source=TrainConfig(steps=30_000, batch_size=32, optimizer=prompt, eval_every=0),
-        target=TrainConfig(steps=1_000, batch_size=32, optimizer=prompt, eval_every=100),
-        few_shot=TrainConfig(steps=1_000, batch_size=32, optimizer=prompt, eval_every=100),
-        fine_tuning=TrainConfig(steps=1_000, batch_size=32, optimizer=adafactor, eval_every=100),
+        source=TrainConfig(steps=30_000, batch_size=32, optimizer=adafactor, eval_every=0),
     )

@@ -1,6 +1,6 @@
 """The posterior of a two-token prompt: SVGD's particles against NUTS.
 
-    python -m experiments.svgd_nuts                     # needs blackjax: pip install blackjax
+    python -m experiments.svgd_nuts                     # needs blackjax (extra: parity)
     python -m experiments.svgd_nuts --rows 16 --draws 20 --warmup 20 --steps 20    # does it run?
 
 A small random T5 is frozen; 64 fixed rows ask whether a sentence holds a marker; the prior is

@@ -16,6 +16,7 @@ _FATAL = re.compile(r"Terminating process because the JAX distributed service|^l
 _NOISE = re.compile(
     r"^\[Gloo\] |^[IWE]\d{4} .*(coordination_service|preemption)|^WARNING: All log messages"
 )
+_RECORD = re.compile(r"^[IWEF]\d{4} ")
 
 
 def filtered(lines: Iterable[str], message: str) -> Iterator[str]:
@@ -25,14 +26,18 @@ def filtered(lines: Iterable[str], message: str) -> Iterator[str]:
       lines: of native code.
       message: said once.
     """
-    lost = False
+    lost = listing = False
     for line in lines:
         if lost:
             continue
         if _FATAL.search(line):
             lost = True
             yield f"prompt-jax: {message}\n"
-        elif not _NOISE.search(line):
+        elif _NOISE.search(line):
+            # "The following tasks are unhealthy:", and their numbers on lines of their own.
+            listing = line.rstrip().endswith(":")
+        elif not listing or _RECORD.search(line):
+            listing = False
             yield line
 
 

@@ -104,6 +104,23 @@ def shardings(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> Any:
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
+def state_shardings(tree: Any, rules: Rules, mesh: Mesh) -> Any:
+    """NamedShardings of a training state, whose leaves have an axis R in front.
+
+    Trained weights, and what has their path and shape (gradients, moments), lie as the rules say;
+    the rest (counts, Adafactor's rows and columns) is whole.
+    """
+
+    def one(path: Any, leaf: Any) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        shape = tuple(np.shape(leaf))[1:]
+        mine = [rule for rule in rules if len(rule[1]) == len(shape)]
+        spec = spec_for(name, shape, mine, mesh)
+        return NamedSharding(mesh, PartitionSpec(None, *spec) if spec else PartitionSpec())
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
 def shard_tree(tree: Any, rules: Rules, mesh: Mesh) -> Any:
     """Places a parameter tree that every process holds whole on the mesh by the rule table."""
 
@@ -128,9 +145,14 @@ def put(tree: Any, mesh: Mesh | None, *axes: str | None) -> Any:
     if mesh is None:
         return tree
     sharding = NamedSharding(mesh, PartitionSpec(*axes))
+    return jax.tree.map(lambda array: _place(array, sharding), tree)
 
-    def one(array: Any) -> jax.Array:
-        array = distributed.to_host(array) if isinstance(array, jax.Array) else np.asarray(array)
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
-    return jax.tree.map(one, tree)
+def put_state(tree: Any, rules: Rules, mesh: Mesh) -> Any:
+    """Places host arrays [R, ...] of a training state, by `state_shardings`."""
+    return jax.tree.map(_place, tree, state_shardings(tree, rules, mesh))
+
+
+def _place(array: Any, sharding: NamedSharding) -> jax.Array:
+    array = distributed.to_host(array) if isinstance(array, jax.Array) else np.asarray(array)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

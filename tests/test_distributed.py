@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ def test_losses_do_not_depend_on_devices_or_processes(pair: list[workers.Ended])
     expected = np.asarray(plain.of("loss"))
     assert expected.shape == (2 * workers.STEPS,)
     history = [[list(point) for point in run.history] for run in alone]
+    # Equal metrics mean something only where training moves them.
+    assert any(len({value for _, value in run}) > 1 for run in history), history
     found: dict[str, tuple[list[float], Any]] = {}
     for data, model in ((8, 1), (4, 2)):
         mesh, recorder = sharding.make_mesh(data, model), toy.Recorder()
@@ -61,19 +64,43 @@ def test_losses_do_not_depend_on_devices_or_processes(pair: list[workers.Ended])
     assert outcome(pair[0]) == outcome(pair[1])
 
 
-def test_a_lost_process_is_noticed_and_a_restart_goes_on(
+def told_to_stop(folder: Path) -> None:
+    """SIGTERM reaches process 1 alone; both end when all have saved, and process 0 says it."""
+    # Nothing but the signal is a reason to save after step 8: the sets are read at 10.
+    main, other = workers.start(folder, hit=1, at=2, by=signal.SIGTERM, every=16)
+    assert (main.code, other.code) == (2, 2)
+    (line,) = main.err.splitlines()
+    assert "told to stop (SIGTERM), and saved after step 8 of 20" in line
+    assert main.out == other.out == other.err == ""
+
+
+def killed(folder: Path, hit: int, at: int, went_on: str) -> None:
+    """SIGKILL: the other one says so, in one message and without a word of the runtime's."""
+    ended = workers.start(folder, hit=hit, at=at, every=4)
+    victim, survivor = ended[hit], ended[1 - hit]
+    assert victim.code == -signal.SIGKILL
+    assert survivor.code != 0
+    # What process 0 says at the start, and what the survivor says at the end.
+    began, *rest = "".join(process.err for process in ended).splitlines()
+    assert re.fullmatch(went_on, began), began
+    assert rest == [f"prompt-jax: {distributed.LOST}"]
+    assert survivor.err.endswith(f"{distributed.LOST}\n")
+    assert victim.out == survivor.out == ""
+    seconds = survivor.seconds - victim.seconds
+    print(f"the death of process {hit} was noticed after {seconds:.2f} s")
+    assert seconds < 60
+
+
+def test_whoever_is_stopped_or_killed_a_restart_goes_on(
     pair: list[workers.Ended], tmp_path: Path
 ) -> None:
-    survivor, victim = workers.start(tmp_path, dies=1, at=14, kept=True)
-    assert victim.code == -9
-    assert survivor.code != 0
-    # One message, and nothing of the runtime's own.
-    assert survivor.err.splitlines() == [f"prompt-jax: {distributed.LOST}"]
-    assert survivor.out == ""
-    assert survivor.seconds - victim.seconds < 60
-    again = workers.start(tmp_path, kept=True)
-    # The twelfth, unless its checkpoint was still being written.
-    went_on = re.fullmatch(r"train: going on after step (8|12) of 20.\n", again[0].err)
+    """One training, interrupted three times; the death of process 0 takes the coordinator along."""
+    told_to_stop(tmp_path)
+    killed(tmp_path, hit=1, at=14, went_on=r"train: going on after step 8 of 20\.")
+    # The newest, unless its checkpoint was still being written.
+    killed(tmp_path, hit=0, at=18, went_on=r"train: going on after step (8|12) of 20\.")
+    again = workers.start(tmp_path, every=4)
+    went_on = re.fullmatch(r"train: going on after step (8|12|16) of 20\.\n", again[0].err)
     assert went_on, again[0].err
     assert again[1].err == ""
     whole = outcome(pair[0])
@@ -180,12 +207,18 @@ def test_what_native_code_says_is_one_line() -> None:
         "[Gloo] Rank 0 is connected to 1 peer ranks.\n",
         "E1122 00:15:05.357601   21593 coordination_service.cc:1549] Use error polling\n",
         "something else\n",
+        "E1125 16:26:55.038392   17632 coordination_service.cc:1549] Use error polling to propagate"
+        " UNAVAILABLE: The following tasks are unhealthy (stopped sending heartbeats):\n",
+        "1\n",
+        "The tasks have crashed. Check the task logs for an earlier error, or scheduler events\n",
+        "W1125 16:26:55.038815   17643 elsewhere.cc:2] Not of the list\n",
+        "nor is this\n",
         "F1122 00:15:05.360438 21604 client.h:80] Terminating process because the JAX distributed"
         " service detected fatal errors.\n",
         "*** Check failure stack trace: ***\n",
         "lost: \n",
     ]
-    assert list(native_log.filtered(lines, "gone")) == ["something else\n", "prompt-jax: gone\n"]
+    assert list(native_log.filtered(lines, "gone")) == [lines[2], *lines[6:8], "prompt-jax: gone\n"]
 
 
 # --- launchers -----------------------------------------------------------------------------------

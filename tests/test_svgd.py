@@ -85,7 +85,10 @@ def close(got, expected, tolerance=1e-5):
 KERNELS = {"rbf": rbf, "imq": imq, "linear": linear}
 
 
-@pytest.mark.parametrize(("offset", "spread"), [(0.0, 1.0), (1e3, 1e-2), (-1e3, 1e-2)])
+FAR = pytest.mark.parametrize(("offset", "spread"), [(0.0, 1.0), (1e3, 1e-2), (-1e3, 1e-2)])
+
+
+@FAR
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_step_is_the_formula(name, offset, spread):
     x = draw(6, 4, seed=1, scale=spread) + np.float32(offset)
@@ -96,6 +99,31 @@ def test_a_step_is_the_formula(name, offset, spread):
     assert updates.dtype == np.float32
     assert state.step == 1
     assert state.temperature == np.float32(0.7)
+
+
+@FAR
+def test_a_step_per_token_is_the_formula(offset, spread):
+    x = draw(6, 2, 3, seed=1, scale=spread) + np.float32(offset)
+    g = draw(6, 2, 3, seed=2, scale=1 / spread)
+    updates, _ = step(per_token(rbf()), x, g, 0.7)
+    close(updates, np.stack([plain("rbf", x[:, i], g[:, i], 0.7)[0] for i in range(2)], 1))
+
+
+@FAR
+@pytest.mark.parametrize("directions", [2, 4])
+def test_a_sliced_step_is_the_formula(offset, spread, directions):
+    """(P/N) sum_n r_n times the formula of the projections on r_n, in the directions it draws."""
+    x = draw(6, 4, seed=1, scale=spread) + np.float32(offset)
+    g = draw(6, 4, seed=2, scale=1 / spread)
+    key = jax.random.fold_in(jax.random.key(3), 0)
+    q = np.asarray(jnp.linalg.qr(jax.random.normal(key, (4, directions)))[0], np.float64)
+    close(q.T @ q, np.eye(directions))
+    expected = np.zeros((6, 4))
+    for r in q.T:
+        along, force = (x.astype(np.float64) - x[0]) @ r, g.astype(np.float64) @ r
+        expected += plain("rbf", along[:, None], force[:, None], 0.7)[0] * r * 4 / directions
+    updates, _ = step(sliced(rbf(), directions), x, g, 0.7, seed=3)
+    close(updates, expected)
 
 
 @pytest.mark.parametrize("name", KERNELS)

@@ -87,8 +87,9 @@ def train(lm: Any, mesh: Any, tracker: Any, checkpoints: Any = None) -> list[Any
 
 
 def work(
-    folder: str, port: int, count: int, number: int, dies: int = -1, at: int = 0, kept: bool = False
-) -> None:
+    folder: str, port: int, count: int, number: int, hit: int = -1, at: int = 0,
+    by: int = signal.SIGKILL, every: int = 0,
+) -> None:  # fmt: skip
     """One process: joins, trains, prints what it found.
 
     Args:
@@ -96,9 +97,10 @@ def work(
       port: of process 0.
       count: processes.
       number: of this one.
-      dies: the process that kills itself.
+      hit: the process that sends itself a signal.
       at: after so many steps.
-      kept: keep checkpoints.
+      by: the signal.
+      every: steps between checkpoints; 0 keeps none.
     """
     import jax
     import toy
@@ -116,9 +118,8 @@ def work(
     original = loop.Population.step
 
     def step(self: Any, done: int) -> Any:
-        if number == dies and done == at:
-            print(json.dumps({"died": time.time()}), flush=True)
-            os.kill(os.getpid(), signal.SIGKILL)
+        if number == hit and done == at:
+            os.kill(os.getpid(), by)
         return original(self, done)
 
     loop.Population.step = step  # type: ignore[method-assign]
@@ -128,7 +129,7 @@ def work(
         lm = sharding.shard_tree(toy.tiny_t5(), T5_RULES, mesh)
         recorder = toy.Recorder()
         # Folders of their own: nothing but process 0 may need its disk.
-        checkpoints = Checkpoints(f"{folder}/{number}", every_steps=4) if kept else None
+        checkpoints = Checkpoints(f"{folder}/{number}", every_steps=every) if every else None
         trained = train(lm, mesh, recorder, checkpoints)
         found = {
             "losses": recorder.of("loss"), "history": [t.history for t in trained],

@@ -234,7 +234,7 @@ def _with_answer(task: Task, fields: dict[str, Any]) -> dict[str, Any]:
     made_up: Any = 0
     if task.kind == "regression":
         made_up = task.value_range[0]
-    elif task.answer_field == "answers":
+    elif task.kind in ("span", "text"):
         made_up = ["-"]
     return {**dict.fromkeys(task.group_fields, ""), task.answer_field: made_up, **fields}
 

@@ -189,6 +189,7 @@ class Task:
         reserved: True for targets that no pre-training mixture may contain.
         max_target: target tokens kept, with the end of sequence.
         choices: of a "choice" task: the field with the list of choices, or one field per choice.
+        answers: of a "span" or "text" task: the row's key that holds the acceptable texts.
         group_fields: fields whose values tell which rows are scored together (MultiRC's question).
         fixed_label: answer of rows that carry no label (minimal pairs: the good one comes first).
         optional_fields: fields that may be empty in a row (three rows of QQP lack a question);
@@ -219,6 +220,7 @@ class Task:
     reserved: bool = False
     max_target: int = 32
     choices: tuple[str, ...] = ("choices",)
+    answers: str = "answers"
     group_fields: tuple[str, ...] = ()
     fixed_label: int | None = None
     optional_fields: tuple[str, ...] = ()
@@ -282,8 +284,8 @@ class Task:
 
     @property
     def answer_field(self) -> str:
-        """The row's key that holds the answer: "label" or "answers"."""
-        return "answers" if self.kind in ("span", "text") else "label"
+        """The row's key that holds the answer: "label", or that of the acceptable texts."""
+        return self.answers if self.kind in ("span", "text") else "label"
 
     def template(self, name: str | None = None) -> Template:
         """Returns the template of that name (None: the first).

@@ -41,6 +41,7 @@ _TASK_KEYS = (
     "templates",
     "files",
     "choices",
+    "answers",
     "group_fields",
     "optional_fields",
     "value_range",
@@ -55,6 +56,7 @@ _TEMPLATE_KEYS = ("name", "text", "target", "labels", "choice_answers")
 # Keys that would be ignored in a task of another kind.
 _ONLY_FOR = {
     "choices": ("choice",),
+    "answers": ("span", "text"),
     "value_range": ("regression",),
     "value_step": ("regression",),
     "labels": ("classification", "choice"),
@@ -120,6 +122,8 @@ def parse_task(table: Mapping[str, Any], path: Path) -> Task:
     options |= {key: top.text(key) for key in ("domain", "licence", "description") if key in table}
     if "choices" in table:
         options["choices"] = top.texts("choices")
+    if "answers" in table:
+        options["answers"] = top.text("answers")
     if "value_range" in table:
         options["value_range"] = top.value_range()
     if "value_step" in table:

@@ -96,6 +96,9 @@ def evaluate_average(
 def calibration(scores: np.ndarray, labels: np.ndarray, bins: int = 15) -> Calibration:
     """Calibration of candidate scores, of one prompt or of an average.
 
+    The probabilities are those of `probabilities`. Where scores are NLL per token, as by default,
+    they are of what is compared, not of whole answers.
+
     Args:
       scores: [n, C], `Evaluation.scores`.
       labels: int [n], the right candidate.
@@ -103,9 +106,11 @@ def calibration(scores: np.ndarray, labels: np.ndarray, bins: int = 15) -> Calib
         al. 2017, arXiv 1706.04599, equation 3).
 
     Returns:
-      NaN throughout without rows or with a score that is none.
+      NaN throughout without rows or with a score that is none; an NLL of inf where a right
+      candidate has probability 0.
     """
-    if not len(scores) or np.isnan(scores).any():
+    # The minimum of a row is NaN with a NaN in it, and inf where no candidate is possible.
+    if not len(scores) or not np.isfinite(scores.min(1)).all():
         return Calibration(math.nan, math.nan, math.nan)
     p = probabilities(scores)
     right = np.arange(p.shape[1])[None] == labels[:, None]

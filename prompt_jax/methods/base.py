@@ -217,6 +217,10 @@ class BaseMethod:
         """No numbers from the optimizer."""
         return {}
 
+    def remark(self, carry: Carry) -> str:
+        """Nothing to remark."""
+        return ""
+
     def groups(self, params: Params) -> Any:
         """One optimizer group for all."""
         return jax.tree.map(lambda _: "prompt", params)

@@ -357,6 +357,14 @@ class Spt(BaseMethod):
             made["slot_usage"] = shares
         return made
 
+    def remark(self, carry: Carry) -> str:
+        """How many slots the mixture used, and how many are dead.
+
+        One task alone is not asked: it retrieves few slots.
+        """
+        by_task = np.asarray(carry["usage"])
+        return mb.describe_usage(by_task.sum(0)).summary if len(by_task) > 1 else ""
+
     def groups(self, params: Params) -> Any:
         """Groups `values`, and `keys` for keys and W."""
         return {name: "values" if name == "values" else "keys" for name in params}

@@ -110,6 +110,8 @@ class ExperimentConfig:
       population: at most this many runs are trained together; 0: all of a stage.
       mesh: devices, as `data=4,model=2`.
       checkpoint_seconds: seconds between checkpoints of what is being trained; 0: none.
+      checkpoint_keep: how many of the newest checkpoints are kept; with more than one, a damaged
+        one is no loss but of steps.
       out: the run directory, or an fsspec URL that mirrors it; "" is runs/NAME.
     """
 
@@ -135,6 +137,7 @@ class ExperimentConfig:
     population: int = 0
     mesh: str = ""
     checkpoint_seconds: float = 60.0
+    checkpoint_keep: int = 2
     out: str = ""
 
     def __post_init__(self) -> None:
@@ -145,6 +148,11 @@ class ExperimentConfig:
         if not 0 <= self.checkpoint_seconds < float("inf"):
             raise ConfigError(
                 f"checkpoint_seconds must not be negative, but is {self.checkpoint_seconds}."
+            )
+        if self.checkpoint_keep < 1:
+            raise ConfigError(
+                f"checkpoint_keep must be at least 1, but is {self.checkpoint_keep}: to keep none,"
+                " say checkpoint_seconds=0."
             )
         if not 1 <= self.seeds <= _SEEDS or not 0 <= self.first_seed < _SEED:
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from prompt_jax import distributed
 from prompt_jax.config import digest
 from prompt_jax.data.feed import Feed
 from prompt_jax.data.tokenise import trained_templates
-from prompt_jax.evaluation import Evaluation, Job
+from prompt_jax.evaluation import Calibration, Evaluation, Job, calibration
 from prompt_jax.methods import Artefact, BaseMethod, Context, Stage, Wording, create
 from prompt_jax.prompts import SoftPrompt, parse
 from prompt_jax.recipes.artefacts import ArtefactStore, run_key
@@ -23,6 +25,8 @@ from prompt_jax.training.deployed import evaluate_runs
 from prompt_jax.training.fingerprint import describe_feed, split_hash
 from prompt_jax.training.loop import Run, TrainedRun, train
 from prompt_jax.training.tracking import Tracker
+
+_NAMED = 4  # runs that one line names
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class Outcome:
       trials: runs from which the development set chose.
       by_template: where the prompt depends on the row's template: [L, D] by its name.
       chosen: names of the sources that the method has chosen; None where it makes no choice.
+      calibration: of the test rows' candidates; None where nothing was ranked.
     """
 
     member: Member
@@ -96,6 +101,7 @@ class Outcome:
     trials: int
     by_template: Mapping[str, np.ndarray] = field(default_factory=dict)
     chosen: tuple[str, ...] | None = None
+    calibration: Calibration | None = None
 
 
 class Executor:
@@ -123,6 +129,7 @@ class Executor:
         self.on_stored = on_stored
         self.reused: list[tuple[str, int, int]] = []
         self._said = 0
+        self._dead: set[str] = set()  # keys of runs that died, once that was said
         self._memo: dict[str, TrainedRun] = {}
         self._initial: dict[int, SoftPrompt] = {}
         self._sources: dict[int, dict[str, TrainedRun]] = {}
@@ -299,7 +306,26 @@ class Executor:
                 kept.delete()
             if self.on_stored is not None:
                 self.on_stored()
+        self._say_who_died(label, {m.label: keys[m] for m in members if not found[m].healthy})
         return {m: found[m] for m in members}
+
+    def _say_who_died(self, stage: str, dead: Mapping[str, str]) -> None:
+        """Says it in one line, once: the table will only have a gap there.
+
+        A warning, as a damaged checkpoint is: beside progress lines nothing of `news` is shown.
+
+        Args:
+          stage: label of the stage.
+          dead: key of every run that died by its label.
+        """
+        new = [label for label, key in dead.items() if key not in self._dead]
+        self._dead.update(dead.values())
+        if new and distributed.is_main():
+            more = f" and {len(new) - _NAMED} more" if len(new) > _NAMED else ""
+            logging.getLogger("prompt_jax").warning(
+                f"{stage}: stopped, for the loss, gradient or update was not finite:"
+                f" {', '.join(new[:_NAMED])}{more}. See metrics.jsonl; lower learning_rate."
+            )
 
     def _tested_key(self, key: str, member: Member) -> str:
         rows = self.rows.rows(member.task, member.seed, member.k or 0)
@@ -396,9 +422,16 @@ class Executor:
                         len(trials),
                         found.by_template,
                         self._chosen(method, contexts[best], last[best]),
+                        self._calibration(best, found.evaluation),
                     )
                 )
         return outcomes
+
+    def _calibration(self, member: Member, test: Evaluation) -> Calibration | None:
+        if test.scores is None:
+            return None
+        rows = self.rows.rows(member.task, member.seed, member.k or 0)
+        return calibration(test.scores, rows.test.label)
 
     def _chosen(
         self, method: BaseMethod, context: Context, run: TrainedRun

@@ -143,6 +143,10 @@ def prepare_folder(config: ExperimentConfig) -> Path:
     return folder
 
 
+# Keys that change nothing of what is computed.
+_FREE = ("out", "checkpoint_seconds", "checkpoint_keep")
+
+
 def _same_config(path: Path, new: dict[str, Any]) -> None:
     try:
         old = json.loads(path.read_text(encoding="utf-8"))
@@ -158,7 +162,7 @@ def _same_config(path: Path, new: dict[str, Any]) -> None:
     changed = [
         f"  {key}: {a.get(key, '(absent)')} -> {b.get(key, '(absent)')}"
         for key in sorted(set(a) | set(b))
-        if a.get(key) != b.get(key) and key not in ("out", "checkpoint_seconds")
+        if a.get(key) != b.get(key) and key not in _FREE
     ]
     if changed:
         raise ConfigError(
@@ -261,8 +265,9 @@ def opened(
         on_stored()  # a URL that cannot be written is found before the first step
     store = ArtefactStore(_trained(config, folder, cache))
     progress = Progress(
-        folder / "checkpoints", config.checkpoint_seconds, send if mirror is not None else None
-    )
+        folder / "checkpoints", config.checkpoint_seconds, newest=config.checkpoint_keep,
+        on_written=send if mirror is not None else None,
+    )  # fmt: skip
     observe = (observe if elsewhere is None else None) or Observe()
     listening = RunTracker(
         folder / "metrics.jsonl", show=show, sinks=observe.sinks(folder, configs.to_dict(config)),
@@ -400,9 +405,11 @@ def _rows_of(spec: str, outcome: Outcome, task: Task) -> list[ResultRow]:
         )  # fmt: skip
 
     names = list(outcome.test.metrics)
+    trusted = {} if outcome.calibration is None else outcome.calibration._asdict()
     return [
         row(names[0], "dev", trained.best_value),
         *(row(name, "test", value) for name, value in outcome.test.metrics.items()),
+        *(row(name, "test", value) for name, value in trusted.items()),
     ]
 
 

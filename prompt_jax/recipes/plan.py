@@ -208,9 +208,6 @@ def _targets(config: ExperimentConfig) -> int:
 
 
 def _memory(config: ExperimentConfig, lm: Any) -> PlannedMemory:
-    def size(tree: Any) -> int:
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
     mesh = sharding.parse_mesh(config.mesh)
     budget, width = config.target, input_width(config.data.max_input_tokens)
     method = create("prompt_tuning")
@@ -233,12 +230,12 @@ def _memory(config: ExperimentConfig, lm: Any) -> PlannedMemory:
     runs = max(s.runs for s in _stages(config, lm))
     population = _population_bytes(method, budget, length, lm, runs, mesh["data"])
     trained = [create(spec) for spec in config.methods]
-    # Parameters, best parameters, gradient and two moments of the whole T5, on every device.
-    fine_tuning = 5 * size(lm.params) if any(m.trains_lm for m in trained) else 0
+    weights = sharding.bytes_on_a_device(lm.params, T5_RULES, mesh["data"], mesh["model"])
+    # Parameters, best parameters, gradient and two moments of the T5, split as its weights are.
+    fine_tuning = 5 * weights if any(m.trains_lm for m in trained) else 0
     return PlannedMemory(
         mesh["data"], mesh["model"],
-        sharding.bytes_on_a_device(lm.params, T5_RULES, mesh["data"], mesh["model"]),
-        population, fine_tuning, memory.temporary_bytes(compiled), rows, width + length,
+        weights, population, fine_tuning, memory.temporary_bytes(compiled), rows, width + length,
         _all_layers(counted, part.config, rows, width + length, targets),
         float(part.flops(rows, width + length, targets, backward="prompt")),
     )  # fmt: skip

@@ -42,15 +42,16 @@ class Progress:
     Attributes:
       folder: None: nothing is kept.
       every_seconds: between two checkpoints.
+      newest: how many checkpoints of a population are kept.
       on_written: called after every checkpoint, as `Checkpoints` does.
     """
 
     def __init__(
-        self, folder: Path | None, every_seconds: float = 60.0,
+        self, folder: Path | None, every_seconds: float = 60.0, *, newest: int = 2,
         on_written: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
         self.folder = folder if every_seconds else None
-        self.every_seconds, self.on_written = every_seconds, on_written
+        self.every_seconds, self.newest, self.on_written = every_seconds, newest, on_written
         self._finished = ArtefactStore(self.folder and self.folder / "finished")
 
     def keep(self, key: str, trained: TrainedRun, tested: Measured) -> None:
@@ -111,8 +112,9 @@ class Progress:
         if distributed.is_main() and not (folder / _MEMBERS).is_file():
             write_atomically(folder / _MEMBERS, record.encode())
         return Checkpoints(
-            folder, every_seconds=self.every_seconds, restart=True, on_written=self.on_written
-        )
+            folder, keep=self.newest, every_seconds=self.every_seconds, restart=True,
+            on_written=self.on_written,
+        )  # fmt: skip
 
     def clear(self) -> None:
         """The experiment is finished: nothing is in the middle any more."""

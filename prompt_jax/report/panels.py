@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from prompt_jax.errors import ConfigError
 from prompt_jax.methods import BaseMethod, Panel, create
-from prompt_jax.report import curves, figures
+from prompt_jax.report import curves, figures, svg
 from prompt_jax.report.curves import Group, Lines
 from prompt_jax.report.folder import RunFolder
 from prompt_jax.report.results import heading
@@ -49,6 +49,7 @@ class Section:
       status: how the implementation stands to the paper.
       stages: its stages, in words.
       panels: drawn.
+      remarks: (run, what its method said of it at the end of training).
     """
 
     spec: str
@@ -56,6 +57,7 @@ class Section:
     status: str
     stages: list[str]
     panels: list[Drawn]
+    remarks: list[tuple[str, str]] = field(default_factory=list)
 
 
 def sections(run: RunFolder) -> list[Section]:
@@ -78,23 +80,41 @@ def sections(run: RunFolder) -> list[Section]:
             + (f", {stage.trials} trials" if stage.trials > 1 else "")
             for stage in method.stages()
         ]
-        made.append(Section(spec, method.paper, method.status, stages, drawn))
+        remarks = _remarks(run, spec, method)
+        made.append(Section(spec, method.paper, method.status, stages, drawn, remarks))
     return made
+
+
+def _trained(run: RunFolder, spec: str, method: BaseMethod) -> list[tuple[BaseMethod, set[str]]]:
+    """What trains each stage of a method, with the stage's labels."""
+    *earlier, last = method.stages()
+    found = []
+    for stage in earlier:
+        trainer = create(stage.trains) if stage.trains else method
+        found.append((trainer, {f"{stage.trains or spec}: {stage.title}"}))
+    trainer = create(last.trains) if last.trains else method
+    return [*found, (trainer, {f"{spec}: {last.name}, {heading(k)}" for k in run.shots})]
 
 
 def _declared(run: RunFolder, spec: str, method: BaseMethod) -> dict[Panel, set[str]]:
     """The panels of a method and of those that train its stages, with the stages' labels."""
     found: dict[Panel, set[str]] = {}
-    *earlier, last = method.stages()
-    for stage in earlier:
-        trainer = create(stage.trains) if stage.trains else method
+    for trainer, labels in _trained(run, spec, method):
         for panel in trainer.panels:
-            found.setdefault(panel, set()).add(f"{stage.trains or spec}: {stage.title}")
-    trainer = create(last.trains) if last.trains else method
-    for panel in trainer.panels:
-        labels = {f"{spec}: {last.name}, {heading(k)}" for k in run.shots}
-        found.setdefault(panel, set()).update(labels)
+            found.setdefault(panel, set()).update(labels)
     return found
+
+
+def _remarks(run: RunFolder, spec: str, method: BaseMethod) -> list[tuple[str, str]]:
+    """(run, what was said of it) over all stages."""
+    labels = set().union(*(labels for _, labels in _trained(run, spec, method)))
+    return [
+        (f"{_name(run, group)}, seed {seed}", svg.clean(str(said)))
+        for group, lines in curves.collect(run, "remark").items()
+        if group.stage in labels
+        for (seed, _), by_step in sorted(lines.items())
+        for said in by_step.values()
+    ]
 
 
 def _draw(run: RunFolder, spec: str, panel: Panel, labels: Collection[str]) -> Drawn | None:

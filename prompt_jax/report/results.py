@@ -21,6 +21,9 @@ from prompt_jax.evaluation import statistics
 from prompt_jax.evaluation.statistics import Comparison, Summary, Verdict
 from prompt_jax.training.tracking import finite
 
+# What a value may be where it is no fraction: -log of the smallest float64 is 745.
+_LARGEST = {"nll": 1e3, "brier": 2.0}
+
 
 @dataclass(frozen=True)
 class ResultRow:
@@ -31,9 +34,10 @@ class ResultRow:
       target: task.
       k: training rows per class; 0: all.
       seed: of the run.
-      metric: name.
+      metric: name of one of the task's metrics, or on the test rows of `Calibration`'s fields.
       split: `dev` or `test`.
-      value: in [0, 1], or [-1, 1] for correlations; NaN for a run that died.
+      value: in [0, 1], or [-1, 1] for correlations, [0, 2] for `brier`, nats for `nll`; NaN for a
+        run that died.
       source_steps: optimizer steps of all source runs of this seed that the method uses, cached
         ones included.
       target_steps: steps on the target, probes and all trials included.
@@ -96,7 +100,7 @@ def parse_rows(text: str) -> tuple[list[ResultRow], list[int]]:
 
 def _row(facts: dict[str, Any]) -> ResultRow:
     """Raises ValueError, TypeError or KeyError for anything that `write_rows` does not write."""
-    values = {}
+    values: dict[str, Any] = {}
     for field in fields(ResultRow):
         # Fields with a default came later: older files do without.
         value = (
@@ -104,7 +108,7 @@ def _row(facts: dict[str, Any]) -> ResultRow:
         )
         if field.name == "value":
             value = math.nan if value is None else float(value)
-            if abs(value) > 1:
+            if abs(value) > _LARGEST.get(values["metric"], 1.0):
                 raise ValueError(value)
         elif field.type == "float":
             value = float(value)

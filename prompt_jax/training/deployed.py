@@ -9,7 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from prompt_jax import sharding
 from prompt_jax.evaluation import Evaluation, Job, evaluate, evaluate_average
+from prompt_jax.models.t5.partition import T5_RULES
 from prompt_jax.training.protocol import Method, Rows
 
 
@@ -31,12 +33,15 @@ def evaluate_runs(
       consts: leaves [R, ...].
       jobs: `Job(split, r)` for run r.
       metrics: metric names of each job.
-      mesh: rows are split over its 'data' axis.
+      mesh: rows are split over its 'data' axis, trained T5 weights over 'model'.
     """
     if not jobs:
         return []
     if method.trains_lm:
-        lm = lm.replace(params=method.lm_params(jax.tree.map(lambda x: x[0], params)))
+        weights = method.lm_params(jax.tree.map(lambda x: x[0], params))
+        if mesh is not None and mesh.shape["model"] > 1:
+            weights = sharding.shard_tree(weights, T5_RULES, mesh)
+        lm = lm.replace(params=weights)
     if method.rowwise:
         cached = _by_template(method)(params, consts)
         if cached is not None:

@@ -16,6 +16,7 @@ from prompt_jax.data.feed import Feed
 from prompt_jax.data.tokenise import TokenisedSplit
 from prompt_jax.errors import ConfigError, ModelError, TrainingError
 from prompt_jax.evaluation import Job
+from prompt_jax.models.t5.partition import T5_RULES
 from prompt_jax.streams import key as stream_key
 from prompt_jax.training import memory, optimizers
 from prompt_jax.training.checkpoints import Checkpoints
@@ -181,6 +182,7 @@ def train(
                 watch.pause()
                 population.evaluate(done, tracker)
             guard.after(done, evaluated)
+        population.remark(tracker)
         return population.results(guard.seconds)
 
 
@@ -259,7 +261,11 @@ class Population:
         # Everything with the axis R, where the devices divide it; over the devices of one process.
         data = 1 if mesh is None or distributed.several() else mesh.shape["data"]
         self.split = data > 1 and len(runs) % data == 0
-        self.programs: Programs = programs(method, config.optimizer, mesh if self.split else None)
+        # Trained T5 weights, their gradient and moments, likewise over the devices of one process.
+        model = 1 if mesh is None or distributed.several() else mesh.shape["model"]
+        self.weights_split = method.trains_lm and model > 1
+        placing = mesh if self.split or self.weights_split else None
+        self.programs: Programs = programs(method, config.optimizer, placing)
 
         def stack(*leaves: Any) -> np.ndarray:
             return np.stack([np.asarray(leaf) for leaf in leaves])
@@ -292,6 +298,9 @@ class Population:
 
     def put(self, tree: Any) -> Any:
         """Places host arrays [R, ...]."""
+        if self.weights_split:
+            assert self.mesh is not None
+            return sharding.put_state(tree, T5_RULES, self.mesh)
         return sharding.put(tree, self.mesh, *(("data",) if self.split else ()))
 
     def _prompt_tokens(self) -> int:
@@ -415,6 +424,14 @@ class Population:
                 )
         live = loss[self.active]
         tracker.advance(step, f"loss {live.mean():.3f}" if live.size else "stopped")
+
+    def remark(self, tracker: Tracker) -> None:
+        """Logs what the method has to say of each run at its end."""
+        carry = jax.device_get(self.state.carry)
+        for r, run in enumerate(self.runs):
+            said = self.method.remark(jax.tree.map(lambda x, r=r: x[r], carry))
+            if said:
+                tracker.log({"run": run.name, "step": int(self.steps[r]), "remark": said})
 
     def _notice(self, step: int, healthy: np.ndarray, tracker: Tracker) -> None:
         died = np.flatnonzero(self.healthy & ~healthy).tolist()

@@ -16,8 +16,8 @@ from prompt_jax.training.step import Batch, Sums, Table, programs
 # On a CPU the limit is the cache, not the memory: attention scores and activations of about this
 # many tokens stay close to the cores (benchmarks/train_step.py measures it).
 CPU_TOKENS = 2048
-# Narrow models do better with half: at D = 128 a row then takes 0.75 of the time on one core and 0.87
-# on two, while at D = 512 it takes 1.07 on two.
+# Narrow models do better with half: at D = 128 a row then takes 0.75 of the time on one core and
+# 0.87 on two, while at D = 512 it takes 1.07 on two.
 _NARROW = 128
 _HEADROOM = 0.8
 

@@ -91,6 +91,12 @@ class Method(Protocol):
     def update_metrics(self, opt_state: Any) -> Mapping[str, Array]:
         """Likewise, from the state that `transform`'s update left."""
 
+    def remark(self, carry: Carry) -> str:
+        """One line for people about what a run's carry says when it is trained, or "".
+
+        It is logged under `remark`, and the report shows it.
+        """
+
     def groups(self, params: Params) -> Any:
         """The optimizer group (a string) of every leaf of `params`."""
 

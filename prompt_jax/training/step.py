@@ -17,12 +17,16 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from prompt_jax import sharding
+from prompt_jax.models.t5.partition import T5_RULES
 from prompt_jax.training import optimizers
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.protocol import Array, Method, Rows
 
 # Keys of a line in metrics.jsonl that no method may use for its own numbers.
-RESERVED = frozenset({"stage", "run", "step", "seconds", "loss", "gradient_norm", "dev", "event"})
+RESERVED = frozenset(
+    {"stage", "run", "step", "seconds", "loss", "gradient_norm", "dev", "event", "remark"}
+)
 
 
 class State(NamedTuple):
@@ -138,7 +142,8 @@ def programs(method: Method, config: OptimizerConfig, mesh: Mesh | None = None) 
     Args:
       method: the method.
       config: its optimizer.
-      mesh: the runs are split over its axis 'data', which divides R; None: they are not split.
+      mesh: the runs are split over its axis 'data', which divides R; where the method trains the
+        T5, its weights are split over the axis 'model' instead. None: everything is whole.
     """
     fixed = dataclasses.replace(
         config, learning_rate=1.0, unit="absolute", warmup_steps=0, schedule="constant"
@@ -150,21 +155,30 @@ def programs(method: Method, config: OptimizerConfig, mesh: Mesh | None = None) 
 def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None) -> Programs:
     split: NamedSharding | None = None
     whole: NamedSharding | None = None
-    if mesh is not None:
+    if mesh is not None and not method.trains_lm:
         split, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
 
     def everywhere(x: jax.Array) -> jax.Array:
         """Whole on every device, without the padding: where runs are split, that cuts otherwise."""
         return x if whole is None else jax.lax.with_sharding_constraint(x, whole)
 
+    def placed(tree: Any) -> Any:
+        """Trained T5 weights, and what is shaped like them, stay where the rule table put them."""
+        if mesh is None or not method.trains_lm:
+            return tree
+        where = sharding.state_shardings(tree, T5_RULES, mesh)
+        return jax.lax.with_sharding_constraint(tree, where)
+
     tx = method.transform(optimizers.build(config))
     multipliers = config.group_multipliers()
 
     def init(params: Any, consts: Any) -> State:
         runs = jax.tree.leaves(params)[0].shape[0]
-        return State(
-            params, jax.vmap(tx.init)(params), jax.vmap(method.carry)(params, consts),
-            jnp.ones((runs,), bool), jnp.zeros((runs,), jnp.int32),
+        return placed(
+            State(
+                params, jax.vmap(tx.init)(params), jax.vmap(method.carry)(params, consts),
+                jnp.ones((runs,), bool), jnp.zeros((runs,), jnp.int32),
+            )
         )  # fmt: skip
 
     def prompts(params: Any, consts: Any, carry: Any, rows: Rows, step: Any, key: Any) -> Any:
@@ -184,10 +198,10 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None) -> Pro
 
         table = Table(flat(made.prompts), flat(made.teacher))
         views = _padded(state.healthy.shape[0] * method.views)
-        lm = method.lm_params(jax.tree.map(lambda x: x[0], state.params))
+        lm = placed(jax.tree.map(jnp.zeros_like, method.lm_params(state.params)))
         sums = Sums(
             None if table.prompts is None else jnp.zeros_like(table.prompts),
-            jax.tree.map(jnp.zeros_like, lm),
+            jax.tree.map(lambda g: g[0], lm),
             jnp.zeros((views,), jnp.float32),
             jnp.zeros((views,), jnp.float32),
         )
@@ -269,7 +283,7 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None) -> Pro
         )  # fmt: skip
         params, opt_state, carry, healthy = new
         updates = state.updates + (healthy & active).astype(jnp.int32)
-        return State(params, opt_state, carry, healthy, updates), metrics
+        return placed(State(params, opt_state, carry, healthy, updates)), metrics
 
     def keep(best: Any, params: Any, better: jax.Array) -> Any:
         """Takes over the parameters of the runs that improved."""
@@ -277,11 +291,11 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None) -> Pro
         def one(old: jax.Array, new: jax.Array) -> jax.Array:
             return jnp.where(better.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
 
-        return jax.tree.map(one, best, params)
+        return placed(jax.tree.map(one, best, params))
 
-    def jitted(program: Any, placed: NamedSharding | None, **options: Any) -> Any:
-        if placed is not None:
-            options["out_shardings"] = placed
+    def jitted(program: Any, where: NamedSharding | None, **options: Any) -> Any:
+        if where is not None:
+            options["out_shardings"] = where
         return jax.jit(program, **options)
 
     return Programs(

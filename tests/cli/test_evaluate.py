@@ -15,13 +15,13 @@ from tests.cli.conftest import Invoke, World
 
 
 def results(world: World) -> dict[tuple[str, int, str], float]:
-    """(method, k, split) -> value on task `one`, as the run wrote them."""
+    """(method, k, split) -> accuracy on task `one`, as the run wrote it."""
     lines = (world.folder / "results.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     return {
         (row["method"], row["k"], row["split"]): row["value"]
         for row in rows
-        if row["target"] == world.tasks["one"]
+        if row["target"] == world.tasks["one"] and row["metric"] == "accuracy"
     }
 
 

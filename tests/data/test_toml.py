@@ -118,6 +118,36 @@ def test_the_example_of_the_page_works(tmp_path: Path) -> None:
             assert examples[0].input.endswith("error 500.")
 
 
+def test_rows_of_p3_are_read_as_the_page_says(tmp_path: Path) -> None:
+    """Rendered prompts with lists and numbers beside them; subsets without choices are alike."""
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    rows = [
+        {
+            "inputs": [8, 2, 1], "inputs_pretokenized": f"{text}. Does it follow? Yes or no?",
+            "targets": [465, 1], "targets_pretokenized": f"\n{answer}",
+        }
+        for text, answer in (("It rains {today}", "Yes"), ("It is late", "No"))
+    ]  # fmt: skip
+    text = re.findall(r"```toml\n(.*?)```", PAGE.read_text("utf-8"), re.S)[1]
+    (tmp_path / "rte").mkdir()
+    task_file = written(tmp_path, text, "p3.toml")
+    with_choices = [{**row, "answer_choices": ["Yes", "No"]} for row in rows]
+    for some in (rows, with_choices):
+        for split in ("train", "validation"):
+            pq.write_table(pa.Table.from_pylist(some), tmp_path / "rte" / f"{split}.parquet")
+        task = load_task(task_file)
+        assert (task.kind, task.answer_field) == ("text", "targets_pretokenized")
+        assert task.template().instruction == ""  # its discrete prompt is part of the row
+        source = open_split(task, "train")
+        examples = [render(task, task.template(), source[i]) for i in range(len(source))]
+        assert [e.input for e in examples] == [row["inputs_pretokenized"] for row in rows]
+        assert [e.target for e in examples] == ["\nYes", "\nNo"]
+        assert examples[0].candidates == ()
+    with pytest.raises(DataError, match="has no field 'targets_pretokenized'"):
+        render(task, task.template(), {"inputs_pretokenized": "x"})
+
+
 def test_the_page_names_every_metric_and_kind() -> None:
     page = PAGE.read_text("utf-8")
     assert set(METRICS_OF_KIND) == set(KINDS)
@@ -348,6 +378,7 @@ _KEYS = st.sampled_from(
         "metrics",
         "files",
         "choices",
+        "answers",
         "group_fields",
         "optional_fields",
         "value_range",

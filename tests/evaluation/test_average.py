@@ -78,4 +78,6 @@ def test_calibration():
     assert got.ece == pytest.approx((2 * abs(0.5 - 0.9) + abs(2 - 1.25)) / 4)
     certain = calibration(np.asarray([[0.0, INF], [0.0, INF]]), np.asarray([0, 1]))
     assert (certain.nll, certain.ece) == (INF, 0.5)
-    assert all(math.isnan(v) for v in calibration(np.zeros((0, 2)), np.zeros(0, int)))
+    nothing = np.asarray([[0.0, 1.0], [INF, INF]])  # no candidate of a row is possible
+    for scores, labels in ((np.zeros((0, 2)), np.zeros(0, int)), (nothing, np.zeros(2, int))):
+        assert all(math.isnan(v) for v in calibration(scores, labels))

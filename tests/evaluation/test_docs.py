@@ -44,12 +44,13 @@ def test_the_page_is_a_program_that_runs(tmp_path, monkeypatch, capsys):
         "tuning_matthews": rng.random(5),
     }
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     (tmp_path / "page.py").write_text("\n".join(blocks), "utf-8")
     names = runpy.run_path(str(tmp_path / "page.py"), names)
     assert names["results"][0].metrics["accuracy"] in (0.0, 0.5, 1.0)
     assert names["ranked"].scores.shape == (2, 2)
     assert 0 < names["accuracy"].difference < 0.2
+    assert 0 < names["trusted"].nll < 5
     assert "Summary(mean=" in capsys.readouterr().out
 
 

@@ -212,6 +212,37 @@ def test_tied_banks_learn_as_key_and_as_value():
 
     both, values = (jax.grad(loss)(jnp.asarray(KEYS), soft) for soft in (True, False))
     assert np.abs(np.asarray(both) - np.asarray(values)).max() > 1e-2
+    fixed = retrieve(bank, POOLED, K)[0]
+
+    def smooth(params, soft):
+        rows = params["rows"][fixed]
+        scores = np.einsum("bkd,bd->bk", rows, POOLED.astype(np.float64))
+        weights = K * softmax(scores / np.sqrt(D)) if soft else np.ones_like(scores)
+        return (rows * weights[..., None] * PROBE[:, :K]).sum()
+
+    for found, soft in ((both, True), (values, False)):
+        expected = differences(lambda p, soft=soft: smooth(p, soft), {"rows": KEYS}, "rows")
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-5)
+
+
+def test_attention_learns_as_finite_differences_say():
+    """Of all keys, values and queries: no slot is left out."""
+
+    def loss(params):
+        bank = MemoryBank(params["keys"], params["values"])
+        return jnp.vdot(attend(bank, params["query"], 0.7), PROBE[:, :M])
+
+    def smooth(params):
+        scores = np.asarray(params["query"], np.float64) @ params["keys"].T
+        weights = softmax(scores / np.sqrt(D) / 0.7)
+        return (np.einsum("bn,nmd->bmd", weights, params["values"]) * PROBE[:, :M]).sum()
+
+    params = {"keys": KEYS, "values": VALUES, "query": POOLED}
+    found = jax.grad(loss)(params)
+    for name in params:
+        expected = differences(smooth, params, name)
+        np.testing.assert_allclose(found[name], expected, rtol=1e-3, atol=2e-5)
+        assert (np.abs(found[name]).max(tuple(range(1, found[name].ndim))) > 0).all()
 
 
 # Starts

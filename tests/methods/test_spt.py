@@ -294,6 +294,26 @@ def test_where_the_gradient_goes(gradient):
         assert (size[name] > 1e-4) == (gradient != "hard")
 
 
+def test_a_mixture_with_dead_slots_says_so():
+    """All tasks are worded alike, so that two of twelve slots are all that they retrieve."""
+    method = Spt(**SMALL)
+    runs = []
+    for seed in range(2):
+        params, consts = method.init(context(seed=seed))
+        split = toy.make_split(seed=seed, tasks=3, templates=1)
+        runs.append(toy.make_run(seed, params=params, consts=consts, split=split))
+    recorder = toy.Recorder()
+    loop.train(toy.tiny_t5(), method, runs, toy.budget(2), tracker=recorder)
+    for run in ("run0", "run1"):
+        used = int(recorder.of("slots_used", run)[-1])
+        assert used == 2  # one template for all of them, and k = L / m
+        (said,) = recorder.of("remark", run)
+        assert said.startswith("2 of 12 slots were retrieved, as evenly as 2.0; 10 are dead")
+    assert [record["step"] for record in recorder.records if "remark" in record] == [2, 2]
+    # A target alone is not asked.
+    assert method.remark({"usage": np.eye(1, 12, dtype=np.float32)}) == ""
+
+
 def test_keys_learn_more_slowly_than_values():
     method = Spt(key_rate=0.02, **SMALL)
     params = trained(method)

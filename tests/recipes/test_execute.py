@@ -276,6 +276,24 @@ def test_a_trial_that_died_is_not_chosen(pretender, executor, world):
     assert not second.trained.healthy
 
 
+def test_runs_that_died_are_said_once_in_one_line(pretender, executor, world, caplog):
+    """Sources that two methods share, and more targets than a line names."""
+    one, two = (world.tasks[t] for t in ("one", "two"))
+    dead = ("prompt_tuning: sources", f"{world.tasks['a']} seed=0")
+    stage = "prompt_tuning: target, all rows"
+    every = [f"{task} seed={seed}" for task in (one, two) for seed in range(3)]
+    pretender.dead = {dead, *((stage, name) for name in every)}
+    made = executor(shots=(0,), seeds=3)
+    for spec in ("spot", "spot(variant=mixture)", "spot", "prompt_tuning"):
+        made.run(spec, 0)
+    why = "stopped, for the loss, gradient or update was not finite:"
+    advice = "See metrics.jsonl; lower learning_rate."
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{dead[0]}: {why} {dead[1]}. {advice}",
+        f"{stage}: {why} {', '.join(every[:4])} and 2 more. {advice}",
+    ]
+
+
 # Cost and reuse
 
 

@@ -13,7 +13,7 @@ import toy
 
 from prompt_jax import config as configs
 from prompt_jax.errors import ConfigError, DataError, PromptJaxError
-from prompt_jax.evaluation import Job, evaluate
+from prompt_jax.evaluation import Calibration, Job, calibration, evaluate
 from prompt_jax.prompts import SoftPrompt
 from prompt_jax.recipes import ExperimentConfig, PromptConfig, Report, run
 from prompt_jax.recipes.experiment import prepare_folder, run_folder, slug
@@ -62,12 +62,14 @@ def test_every_cell_has_its_rows(ran):
                 expected |= {(method, one, k, seed, "accuracy", s) for s in ("dev", "test")}
                 expected |= {(method, two, k, seed, "f1", s) for s in ("dev", "test")}
                 expected.add((method, two, k, seed, "accuracy", "test"))
+                for name in Calibration._fields:
+                    expected |= {(method, target, k, seed, name, "test") for target in (one, two)}
     assert set(keys) == expected
 
 
 def test_numbers_of_a_row_are_sane(ran):
     for row in ran.first.rows:
-        assert 0 <= row.value <= 1
+        assert 0 <= row.value <= {"nll": 10, "brier": 2}.get(row.metric, 1)
         steps = {"prompt_tuning": 4, "spot": 4 + 2, "full_fine_tuning": 2}
         few = {"prompt_tuning": 3, "spot": 3 + 2, "full_fine_tuning": 1}
         assert row.target_steps == (few if row.k else steps)[row.method]
@@ -116,6 +118,12 @@ def test_values_are_those_of_the_saved_prompts(ran):
             )
     got = evaluate(ran.world.lm, jobs, np.stack(prompts), metrics=metrics)
     assert [g.metrics[m[0]] for g, m in zip(got, metrics, strict=True)] == expected
+    found = {(r.method, r.target, r.k, r.seed, r.metric): r.value for r in ran.first.rows
+             if r.split == "test"}  # fmt: skip
+    whose = [(*cell, seed) for cell in cells for seed in (0, 1)]
+    for (method, target, k, seed), evaluation, job in zip(whose, got, jobs, strict=True):
+        measured = [found[method, target, k, seed, name] for name in Calibration._fields]
+        assert measured == pytest.approx(calibration(evaluation.scores, job.split.label), rel=1e-4)
 
 
 def test_source_prompts_are_saved(ran):
@@ -135,7 +143,7 @@ def test_items_come_back(ran):
         (method, one, str(k), str(seed)) for method in METHODS for k in (4, 0) for seed in (0, 1)
     }
     for row in ran.first.rows:
-        if row.split == "test" and row.target == one:
+        if row.split == "test" and row.target == one and row.metric == "accuracy":
             scores = items[row.method, one, str(row.k), str(row.seed)]
             assert scores.shape == (TEST,)
             assert scores.mean() == pytest.approx(row.value)

@@ -67,6 +67,20 @@ def test_zero_seconds_turns_checkpoints_off(tmp_path):
         ExperimentConfig(targets=("mr",), methods=("prompt_tuning",), checkpoint_seconds=-1)
 
 
+def test_how_many_checkpoints_are_kept(small, world, tmp_path, monkeypatch):
+    """The newest; another number is no other experiment."""
+    with pytest.raises(ConfigError, match=r"checkpoint_keep must be at least 1.*seconds=0"):
+        small(tmp_path, checkpoint_keep=0)
+    for keep, part, calls, left in ((3, "step", 4, [1, 2, 3]), (1, "results", 1, [4])):
+        config = small(tmp_path, methods=("prompt_tuning",), checkpoint_keep=keep)
+        with monkeypatch.context() as patch:
+            killed_at(patch, loop.Population, part, calls)
+            with pytest.raises(Kill):
+                run(config, world.lm, show=False, say=lambda line: None)
+        found = (tmp_path / "run" / "checkpoints").glob("*/0*")
+        assert sorted(int(path.name) for path in found) == left
+
+
 @pytest.mark.parametrize("generated", [False, True])
 def test_results_of_a_run_without_its_weights(tmp_path, generated):
     """Everything that was measured, and nothing of the parameters."""

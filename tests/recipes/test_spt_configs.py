@@ -38,6 +38,9 @@ def test_the_protocol_counts_31_and_9():
     assert (config.data.templates, config.data.test_templates) == ("cycle", "all")
     assert config.shots == (0,)
     assert {create(spec).stages()[-1].part for spec in config.methods} == {(0.0, 0.0)}
+    # The full form's mixture is trained under the same budget, T5 and bank.
+    full = next(method for method in map(create, config.methods) if method.trains_lm)
+    assert config.stage_budget(full.stages()[0]).optimizer.name == "adafactor"
     # No held-out category is trained on. QNLI is filed under inference, and asks whether a
     # sentence answers a question.
     domain = {name: registry.get(name).domain for name in (*config.sources, *config.targets)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import ClassVar
 
 import numpy as np
@@ -113,6 +114,21 @@ def test_the_page_shows_them(run):
     for piece in ("Chosen sources", "Who reads what.", "Nobody 2026", "does not know the method"):
         assert piece in section
     assert "Never" not in section
+
+
+def test_remarks_stand_beside_the_panels(run):
+    """Those of the method's own stages."""
+    stage = next(line["stage"] for line in run.metrics if line["stage"].startswith("fake: "))
+    for where, step, said in ((stage, 3, "early"), (stage, 4, "9 are <dead>"), ("x: y", 4, "no")):
+        line = {"stage": where, "run": "t/near seed=1", "step": step, "remark": said}
+        run.metrics.append(line)
+    with svg.drawing():
+        _, fake, _ = panels.sections(run)
+    assert [said for _, said in fake.remarks] == ["early", "9 are <dead>"]
+    assert fake.remarks[1][0].endswith("seed 1")
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(run.metrics[-2]) + "\n")
+    assert "9 are &lt;dead&gt;</li>" in report.render(run.path)
 
 
 def test_labels_fall_back_to_numbers(run):

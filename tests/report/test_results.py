@@ -53,6 +53,19 @@ def test_lines_that_are_no_rows(tmp_path, change):
         results.read_rows(path)
 
 
+@pytest.mark.parametrize(
+    ("metric", "value", "good"),
+    [("nll", 7.5, True), ("nll", 1e4, False), ("brier", 2.0, True), ("brier", 2.5, False),
+     ("ece", 1.5, False)],
+)  # fmt: skip
+def test_calibration_is_no_fraction(metric, value, good):
+    made = dataclasses.replace(row("base", "one", 4, 0, 0.5), metric=metric, value=value)
+    rows, bad = results.parse_rows(json.dumps(dataclasses.asdict(made)))
+    assert (rows, bad) == (([made], []) if good else ([], [1]))
+    # It is no primary metric: tables and contrasts do not see it.
+    assert not results.cells(rows, PRIMARY)
+
+
 def test_rows_before_there_were_trials():
     facts = dataclasses.asdict(row("base", "one", 4, 0, 0.5))
     del facts["trials"]

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from experiments import real_prompts, sandbox_contrasts, sandbox_groups, sandbox_retrieval
+from experiments import (
+    real_prompts,
+    sandbox_contrasts,
+    sandbox_groups,
+    sandbox_retrieval,
+    spt_key_gradient,
+)
 from experiments.sandbox_protocol import Question
 from prompt_jax.data import registry
 from prompt_jax.errors import DataError
+from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.prompts import PromptRecord, SoftPrompt
 from prompt_jax.report import results
 from prompt_jax.report.results import ResultRow
@@ -123,6 +131,57 @@ def test_without_items_signs_are_flipped(tmp_path):
     assert found.p == 2 ** (1 - SEEDS)
 
 
+def calibrate(run: Path, by_method: dict[str, float], targets: tuple[str, ...]) -> None:
+    """Adds calibration to a run directory: each seed's numbers lie 0.01 above the last one's."""
+    rows = results.read_rows(run / "results.jsonl")
+    for method, value in by_method.items():
+        for target in targets:
+            for seed in range(SEEDS):
+                cell = (method, target, seed)
+                one = next(r for r in rows if (r.method, r.target, r.seed) == cell)
+                rows += [
+                    dataclasses.replace(one, metric=name, split="test", value=value + seed / 100)
+                    for name in ("nll", "brier", "ece")
+                ]
+    results.write_rows(run / "results.jsonl", rows)
+
+
+def test_calibration_of_two_methods(runs):
+    with pytest.raises(DataError, match="calibration of better and base"):
+        sandbox_contrasts.trust(sandbox_contrasts.read(runs), "better", "base")
+    before = sandbox_contrasts.markdown(
+        sandbox_contrasts.read(runs), Question("better", "base"), [Question("better", "third")]
+    )
+    calibrate(Path(runs[0]), {"better": 0.2, "base": 0.5}, (TALK,))
+    calibrate(Path(runs[1]), {"third": 0.1}, (COMPLAINTS,))
+    read = sandbox_contrasts.read(runs)
+    lines = sandbox_contrasts.trust(read, "better", "base")
+    assert "mean over 1 targets" in lines[0]
+    assert lines[2] == "| method | points | nll | brier | ece |"
+    gained = np.mean([read.values["better", TALK][s] - read.values["base", TALK][s]
+                      for s in range(SEEDS)])  # fmt: skip
+    cells = [cell.strip() for cell in lines[-1].split("|")]
+    assert cells[2] == f"{100 * gained:+.1f} (p 0.062)"
+    assert cells[3:6] == ["-0.300 (p 0.062)"] * 3
+    assert [cell.strip() for cell in lines[-3].split("|")][3:6] == ["0.220 ± 0.016"] * 3
+    with pytest.raises(DataError, match="on one target"):
+        sandbox_contrasts.trust(read, "third", "base")
+    # Nothing else is changed by it.
+    asked = Question("better", "base"), [Question("better", "third")]
+    assert sandbox_contrasts.markdown(read, *asked) == before
+
+
+def test_the_calibration_that_a_config_asks_for_is_printed(runs, tmp_path, capsys):
+    calibrate(Path(runs[0]), {"better": 0.2, "base": 0.5}, (TALK,))
+    config = tmp_path / "config.py"
+    config.write_text(
+        "from experiments.sandbox_protocol import Question\n"
+        "PRIMARY = Question('better', 'base')\nCALIBRATED = ('better', 'base')\n"
+    )
+    sandbox_contrasts.main([str(config), runs[0]])
+    assert "| difference |" in capsys.readouterr().out
+
+
 # Groups
 
 
@@ -227,3 +286,19 @@ def test_similarity_of_prompts(tmp_path):
     assert (tmp_path / "figure.svg").read_bytes().startswith(b"<?xml")
     with pytest.raises(DataError, match="cannot be read"):
         real_prompts.load(tmp_path / "nowhere")
+
+
+# Keys
+
+
+def test_the_size_of_the_key_gradient(monkeypatch):
+    """Hard retrieval gives the keys none; straight-through the values what hard gives them."""
+    monkeypatch.setattr(spt_key_gradient, "ROWS", 1)
+    monkeypatch.setattr(spt_key_gradient, "SOURCES", spt_key_gradient.SOURCES[:2])
+    lm = FrozenT5.from_pretrained(spt_key_gradient.MODEL)
+    forms = [spt_key_gradient.FORMS[i] for i in (0, 1, 3)]
+    hard, soft, through = (norms for _, norms in spt_key_gradient.measure(lm, forms))
+    assert hard["keys"] == hard["projection"] == 0
+    assert min(soft["keys"], through["keys"], soft["values"]) > 0
+    assert through["values"] == pytest.approx(hard["values"], rel=1e-5)
+    assert " of 64 slots were retrieved" in spt_key_gradient.usage(lm, forms[0])

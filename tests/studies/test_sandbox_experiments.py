@@ -17,8 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
     "sandbox_tuned", "sandbox_dtvg", "sandbox_dtvg_ablations", "sandbox_starts", "sandbox_bmtpt",
     "sandbox_bmtpt_repulsion", "sandbox_bmtpt_priors", "sandbox_spt", "sandbox_spt_tuned",
-    "sandbox_spt_full", "real_dtvg", "real_bmtpt",
+    "sandbox_spt_full", "sandbox_spt_full_tuned", "real_dtvg", "real_bmtpt", "spt_real_text",
 ]  # fmt: skip
+FIVE_SEEDS = {
+    "sandbox_spt_full", "sandbox_spt_full_tuned", "real_dtvg", "real_bmtpt", "spt_real_text",
+}  # fmt: skip
 
 
 def load(name: str) -> tuple[ExperimentConfig, Question, tuple[Question, ...]]:
@@ -37,7 +40,7 @@ def test_config_and_questions(every, name):
     config.check_tasks()
     assert config.name == name
     assert set(config.targets) - set(config.sources) <= RESERVED
-    assert config.seeds == (5 if name in ("sandbox_spt_full", "real_dtvg", "real_bmtpt") else 10)
+    assert config.seeds == (5 if name in FIVE_SEEDS else 10)
     known = {spec for other, *_ in every.values() for spec in other.methods}
     for question in (primary, *secondary):
         assert question.a != question.b
@@ -54,11 +57,26 @@ def test_config_and_questions(every, name):
     )["__doc__"].replace("\n", " ")
 
 
+def test_lines_whose_calibration_is_compared():
+    made = runpy.run_path(str(ROOT / "experiments" / "sandbox_bmtpt_priors.py"))
+    assert set(made["CALIBRATED"]) < set(made["get_config"]().methods)
+    assert [create(spec).target for spec in made["CALIBRATED"]] == ["average", "zero_shot"]
+
+
 def test_every_experiment_is_listed(every):
     page = (ROOT / "docs" / "experiments.md").read_text("utf-8")
     for path in (ROOT / "experiments").glob("*.py"):
         if path.stem not in ("__init__", "sandbox_protocol"):
             assert path.stem in page, path.stem
+
+
+def test_questions_about_real_text_can_be_answered(every):
+    """No question asks for a template; a metric without items has its signs flipped."""
+    config, *questions = every["spt_real_text"]
+    assert config.data.test_templates == "all"
+    asked = [questions[0], *questions[1]]
+    assert not any(question.templates for question in asked)
+    assert {registry.get(name).metrics[0] for name in config.targets} == {"accuracy"}
 
 
 def test_equal_gradients():

@@ -18,7 +18,7 @@ from methods.toy_methods import Dying, Memory, Particles
 
 from prompt_jax import sharding
 from prompt_jax.errors import ConfigError, StoppedError, TrainingError
-from prompt_jax.methods import Context, FullFineTuning, PromptTuning
+from prompt_jax.methods import Context, FullFineTuning, PromptTuning, SptFull, Wording
 from prompt_jax.training import loop
 from prompt_jax.training.checkpoints import Checkpoints
 from prompt_jax.training.fingerprint import array_hash
@@ -49,10 +49,19 @@ def killed_before(step):
             yield
 
 
+WORDINGS = tuple(
+    Wording(f"task{i}", f"t{i}", (toy.FIRST_WORD + i, toy.FIRST_WORD + 7)) for i in range(2)
+)
+
+
 def make_runs(method, count=2, dev=True):
     runs = []
     for seed in range(count):
-        params, consts = method.init(Context(toy.tiny_t5(), toy.prompt(seed), seed, "t"))
+        start = Context(
+            toy.tiny_t5(), toy.prompt(seed), seed, "t", templates=WORDINGS,
+            source_templates=WORDINGS,
+        )  # fmt: skip
+        params, consts = method.init(start)
         if isinstance(method, Dying):
             consts = {"dies": np.int32(4 if seed else -1)}
         runs.append(
@@ -81,6 +90,7 @@ METHODS = {
     "views and another optimizer": Particles(),
     "a run dies": Dying(),
     "trains the T5": FullFineTuning(),
+    "trains the T5 and a bank": SptFull(slots=6, tokens=2),
 }
 
 

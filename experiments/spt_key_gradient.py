@@ -1,0 +1,144 @@
+"""How large is the gradient of SPT's keys beside that of its values?
+
+    python -m experiments.spt_key_gradient
+
+One step at the start on the mini T5: 16 rows of each of the six sources of the sandbox under all
+their templates, N = 64, m = 2, k = 5, penalties off. Frobenius norms of the gradient of the mean
+loss per target token. One step of one model, no result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import command
+from experiments.sandbox_protocol import DATA, MODEL, PROMPT, SOURCES
+from prompt_jax import memory_bank as mb
+from prompt_jax.data import registry
+from prompt_jax.data.sources import open_split
+from prompt_jax.data.tokenise import TokenisedSplit, concat, tokenise_rows
+from prompt_jax.methods import Context, Spt, Wording
+from prompt_jax.models.t5 import FrozenT5
+from prompt_jax.training.protocol import Rows
+
+ROWS = 16
+FORMS = tuple(
+    Spt(slots=64, balance=0.0, pull=0.0, gradient=gradient, temperature=temperature)
+    for gradient, temperature in (
+        ("hard", 1.0), ("soft", 1.0), ("soft", 4.0), ("straight_through", 1.0),
+        ("straight_through", 4.0),
+    )
+)  # fmt: skip
+
+
+def rows_of(tokenizer: Any) -> TokenisedSplit:
+    """The first rows of every source, each under all templates."""
+    parts = []
+    for task in map(registry.get, SOURCES):
+        source = open_split(task, "train")
+        split = tokenise_rows(
+            task, [source[i] for i in range(ROWS)], tokenizer, templates="all",
+            max_input=DATA.max_input_tokens, max_target=DATA.max_target_tokens,
+        )  # fmt: skip
+        parts.append(split)
+    return concat(parts)
+
+
+def wordings(tokenizer: Any) -> tuple[Wording, ...]:
+    """Every template of every source."""
+    found = []
+    for task in map(registry.get, SOURCES):
+        texts = [template.instruction for template in task.templates]
+        for template, ids in zip(
+            task.templates, tokenizer.encode(texts, add_eos=False), strict=True
+        ):
+            found.append(Wording(task.name, template.name, tuple(ids) or (tokenizer.eos_id,)))
+    return tuple(found)
+
+
+def measure(lm: FrozenT5, forms: Sequence[Spt] = FORMS) -> list[tuple[Spt, dict[str, float]]]:
+    """Norms of each form's gradient, by the name of the parameter.
+
+    Args:
+      lm: the frozen model.
+      forms: of equal N, m and L.
+    """
+    split, asked = rows_of(lm.tokenizer), wordings(lm.tokenizer)
+    number = {(w.task, w.template): i for i, w in enumerate(asked)}
+    names = [split.task_names[i] for i in split.task]
+    template = [number[t, e.template] for t, e in zip(names, split.examples, strict=True)]
+    every = np.arange(len(split))
+    ids = split.inputs.padded(every, None, lm.pad_id)
+    mask = np.arange(ids.shape[1])[None] < split.inputs.lengths[:, None]
+    labels = split.targets.padded(every, None, -100)
+    rows = Rows(
+        np.zeros((len(split), 0), np.int32), np.zeros((len(split), 0), np.int32), split.task,
+        np.asarray(template, np.int32), np.ones(len(split), np.float32),
+    )  # fmt: skip
+
+    batch = (ids, mask.astype(np.int32), labels)
+    start = Context(
+        lm, np.zeros((PROMPT.tokens, lm.d_model), np.float32), 0, "mixture", templates=asked,
+        source_templates=asked,
+    )  # fmt: skip
+    found = []
+    for form in forms:
+        params, consts = form.init(start)
+        made, pull = jax.vjp(partial(_prompts, form, consts, rows), params)
+        (gradient,) = pull(_slope(made, lm, batch))
+        norms = {k: float(jnp.linalg.norm(g.reshape(-1))) for k, g in gradient.items()}
+        found.append((form, norms))
+    return found
+
+
+@jax.jit
+@jax.grad
+def _slope(prompts: jax.Array, lm: FrozenT5, batch: tuple[Any, Any, Any]) -> jax.Array:
+    """What the mean loss per target token asks of every prompt."""
+    out = lm.score(*batch, prompts)
+    return out.nll.sum() / out.tokens.sum()
+
+
+def _prompts(form: Spt, consts: Any, rows: Rows, params: Any) -> jax.Array:
+    """[B, L, D]: what every row retrieves."""
+    carry = form.carry(params, consts)
+    made = form.prompts(params, consts, carry, rows, jnp.int32(0), jax.random.key(0))
+    assert made.prompts is not None
+    return made.prompts[0]
+
+
+def usage(lm: FrozenT5, form: Spt) -> str:
+    """How many slots all templates together retrieve at the start."""
+    asked = wordings(lm.tokenizer)
+    initial = np.zeros((PROMPT.tokens, lm.d_model), np.float32)
+    params, consts = form.init(
+        Context(lm, initial, 0, "mixture", templates=asked, source_templates=asked)
+    )
+    query = mb.make_query(consts["pooled"], consts["centre"])
+    bank = mb.MemoryBank(params["keys"], params["values"])
+    indices, _ = mb.retrieve(bank, query, PROMPT.tokens // form.tokens)
+    return mb.describe_usage(mb.usage(indices, form.slots)).summary
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prints the table."""
+    lm = FrozenT5.from_pretrained(arguments[0] if arguments else MODEL)
+    print("| gradient | temperature | values | keys | W | keys / values |\n|-|-|-|-|-|-|")
+    for form, norms in measure(lm):
+        values, keys, w = (norms[name] for name in ("values", "keys", "projection"))
+        hard = form.gradient == "hard"
+        print(
+            f"| `{form.gradient}` | {'' if hard else f'{form.temperature:g}'} | {values:.3g} |"
+            f" {keys:.3g} | {w:.3g} | {keys / values:.2g} |"
+        )
+    print(f"\n{usage(lm, FORMS[0])}.")
+
+
+if __name__ == "__main__":
+    command.run("spt_key_gradient", main)

@@ -82,7 +82,7 @@ def test_token_budget_follows_the_device(monkeypatch):
     def budget():
         return memory.token_budget(toy.tiny_t5(), PromptTuning(), CONFIG, **SHAPE)
 
-    assert budget() == memory.CPU_TOKENS
+    assert budget() == memory.CPU_TOKENS // 2  # a narrow model
     measured = []
 
     def compile_micro(*args, rows, **shape):

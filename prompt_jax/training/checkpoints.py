@@ -248,7 +248,10 @@ class Checkpoints:
         if not self.directory.is_dir():
             return []
         for path in self.directory.glob(".*.tmp"):
-            shutil.rmtree(path)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:  # of a small file that is written here, too, such as who the members are
+                path.unlink()
         found = [p for p in self.directory.iterdir() if p.name.isdigit() and p.is_dir()]
         return sorted(found, key=lambda p: int(p.name), reverse=True)
 

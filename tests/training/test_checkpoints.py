@@ -118,6 +118,15 @@ def test_what_a_kill_left_is_cleared_away(tmp_path, left):
     assert not half.exists()
 
 
+def test_a_kill_may_leave_half_of_a_small_file(tmp_path):
+    """Who the members are is written beside the checkpoints, through a draft that is a file."""
+    made = filled(tmp_path / "c")
+    half = tmp_path / "c" / ".members.json.c06d5003.tmp"
+    half.write_bytes(b"half")
+    assert made.restore(tree(), MARK).step == 4
+    assert not half.exists()
+
+
 def test_a_kill_before_the_end_leaves_the_earlier_ones(tmp_path, monkeypatch):
     """Whatever step of writing is the last one that happens."""
     made = filled(tmp_path / "c", (2,))

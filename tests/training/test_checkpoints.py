@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import threading
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +57,15 @@ def test_what_was_saved_comes_back(tmp_path):
     assert [str(x.dtype) for x in jax.tree.leaves(saved.arrays)] == [
         str(x.dtype) for x in jax.tree.leaves(tree())
     ]
+
+
+def test_a_relative_directory(tmp_path, monkeypatch):
+    """As `runs/NAME` is, where nobody names another one."""
+    monkeypatch.chdir(tmp_path)
+    made = filled(Path("runs/c"))
+    assert made.restore(tree(), MARK).step == 4
+    assert (tmp_path / "runs" / "c").is_dir()
+    made.close()
 
 
 def test_arrays_are_copied_at_once(tmp_path):

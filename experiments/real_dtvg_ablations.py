@@ -12,12 +12,12 @@ four targets.
 """
 
 from experiments.real_dtvg import few_shot
-from experiments.sandbox_dtvg_ablations import NO_SOURCES, WHOLE
+from experiments.sandbox_dtvg_ablations import NO_SOURCES, WHOLE, ablated
 from experiments.sandbox_protocol import Question
 from prompt_jax.recipes import ExperimentConfig
 
 PRIMARY = Question(WHOLE, NO_SOURCES, why="do the sources do anything")
-ABLATED = tuple(f"dtvg(budget=matched,{rule})" for rule in ("rule=positive", "rule=all"))
+ABLATED = (ablated("rule=positive"), ablated("rule=all"))
 SECONDARY = tuple(Question(WHOLE, spec, why="all of it against its ablation") for spec in ABLATED)
 
 

@@ -127,9 +127,7 @@ def compare(runs: Runs, question: Question) -> Comparison:
         if key not in runs.values:
             raise DataError(f"no run directory has {key[0]} on {key[1]}: give the one that has.")
     every = [runs.values[key] for keys in cells.values() for key in keys]
-    seeds = [s for s in sorted(every[0]) if all(np.isfinite(v.get(s, np.nan)) for v in every)]
-    if not seeds:
-        raise DataError(f"{question.a} and {question.b} have no healthy seed in common.")
+    seeds = _healthy(every, question.a, question.b)
     if any(key not in runs.items for keys in cells.values() for key in keys):
         if question.templates:
             raise DataError("without per-item scores, templates cannot be told apart.")
@@ -145,6 +143,14 @@ def compare(runs: Runs, question: Question) -> Comparison:
         np.concatenate([w * t for w, t in zip(weights, some, strict=True)], 1) for some in tables
     )
     return paired_bootstrap(left, right)
+
+
+def _healthy(every: Sequence[dict[int, float]], a: str, b: str) -> list[int]:
+    """The seeds whose numbers are finite in all cells of two methods."""
+    seeds = [s for s in sorted(every[0]) if all(np.isfinite(v.get(s, np.nan)) for v in every)]
+    if not seeds:
+        raise DataError(f"{a} and {b} have no healthy seed in common.")
+    return seeds
 
 
 def _items(
@@ -203,9 +209,7 @@ def trust(runs: Runs, a: str, b: str) -> list[str]:
         )
     tables = {"points": runs.values, **runs.calibration}
     every = [table.get((x, t), {}) for table in tables.values() for x in (a, b) for t in targets]
-    seeds = [s for s in sorted(every[0]) if all(np.isfinite(v.get(s, np.nan)) for v in every)]
-    if not seeds:
-        raise DataError(f"{a} and {b} have no healthy seed in common.")
+    seeds = _healthy(every, a, b)
 
     def means(name: str, method: str) -> list[float]:
         by_target = [tables[name][method, t] for t in targets]

@@ -20,18 +20,19 @@ from prompt_jax.recipes import ExperimentConfig
 WHOLE = "dtvg(budget=matched)"
 
 
-def _with(option: str) -> str:
+def ablated(option: str) -> str:
+    """The spec of DTVG inside the target's budget with one option."""
     return f"dtvg(budget=matched,{option})"
 
 
 ABLATED = tuple(
-    _with(option)
+    ablated(option)
     for option in (
         "rule=positive", "rule=consistency", "rule=all", "regroup_every=0", "target_vector=false",
         "metric=cosine", "rule=objective",
     )
 )  # fmt: skip
-NO_SOURCES = _with("rule=none")
+NO_SOURCES = ablated("rule=none")
 PRIMARY = Question(WHOLE, NO_SOURCES, why="do the sources do anything")
 SECONDARY = tuple(Question(WHOLE, spec, why="all of it against its ablation") for spec in ABLATED)
 

@@ -50,16 +50,15 @@ def rows_of(tokenizer: Any) -> TokenisedSplit:
     return concat(parts)
 
 
-def wordings(tokenizer: Any) -> tuple[Wording, ...]:
-    """Every template of every source."""
-    found = []
+def start(lm: FrozenT5) -> Context:
+    """A bank on the mixture of the sources, worded by every template of each."""
+    asked: list[Wording] = []
     for task in map(registry.get, SOURCES):
-        texts = [template.instruction for template in task.templates]
-        for template, ids in zip(
-            task.templates, tokenizer.encode(texts, add_eos=False), strict=True
-        ):
-            found.append(Wording(task.name, template.name, tuple(ids) or (tokenizer.eos_id,)))
-    return tuple(found)
+        asked += Wording.of(task.name, task.templates, lm.tokenizer)
+    return Context(
+        lm, np.zeros((PROMPT.tokens, lm.d_model), np.float32), 0, "mixture",
+        templates=tuple(asked), source_templates=tuple(asked),
+    )  # fmt: skip
 
 
 def measure(lm: FrozenT5, forms: Sequence[Spt] = FORMS) -> list[tuple[Spt, dict[str, float]]]:
@@ -69,8 +68,8 @@ def measure(lm: FrozenT5, forms: Sequence[Spt] = FORMS) -> list[tuple[Spt, dict[
       lm: the frozen model.
       forms: of equal N, m and L.
     """
-    split, asked = rows_of(lm.tokenizer), wordings(lm.tokenizer)
-    number = {(w.task, w.template): i for i, w in enumerate(asked)}
+    split, context = rows_of(lm.tokenizer), start(lm)
+    number = {(w.task, w.template): i for i, w in enumerate(context.templates)}
     names = [split.task_names[i] for i in split.task]
     template = [number[t, e.template] for t, e in zip(names, split.examples, strict=True)]
     every = np.arange(len(split))
@@ -83,13 +82,9 @@ def measure(lm: FrozenT5, forms: Sequence[Spt] = FORMS) -> list[tuple[Spt, dict[
     )  # fmt: skip
 
     batch = (ids, mask.astype(np.int32), labels)
-    start = Context(
-        lm, np.zeros((PROMPT.tokens, lm.d_model), np.float32), 0, "mixture", templates=asked,
-        source_templates=asked,
-    )  # fmt: skip
     found = []
     for form in forms:
-        params, consts = form.init(start)
+        params, consts = form.init(context)
         made, pull = jax.vjp(partial(_prompts, form, consts, rows), params)
         (gradient,) = pull(_slope(made, lm, batch))
         norms = {k: float(jnp.linalg.norm(g.reshape(-1))) for k, g in gradient.items()}
@@ -115,11 +110,7 @@ def _prompts(form: Spt, consts: Any, rows: Rows, params: Any) -> jax.Array:
 
 def usage(lm: FrozenT5, form: Spt) -> str:
     """How many slots all templates together retrieve at the start."""
-    asked = wordings(lm.tokenizer)
-    initial = np.zeros((PROMPT.tokens, lm.d_model), np.float32)
-    params, consts = form.init(
-        Context(lm, initial, 0, "mixture", templates=asked, source_templates=asked)
-    )
+    params, consts = form.init(start(lm))
     query = mb.make_query(consts["pooled"], consts["centre"])
     bank = mb.MemoryBank(params["keys"], params["values"])
     indices, _ = mb.retrieve(bank, query, PROMPT.tokens // form.tokens)

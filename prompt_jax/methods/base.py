@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,9 @@ import optax
 from prompt_jax.errors import ConfigError
 from prompt_jax.models.base import LanguageModel, Scores
 from prompt_jax.training.protocol import Array, Carry, Consts, Params, Prompted, RowLoss, Rows
+
+if TYPE_CHECKING:
+    from prompt_jax.data.tasks import Template
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,16 @@ class Wording(NamedTuple):
     task: str
     template: str
     ids: tuple[int, ...]  # tokens of `Template.instruction`; the end of sequence where it is empty
+
+    @classmethod
+    def of(cls, task: str, templates: Sequence[Template], tokenizer: Any) -> tuple[Wording, ...]:
+        """The wordings of a task's templates, in their order."""
+        texts = [template.instruction for template in templates]
+        found = tokenizer.encode(texts, add_eos=False) if texts else []
+        return tuple(
+            cls(task, template.name, tuple(ids) or (tokenizer.eos_id,))
+            for template, ids in zip(templates, found, strict=True)
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -219,18 +219,13 @@ class Executor:
 
     def _wordings(self, task: str, trained_on: bool = False) -> tuple[Wording, ...]:
         """The templates of a task, or of all sources, in the order of `Rows.template`."""
-        found = []
+        found: list[Wording] = []
         for name in (task,) if task else self.config.sources:
             known = self.rows.task(name)
             templates = known.templates
             if trained_on:
                 templates = trained_templates(known, self.config.data.templates)
-            texts = [template.instruction for template in templates]
-            ids = self.lm.tokenizer.encode(texts, add_eos=False) if texts else []
-            found += [
-                Wording(known.name, template.name, tuple(row) or (self.lm.tokenizer.eos_id,))
-                for template, row in zip(templates, ids, strict=True)
-            ]
+            found += Wording.of(known.name, templates, self.lm.tokenizer)
         return tuple(found)
 
     def _train(

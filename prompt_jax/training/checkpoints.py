@@ -87,7 +87,7 @@ class Checkpoints:
                 f"checkpoints: keep={keep} must be at least 1, every_steps={every_steps} and"
                 f" every_seconds={every_seconds} must not be negative."
             )
-        self.directory = Path(directory)
+        self.directory = Path(directory).absolute()  # orbax takes no relative path
         self.keep, self.every_steps, self.every_seconds = keep, every_steps, every_seconds
         self.restart = restart
         self.say = say or logging.getLogger("prompt_jax").warning
@@ -308,7 +308,7 @@ def _fill(folder: Path, leaves: dict[str, np.ndarray] | None, record: dict[str, 
         needed = sum(leaf.nbytes for leaf in numbered.values()) + _SPARE
         if shutil.disk_usage(folder).free < needed:  # orbax's own threads would hang on
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
-        ocp.save((folder / "arrays").absolute(), numbered)  # orbax takes no relative path
+        ocp.save(folder / "arrays", numbered)
     record["files"] = {path.relative_to(folder).as_posix(): _seal(path) for path in _files(folder)}
     body = json.dumps(record).encode()
     manifest = folder / MANIFEST
@@ -372,7 +372,7 @@ def _load(path: Path, record: dict[str, Any], template: Any) -> Any:
         from orbax.checkpoint import v1 as ocp
 
         try:
-            arrays = ocp.load((path / "arrays").absolute())
+            arrays = ocp.load(path / "arrays")
         except Exception as error:  # orbax raises anything, bare Exception included
             raise _Damage(f"arrays cannot be read ({_first_line(error)})") from error
     leaves = [

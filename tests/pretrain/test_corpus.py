@@ -52,10 +52,11 @@ def test_reserved_tasks_are_refused() -> None:
             CorpusConfig(tasks=("snli", name))
 
 
-def shipped() -> dict[str, int]:
-    """Rows of each part of the corpus of the T5 that ships."""
+def shipped() -> tuple[dict[str, int], dict[str, list[str]]]:
+    """Rows of each part of the corpus of the T5 that ships, and what it was made from."""
     path = Path(prompt_jax.__file__).parent / "models" / "mini" / "pretraining.json"
-    return json.loads(path.read_text("utf-8"))["rows"]
+    facts = json.loads(path.read_text("utf-8"))
+    return facts["rows"], facts["config"]["corpus"]
 
 
 def asked_of(text: str) -> Iterator[str]:
@@ -66,7 +67,7 @@ def asked_of(text: str) -> Iterator[str]:
 
 def test_no_row_of_the_shipped_corpus_is_held_out_or_worded_as_a_contrary_target() -> None:
     """Every row over the sandbox world, made again from the recipe's seed."""
-    held, rows = instructions.held_out(), shipped()
+    held, (rows, _) = instructions.held_out(), shipped()
 
     def leads(tasks: tuple[Task, ...]) -> set[str]:
         return {t.text.split("{")[0].rstrip(" :") for task in tasks for t in task.templates[1:]}
@@ -90,11 +91,9 @@ def test_english_and_tasks_of_the_shipped_corpus_share_no_run_with_a_held_out_ro
     shared_dir: Path,
 ) -> None:
     """The paragraphs and rows that the recipe's seed draws, from the files it was given."""
-    root, rows = str(shared_dir / "data"), shipped()
+    root, (rows, given) = str(shared_dir / "data"), shipped()
     drop = corpus.forbidden(root)
     assert len(drop) > 100_000
-    path = Path(prompt_jax.__file__).parent / "models" / "mini" / "pretraining.json"
-    given = json.loads(path.read_text("utf-8"))["config"]["corpus"]
     files = [str(shared_dir / "data" / "corpus" / name) for name in given["texts"]]
     texts = corpus.english(files, rows["english"], 0, drop)
     assert len(texts) > 0.9 * rows["english"]  # one file has fewer paragraphs than its share

@@ -10,17 +10,14 @@ import pytest
 import toy
 
 from prompt_jax import sharding
-from prompt_jax.methods import BaseMethod, Context, FullFineTuning, SptFull, Wording
+from prompt_jax.methods import BaseMethod, Context, FullFineTuning, SptFull
 from prompt_jax.models.t5.partition import T5_RULES
 from prompt_jax.training.checkpoints import Checkpoints
 from prompt_jax.training.loop import Population, Run, train
 
-from .test_resume import facts, killed_before
+from .test_resume import WORDINGS, facts, killed_before
 
 STEPS = 4
-WORDINGS = tuple(
-    Wording(f"task{i}", f"t{i}", (toy.FIRST_WORD + i, toy.FIRST_WORD + 7)) for i in range(2)
-)
 METHODS: dict[str, BaseMethod] = {"spt_full": SptFull(slots=6, tokens=2), "all": FullFineTuning()}
 
 

@@ -16,6 +16,11 @@ _FATAL = re.compile(r"Terminating process because the JAX distributed service|^l
 _NOISE = re.compile(
     r"^\[Gloo\] |^[IWE]\d{4} .*(coordination_service|preemption)|^WARNING: All log messages"
 )
+# Threads of one process say "[Gloo] Rank 0 is connected to 1 peer ranks. ..." in pieces, at once.
+_TORN = re.compile(
+    r"(\d+|\[Gloo\] Rank | is connected to | peer ranks\. "
+    r"|Expected number of connected peer ranks is : )*\n?"
+)
 _RECORD = re.compile(r"^[IWEF]\d{4} ")
 
 
@@ -33,6 +38,8 @@ def filtered(lines: Iterable[str], message: str) -> Iterator[str]:
         if _FATAL.search(line):
             lost = True
             yield f"prompt-jax: {message}\n"
+        elif _TORN.fullmatch(line):
+            continue
         elif _NOISE.search(line):
             # "The following tasks are unhealthy:", and their numbers on lines of their own.
             listing = line.rstrip().endswith(":")

@@ -221,6 +221,19 @@ def test_what_native_code_says_is_one_line() -> None:
     assert list(native_log.filtered(lines, "gone")) == [lines[2], *lines[6:8], "prompt-jax: gone\n"]
 
 
+def test_what_two_threads_of_gloo_say_at_once_is_not_shown() -> None:
+    expected = "Expected number of connected peer ranks is : 1"
+    lines = [
+        f"[Gloo] Rank [Gloo] Rank 0 is connected to 1 peer ranks. {expected}\n",
+        f"0 is connected to 1 peer ranks. {expected}\n",
+        f"[Gloo] Rank 1 is connected to 11 peer ranks.  peer ranks. {expected}{expected}\n",
+        "\n",
+        "1\n",
+        "1 run of 2 is connected to nothing\n",
+    ]
+    assert list(native_log.filtered(lines, "gone")) == lines[-1:]
+
+
 # --- launchers -----------------------------------------------------------------------------------
 
 

@@ -6,9 +6,12 @@
 
 Five particles cost five times the gradients of one joint prompt, so the lines of comparison get as
 much: one joint prompt (SPoT's generic mixture) with five times the steps, one with five times the
-batch, and five joint prompts without a kernel, averaged. The average of prompts that were trained
-on one source each is the contrast that the paper draws. `widths=[inf]` inherits the start alone;
-with a prior its width is chosen from the same grid everywhere, and the trials are counted.
+batch, and five independent joint prompts (rows of their own, no kernel), averaged. Only particles
+without a kernel on the very same rows differ in nothing but the coupling: SPoT's joint prompts have
+no prior and begin at one start instead of the middle of five. A single particle says what is left
+of the posterior without particles, at a fifth of the gradients. The average of prompts that were
+trained on one source each is the contrast that the paper draws. `widths=[inf]` inherits the start
+alone; with a prior its width is one of three trials, which are counted.
 
 One factor at a time around this default: repulsion and number of particles in
 experiments/sandbox_bmtpt_repulsion.py, the form of the prior in
@@ -26,7 +29,9 @@ TARGETS = (*RELATED, *CONTRARY[:3])
 
 STEIN = "bmtpt(widths=[inf])"
 PRIOR = "bmtpt(widths=[inf,10,1])"
-UNCOUPLED = "bmtpt(kernel=none,widths=[inf])"
+ONE = "bmtpt(particles=1,widths=[inf])"
+UNCOUPLED = "bmtpt(kernel=none,widths=[inf])"  # on the same rows: nothing else differs
+INDEPENDENT = "bmtpt(kernel=none,batch=own,widths=[inf])"
 LONGER = "spot(variant=mixture,steps=5)"
 LARGER = "spot(variant=mixture,batch=5)"
 AVERAGE = "bmtpt(posterior=independent,widths=[inf])"
@@ -34,10 +39,12 @@ AVERAGE = "bmtpt(posterior=independent,widths=[inf])"
 PRIMARY = Question(STEIN, LONGER, why="coupled particles against one joint prompt, equal gradients")
 SECONDARY = (
     Question(STEIN, LARGER, why="likewise, with the gradients in the batch"),
+    Question(STEIN, INDEPENDENT, why="likewise, in five independent joint runs, averaged"),
     Question(STEIN, UNCOUPLED, why="the coupling itself"),
+    Question(STEIN, ONE, why="five particles or one, a fifth of the gradients"),
     Question(STEIN, AVERAGE, why="the paper's contrast: joint against averaged sources"),
-    Question(PRIOR, STEIN, why="the prior, beyond the start"),
-    Question(PRIOR, "prompt_tuning", why="BMTPT as a whole"),
+    Question(PRIOR, STEIN, why="the prior, beyond the start (three trials against one)"),
+    Question(PRIOR, "prompt_tuning", why="BMTPT as a whole (three trials against one)"),
     Question(PRIOR, "prompt_tuning", RELATED, why="where a source should help"),
     Question(PRIOR, TUNED, why="against the well-tuned line"),
     Question(STEIN, TUNED, why="likewise, the start alone"),
@@ -45,6 +52,6 @@ SECONDARY = (
 
 
 def get_config() -> ExperimentConfig:
-    """Seven lines, nine targets, k = 16."""
-    methods = ("prompt_tuning", LONGER, LARGER, UNCOUPLED, AVERAGE, STEIN, PRIOR)
-    return few_shot("sandbox_bmtpt", methods, TARGETS)
+    """Nine lines, nine targets, k = 16."""
+    joint = (LONGER, LARGER, INDEPENDENT, UNCOUPLED, ONE, AVERAGE)
+    return few_shot("sandbox_bmtpt", ("prompt_tuning", *joint, STEIN, PRIOR), TARGETS)

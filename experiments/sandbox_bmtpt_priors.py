@@ -2,7 +2,7 @@
 
     prompt-jax run experiments/sandbox_bmtpt_priors.py
     python -m experiments.sandbox_contrasts experiments/sandbox_bmtpt_priors.py \
-        runs/sandbox_bmtpt_priors
+        runs/sandbox_bmtpt_priors runs/sandbox_bmtpt runs/sandbox_tuned
 
 All lines share the five particles of experiments/sandbox_bmtpt.py. The priors (isotropic around the
 mean, the mixture of the particles, their variances, their principal directions) are tuned on one
@@ -15,24 +15,29 @@ Primary contrast, declared before any run: the mixture of the particles minus th
 around their mean, mean over the targets: does the form of the posterior matter, or only its middle?
 """
 
-from experiments.sandbox_protocol import RELATED, Question, few_shot
+from experiments.sandbox_bmtpt import LONGER
+from experiments.sandbox_protocol import RELATED, TUNED, Question, few_shot
 from prompt_jax.recipes import ExperimentConfig
 
 TARGETS = RELATED[:4]
 START = "bmtpt(widths=[inf])"
 
 
-def _prior(name: str) -> str:
+def prior(name: str) -> str:
+    """The spec of a form of the target's prior, its width one of three."""
     return f"bmtpt(prior={name},widths=[100,10,1])"
 
 
 MEAN, AVERAGE = "bmtpt(target=zero_shot)", "bmtpt(target=average)"
 
-PRIMARY = Question(_prior("mixture"), _prior("mean"), why="the particles, or their mean")
+FORMS = tuple(map(prior, ("mean", "mixture", "diagonal", "low_rank")))
+PRIMARY = Question(prior("mixture"), prior("mean"), why="the particles, or their mean")
 SECONDARY = (
-    Question(_prior("diagonal"), _prior("mean"), why="the particles' variances"),
-    Question(_prior("low_rank"), _prior("mean"), why="their principal directions"),
-    Question(_prior("mean"), START, why="a prior, beyond the start"),
+    Question(prior("diagonal"), prior("mean"), why="the particles' variances"),
+    Question(prior("low_rank"), prior("mean"), why="their principal directions"),
+    *(Question(form, START, why="a prior, beyond the start (three trials)") for form in FORMS),
+    *(Question(form, TUNED, why="against the well-tuned line") for form in FORMS),
+    *(Question(form, LONGER, why="against a joint prompt (three trials)") for form in FORMS),
     Question(AVERAGE, MEAN, why="averaged predictions against the mean prompt, zero-shot"),
 )
 CALIBRATED = (AVERAGE, MEAN)
@@ -40,5 +45,4 @@ CALIBRATED = (AVERAGE, MEAN)
 
 def get_config() -> ExperimentConfig:
     """Four priors, the start alone, and two forms without a step; k = 16."""
-    priors = [_prior(name) for name in ("mean", "mixture", "diagonal", "low_rank")]
-    return few_shot("sandbox_bmtpt_priors", (START, *priors, MEAN, AVERAGE), TARGETS)
+    return few_shot("sandbox_bmtpt_priors", (START, *FORMS, MEAN, AVERAGE), TARGETS)

@@ -166,8 +166,13 @@ def _items(
     return by_template[:, :, keep].mean(2)
 
 
-def table(runs: Runs) -> list[str]:
-    """Mean and spread over seeds of the mean over targets, for every method of the first run."""
+def table(runs: Runs, asked_about: Sequence[str] = ()) -> list[str]:
+    """Mean and spread over seeds of the mean over targets.
+
+    Args:
+      runs: the run directories.
+      asked_about: methods to show besides those of the first one.
+    """
     groups = {"all targets": runs.targets}
     for name, some in (("a source should help", RELATED), ("a source should hurt", CONTRARY)):
         mine = tuple(t for t in some if t in runs.targets)
@@ -175,7 +180,7 @@ def table(runs: Runs) -> list[str]:
             groups[name] = mine
     lines = ["| method | " + " | ".join(f"{n} ({len(t)})" for n, t in groups.items()) + " |",
              "|" + "-|" * (1 + len(groups))]  # fmt: skip
-    for method in runs.own:
+    for method in dict.fromkeys((*runs.own, *asked_about)):
         cells = []
         for targets in groups.values():
             found = [runs.values.get((method, t), {}) for t in targets]
@@ -240,8 +245,9 @@ def trust(runs: Runs, a: str, b: str) -> list[str]:
 def markdown(runs: Runs, primary: Question, secondary: Sequence[Question]) -> str:
     """The table of means, and the answers."""
     minimum = results.minimum(runs.targets)
+    named = [spec for question in (primary, *secondary) for spec in (question.a, question.b)]
     lines = ["Test rows, in points, mean ± standard deviation over seeds of the mean over targets.",
-             "", *table(runs), "",
+             "", *table(runs, named), "",
              f"An effect has p < 0.05 and {100 * minimum:g} points. The primary contrast is one"
              " test; p of the others is after Holm over them.", "",
              "| contrast | targets | question | points [95 %] | p | effect |", "|-|-|-|-|-|-|",

@@ -110,6 +110,7 @@ class Wording(NamedTuple):
     task: str
     template: str
     ids: tuple[int, ...]  # tokens of `Template.instruction`; the end of sequence where it is empty
+    speaks: bool = True  # whether the instruction has a word, not fields and punctuation alone
 
     @classmethod
     def of(cls, task: str, templates: Sequence[Template], tokenizer: Any) -> tuple[Wording, ...]:
@@ -117,8 +118,13 @@ class Wording(NamedTuple):
         texts = [template.instruction for template in templates]
         found = tokenizer.encode(texts, add_eos=False) if texts else []
         return tuple(
-            cls(task, template.name, tuple(ids) or (tokenizer.eos_id,))
-            for template, ids in zip(templates, found, strict=True)
+            cls(
+                task,
+                template.name,
+                tuple(ids) or (tokenizer.eos_id,),
+                any(letter.isalnum() for letter in text),
+            )
+            for template, text, ids in zip(templates, texts, found, strict=True)
         )
 
 
@@ -136,6 +142,7 @@ class Context:
       templates: of the run's rows, numbered as `Rows.template`. All runs of a stage have equally
         many: shorter lists repeat their last one.
       source_templates: those that source rows are trained under.
+      own_templates: those that the run's own rows are trained under.
     """
 
     lm: LanguageModel
@@ -146,6 +153,7 @@ class Context:
     artefacts: Mapping[str, Artefact] | None = None
     templates: tuple[Wording, ...] = ()
     source_templates: tuple[Wording, ...] = ()
+    own_templates: tuple[Wording, ...] = ()
 
     def artefact(self, stage: str) -> Artefact:
         """The artefact of an earlier stage.
@@ -237,6 +245,10 @@ class BaseMethod:
     def groups(self, params: Params) -> Any:
         """One optimizer group for all."""
         return jax.tree.map(lambda _: "prompt", params)
+
+    def group_rates(self) -> Mapping[str, float]:
+        """The budget's rate for all."""
+        return {}
 
     def transform(self, base: optax.GradientTransformation) -> optax.GradientTransformation:
         """The optimizer as it is."""

@@ -43,13 +43,14 @@ class _Posterior(BaseMethod):
     Attributes:
       particles: M.
       kernel: of the particles, all with the median bandwidth (see `prompt_jax.svgd`); `none` trains
-        M independent joint prompts on the same rows under the same prior.
+        M joint prompts under the same prior without any coupling; independent ones with
+        `batch=own`.
       temperature: of the repulsion; 1 is Bayes.
       ratio: where given, the measured ratio of repulsion to attraction, which then decides the
         temperature of every step.
       prior_width: standard deviation of the Gaussian prior of each particle in units of the
         embeddings' root mean square; `inf` is flat: optimisation, no posterior.
-      batch: all particles see the same rows of a step, or each its `own` share of them.
+      batch: all particles see the same rows of a step (`shared`), or each as many of its `own`.
     """
 
     particles: int = 5
@@ -250,7 +251,13 @@ class Bmtpt(_Posterior):
             )
         if not 0 < self.shrinkage <= 1:
             raise ConfigError(f"{self.name}: shrinkage must lie in (0, 1], not {self.shrinkage}.")
-        if self.particles == 1 and self.posterior == "joint":
+        if self.posterior == "independent":
+            fixed = _of_particles(self)
+            if self.target != "average" and fixed != BmtptParticles.name:
+                raise ConfigError(
+                    f"{self.name}: posterior=independent has no particles, so {fixed} says nothing."
+                )
+        elif self.particles == 1:
             self._check_spread(1)
 
     def _check_spread(self, count: int) -> None:
@@ -265,8 +272,9 @@ class Bmtpt(_Posterior):
         particles = _of_particles(self)
         if self.posterior == "joint":
             first = Stage(
-                "particles", on="mixture", trains=particles, budget="source", mixing="stratified"
-            )
+                "particles", on="mixture", trains=particles, budget="source", mixing="stratified",
+                batch=self.particles if self.batch == "own" else 1,
+            )  # fmt: skip
         else:
             first = Stage("sources", on="source", trains="prompt_tuning", budget="source")
         if self.target == "tuned":

@@ -5,6 +5,7 @@ Written from the paper's formulas; the mathematics stands in `prompt_jax.task_ve
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -36,8 +37,7 @@ class Dtvg(BaseMethod):
 
     Params: `prompt` [L, D]; `target_scale` [L] and `source_scales` [K, L] in units of 1 / RMS of
     the model's embeddings. With a rate relative to that RMS (the default), scales and embeddings
-    then move by the same share, whatever the model; in optimizer groups of their own, `group_rates`
-    makes them slower or faster.
+    then move by the same share, whatever the model, and `scale_rate` makes the scales slower.
 
     The ablations of the paper's released code: 1 is `rule=positive`, 2 `rule=consistency`,
     3 `rule=none`, 4 `rule=all`, 5 `regroup_every=0`, 6 `target_vector=false`, 10 the method `spot`.
@@ -54,6 +54,10 @@ class Dtvg(BaseMethod):
       budget: `published`: both stages on the target get its whole budget. `matched`: together they
         get it once, as prompt tuning does.
       first_share: of the matched budget, what stage 1 gets; 0 leaves it out.
+      scale_rate: learning rate of the scales relative to the prompt's; 0 keeps them at 1. With a
+        relative rate r of the budget, Adam moves a scale by up to r x scale_rate a step. The
+        optimizer groups `target_scale` and `source_scales` can be told apart by the budget's
+        `group_rates`.
     """
 
     rule: task_vectors.Rule = "prefix"
@@ -64,6 +68,7 @@ class Dtvg(BaseMethod):
     target_vector: bool = True
     budget: Literal["published", "matched"] = "published"
     first_share: float = 0.25
+    scale_rate: float = 1.0
 
     name = "dtvg"
     paper = "Zhang et al. 2025, arXiv 2503.18063"
@@ -97,6 +102,8 @@ class Dtvg(BaseMethod):
             raise ConfigError(f"dtvg: regroup_every must not be negative: {self.regroup_every}.")
         if not 0 <= self.first_share < 1:
             raise ConfigError(f"dtvg: first_share must lie in [0, 1), not {self.first_share}.")
+        if not 0 <= self.scale_rate < math.inf:
+            raise ConfigError(f"dtvg: scale_rate must not be negative: {self.scale_rate}.")
 
     def stages(self) -> tuple[Stage, ...]:
         """Sources and the target by prompt tuning from one initialisation, then the merged one."""
@@ -177,6 +184,10 @@ class Dtvg(BaseMethod):
     def groups(self, params: Params) -> Any:
         """Three: `prompt`, `target_scale`, `source_scales`."""
         return {name: name for name in params}
+
+    def group_rates(self) -> dict[str, float]:
+        """Scales have a rate of their own."""
+        return dict.fromkeys(("target_scale", "source_scales"), self.scale_rate)
 
     def deploy(self, params: Params, consts: Consts) -> jax.Array:
         """The merged prompt."""

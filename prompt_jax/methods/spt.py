@@ -16,7 +16,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from prompt_jax import memory_bank as mb
 from prompt_jax import streams
@@ -52,7 +51,9 @@ class Spt(BaseMethod):
       slots: N.
       tokens: m; L must be a multiple of it.
       transfer: on the target, tune the whole `bank`; only the `slots` that its templates retrieve;
-        the retrieved `prompt`, as SPoT tunes a source prompt; or nothing (`zero_shot`).
+        the retrieved `prompt`, as SPoT tunes a source prompt (one for all templates, retrieved by
+        the mean of those that rows are trained under and that have a word); or nothing
+        (`zero_shot`).
       retrieval: `top_k`; or a line of comparison: `attention` over all N / k slots of L tokens,
         `random` slots fixed by the task's name, slots of their own for each `task` (a new task
         takes those of the task whose templates are nearest), or one prompt `shared` by all.
@@ -151,9 +152,14 @@ class Spt(BaseMethod):
         k = self._retrieved(length)
         if not context.templates or not context.source_templates:
             raise ConfigError(f"{self.name} retrieves by templates, but the rows have none.")
+        single = self.transfer == "prompt" and bool(context.artefacts)
+        if single:
+            context = dataclasses.replace(context, templates=_speaking(context))
         sources = self._pooled(context, context.source_templates)
         centre = sources.mean(0) if self.centred else np.zeros_like(sources[0])
         consts: dict[str, Any] = {"centre": centre, "pooled": self._pooled(context)}
+        if single:
+            consts["pooled"] = consts["pooled"].mean(0, keepdims=True)
         tasks = {w.task for w in context.templates}
         # Only their lengths are read: K, and k = L / m.
         consts["tasks"] = np.arange(len(tasks), dtype=np.int32)
@@ -164,7 +170,7 @@ class Spt(BaseMethod):
         queries = np.asarray(mb.make_query(sources, centre))
         self._check_wordings(context, queries)
         if self.retrieval in ("random", "task", "shared"):
-            own = np.asarray(mb.make_query(consts["pooled"], centre))
+            own = np.asarray(mb.make_query(consts["pooled"], centre))  # [P, D], or [1, D]
             consts["assigned"] = self._assigned(context, k, queries, own)
         if not context.artefacts:
             return self._new_bank(context, k, queries), consts
@@ -246,13 +252,13 @@ class Spt(BaseMethod):
                 .choice(self.slots, k, replace=False)
                 for task in {w.task for w in context.templates}
             }  # fmt: skip
-            return np.asarray([draws[w.task] for w in context.templates], np.int32)
+            return np.asarray([draws[w.task] for w in context.templates[: len(own)]], np.int32)
         of = [w.task for w in context.source_templates]
         tasks = list(dict.fromkeys(of))
         centres = np.stack([sources[np.asarray(of) == task].mean(0) for task in tasks])
         blocks = [
             tasks.index(w.task) if w.task in tasks else int(np.argmax(centres @ query))
-            for w, query in zip(context.templates, own, strict=True)
+            for w, query in zip(context.templates, own, strict=False)
         ]
         return (np.asarray(blocks)[:, None] * k + np.arange(k)[None]).astype(np.int32)
 
@@ -369,24 +375,21 @@ class Spt(BaseMethod):
         """Groups `values`, and `keys` for keys and W."""
         return {name: "values" if name == "values" else "keys" for name in params}
 
-    def rates(self) -> dict[str, float]:
-        """What multiplies the rate of a group, before the budget's `group_rates`."""
+    def group_rates(self) -> dict[str, float]:
+        """Keys and W learn more slowly than values."""
         return {"keys": self.key_rate}
-
-    def transform(self, base: optax.GradientTransformation) -> optax.GradientTransformation:
-        """The optimizer, with the groups' relative rates."""
-
-        def scaled(updates: optax.Updates, params: optax.Params | None = None) -> optax.Updates:
-            def one(update: jax.Array, group: str) -> jax.Array:
-                return update * jnp.asarray(rates.get(group, 1.0), update.dtype)
-
-            return jax.tree.map(one, updates, self.groups(updates))
-
-        rates = self.rates()
-        return optax.chain(base, optax.stateless(scaled))
 
     def deploy(self, params: Params, consts: Consts) -> None:
         """No single prompt: see `by_template`."""
+
+
+def _speaking(context: Context) -> tuple[Wording, ...]:
+    """The templates that the run's rows are trained under and that have a word.
+
+    The first one of all where none has.
+    """
+    found = tuple(w for w in context.own_templates or context.templates if w.speaks)
+    return found or context.templates[:1]
 
 
 @dataclass(frozen=True)
@@ -424,9 +427,9 @@ class SptFull(Spt):
         bank = {name: leaf for name, leaf in params.items() if name != "lm"}
         return {**super().groups(bank), "lm": jax.tree.map(lambda _: "lm", params["lm"])}
 
-    def rates(self) -> dict[str, float]:
+    def group_rates(self) -> dict[str, float]:
         """Keys, W and the T5 learn more slowly than values."""
-        return {**super().rates(), "lm": self.lm_rate}
+        return {**super().group_rates(), "lm": self.lm_rate}
 
     def lm_params(self, params: Params) -> Any:
         """The T5's weights."""

@@ -214,6 +214,7 @@ class Executor:
                 member.seed, member.task or "mixture", member.trial,
                 _artefacts(member, done, initial),
                 found + found[-1:] * (most - len(found)), sources,
+                self._wordings(member.task, trained_on=True),
             )  # fmt: skip
         return contexts
 
@@ -384,7 +385,8 @@ class Executor:
             jobs = [Job(rows.test, i) for i, rows in enumerate(opened)]
             metrics = [rows.task.metrics for rows in opened]
             results = evaluate_runs(self.lm, trainer, params, consts, jobs, metrics, self.mesh)
-            made = jax.vmap(trainer.by_template)(params, consts)
+            # Prompts beside a T5 that was trained with them would be wrong in front of any other.
+            made = None if trainer.trains_lm else jax.vmap(trainer.by_template)(params, consts)
             for i, (member, run, result) in enumerate(zip(members, trained, results, strict=True)):
                 names = [template.name for template in opened[i].task.templates]
                 prompts = {} if made is None else {

@@ -64,8 +64,11 @@ class RowStore:
         )  # fmt: skip
         if name not in self._tests:
             self._tests[name] = encode(splits.test, templates=c.test_templates)
-        train = encode(splits.train, templates=c.templates, seed=seed)
-        return TaskRows(task, train, encode(splits.dev), self._tests[name], splits.notes)
+        # Choices are made under the wordings of training: a held-out one is seen by tests alone.
+        train, dev = (
+            encode(part, templates=c.templates, seed=seed) for part in (splits.train, splits.dev)
+        )
+        return TaskRows(task, train, dev, self._tests[name], splits.notes)
 
     def feed(self, name: str, seed: int, k: int, batch_size: int, stream: str) -> Feed:
         """Shuffled epochs over one task's training rows."""

@@ -71,7 +71,7 @@ def stein_discrepancy(
     """
     (x, shapes, _), (g, _, _) = flatten(particles), flatten(grads)
     made = interaction(imq() if kernel is None else kernel, x, g, shapes, jax.random.key(seed))
-    return stein_norm(made, g, jnp.ones((), g.dtype))
+    return stein_norm(made, g)
 
 
 def diagnose(

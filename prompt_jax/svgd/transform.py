@@ -106,7 +106,7 @@ def svgd(
             state.step + 1,
             at.astype(jnp.float32),
             measured.astype(jnp.float32),
-            stein_norm(made, g, at).astype(jnp.float32),
+            stein_norm(made, g).astype(jnp.float32),
         )
         updates = made.attraction - at * made.repulsion
         if everywhere is not None:
@@ -126,19 +126,19 @@ def interaction(
     return kernel.interact(x, g, shapes, key)
 
 
-def stein_norm(made: Interaction, g: jax.Array, temperature: jax.Array) -> jax.Array:
-    """The norm of the update in the kernel's space of functions, a scalar.
+def stein_norm(made: Interaction, g: jax.Array) -> jax.Array:
+    """The norm of the update at temperature 1 in the kernel's space of functions, a scalar.
 
-    At temperature 1 it is the kernelised Stein discrepancy between the particles and the density
-    whose negative log has the gradients g (V-statistic, Liu et al. 2016); it needs no normaliser
-    and tends to 0 as the particles settle.
+    It is the kernelised Stein discrepancy between the particles and the density whose negative log
+    has the gradients g (V-statistic, Liu et al. 2016); it needs no normaliser and tends to 0 as the
+    particles settle.
     """
 
     def mean(force: jax.Array) -> jax.Array:
         return jnp.sum(g * force) / len(g)
 
-    squared = mean(made.attraction) - 2 * temperature * mean(made.repulsion)
-    return jnp.sqrt(jnp.maximum(squared + temperature * temperature * made.trace, 0))
+    squared = mean(made.attraction) - 2 * mean(made.repulsion) + made.trace
+    return jnp.sqrt(jnp.maximum(squared, 0))
 
 
 def flatten(tree: Any) -> tuple[jax.Array, Shapes, Callable[[jax.Array], Any]]:

@@ -32,7 +32,9 @@ class OptimizerConfig:
       warmup_steps: linear warm-up from 0.
       schedule: after the warm-up: `constant`, or `linear` or `cosine` decay to 0 at the last step.
       weight_decay: decoupled, scaled by the learning rate.
-      clip_norm: global norm of one run's gradient; 0 for none.
+      clip_norm: global norm of one run's gradient of a mean loss; 0 for none. Methods that sum the
+        loss of all rows (BMTPT) are not clipped: cutting sums would normalise nearly every step,
+        and tie particles to each other.
       b1: AdamW's first decay.
       b2: AdamW's second decay; Adafactor's decay exponent is 0.8.
     """

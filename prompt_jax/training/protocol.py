@@ -100,6 +100,9 @@ class Method(Protocol):
     def groups(self, params: Params) -> Any:
         """The optimizer group (a string) of every leaf of `params`."""
 
+    def group_rates(self) -> Mapping[str, float]:
+        """What multiplies the rate of a group; the budget's `group_rates` multiply it again."""
+
     def transform(self, base: optax.GradientTransformation) -> optax.GradientTransformation:
         """Wraps the optimizer; identity for most methods, SVGD for BMTPT."""
 

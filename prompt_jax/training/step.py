@@ -148,6 +148,8 @@ def programs(method: Method, config: OptimizerConfig, mesh: Mesh | None = None) 
     fixed = dataclasses.replace(
         config, learning_rate=1.0, unit="absolute", warmup_steps=0, schedule="constant"
     )
+    if method.reduction == "sum":  # no norm of a mean: it would be cut at nearly every step
+        fixed = dataclasses.replace(fixed, clip_norm=0.0)
     return _programs(method, fixed, mesh)
 
 
@@ -170,7 +172,9 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None) -> Pro
         return jax.lax.with_sharding_constraint(tree, where)
 
     tx = method.transform(optimizers.build(config))
-    multipliers = config.group_multipliers()
+    multipliers = dict(method.group_rates())
+    for group, multiplier in config.group_multipliers().items():
+        multipliers[group] = multipliers.get(group, 1.0) * multiplier
 
     def init(params: Any, consts: Any) -> State:
         runs = jax.tree.leaves(params)[0].shape[0]

@@ -291,6 +291,7 @@ def test_stages_name_their_trainer_by_a_spec():
     first, last = method.stages()
     assert (first.on, first.budget, first.mixing) == ("mixture", "source", "stratified")
     assert create(first.trains) == BmtptParticles(7, "imq", 1.0, 0.1, math.inf, "own")
+    assert first.batch == 7  # as many rows for each
     assert (last.on, last.trains, last.part) == ("target", None, (0.0, 1.0))
     assert Bmtpt().stages()[0].trains == "bmtpt_particles"
     spec = "bmtpt(prior=low_rank,widths=[inf,10],posterior=independent)"
@@ -299,6 +300,12 @@ def test_stages_name_their_trainer_by_a_spec():
     assert [(s.name, s.on, s.trains) for s in method.stages()] == [
         ("sources", "source", "prompt_tuning"), ("target", "target", None),
     ]  # fmt: skip
+
+
+def test_independent_source_prompts_take_no_options_of_particles():
+    with pytest.raises(ConfigError, match=r"bmtpt_particles\(ratio=1.0\) says nothing"):
+        Bmtpt(posterior="independent", ratio=1.0)
+    Bmtpt(posterior="independent", target="average")
 
 
 def test_independent_source_prompts_stand_for_particles():

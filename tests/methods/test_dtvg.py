@@ -224,20 +224,18 @@ def test_without_the_target_s_vector_only_sources_are_trained():
 
 def test_a_step_of_training_moves_scales_relative_to_their_size():
     """With Adam's first step, a rate of r (in units of the RMS) moves every scale by r."""
-    params, consts = start(Dtvg(rule="all"))
-    rate = 0.01
-    config = toy.budget(1, learning_rate=rate, group_rates=("source_scales=0.1",))
+    method, rate = Dtvg(rule="all", scale_rate=0.5), 0.01
+    params, consts = start(method)
+    config = toy.budget(1, learning_rate=rate, group_rates=("source_scales=0.2",))
     (trained,) = loop.train(
-        toy.tiny_t5(), Dtvg(rule="all"), [toy.make_run(params=params, consts=consts)], config
+        toy.tiny_t5(), method, [toy.make_run(params=params, consts=consts)], config
     )
     unit = consts["unit"]
     moved = {k: np.abs(trained.params[k] - params[k]) / unit for k in params}
-    np.testing.assert_allclose(np.median(moved["target_scale"]), rate, rtol=1e-2)
+    np.testing.assert_allclose(np.median(moved["target_scale"]), rate / 2, rtol=1e-2)
     np.testing.assert_allclose(np.median(moved["source_scales"]), rate / 10, rtol=1e-2)
     np.testing.assert_allclose(np.median(moved["prompt"]), rate, rtol=1e-2)
-    np.testing.assert_allclose(
-        trained.prompt, Dtvg(rule="all").deploy(trained.params, consts), atol=1e-5
-    )
+    np.testing.assert_allclose(trained.prompt, method.deploy(trained.params, consts), atol=1e-5)
 
 
 def test_every_logged_step_has_the_choice():

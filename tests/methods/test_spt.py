@@ -315,21 +315,19 @@ def test_a_mixture_with_dead_slots_says_so():
 
 
 def test_keys_learn_more_slowly_than_values():
-    method = Spt(key_rate=0.02, **SMALL)
-    params = trained(method)
-    import optax
-
-    tx = method.transform(optax.identity())
-    updates, _ = tx.update(params, tx.init(params), params)
-    np.testing.assert_allclose(updates["values"], params["values"])
-    np.testing.assert_allclose(updates["keys"], 0.02 * params["keys"], rtol=1e-6)
-    np.testing.assert_allclose(updates["projection"], 0.02 * params["projection"], rtol=1e-6)
+    """Adam's first step moves everything by its group's rate."""
+    method, rate = Spt(key_rate=0.02, **SMALL), 0.01
+    params, consts = method.init(context())
+    run = toy.make_run(params=params, consts=consts)
+    budget = toy.budget(1, learning_rate=rate, group_rates=("keys=3",))
+    (made,) = loop.train(toy.tiny_t5(), method, [run], budget)
+    unit = toy.tiny_t5().embedding_rms()
+    for name, expected in (("values", rate), ("keys", 0.06 * rate), ("projection", 0.06 * rate)):
+        moved = np.abs(np.asarray(made.params[name]) - np.asarray(params[name]))
+        np.testing.assert_allclose(np.median(moved[moved > 0]) / unit, expected, rtol=1e-2)
     full = SptFull(lm_rate=0.5, **SMALL)
-    with_lm = {**params, "lm": {"w": np.ones(3, np.float32)}}
-    updates, _ = full.transform(optax.identity()).update(with_lm, full.transform(
-        optax.identity()).init(with_lm))  # fmt: skip
-    np.testing.assert_allclose(updates["lm"]["w"], 0.5)
-    assert full.groups(with_lm)["lm"] == {"w": "lm"}
+    assert full.group_rates() == {"keys": full.key_rate, "lm": 0.5}
+    assert full.groups({**params, "lm": {"w": np.ones(3)}})["lm"] == {"w": "lm"}
 
 
 # Transfer
@@ -369,11 +367,33 @@ def test_the_retrieved_prompt_is_tuned_as_a_prompt():
     method = Spt(transfer="prompt", **SMALL)
     left = trained(method)
     params, consts = on_target(method, left)
-    _, expected = oracle(left, centre_of_sources(), [embed(TARGET[0].ids)], 2)
+    asked = np.stack([embed(wording.ids).mean(0) for wording in TARGET])
+    _, expected = oracle(left, centre_of_sources(), [asked], 2)
     assert set(params) == {"prompt"}
     assert consts == {}
     np.testing.assert_allclose(params["prompt"], expected[0], rtol=1e-3, atol=1e-4)
     assert PromptTuning().deploy(params, consts).shape == (toy.L, toy.D)
+
+
+@pytest.mark.parametrize("retrieval", ["top_k", "random", "task", "shared", "attention"])
+def test_the_tuned_prompt_is_retrieved_by_wordings_that_say_something(retrieval):
+    """Not by a template of fields alone, nor by one that training has not seen."""
+    options = {"slots": 12, "tokens": 2, "retrieval": retrieval}
+    left = trained(Spt(**options))
+    mute = Wording("new", "plain", (1,), speaks=False)
+    method = Spt(transfer="prompt", **options)
+    artefact = Artefact(("mixture",), np.zeros((0, 0, 0)), np.zeros(1), params=(left,))
+
+    def start(*templates, own):
+        return method.init(
+            context(templates, target="new", artefacts={"mixture": artefact}, own_templates=own)
+        )[0]["prompt"]
+
+    alone = start(TARGET[0], own=())
+    np.testing.assert_array_equal(start(mute, *TARGET, own=(mute, TARGET[0])), alone)
+    assert start(mute, own=(mute,)).shape == (toy.L, toy.D)
+    if retrieval == "top_k":
+        assert np.abs(start(mute, *TARGET, own=(mute, *TARGET[:2])) - alone).max() > 0
 
 
 def test_only_retrieved_slots_are_tuned():

@@ -17,10 +17,12 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
     "sandbox_tuned", "sandbox_dtvg", "sandbox_dtvg_ablations", "sandbox_starts", "sandbox_bmtpt",
     "sandbox_bmtpt_repulsion", "sandbox_bmtpt_priors", "sandbox_spt", "sandbox_spt_tuned",
-    "sandbox_spt_full", "sandbox_spt_full_tuned", "real_dtvg", "real_bmtpt", "spt_real_text",
+    "sandbox_spt_full", "sandbox_spt_full_tuned", "real_dtvg", "real_bmtpt",
+    "real_bmtpt_ablations", "spt_real_text",
 ]  # fmt: skip
 FIVE_SEEDS = {
-    "sandbox_spt_full", "sandbox_spt_full_tuned", "real_dtvg", "real_bmtpt", "spt_real_text",
+    "sandbox_spt_full", "sandbox_spt_full_tuned", "real_dtvg", "real_bmtpt",
+    "real_bmtpt_ablations", "spt_real_text",
 }  # fmt: skip
 
 
@@ -79,19 +81,27 @@ def test_questions_about_real_text_can_be_answered(every):
     assert {registry.get(name).metrics[0] for name in config.targets} == {"accuracy"}
 
 
-def test_equal_gradients():
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [("sandbox_bmtpt", 7), ("sandbox_bmtpt_repulsion", 10), ("real_bmtpt", 7)],
+)
+def test_equal_gradients(name, lines):
     """BMTPT's lines of comparison take as many gradients of as many rows as its particles."""
-    config, _, _ = load("sandbox_bmtpt")
+    config, _, _ = load(name)
     spent = {}
     for spec in config.methods:
         method = create(spec)
         for stage in method.stages():
             if stage.on == "mixture":
-                budget = config.stage_budget(stage)
-                views = create(stage.trains).views
-                spent[spec] = budget.steps * budget.batch_size * views
-    assert len(spent) == 5
-    assert set(spent.values()) == {5 * config.source.steps * config.source.batch_size}
+                budget, trainer = config.stage_budget(stage), create(stage.trains)
+                views = 1 if trainer.own_rows else trainer.views
+                rows = budget.steps * budget.batch_size * views
+                spent[spec] = rows / (config.source.steps * config.source.batch_size)
+    assert len(spent) == lines
+    ten = {"spot(variant=mixture,steps=10)", "spot(variant=mixture,batch=10)"}
+    for spec, passes in spent.items():
+        many = 10 if "particles=10" in spec or spec in ten else 5
+        assert passes == (1 if "particles=1," in spec else many), spec
 
 
 def test_what_the_suite_expects_of_targets():

@@ -3,9 +3,10 @@
     python -m experiments.sandbox_contrasts CONFIG.py RUN [RUN ...]
 
 CONFIG declares `PRIMARY` and `SECONDARY` (`experiments.sandbox_protocol.Question`); the first RUN
-is its own, more are searched for methods that it does not have. The same seeds draw the same rows,
-so cells of different run directories are paired; runs with another T5, other test rows or another
-edition of the sandbox are refused.
+is its own, more are searched for methods that it does not have. A RUN is a run directory, or an
+archive of one (`experiments.archive`; those of docs/results are in docs/results/runs). The same
+seeds draw the same rows, so cells of different run directories are paired; runs with another T5,
+other test rows or another edition of the sandbox are refused.
 
 A question is about the mean over its targets. Seeds and items are resampled in pairs; where a
 metric has no items the signs of the seeds' differences are flipped. The primary contrast is one
@@ -18,13 +19,14 @@ their answers can be trusted, beside their accuracy, and the differences, outsid
 from __future__ import annotations
 
 import runpy
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from experiments import command
+from experiments import archive, command
 from experiments.sandbox_protocol import CONTRARY, RELATED, Question
 from prompt_jax.data import registry
 from prompt_jax.errors import DataError
@@ -64,12 +66,18 @@ class Runs:
 
 
 def read(paths: Sequence[str]) -> Runs:
-    """Reads run directories; of a cell that several have, the first one's is taken.
+    """Reads run directories or archives; of a cell that several have, the first one's is taken.
 
     Raises:
       DataError: a directory is none, has no or several k, or does not go with the first one.
     """
-    runs = [folder.read(path) for path in paths]
+    with tempfile.TemporaryDirectory() as made:
+        runs = [
+            folder.read(archive.unpack(Path(path), Path(made, str(i))))
+            if str(path).endswith(archive.SUFFIX)
+            else folder.read(path)
+            for i, path in enumerate(paths)
+        ]
     first = runs[0]
     if len(first.shots) != 1:
         raise DataError(f"{first.path} has not one number of shots but {list(first.shots)}.")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import (
+    archive,
     real_prompts,
     sandbox_contrasts,
     sandbox_groups,
@@ -68,6 +69,34 @@ def runs(tmp_path: Path) -> list[str]:
     two = write_run(tmp_path / "two", {("third", TALK): draw(0.7, seed=3),
                                        ("third", COMPLAINTS): draw(0.7, 80, 4)})  # fmt: skip
     return [str(one), str(two)]
+
+
+def test_an_archived_run_gives_the_same_answers(runs, tmp_path):
+    path = Path(runs[0], "config.json")
+    config = json.loads(path.read_text("utf-8"))
+    config |= {"name": "packed", "out": "/somewhere"}
+    config["data"] |= {"root": "/data", "cache": "/cache"}
+    path.write_text(json.dumps(config))
+    archive.main([runs[0], "--into", str(tmp_path / "kept")])
+    packed = tmp_path / "kept" / "packed.tar.gz"
+    made = packed.read_bytes()
+    assert archive.pack(Path(runs[0]), tmp_path / "again").read_bytes() == made
+    kept = archive.unpack(packed, tmp_path)
+    assert not any(word in (kept / "config.json").read_text() for word in ("somewhere", "/data"))
+    question = Question("better", "base")
+    one, other = (
+        sandbox_contrasts.markdown(sandbox_contrasts.read([path]), question, ())
+        for path in (runs[0], str(packed))
+    )
+    assert one == other
+    (tmp_path / "cut.tar.gz").write_bytes(made[: len(made) // 2])
+    (tmp_path / "no.tar.gz").write_bytes(b"no")
+    for name in ("cut.tar.gz", "no.tar.gz"):
+        with pytest.raises(DataError, match="no archive of a run, or is damaged"):
+            sandbox_contrasts.read([str(tmp_path / name)])
+    (Path(runs[0]) / "items.npz").unlink()
+    with pytest.raises(DataError, match=r"has no items\.npz: is the run finished"):
+        archive.pack(Path(runs[0]), tmp_path)
 
 
 def test_every_target_counts_alike(runs):

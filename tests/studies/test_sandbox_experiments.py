@@ -15,7 +15,8 @@ from prompt_jax.recipes import ExperimentConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
-    "sandbox_tuned", "sandbox_dtvg", "sandbox_dtvg_rates", "sandbox_dtvg_ablations", "sandbox_starts", "sandbox_bmtpt",
+    "sandbox_tuned", "sandbox_dtvg", "sandbox_dtvg_rates", "sandbox_dtvg_ablations",
+    "sandbox_starts", "sandbox_bmtpt",
     "sandbox_bmtpt_repulsion", "sandbox_bmtpt_priors", "sandbox_spt", "sandbox_spt_tuned",
     "sandbox_spt_full", "sandbox_spt_full_tuned", "real_dtvg", "real_bmtpt",
     "real_bmtpt_ablations", "spt_real_text",

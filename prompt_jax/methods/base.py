@@ -66,7 +66,7 @@ class Panel:
     """How the report draws one of a method's metrics: data, not code.
 
     Seeds are drawn together: values are averaged over them, and single numbers are also drawn one
-    by one.
+    by one. Of what is numbered differently from seed to seed, only the first seed is drawn.
 
     Attributes:
       metric: its key in what `metrics` returns.
@@ -75,6 +75,7 @@ class Panel:
       title: a few words.
       caption: what a reader should see in it.
       labels: what the K, n or m entries are called: the experiment's `sources`, or by number.
+      first_seed: of a heat map: whether its rows or columns mean something else in other seeds.
     """
 
     metric: str
@@ -82,6 +83,7 @@ class Panel:
     title: str
     caption: str
     labels: Literal["sources", "index"] = "index"
+    first_seed: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -108,8 +108,8 @@ class Spt(BaseMethod):
         ),
         Panel(
             "slot_usage", "heatmap", "Slot usage by task",
-            "Share of each task's retrievals that go to each slot, tasks downwards. Slots are"
-            " numbered per seed: read it for one seed.", "sources",
+            "Share of each task's retrievals that go to each slot, tasks downwards, in the first"
+            " seed: slots have other numbers in others.", "sources", first_seed=True,
         ),
     )  # fmt: skip
 

@@ -214,6 +214,8 @@ def _timelines(
 def _heatmaps(
     run: RunFolder, spec: str, panel: Panel, shown: Sequence[tuple[Group, Lines]]
 ) -> list[tuple[str, str]]:
+    if panel.first_seed:
+        shown = [(group, {min(lines): lines[min(lines)]}) for group, lines in shown]
     tables = [(_name(run, group), curves.arrays(lines, 2)) for group, lines in shown]
     known = [(name, figures.shrink(table[1][-1])) for name, table in tables if table is not None]
     limits = _limits([values for _, values in known])

@@ -65,6 +65,20 @@ def run(tmp_path, monkeypatch):
     return read(folder)
 
 
+def test_what_seeds_number_differently_is_drawn_of_the_first(run, monkeypatch):
+    """Two seeds log one corner and the other: their mean would be grey in both."""
+    tables = {
+        (seed, 0): {1: np.eye(2)[[seed, seed]].tolist()} for seed in (0, 1)
+    }  # fmt: skip
+    shown = [(panels.Group("fake: target", "target", 16), tables)]
+    seen = []
+    monkeypatch.setattr(panels.figures, "heatmap", lambda title, values, *rest: seen.append(values))
+    for panel in (USAGE, dataclasses.replace(USAGE, first_seed=True)):
+        panels._heatmaps(run, "fake", panel, shown)
+    np.testing.assert_allclose(seen[0], 0.5)
+    np.testing.assert_allclose(seen[1], [[1, 0], [1, 0]])
+
+
 def test_every_kind_is_drawn(run):
     with svg.drawing():
         first, fake, unknown = panels.sections(run)

@@ -61,12 +61,11 @@ SECONDARY = (
 )  # fmt: skip
 
 
-def zero_shot(name: str, methods: tuple[str, ...], seeds: int = 10) -> ExperimentConfig:
+def zero_shot(name: str, methods: tuple[str, ...]) -> ExperimentConfig:
     """An experiment on banks without a step on any target."""
     return few_shot(
-        name, methods, (*TARGETS, *SOURCES), allow_overlap=True, data=SPT_DATA, source=BANK,
-        seeds=seeds,
-    )  # fmt: skip
+        name, methods, (*TARGETS, *SOURCES), allow_overlap=True, data=SPT_DATA, source=BANK
+    )
 
 
 def get_config() -> ExperimentConfig:

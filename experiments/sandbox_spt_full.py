@@ -4,9 +4,8 @@
     python -m experiments.sandbox_contrasts experiments/sandbox_spt_full.py runs/sandbox_spt_full
 
 As experiments/sandbox_spt.py, whose frozen line stands beside it, with the T5's weights trained
-too (`lm_rate`), one run at a time, so five seeds: p below 0.0625 needs the items. Not comparable
-with methods whose T5 is frozen: this says what the bank adds to a T5 that is trained anyway. After
-k = 16: experiments/sandbox_spt_full_tuned.py.
+too (`lm_rate`), one run at a time. Not comparable with methods whose T5 is frozen: this says what
+the bank adds to a T5 that is trained anyway. After k = 16: experiments/sandbox_spt_full_tuned.py.
 
 Primary contrast, declared before any run: retrieval minus one shared prompt, both in the full form,
 held-out tasks under worded templates.
@@ -23,14 +22,20 @@ def full(retrieval: str = "top_k", transfer: str = "zero_shot") -> str:
 
 
 RETRIEVED_FULL, SHARED_FULL = full(), full("shared")
+OTHERS = ("task", "random", "attention")
 
 PRIMARY = Question(RETRIEVED_FULL, SHARED_FULL, TARGETS, WORDED, "held-out tasks, full form")
 SECONDARY = (
     Question(RETRIEVED_FULL, SHARED_FULL, SOURCES, HELD_OUT, "held-out wordings, full form"),
     Question(RETRIEVED_FULL, RETRIEVED, TARGETS, WORDED, "full against frozen, held-out tasks"),
+    *(
+        Question(RETRIEVED_FULL, full(other), TARGETS, WORDED, f"held-out tasks: against {other}")
+        for other in OTHERS
+    ),
 )
 
 
 def get_config() -> ExperimentConfig:
-    """Two full lines and the frozen one, twenty tasks, five seeds."""
-    return zero_shot("sandbox_spt_full", (SHARED_FULL, RETRIEVED, RETRIEVED_FULL), seeds=5)
+    """Five full lines and the frozen one, twenty tasks."""
+    others = map(full, OTHERS)
+    return zero_shot("sandbox_spt_full", (SHARED_FULL, *others, RETRIEVED, RETRIEVED_FULL))

@@ -14,7 +14,7 @@ Primary contrast, declared before any run: the retrieved prompt, tuned, minus th
 tuned, mean over all targets and templates.
 """
 
-from experiments.sandbox_protocol import CONTRARY, RELATED, Question, few_shot
+from experiments.sandbox_protocol import CONTRARY, RELATED, TUNED, Question, few_shot
 from experiments.sandbox_spt import BANK, HELD_OUT, SPT_DATA, line
 from prompt_jax.recipes import ExperimentConfig
 
@@ -28,6 +28,7 @@ SECONDARY = (
     Question(PROMPT, "prompt_tuning", why="against no source"),
     Question(PROMPT, "prompt_tuning", RELATED, why="where a source should help"),
     Question(PROMPT, "prompt_tuning", CONTRARY, why="where a source should hurt"),
+    Question(PROMPT, TUNED, why="against the well-tuned line"),
     Question(PROMPT, TASK, why="against the prompt of the nearest source"),
     Question(PROMPT, RANDOM, why="against random fixed slots"),
     Question(PROMPT, ATTENTION, why="against soft attention over all slots"),
@@ -38,6 +39,6 @@ SECONDARY = (
 
 
 def get_config() -> ExperimentConfig:
-    """Eight lines, all targets, k = 16."""
-    methods = ("prompt_tuning", SHARED, TASK, RANDOM, ATTENTION, PROMPT, SLOTS, WHOLE)
+    """Nine lines, all targets, k = 16."""
+    methods = ("prompt_tuning", TUNED, SHARED, TASK, RANDOM, ATTENTION, PROMPT, SLOTS, WHOLE)
     return few_shot("sandbox_spt_tuned", methods, data=SPT_DATA, source=BANK)

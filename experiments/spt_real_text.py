@@ -13,8 +13,8 @@ under each, so the first is a held-out wording even where a run tunes on the tar
 
 Every line has the same prompt length and budget: one shared prompt, one for each task, random fixed
 slots, soft attention over all slots, retrieval; then retrieval with the prompt, the retrieved slots
-or the bank tuned on 16 rows a class, against the shared prompt and prompt tuning, tuned likewise.
-The full form is `methods=spt_full(transfer=zero_shot)`.
+or the bank tuned on 16 rows a class, against the other starts and prompt tuning, tuned likewise;
+and the full form, retrieved and shared, zero-shot and tuned.
 
 Primary contrast, declared before any run: retrieval minus one shared prompt, zero-shot, mean over
 the six tasks and their templates.
@@ -23,6 +23,7 @@ Not run yet.
 """
 
 from experiments.sandbox_protocol import Question
+from prompt_jax.data import registry
 from prompt_jax.recipes import DataConfig, ExperimentConfig, PromptConfig
 from prompt_jax.training.loop import TrainConfig
 from prompt_jax.training.optimizers import OptimizerConfig
@@ -34,12 +35,28 @@ def _spt(**options: str) -> str:
     return f"spt({','.join([_BANK, *(f'{k}={v}' for k, v in options.items())])})"
 
 
+def _full(**options: str) -> str:
+    return _spt(lm_rate="0.001", **options).replace("spt(", "spt_full(")
+
+
 RETRIEVED, SHARED = _spt(transfer="zero_shot"), _spt(retrieval="shared", transfer="zero_shot")
 OTHERS = tuple(_spt(retrieval=r, transfer="zero_shot") for r in ("task", "random", "attention"))
 PROMPT, SLOTS, WHOLE = _spt(transfer="prompt"), _spt(transfer="slots"), _spt()
 SHARED_TUNED = _spt(retrieval="shared", transfer="prompt")
+OTHERS_TUNED = tuple(_spt(retrieval=r, transfer="prompt") for r in ("task", "random", "attention"))
+TUNED = "prompt_tuning(steps=2,rates=[1,0.3,3])"
+FULL, FULL_SHARED = (_full(transfer="zero_shot", retrieval=r) for r in ("top_k", "shared"))
+FULL_TUNED, FULL_SHARED_TUNED = (_full(retrieval=r) for r in ("top_k", "shared"))
 ASKED = ("glue/rte", "mr", "imdb")  # a source trains their skill
 NEW = ("trec", "subj", "winogrande")
+
+HELD = ("glue/rte", "mr", "trec", "subj")
+
+
+def held_out(task: str) -> str:
+    """The wording that no row is trained under."""
+    return registry.get(task).templates[0].name
+
 
 PRIMARY = Question(RETRIEVED, SHARED, why="held-out tasks, zero-shot")
 SECONDARY = (
@@ -47,9 +64,15 @@ SECONDARY = (
     Question(RETRIEVED, SHARED, NEW, why="tasks whose skill none does"),
     *(Question(RETRIEVED, other, why="held-out tasks, zero-shot") for other in OTHERS),
     Question(PROMPT, SHARED_TUNED, why="retrieved against shared start, tuned"),
+    *(Question(PROMPT, other, why="likewise, against other starts") for other in OTHERS_TUNED),
     Question(PROMPT, "prompt_tuning", why="tuned, against no source"),
+    Question(PROMPT, TUNED, why="against the well-tuned line"),
     Question(SLOTS, PROMPT, why="tuning slots instead of the prompt"),
     Question(WHOLE, PROMPT, why="tuning the bank instead of the prompt"),
+    *(Question(WHOLE, PROMPT, (task,), (held_out(task),), "a held-out wording") for task in HELD),
+    Question(FULL, FULL_SHARED, why="full form, zero-shot"),
+    Question(FULL_TUNED, FULL_SHARED_TUNED, why="full form, tuned"),
+    Question(FULL, RETRIEVED, why="full against frozen, zero-shot"),
 )
 
 
@@ -68,7 +91,8 @@ def get_config() -> ExperimentConfig:
         ),
         targets=(*ASKED, *NEW),
         methods=(
-            SHARED, *OTHERS, RETRIEVED, PROMPT, SLOTS, WHOLE, SHARED_TUNED, "prompt_tuning",
+            SHARED, *OTHERS, RETRIEVED, PROMPT, SLOTS, WHOLE, SHARED_TUNED, *OTHERS_TUNED,
+            "prompt_tuning", TUNED, FULL_SHARED, FULL, FULL_SHARED_TUNED, FULL_TUNED,
         ),
         shots=(16,),
         seeds=5,

@@ -55,7 +55,7 @@ HELD_OUT = {
 
 
 def get_config() -> ExperimentConfig:
-    """Five lines of comparison, frozen, and the full form; zero-shot, 3 seeds."""
+    """Five lines, frozen; the full form and its control; zero-shot, 3 seeds."""
     adafactor = OptimizerConfig(
         name="adafactor", learning_rate=0.3, unit="absolute", warmup_steps=500, schedule="constant"
     )
@@ -71,6 +71,7 @@ def get_config() -> ExperimentConfig:
             "spt(retrieval=random,transfer=zero_shot)",
             "spt(retrieval=attention,transfer=zero_shot)",
             "spt(transfer=zero_shot)",
+            "spt_full(retrieval=shared,transfer=zero_shot)",
             "spt_full(transfer=zero_shot)",
         ),
         shots=(0,),

@@ -5,9 +5,11 @@
 Reads the prompts that a zero-shot run left, one file for each task, template and seed. Two prompts
 hold the same slot where a block of one is a block of the other but for its scale, so what was
 retrieved can be told from the files alone. For pairs of (task, template) of a seed, *sharing* is
-the share of slots in common. Pairs are grouped by whether task, skill and template agree, and
-sharing is regressed on skill (equal or not) and wording (Jaccard index of the words that the
-templates say): coefficients are per seed, reported with their spread.
+the share of slots in common. Pairs are grouped by whether task, skill and words agree; wordings of
+a source are told apart by whether training saw them. Sharing is regressed on skill (equal or not)
+and wording (Jaccard index of the words that the templates say), over pairs of different tasks in
+different words: the same words retrieve the same slots, whatever they are about. Coefficients are
+per seed, reported with their spread.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import numpy as np
 
 from experiments import command
 from prompt_jax.data import registry
+from prompt_jax.data.tokenise import trained_templates
 from prompt_jax.errors import DataError
 from prompt_jax.evaluation import summarise
 from prompt_jax.methods import create
@@ -38,6 +41,7 @@ class Asked(NamedTuple):
     words: frozenset[str]
     source: bool
     slots: tuple[int, ...]
+    trained: bool = False  # rows of the source were under this wording
 
 
 def read(path: str | Path) -> tuple[str, dict[int, list[Asked]]]:
@@ -48,6 +52,7 @@ def read(path: str | Path) -> tuple[str, dict[int, list[Asked]]]:
     """
     run = folder.read(path)
     spec, tokens = _retrieving(run.methods)
+    mode = str(folder.get(run.config, "data", "templates") or "first")
     found: dict[int, list[Asked]] = {}
     slots: dict[int, np.ndarray] = {}
     for prompt in run.prompts:
@@ -59,11 +64,13 @@ def read(path: str | Path) -> tuple[str, dict[int, list[Asked]]]:
         seed = record.seed or 0
         blocks = prompt.array.astype(np.float64).reshape(-1, tokens * prompt.array.shape[1])
         numbers, slots[seed] = match(blocks, slots.get(seed))
-        says = task.template(str(template)).instruction
+        words = task.template(str(template)).instruction.lower().split()
+        trained = {one.name for one in trained_templates(task, mode)}
         found.setdefault(seed, []).append(
             Asked(
-                task.name, task.domain, str(template), frozenset(says.lower().split()),
+                task.name, task.domain, str(template), frozenset(filter(str.isalnum, words)),
                 task.name in run.sources, numbers,
+                task.name in run.sources and template in trained,
             )
         )  # fmt: skip
     if not found:
@@ -117,7 +124,10 @@ def wording(a: Asked, b: Asked) -> float:
 def kind(a: Asked, b: Asked) -> str:
     """How two wordings are related."""
     if a.task == b.task:
-        return "one task, two wordings"
+        if not a.source:
+            return "one held-out task, two wordings"
+        seen = "two trained wordings" if a.trained and b.trained else "a held-out wording"
+        return f"one source, {seen}"
     same = "the same words" if a.words == b.words else "other words"
     return f"{'one skill' if a.skill == b.skill else 'two skills'}, {same}"
 
@@ -137,8 +147,9 @@ def analyse(asked: Sequence[Asked]) -> tuple[dict[str, tuple[int, float]], tuple
         name: (kinds.count(name), float(shares[[k == name for k in kinds]].mean()))
         for name in sorted(set(kinds))
     }
+    told = np.asarray([a.task != b.task and a.words != b.words for a, b in pairs])
     design = np.asarray([[1.0, float(a.skill == b.skill), wording(a, b)] for a, b in pairs])
-    skill, words = np.linalg.lstsq(design, shares, rcond=None)[0][1:].tolist()
+    skill, words = np.linalg.lstsq(design[told], shares[told], rcond=None)[0][1:].tolist()
     return means, (skill, words)
 
 
@@ -184,7 +195,7 @@ def draw(found: dict[int, list[Asked]], path: Path) -> None:
         by_task = {name: [a for a in asked if a.task == name and a.words] for name in names}
         for i, one in enumerate(names):
             for j, other in enumerate(names):
-                some = [sharing(a, b) for a in by_task[one] for b in by_task[other]]
+                some = [sharing(a, b) for a in by_task[one] for b in by_task[other] if a is not b]
                 common[i, j] += float(np.mean(some)) / len(found) if some else 0.0
     order = np.argsort(-table.sum(0), kind="stable")
     figure = Figure(figsize=(11, 5), layout="constrained")

@@ -31,14 +31,14 @@ SEEDS = 5
 
 def write_run(
     path: Path, scores: dict[tuple[str, str], np.ndarray], *, weights: str = "w", suite: str = "s",
-    templates: str = "first", items: bool = True,
+    templates: str = "first", trained: str = "first", items: bool = True,
 ) -> Path:  # fmt: skip
     """A run directory with the given items [seeds, rows] of each (method, target)."""
     path.mkdir()
     methods, targets = (list(dict.fromkeys(key[i] for key in scores)) for i in (0, 1))
     config = {
         "methods": methods, "targets": targets, "sources": ["sandbox/sentiment", "sandbox/topic"],
-        "shots": [16], "data": {"test_rows": 10, "test_templates": templates},
+        "shots": [16], "data": {"test_rows": 10, "templates": trained, "test_templates": templates},
     }  # fmt: skip
     (path / "config.json").write_text(json.dumps(config))
     (path / "provenance.json").write_text(json.dumps({"model": {"weights_sha256": weights}}))
@@ -121,7 +121,8 @@ def test_lines_of_another_run_directory(runs):
         [Question("better", "third"), Question("third", "base", (TALK,))],
     )  # fmt: skip
     assert "| `better` |" in text
-    assert "| `third` |" not in text  # the table is of the first run alone
+    assert "| `third` |" in text  # whatever is asked about
+    assert "| `third` |" not in "".join(sandbox_contrasts.table(sandbox_contrasts.read(runs)))
     assert text.count("**primary**") == 1
     assert "| **primary**: `better` - `base` | 2 | is it? | +" in text
 
@@ -265,10 +266,12 @@ def test_a_run_without_choices(tmp_path):
 
 def test_slots_are_recognised(tmp_path):
     spec = "spt(slots=4,transfer=zero_shot)"
-    run = write_run(tmp_path / "run", {(spec, TALK): draw(0.5)})
+    run = write_run(tmp_path / "run", {(spec, TALK): draw(0.5)}, trained="most")
     (run / "prompts").mkdir()
     bank = np.random.default_rng(0).normal(size=(4, 2, 8))  # slots of two tokens
-    skill = {TALK: (0, 1), COMPLAINTS: (1, 0), "sandbox/topic_next": (2, 3)}
+    skill = {
+        "sandbox/sentiment": (0, 1), TALK: (0, 1), COMPLAINTS: (1, 0), "sandbox/topic_next": (2, 3)
+    }  # fmt: skip
     rng = np.random.default_rng(1)
     for seed in (0, 1):
         for task, slots in skill.items():
@@ -282,13 +285,15 @@ def test_slots_are_recognised(tmp_path):
     assert sorted(found) == [0, 1]
     assert {len(set(a.slots)) for a in found[0]} == {2}
     means, (skill_part, words_part) = sandbox_retrieval.analyse(found[0])
-    assert means["one task, two wordings"][1] == 1
+    assert means["one held-out task, two wordings"][1] == 1
+    assert means["one source, a held-out wording"] == (2, 1.0)
+    assert means["one source, two trained wordings"] == (1, 1.0)
     assert means["one skill, other words"][1] == 1
     assert means["two skills, other words"][1] == 0
     assert skill_part == pytest.approx(1)
     assert words_part == pytest.approx(0, abs=1e-9)
     _, table = sandbox_retrieval.usage(found[0])
-    assert table.shape == (3, 4)
+    assert table.shape == (4, 4)
     np.testing.assert_allclose(table.sum(1), 1)
     sandbox_retrieval.draw(found, tmp_path / "map.svg")
     assert (tmp_path / "map.svg").read_text("utf-8").count("complaints") >= 2

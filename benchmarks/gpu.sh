@@ -20,3 +20,7 @@ PY
 "$python" benchmarks/train_step.py --shape base --batch 128 --dtype bfloat16
 "$python" benchmarks/train_step.py --shape base --batch 128 --dtype bfloat16 --lengths real
 "$python" benchmarks/train_step.py --shape base --batch 32 --dtype float32
+"$python" benchmarks/svgd.py --shape base --batch 32 --dtype bfloat16
+"$python" benchmarks/svgd.py --shape base --batch 32 --dtype bfloat16 --particles 50 --rounds 3
+"$python" benchmarks/grouping.py --model base --rows 32
+"$python" benchmarks/retrieval.py --json

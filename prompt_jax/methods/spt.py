@@ -318,8 +318,8 @@ class Spt(BaseMethod):
         """The prompt that each row retrieves, [1, B, L, D]; penalties and counts in `aux`."""
         by_row = self.query == "instance"
         memory = self._memory(params, consts, rows if by_row else None)
-        if not by_row:
-            memory = jax.tree.map(lambda x: x[rows.template], memory)
+        # All that reads the bank is done once per template; rows pick from it.
+        of = jnp.arange(len(rows.template)) if by_row else rows.template
         bank, _ = self._bank(params, consts)
         zero = jnp.zeros((), jnp.float32)
         aux = {"balance": zero, "pull": zero}
@@ -330,11 +330,11 @@ class Spt(BaseMethod):
             counts = jax.vmap(lambda row: mb.usage(row, len(bank.values)))(memory.indices)
             if "assigned" not in consts and self.balance:
                 shares = mb.probabilities(bank, memory.query, self.temperature)
-                aux["balance"] = mb.load_balance(shares, memory.indices)
+                aux["balance"] = mb.load_balance(shares[of], memory.indices[of])
             if "assigned" not in consts and self.pull:
-                aux["pull"] = mb.key_pull(bank, memory.query, memory.indices)
-        usage = carry["usage"].at[rows.task].add(counts)
-        return Prompted(memory.prompts[None], carry={"usage": usage}, aux=aux)
+                aux["pull"] = mb.key_pull(bank, memory.query[of], memory.indices[of])
+        usage = carry["usage"].at[rows.task].add(counts[of])
+        return Prompted(memory.prompts[of][None], carry={"usage": usage}, aux=aux)
 
     def by_template(self, params: Params, consts: Consts) -> jax.Array | None:
         """The prompt of every template, [P, L, D]: one retrieval each for any number of rows."""

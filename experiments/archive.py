@@ -1,6 +1,6 @@
 """Packs what the answers of an experiment were computed from: others can compute them again.
 
-    python -m experiments.archive RUN [RUN ...] --into docs/results/runs
+    python -m experiments.archive RUN [RUN ...] --into docs/results/archives
 
 Of a run directory: config, provenance, all results and the score of every test item, as one
 `NAME.tar.gz`. Not packed: prompts, logs, and what a config says of the machine's folders. The same

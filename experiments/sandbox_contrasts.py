@@ -4,7 +4,7 @@
 
 CONFIG declares `PRIMARY` and `SECONDARY` (`experiments.sandbox_protocol.Question`); the first RUN
 is its own, more are searched for methods that it does not have. A RUN is a run directory, or an
-archive of one (`experiments.archive`; those of docs/results are in docs/results/runs). The same
+archive of one (`experiments.archive`; those of docs/results are in docs/results/archives). The same
 seeds draw the same rows, so cells of different run directories are paired; runs with another T5,
 other test rows or another edition of the sandbox are refused.
 

@@ -253,7 +253,7 @@ class Bmtpt(_Posterior):
             raise ConfigError(f"{self.name}: shrinkage must lie in (0, 1], not {self.shrinkage}.")
         if self.posterior == "independent":
             fixed = _of_particles(self)
-            if self.target != "average" and fixed != BmtptParticles.name:
+            if fixed != BmtptParticles.name:
                 raise ConfigError(
                     f"{self.name}: posterior=independent has no particles, so {fixed} says nothing."
                 )

@@ -201,6 +201,7 @@ class Executor:
         members = self._members(stage, k)
         templates = {task: self._wordings(task) for task in {m.task for m in members}}
         most = max((len(found) for found in templates.values()), default=0)
+        own = {task: self._wordings(task, trained_on=True) for task in templates}
         sources = self._wordings("", trained_on=True)
         origins = {earlier.name: earlier.origin for earlier in method.stages()}
         for member in members:
@@ -214,7 +215,7 @@ class Executor:
                 member.seed, member.task or "mixture", member.trial,
                 _artefacts(member, done, initial),
                 found + found[-1:] * (most - len(found)), sources,
-                self._wordings(member.task, trained_on=True),
+                own[member.task],
             )  # fmt: skip
         return contexts
 

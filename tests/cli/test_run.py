@@ -79,7 +79,7 @@ def test_the_zero_shot_protocol_is_planned(invoke: Invoke) -> None:
     mixtures = [stage for stage in plan["stages"] if stage["label"].endswith(": mixture")]
     assert {(stage["runs"], stage["steps"]) for stage in targets} == {(27, 0)}
     assert {(stage["runs"], stage["steps"]) for stage in mixtures} == {(3, 30_000)}
-    assert len(targets) == len(mixtures) == 6
+    assert len(targets) == len(mixtures) == 7
     assert plan["memory"]["fine_tuning"] > 0
 
 

@@ -64,11 +64,12 @@ def read(path: str | Path) -> tuple[str, dict[int, list[Asked]]]:
         seed = record.seed or 0
         blocks = prompt.array.astype(np.float64).reshape(-1, tokens * prompt.array.shape[1])
         numbers, slots[seed] = match(blocks, slots.get(seed))
-        words = task.template(str(template)).instruction.lower().split()
+        says = task.template(str(template)).instruction.lower().split()
+        words = [word for word in says if any(map(str.isalnum, word))]
         trained = {one.name for one in trained_templates(task, mode)}
         found.setdefault(seed, []).append(
             Asked(
-                task.name, task.domain, str(template), frozenset(filter(str.isalnum, words)),
+                task.name, task.domain, str(template), frozenset(words),
                 task.name in run.sources, numbers,
                 task.name in run.sources and template in trained,
             )

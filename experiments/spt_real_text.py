@@ -22,7 +22,7 @@ the six tasks and their templates.
 Not run yet.
 """
 
-from experiments.sandbox_protocol import Question
+from experiments.sandbox_protocol import TUNED, Question
 from prompt_jax.data import registry
 from prompt_jax.recipes import DataConfig, ExperimentConfig, PromptConfig
 from prompt_jax.training.loop import TrainConfig
@@ -44,7 +44,6 @@ OTHERS = tuple(_spt(retrieval=r, transfer="zero_shot") for r in ("task", "random
 PROMPT, SLOTS, WHOLE = _spt(transfer="prompt"), _spt(transfer="slots"), _spt()
 SHARED_TUNED = _spt(retrieval="shared", transfer="prompt")
 OTHERS_TUNED = tuple(_spt(retrieval=r, transfer="prompt") for r in ("task", "random", "attention"))
-TUNED = "prompt_tuning(steps=2,rates=[1,0.3,3])"
 FULL, FULL_SHARED = (_full(transfer="zero_shot", retrieval=r) for r in ("top_k", "shared"))
 FULL_TUNED, FULL_SHARED_TUNED = (_full(retrieval=r) for r in ("top_k", "shared"))
 ASKED = ("glue/rte", "mr", "imdb")  # a source trains their skill

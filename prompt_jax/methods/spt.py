@@ -152,14 +152,15 @@ class Spt(BaseMethod):
         k = self._retrieved(length)
         if not context.templates or not context.source_templates:
             raise ConfigError(f"{self.name} retrieves by templates, but the rows have none.")
-        single = self.transfer == "prompt" and bool(context.artefacts)
-        if single:
-            context = dataclasses.replace(context, templates=_speaking(context))
         sources = self._pooled(context, context.source_templates)
         centre = sources.mean(0) if self.centred else np.zeros_like(sources[0])
-        consts: dict[str, Any] = {"centre": centre, "pooled": self._pooled(context)}
-        if single:
-            consts["pooled"] = consts["pooled"].mean(0, keepdims=True)
+        pooled = self._pooled(context)
+        if self.transfer == "prompt" and context.artefacts:
+            # One prompt is tuned for all templates: they ask for it together.
+            asked = _speaking(context)
+            pooled = self._pooled(context, asked).mean(0, keepdims=True)
+            context = dataclasses.replace(context, templates=asked[:1])
+        consts: dict[str, Any] = {"centre": centre, "pooled": pooled}
         tasks = {w.task for w in context.templates}
         # Only their lengths are read: K, and k = L / m.
         consts["tasks"] = np.arange(len(tasks), dtype=np.int32)
@@ -170,7 +171,7 @@ class Spt(BaseMethod):
         queries = np.asarray(mb.make_query(sources, centre))
         self._check_wordings(context, queries)
         if self.retrieval in ("random", "task", "shared"):
-            own = np.asarray(mb.make_query(consts["pooled"], centre))  # [P, D], or [1, D]
+            own = np.asarray(mb.make_query(pooled, centre))
             consts["assigned"] = self._assigned(context, k, queries, own)
         if not context.artefacts:
             return self._new_bank(context, k, queries), consts
@@ -252,13 +253,13 @@ class Spt(BaseMethod):
                 .choice(self.slots, k, replace=False)
                 for task in {w.task for w in context.templates}
             }  # fmt: skip
-            return np.asarray([draws[w.task] for w in context.templates[: len(own)]], np.int32)
+            return np.asarray([draws[w.task] for w in context.templates], np.int32)
         of = [w.task for w in context.source_templates]
         tasks = list(dict.fromkeys(of))
         centres = np.stack([sources[np.asarray(of) == task].mean(0) for task in tasks])
         blocks = [
             tasks.index(w.task) if w.task in tasks else int(np.argmax(centres @ query))
-            for w, query in zip(context.templates, own, strict=False)
+            for w, query in zip(context.templates, own, strict=True)
         ]
         return (np.asarray(blocks)[:, None] * k + np.arange(k)[None]).astype(np.int32)
 

@@ -98,7 +98,7 @@ def get_config() -> ExperimentConfig:
         prompt=PromptConfig(tokens=20, init="vocab:5000"),
         data=DataConfig(
             max_input_tokens=64,
-            max_target_tokens=8,
+            max_target_tokens=16,
             train_rows=5_000,
             dev_rows=100,
             test_rows=200,

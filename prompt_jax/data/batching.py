@@ -88,7 +88,8 @@ def plan(lengths: np.ndarray, extra: int, token_budget: int, multiple: int = 1) 
 
     Returns:
         Batches, longest rows first; every row is in exactly one. Sizes depend only on the width,
-        but for the last batch, which shrinks to the power of two that holds what is left.
+        but for the last batch, which shrinks to the least of 1, 2, 3, 4, 6, 8, 12, ... that holds
+        what is left: at most a third of it is padding, and its shapes are few.
     """
     order = np.argsort(-np.asarray(lengths), kind="stable")
     batches, start = [], 0
@@ -98,8 +99,7 @@ def plan(lengths: np.ndarray, extra: int, token_budget: int, multiple: int = 1) 
         size = _multiple_below(fit, 8 * multiple if fit >= 8 * multiple else multiple)
         left = len(order) - start
         if left < size:
-            power = 1 << (left - 1).bit_length()
-            size = min(size, -(-power // multiple) * multiple)
+            size = min(size, -(-_shrunk(left) // multiple) * multiple)
         batches.append(Batch(order[start : start + size], size, width))
         start += size
     return batches
@@ -182,6 +182,12 @@ def _round(steps: np.ndarray, length: int) -> int:
         return int(steps[np.searchsorted(steps, length)])
     last = int(steps[-1])
     return -(-length // last) * last
+
+
+def _shrunk(left: int) -> int:
+    """The least power of two, or one and a half of one, that is at least `left`."""
+    power = 1 << (left - 1).bit_length()
+    return 3 * power // 4 if left <= 3 * power // 4 else power
 
 
 def _multiple_below(value: int, step: int) -> int:

@@ -37,9 +37,17 @@ def test_plan_has_one_size_per_width_but_for_the_last_batch():
     assert len(sizes) == len({width for width, _ in sizes}) <= 9
 
 
-def test_last_batch_shrinks_to_a_power_of_two():
-    (batch,) = batching.plan(np.full(5, 10), 0, 10**6)
-    assert (len(batch.rows), batch.size, batch.width) == (5, 8, 16)
+@pytest.mark.parametrize(
+    ("left", "size"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 6), (6, 6), (7, 8), (9, 12), (13, 16)]
+)
+def test_last_batch_shrinks_to_the_next_of_few_sizes(left, size):
+    (batch,) = batching.plan(np.full(left, 10), 0, 10**6)
+    assert (len(batch.rows), batch.size, batch.width) == (left, size, 16)
+
+
+def test_last_batch_is_a_multiple_of_the_devices():
+    assert [b.size for b in batching.plan(np.full(5, 10), 0, 10**6, 4)] == [8]
+    assert [b.size for b in batching.plan(np.full(9, 10), 0, 10**6, 4)] == [12]
 
 
 def test_sorting_wastes_little():

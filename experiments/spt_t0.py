@@ -19,8 +19,8 @@ keeps the first template of every task out of training: with a `target` of the s
 
 The budget is ours. All lines have Adafactor at 0.3, as in prompt tuning; `spt_full` trains the T5
 beside its bank at `lm_rate` times that, 9e-4, one run at a time. The frozen form's T5 is the
-LM-adapted one, as in T0. P3's own prompts (bigscience/P3) are rendered rows without a template to
-retrieve by: as a task file of kind `text` (docs/user_tasks.md) they work with `query=instance`.
+LM-adapted one, as in T0. P3's own prompts (bigscience/P3) are rendered rows: docs/user_tasks.md
+says how a subset becomes a task of this shape.
 
 Not run yet: it needs an accelerator and the data sets (`prompt-jax tasks fetch NAME`).
 """

@@ -33,6 +33,7 @@ KERNELS = {
     "per_token": stein.per_token(stein.rbf()),
     "per_coordinate": stein.per_coordinate(stein.rbf()),
 }
+CONVERGED = 1.01  # R-hat, of every coordinate
 TOKENS, MARKER, ANSWERS = 2, 5, (8, 9)
 Density = Callable[[jax.Array], jax.Array]
 
@@ -137,6 +138,11 @@ def main() -> None:
         f" mean {np.sqrt(np.mean(mean**2)):.3f} from the prior's,"
         f" {time.perf_counter() - began:.0f} s\n"
     )
+    if not r_hat < CONVERGED:
+        print(
+            f"R-hat is not below {CONVERGED}: the chains have not found the posterior, and what"
+            " follows does not compare with it. Raise --draws and --warmup.\n"
+        )
     print("| kernel | M | mean off by, sd | sd ratio | range | Stein discrepancy |")
     print("|-|-|-|-|-|-|")
     for name in args.kernels:

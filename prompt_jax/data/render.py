@@ -115,22 +115,26 @@ def render(task: Task, template: Template, row: Row, where: str = "a row") -> Ex
 def label_of(task: Task, row: Row, where: str = "a row", count: int | None = None) -> int:
     """Returns the label number of a row of a "classification" or "choice" task.
 
-    Labels may be numbers, label words, or (in a "choice" task) letters.
+    Labels may be numbers, label words, or (in a "choice" task) letters; texts of choices where the
+    task names a key for them (`Task.answers`).
 
     Args:
         task: names of the labels.
-        row: holds `label`, unless the task has a fixed one.
+        row: holds the label, unless the task has a fixed one, and the choices if they are needed.
         where: what the row is called in errors.
         count: number of answers of this row; None: the task's number of labels, if it has any.
 
     Raises:
         DataError: if the label is missing or not one of the task's.
     """
-    if task.fixed_label is not None and "label" not in row:
+    field = task.answer_field
+    if task.fixed_label is not None and field not in row:
         return task.fixed_label
-    if "label" not in row:
-        raise _missing(task, row, "label", where)
-    raw = row["label"]
+    if field not in row:
+        raise _missing(task, row, field, where)
+    raw = row[field]
+    if task.answers and isinstance(raw, str):
+        return _right_choice(task, row, raw, where)
     count = count or len(task.labels) or len(LETTERS)
     number = None
     if isinstance(raw, str):
@@ -236,6 +240,17 @@ def _choices(task: Task, row: Row, where: str) -> tuple[str, ...]:
             f" (task '{task.name}')."
         )
     return choices
+
+
+def _right_choice(task: Task, row: Row, text: str, where: str) -> int:
+    """The number of the choice that reads `text`; white space around it does not count."""
+    choices = [choice.strip() for choice in _choices(task, row, where)]
+    if choices.count(text.strip()) != 1:
+        raise DataError(
+            f"{where}: '{task.answer_field}' is {text!r}, which is not exactly one of the choices"
+            f" {', '.join(map(repr, choices[:10]))} (task '{task.name}')."
+        )
+    return choices.index(text.strip())
 
 
 def _answers(task: Task, row: Row, where: str) -> tuple[str, ...]:

@@ -134,7 +134,7 @@ def labels(task: Task, source: Source) -> np.ndarray:
     Raises:
         DataError: for a label that is not one of the task's.
     """
-    values = column(source, "label")
+    values = None if task.answers else column(source, "label")
     rows = ({"label": v} for v in values) if values is not None else iter_rows(source)
     numbers = [label_of(task, row, row_name(source, i)) for i, row in enumerate(rows)]
     return np.asarray(numbers, np.int64)

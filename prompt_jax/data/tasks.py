@@ -68,6 +68,8 @@ class Template:
             choice text, number or first reference).
         labels: label words of this template, in the order of the task's labels; empty: the task's.
         choice_answers: whether a "choice" task is answered by letter or by the text of the choice.
+        discrete_prompt: what the prompt says to every row alike, where the rows hold it already
+            and `text` does not (P3); nothing of it is rendered.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Template:
     target: str = "{answer}"
     labels: tuple[str, ...] = ()
     choice_answers: ChoiceAnswers = "letter"
+    discrete_prompt: str = ""
 
     def __post_init__(self) -> None:
         where = f"template '{self.name}'"
@@ -99,13 +102,17 @@ class Template:
 
     @property
     def instruction(self) -> str:
-        """The text without its fields: what the template says to every row alike.
+        """What the template says to every row alike: the text without its fields.
+
+        Where `discrete_prompt` is given, it is this.
 
         >>> Template("t", "Premise: {premise} Does it follow that {hypothesis}?").instruction
         'Premise: Does it follow that ?'
         """
-        parts = string.Formatter().parse(self.text)
-        text = "".join(literal + ("" if name is None else " ") for literal, name, _, _ in parts)
+        text = self.discrete_prompt
+        if not text:
+            parts = string.Formatter().parse(self.text)
+            text = "".join(words + ("" if name is None else " ") for words, name, _, _ in parts)
         return " ".join(text.split())
 
 
@@ -167,6 +174,7 @@ class Task:
     | choice | `label`: index of the right choice, its letter, or one of `labels` if given |
     | regression | `label`: a number within `value_range` |
     | span, text | `answers`: list of acceptable texts (or one text); the first is trained on |
+    | choice with `answers` | under the key that it names: the text of the right choice |
 
     Attributes:
         name: like "glue/rte".
@@ -189,7 +197,9 @@ class Task:
         reserved: True for targets that no pre-training mixture may contain.
         max_target: target tokens kept, with the end of sequence.
         choices: of a "choice" task: the field with the list of choices, or one field per choice.
-        answers: of a "span" or "text" task: the row's key that holds the acceptable texts.
+        answers: of a "span" or "text" task: the row's key that holds the acceptable texts ("":
+            `answers`); of a "choice" task: the key that holds the text of the right choice ("":
+            there is none, but `label`).
         group_fields: fields whose values tell which rows are scored together (MultiRC's question).
         fixed_label: answer of rows that carry no label (minimal pairs: the good one comes first).
         optional_fields: fields that may be empty in a row (three rows of QQP lack a question);
@@ -220,7 +230,7 @@ class Task:
     reserved: bool = False
     max_target: int = 32
     choices: tuple[str, ...] = ("choices",)
-    answers: str = "answers"
+    answers: str = ""
     group_fields: tuple[str, ...] = ()
     fixed_label: int | None = None
     optional_fields: tuple[str, ...] = ()
@@ -284,8 +294,8 @@ class Task:
 
     @property
     def answer_field(self) -> str:
-        """The row's key that holds the answer: "label", or that of the acceptable texts."""
-        return self.answers if self.kind in ("span", "text") else "label"
+        """The row's key that holds the answer."""
+        return self.answers or ("answers" if self.kind in ("span", "text") else "label")
 
     def template(self, name: str | None = None) -> Template:
         """Returns the template of that name (None: the first).

@@ -52,11 +52,11 @@ _TASK_KEYS = (
     "licence",
     "description",
 )
-_TEMPLATE_KEYS = ("name", "text", "target", "labels", "choice_answers")
+_TEMPLATE_KEYS = ("name", "text", "target", "labels", "choice_answers", "discrete_prompt")
 # Keys that would be ignored in a task of another kind.
 _ONLY_FOR = {
     "choices": ("choice",),
-    "answers": ("span", "text"),
+    "answers": ("choice", "span", "text"),
     "value_range": ("regression",),
     "value_step": ("regression",),
     "labels": ("classification", "choice"),
@@ -221,6 +221,7 @@ def _templates(table: Mapping[str, Any], where: str) -> tuple[Template, ...]:
                     target=entry.text("target", "{answer}"),
                     labels=entry.texts("labels", ()),
                     choice_answers=cast(ChoiceAnswers, entry.text("choice_answers", "letter")),
+                    discrete_prompt=entry.text("discrete_prompt", ""),
                 )
             )
         except DataError as error:

@@ -102,6 +102,42 @@ def test_a_line_for_all_prompts_has_an_answer_of_each(
     assert second in ("food", "tool")
 
 
+def test_a_run_of_spt_answers_rows_of_many_tasks_in_one_batch(
+    invoke: Invoke, world: World, tmp_path: Path
+) -> None:
+    """`predict` under the prompts that a bank leaves says what the run's own test said."""
+    folder = tmp_path / "spt"
+    made = invoke(
+        "run", world.config, f"out={folder}", "methods=spt(slots=6,tokens=1,transfer=zero_shot)",
+        "shots=[4]", "data.templates=cycle", "data.test_templates=all",
+    )  # fmt: skip
+    assert made.code == 0, made.err
+    prompts = sorted(folder.glob("prompts/*/*.safetensors"))
+    assert len(prompts) == 4
+    rows, gold = [], []
+    for task in ("one", "two"):
+        for row in read((world.root / task / "validation.jsonl").read_text()):
+            for template in ("plain", "short"):
+                rows.append({"task": world.tasks[task], "template": template, "text": row["text"]})
+                gold.append((task, template, row["label"]))
+    options = [part for path in prompts for part in ("--prompt", str(path))]
+    result = invoke("predict", world.model, *options, "--jsonl", "--json", stdin=lines(*rows))
+    assert result.code == 0, result.err
+    found = read(result.out)
+    assert len({row["prompt"] for row in found}) == 4
+    right: dict[str, list[bool]] = {}
+    for row, (task, template, label) in zip(found, gold, strict=True):
+        assert row["prompt"].endswith(f"-{template}")
+        right.setdefault(task, []).append(row["answer"] == label)
+    said = {
+        Path(row["target"]).stem: row["value"]
+        for row in read((folder / "results.jsonl").read_text())
+        if row["split"] == "test" and row["metric"] == "accuracy"
+    }
+    # Both templates have as many rows, so the mean over them is the mean over all.
+    assert said == pytest.approx({t: sum(a) / len(a) for t, a in right.items()})
+
+
 def test_rows_of_many_tasks_under_their_own_prompts(
     invoke: Invoke, world: World, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prompt_jax.data.render import render
-from prompt_jax.data.sources import open_split
+from prompt_jax.data.sources import labels, open_split
 from prompt_jax.data.tasks import KINDS, Task
 from prompt_jax.data.toml import METRICS_OF_KIND, load_task, parse_task
 from prompt_jax.errors import DataError
@@ -118,32 +118,55 @@ def test_the_example_of_the_page_works(tmp_path: Path) -> None:
             assert examples[0].input.endswith("error 500.")
 
 
-def test_rows_of_p3_are_read_as_the_page_says(tmp_path: Path) -> None:
-    """Rendered prompts with lists and numbers beside them; subsets without choices are alike."""
+def rendered(text: str, answer: str, **more: object) -> dict[str, object]:
+    return {
+        "inputs": [8, 2, 1], "inputs_pretokenized": f"{text}. Does it follow? Yes or no?",
+        "targets": [465, 1], "targets_pretokenized": f"\n{answer}", **more,
+    }  # fmt: skip
+
+
+def p3_task(tmp_path: Path, rows: list[dict[str, object]], text: str) -> Task:
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
-    rows = [
-        {
-            "inputs": [8, 2, 1], "inputs_pretokenized": f"{text}. Does it follow? Yes or no?",
-            "targets": [465, 1], "targets_pretokenized": f"\n{answer}",
-        }
-        for text, answer in (("It rains {today}", "Yes"), ("It is late", "No"))
-    ]  # fmt: skip
-    text = re.findall(r"```toml\n(.*?)```", PAGE.read_text("utf-8"), re.S)[1]
     (tmp_path / "rte").mkdir()
-    task_file = written(tmp_path, text, "p3.toml")
-    with_choices = [{**row, "answer_choices": ["Yes", "No"]} for row in rows]
-    for some in (rows, with_choices):
-        for split in ("train", "validation"):
-            pq.write_table(pa.Table.from_pylist(some), tmp_path / "rte" / f"{split}.parquet")
-        task = load_task(task_file)
-        assert (task.kind, task.answer_field) == ("text", "targets_pretokenized")
-        assert task.template().instruction == ""  # its discrete prompt is part of the row
-        source = open_split(task, "train")
-        examples = [render(task, task.template(), source[i]) for i in range(len(source))]
-        assert [e.input for e in examples] == [row["inputs_pretokenized"] for row in rows]
-        assert [e.target for e in examples] == ["\nYes", "\nNo"]
-        assert examples[0].candidates == ()
+    for split in ("train", "validation"):
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rte" / f"{split}.parquet")
+    return load_task(written(tmp_path, text, "p3.toml"))
+
+
+def the_p3_example() -> str:
+    return re.findall(r"```toml\n(.*?)```", PAGE.read_text("utf-8"), re.S)[1]
+
+
+def test_rows_of_p3_are_ranked_as_the_page_says(tmp_path: Path) -> None:
+    choices = {"answer_choices": ["Yes", "No"]}
+    rows = [
+        rendered("It rains {today}", "No", **choices), rendered("It is late", "Yes", **choices)
+    ]  # fmt: skip
+    task = p3_task(tmp_path, rows, the_p3_example())
+    assert task.template().instruction == "Does it follow that? Yes or no?"
+    source = open_split(task, "train")
+    examples = [render(task, task.template(), source[i]) for i in range(2)]
+    assert [e.input for e in examples] == [row["inputs_pretokenized"] for row in rows]
+    assert [e.candidates for e in examples] == [("Yes", "No")] * 2
+    assert [e.label for e in examples] == labels(task, source).tolist() == [1, 0]
+    with pytest.raises(DataError, match="'Maybe', which is not exactly one of the choices 'Yes'"):
+        render(task, task.template(), {**source[0], "targets_pretokenized": "Maybe"})
+    twice = {**source[0], "answer_choices": ["No", "No "]}
+    with pytest.raises(DataError, match="not exactly one of the choices"):
+        render(task, task.template(), twice)
+
+
+def test_rows_of_p3_without_choices_are_generated(tmp_path: Path) -> None:
+    text = the_p3_example()
+    for key in ("choices", "choice_answers"):
+        text = re.sub(rf"(?m)^{key} = .*\n", "", text)
+    text = text.replace('"choice"', '"text"\nmetrics = ["squad_em"]')
+    text = text.replace(', "answer_choices"', "")
+    task = p3_task(tmp_path, [rendered("It rains {today}", "No")], text)
+    assert (task.kind, task.answer_field) == ("text", "targets_pretokenized")
+    example = render(task, task.template(), open_split(task, "train")[0])
+    assert (example.target, example.candidates) == ("\nNo", ())
     with pytest.raises(DataError, match="has no field 'targets_pretokenized'"):
         render(task, task.template(), {"inputs_pretokenized": "x"})
 

@@ -192,6 +192,30 @@ def test_sharded_equals_whole(approximate):
     np.testing.assert_array_equal(prompts, gather(bank, expected))
 
 
+def test_sharded_block_wise_search_finds_what_it_promises():
+    """Slices that are large enough to be searched block by block."""
+    bank, query = make(8 * 1200, 16)
+    mesh = sharding.make_mesh(8)
+    assert 2 * blocks(10, 0.95) < 1200
+    placed = MemoryBank(**sharding.shard_tree(bank._asdict(), BANK_RULES, mesh))
+    indices, scores = retrieve(placed, query, 10, mesh=mesh, approximate=True)
+    indices = np.asarray(indices)
+    true, _ = brute_force(bank.keys, query, 10)
+    assert recall(indices, true) >= 0.95
+    assert all(len(set(row)) == 10 for row in indices.tolist())
+    products = np.einsum("bkd,bd->bk", bank.keys[indices], query)
+    np.testing.assert_allclose(scores, products, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(indices[:, 0], true[:, 0])
+    # That no slice was searched exactly: what shares a block on one device is one answer.
+    keys, many = np.zeros((8 * 1200, 2), np.float32), blocks(3, 0.95)
+    keys[[5, 5 + many, 9, 1207], 0] = [4.0, 3.0, 2.0, 1.0]
+    found, _ = retrieve(
+        MemoryBank(keys, keys[:, None]), np.ones((1, 2), np.float32), 3, mesh=mesh,
+        approximate=True,
+    )  # fmt: skip
+    assert np.asarray(found).tolist() == [[5, 9, 1207]]
+
+
 def test_sharded_gradient_equals_whole():
     bank, query = make(64, 3)
     mesh = sharding.make_mesh(8)

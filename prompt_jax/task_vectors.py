@@ -253,7 +253,8 @@ def group_from_gram(
     Args:
       target_dot: [K], similarity of every source to the target.
       gram: [K, K], similarities between sources.
-      valid: bool [K], False for padding; None: all are sources.
+      valid: bool [K], False for padding; None: all are sources. Sources whose similarities are
+        not finite are never chosen.
       rule: see above.
       threshold: the smallest similarity of a source that helps.
       consistency_weight: lambda of the objective.
@@ -279,6 +280,8 @@ def group_from_gram(
     valid = jnp.ones((count,), bool) if valid is None else jnp.asarray(valid, bool)
     if rule == "none" or not count:
         return jnp.zeros((count,), bool)
+    # A source that is not finite is none, whatever the rule.
+    valid &= jnp.isfinite(target_dot) & jnp.isfinite(jnp.diagonal(gram))
     if rule == "all":
         return valid
     # Padding may hold anything.

@@ -145,7 +145,7 @@ def test_random_cases_against_float64(kind: str, count: int) -> None:
     ]  # fmt: skip
     valid = np.stack([np.arange(K) < len(case[1]) for case in cases])
     groups, similarities = jax.device_get(batched(*stacked, valid))
-    sizes, compared = set(), 0
+    sizes, compared, twins = set(), 0, 0
     for case, group, found in zip(cases, groups, similarities, strict=True):
         target, sources, target_scale, source_scales = (x.astype(np.float64) for x in case)
         target = target_scale[:, None] * target
@@ -156,9 +156,11 @@ def test_random_cases_against_float64(kind: str, count: int) -> None:
         assert (np.abs(found[: len(dots)] - dots) <= 1e-5 * reach + 1e-30).all()
         expected = prefix_oracle(dots, gram)
         if kind == "duplicates":  # equal by construction: the rulings decide, not a margin
-            unique = len(np.unique(sources, axis=0))
-            if unique < len(sources):
-                assert set(expected.group) >= set(members(group)) or expected.margin < 1e-4
+            chosen = members(group)
+            firsts = [next(j for j, b in enumerate(sources) if (a == b).all()) for a in sources]
+            for n in chosen:  # of equal sources, the lower indices come first
+                assert all(m in chosen for m in range(n) if firsts[m] == firsts[n])
+            twins += len({firsts[n] for n in chosen}) < len(chosen)
         if expected.margin > 2e-5:
             assert members(group) == expected.group
             sizes.add(len(expected.group))
@@ -166,6 +168,7 @@ def test_random_cases_against_float64(kind: str, count: int) -> None:
         if kind == "negative":
             assert not group.any()
     assert not (groups & ~valid).any()
+    assert twins > 3 or kind != "duplicates"
     assert compared > (0.1 if kind == "duplicates" else 0.8) * count
     assert sizes == {0} if kind == "negative" else len(sizes) > 2
 
@@ -190,6 +193,31 @@ def test_a_zero_target_chooses_nothing() -> None:
     for rule in ("prefix", "objective", "positive"):
         assert not tv.select_group(zero, sources, rule=rule, threshold=-1.0).any()
     assert tv.select_group(zero, sources, rule="all").all()
+
+
+@pytest.mark.parametrize("rule", ["prefix", "objective", "consistency", "positive", "all"])
+def test_a_source_that_is_not_finite_changes_nothing(rule: tv.Rule) -> None:
+    rng = np.random.default_rng(2)
+    target = rng.normal(size=(4, 8)).astype(np.float32)
+    sources = (target + 0.5 * rng.normal(size=(3, 4, 8))).astype(np.float32)
+    alone = members(tv.select_group(target, sources, rule=rule))
+    assert len(alone) > 1
+    for bad in (np.nan, np.inf):
+        broken = np.insert(sources, 1, bad, axis=0)
+        found = members(tv.select_group(target, broken, rule=rule))
+        assert found == tuple(n if n < 1 else n + 1 for n in alone)
+
+
+def test_padding_may_stand_anywhere_and_everywhere() -> None:
+    rng = np.random.default_rng(3)
+    target = rng.normal(size=(4, 8)).astype(np.float32)
+    sources = (target + 0.5 * rng.normal(size=(4, 4, 8))).astype(np.float32)
+    for rule in tv.RULES:
+        assert not tv.select_group(target, sources, rule=rule, valid=np.zeros(4, bool)).any()
+        kept = tv.select_group(target, sources[[0, 2]], rule=rule)
+        valid = np.asarray([True, False, True, False])
+        found = tv.select_group(target, sources, rule=rule, valid=valid)
+        assert members(found) == tuple(2 * n for n in members(kept))
 
 
 def test_threshold() -> None:

@@ -67,7 +67,7 @@ def vectors(
     bases: list[SoftPrompt] = []
     records: list[prompts.PromptRecord] = []
     for name, path in paths.items():
-        found[name], base = _vector(path, lm, origin, across_inits, records)
+        found[name], base = _vector(path, lm, origin, records)
         bases += [] if base is None else [base]
     _check_models(records)
     total = prompts.combine(factors, found, across_inits=across_inits)
@@ -117,7 +117,7 @@ def _bound(used: list[str], given: list[str]) -> dict[str, str]:
 
 
 def _vector(
-    path: str, lm: Any, origin: SoftPrompt | None, across_inits: bool, records: list[Any]
+    path: str, lm: Any, origin: SoftPrompt | None, records: list[Any]
 ) -> tuple[TaskVector, SoftPrompt | None]:
     """A file's task vector, and what it is measured from where that is known."""
     from prompt_jax import prompts
@@ -133,19 +133,33 @@ def _vector(
     if lm is not None:
         foreign = record.model_hash is None
         prompts.check_model(record, lm, path, prompt.d_model, foreign)
-    base = origin
-    if base is None:
+    base = _initialisation(path, record, lm, origin)
+    vector = prompts.task_vector(prompt, base)
+    return prompts.TaskVector(vector.values, vector.init_id, Path(path).stem), base
+
+
+def _initialisation(path: str, record: Any, lm: Any, origin: SoftPrompt | None) -> SoftPrompt:
+    """What the prompt's vector is measured from: its own initialisation, never another's."""
+    from prompt_jax import prompts
+
+    if origin is not None and origin.record is not None:
+        if record.init_id in (None, origin.record.init_id):
+            return origin
         if lm is None:
             raise PromptError(
-                f"{path} is a prompt: its vector is what tuning added to its initialisation. Make"
-                " that again with --model MODEL, or read it with --init FILE."
+                f"{path} did not start from the prompt of --init (init {record.init_id} vs init"
+                f" {origin.record.init_id}), so that is not what its vector is measured from. Give"
+                " --model MODEL too: it makes the prompt's own initialisation again."
             )
-        try:
-            base = prompts.initialisation_of(record, lm, path)
-        except PromptError as error:
-            raise PromptError(f"{error} (--init FILE)") from None
-    vector = prompts.task_vector(prompt, base, across_inits=across_inits)
-    return prompts.TaskVector(vector.values, vector.init_id, Path(path).stem), base
+    if lm is None:
+        raise PromptError(
+            f"{path} is a prompt: its vector is what tuning added to its initialisation. Make"
+            " that again with --model MODEL, or read it with --init FILE."
+        )
+    try:
+        return prompts.initialisation_of(record, lm, path)
+    except PromptError as error:
+        raise PromptError(f"{error} (--init FILE)") from None
 
 
 def _as_origin(prompt: SoftPrompt) -> SoftPrompt:

@@ -127,6 +127,15 @@ def test_another_initialisation(invoke: Invoke, files: World, made: Made, tmp_pa
     other = np.asarray(made.tuned["other"].embeddings) - parse("vocab:20")(lm, 3, 1).embeddings
     expected = made.init.embeddings + made.vector("a") + other
     np.testing.assert_allclose(SoftPrompt.load(out).embeddings, expected, atol=1e-5)
+    # With --init, the foreign prompt is still measured from where it began.
+    init = ("--init", made.folder / "init.safetensors", "--out", out, "--across-inits")
+    refused = invoke("vectors", "a + other", *names(made, "a", "other"), *init)
+    assert refused.code == 2
+    assert "other-k16.safetensors did not start from the prompt of --init" in refused.err
+    out.unlink()
+    both = (*names(made, "a", "other"), *init, "--model", files.model)
+    assert invoke("vectors", "a + other", *both).code == 0
+    np.testing.assert_allclose(SoftPrompt.load(out).embeddings, expected, atol=1e-5)
     # A vector of one initialisation on a prompt of another.
     to = ("--to", made.path("other"))
     only = (*names(made, "a"), "--model", files.model, "--out", out, *to)
@@ -141,7 +150,7 @@ def test_the_wrong_initialisation_is_refused(
 ) -> None:
     wrong = invoke("vectors", "a", *names(made, "a"), "--init", made.path("b"))
     assert wrong.code == 2
-    assert "do not share an initialisation" in wrong.err
+    assert "did not start from the prompt of --init" in wrong.err
     # A record that names another one than its spec gives.
     record = made.tuned["a"].record.replace(init_id="0123456789ab")  # type: ignore[union-attr]
     made.tuned["a"].save(tmp_path / "a.safetensors", record)

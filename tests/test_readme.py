@@ -15,6 +15,20 @@ from prompt_jax import FrozenT5, SoftPrompt
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def run_python(code: str, folder: Path) -> str:
+    """What the code prints, run as a user's file."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_python_of_the_readme(tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
     assert re.findall(r'from_pretrained\("([^"]+)"\)', code) == ["mini"]
@@ -23,13 +37,13 @@ def test_python_of_the_readme(tmp_path: Path) -> None:
     (tmp_path / prompt).parent.mkdir(parents=True, exist_ok=True)
     SoftPrompt(jnp.ones((3, width), jnp.float32)).save(tmp_path / prompt)
 
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("\n"), "the example prints an answer"
+    assert run_python(code, tmp_path).endswith("\n"), "the example prints an answer"
+
+
+def test_python_of_the_training_page(tmp_path: Path) -> None:
+    page = (ROOT / "docs/training.md").read_text("utf-8")
+    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
+    assert "steps=150" in code
+    printed = run_python(code.replace("steps=150", "steps=2"), tmp_path).splitlines()
+    assert [line.split()[0] for line in printed] == ["seed0", "seed1", "seed2"]
+    assert all(line.endswith("(10, 128)") for line in printed)

@@ -7,8 +7,9 @@
     python -m experiments.sandbox_groups runs/sandbox_dtvg
 
 The oracle evaluates all 64 subsets of the sources, chosen on one half of the test rows and reported
-on the other, against the best of {none, each single one, all}. The same {none, each single one,
-all}, each *tuned* with the target's budget: experiments/sandbox_starts.py. Ablations:
+on the other, against the best of {none, each single one, all}; with `--tuned`, after the target's
+budget of steps from each merged prompt. Tuned starts *without* the target's own vector, chosen by
+development rows: experiments/sandbox_starts.py. Ablations:
 experiments/sandbox_dtvg_ablations.py. Long and tuned prompt tuning: experiments/sandbox_tuned.py.
 
 Primary contrast, declared before any run: DTVG with both its stages inside the target's budget

@@ -26,19 +26,23 @@ def oracle(
             help="Method whose first stage is merged; default: the first with one, or dtvg."
         ),
     ] = None,
+    tuned: Annotated[
+        bool,
+        typer.Option("--tuned", help="Tune every merged prompt with the target's budget first."),
+    ] = False,
     as_json: common.AsJson = False,
 ) -> None:
     """Evaluate the merged prompt of every subset of an experiment's sources.
 
     At most 10 sources. Trained prompts are read from the cache; what is missing is trained. Writes
-    oracle.json and oracle.md into the run directory.
+    oracle.json and oracle.md into the run directory (oracle_tuned.json and .md with --tuned).
     """
     from prompt_jax.recipes import oracle as recipe
 
     loaded = common.load_experiment(config, overrides)
     recipe.check(loaded, base)
     lm = common.load_model(loaded.model, loaded.dtype, remat=loaded.remat)
-    report = recipe.oracle(loaded, lm, base=base, say=_say)
+    report = recipe.oracle(loaded, lm, base=base, tuned=tuned, say=_say)
     if as_json:
         return common.emit(report.to_dict())
     return _show(report)
@@ -50,13 +54,12 @@ def _say(line: str) -> None:
 
 
 def _show(report: OracleReport) -> None:
-    from prompt_jax.recipes.oracle import JSON_NAME, MARKDOWN_NAME
-    from prompt_jax.report.oracle import CHOICES, EXPLANATION
+    from prompt_jax.report.oracle import CHOICES
 
     out = common.Printer()
     count = len(report.sources)
     out.print(common.heading(f"{report.name}: all {2**count} subsets of {count} sources"))
-    for paragraph in EXPLANATION:
+    for paragraph in report.explanation():
         out.print(paragraph)
     _table(out, report.table(), left=3)
     titles, rows = report.choice_table()
@@ -70,8 +73,8 @@ def _show(report: OracleReport) -> None:
     out.print(
         common.facts(
             [
-                (str(report.folder / MARKDOWN_NAME), "these tables"),
-                (str(report.folder / JSON_NAME), "every subset, target, k and seed"),
+                (str(report.markdown_path), "these tables"),
+                (str(report.json_path), "every subset, target, k and seed"),
             ]
         )
     )

@@ -19,6 +19,8 @@ from prompt_jax.errors import ConfigError
 from prompt_jax.methods.base import BaseMethod, Context, Panel, Stage
 from prompt_jax.training.protocol import Array, Carry, Consts, Params, Prompted, Rows
 
+_BY_TARGET = ("prefix", "objective", "positive")  # rules that ask what resembles the target
+
 
 @dataclass(frozen=True)
 class Dtvg(BaseMethod):
@@ -89,7 +91,7 @@ class Dtvg(BaseMethod):
         ),
         Panel(
             "source_scale", "lines", "Scales of the sources",
-            "Mean over tokens; only members of the group are trained at a step.", "sources",
+            "Mean over tokens; only members of the group have a gradient at a step.", "sources",
         ),
         Panel(
             "target_norm", "lines", "Norm of the target's vector",
@@ -102,6 +104,12 @@ class Dtvg(BaseMethod):
             raise ConfigError(f"dtvg: regroup_every must not be negative: {self.regroup_every}.")
         if not 0 <= self.first_share < 1:
             raise ConfigError(f"dtvg: first_share must lie in [0, 1), not {self.first_share}.")
+        if not (self._tunes_first or self.regroup_every) and self.rule in _BY_TARGET:
+            raise ConfigError(
+                "dtvg: without stage 1 the target has no vector at its first step, and no source"
+                " resembles it: with regroup_every=0 the group would stay empty. Set first_share"
+                " or regroup_every."
+            )
         if not 0 <= self.scale_rate < math.inf:
             raise ConfigError(f"dtvg: scale_rate must not be negative: {self.scale_rate}.")
 

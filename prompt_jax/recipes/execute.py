@@ -164,6 +164,22 @@ class Executor:
         method = create(spec)
         return self._contexts(method, method.stages()[-1], k, self._before_last(method, spec, k))
 
+    def tune(self, starts: Mapping[Member, np.ndarray], k: int) -> list[TrainedRun]:
+        """Prompt tuning of targets from given prompts, with their budget; each start competes.
+
+        Args:
+          starts: [L, D] of every run; of one target and seed the trials are told apart.
+          k: training rows per class, 0 for all.
+        """
+        method, stage = create("prompt_tuning"), Stage("given start", on="target")
+        begin: dict[Member, tuple[Any, Any]] = {
+            member: ({"prompt": np.asarray(start, np.float32)}, {})
+            for member, start in starts.items()
+        }
+        named = f"prompt_tuning: {stage.title}, k = {k}"
+        trained = self._train(stage, method, begin, k, named, keep_start=True)
+        return [trained[member] for member in starts]
+
     def _before_last(
         self, method: BaseMethod, spec: str, k: int
     ) -> dict[str, dict[Member, TrainedRun]]:
@@ -239,11 +255,12 @@ class Executor:
         label: str,
         finish: Callable[[list[Member], list[Run], list[TrainedRun]], None] | None = None,
         tested: dict[Member, Measured] | None = None,
+        keep_start: bool = False,
     ) -> dict[Member, TrainedRun]:
         """Trains the members that no store has.
 
         The last stage of a method passes `finish`, which sees each population with its weights and
-        fills `tested`.
+        fills `tested`. There, or with `keep_start`, the start itself may be the best step.
         """
         tested = {} if tested is None else tested
         shots = k if stage.on == "target" else 0
@@ -251,7 +268,8 @@ class Executor:
         members = list(starts)
         last = finish is not None
         batch_size = self.config.budget(stage.budget, shots).batch_size * stage.batch
-        runs = {m: self._run(stage, m, batch_size, *start, last) for m, start in starts.items()}
+        compete = last or keep_start
+        runs = {m: self._run(stage, m, batch_size, *start, compete) for m, start in starts.items()}
         if budget is None:
             return self._as_they_are(method, runs, label, finish)
         keys = {
@@ -350,7 +368,7 @@ class Executor:
 
     def _run(
         self, stage: Stage, member: Member, batch_size: int, params: Any, consts: Any,
-        last: bool,
+        keep_start: bool,
     ) -> Run:  # fmt: skip
         if stage.on == "mixture":
             feed: Feed = self.rows.mixture(
@@ -366,7 +384,8 @@ class Executor:
         # untrained prompt, which resembles every early target prompt more than trained ones do.
         return Run(
             member.label, feed, params, consts, member.seed, rows.dev if len(rows.dev) else None,
-            rows.task.metrics, stage.rates[member.trial] if stage.rates else 1.0, keep_start=last,
+            rows.task.metrics, stage.rates[member.trial] if stage.rates else 1.0,
+            keep_start=keep_start,
         )  # fmt: skip
 
     def _last(

@@ -92,12 +92,17 @@ class Report:
         return "\n".join(parts) + "\n"
 
 
+_SIGNS = {"+": "plus", "*": "times", ";": "or"}  # a + b and a; b are two methods
+
+
 def slug(text: str) -> str:
     """A file name for a method spec or task name.
 
-    >>> slug("spot(variant=mixture)"), slug("glue/rte")
-    ('spot_variant_mixture', 'glue_rte')
+    >>> slug("spot(variant=mixture)"), slug("glue/rte"), slug("f(vectors=a + b)")
+    ('spot_variant_mixture', 'glue_rte', 'f_vectors_a_plus_b')
     """
+    for sign, word in _SIGNS.items():
+        text = text.replace(sign, f" {word} ")
     return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_")
 
 

@@ -4,15 +4,16 @@ For each target, k and seed the sources' and the target's prompts of DTVG's firs
 
     P(S) = P_init + T_t + c * sum over S of T_s,     c = 1 or 1 / |S| by the development set,
 
-for all 2^K subsets S, and evaluated as they are, without a step of training. A plain sum alone
-would confound the choice of sources with the growth of the norm. What the choice of a subset gains
-is measured as `prompt_jax.evaluation.subsets` does it, against the best of none, one and all.
+for all 2^K subsets S, and evaluated as they are, without a step of training, or each tuned from
+there with the target's budget. A plain sum alone would confound the choice of sources with the
+growth of the norm. What the choice of a subset gains is measured as `prompt_jax.evaluation.subsets`
+does it, against the best of none, one and all.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,17 +34,16 @@ from prompt_jax.evaluation.subsets import (
     standing,
     subsets,
 )
-from prompt_jax.methods import Artefact, BaseMethod, Context, create
+from prompt_jax.methods import BaseMethod, Context, create
 from prompt_jax.paths import write_atomically
 from prompt_jax.recipes import experiment
 from prompt_jax.recipes.config import ExperimentConfig
-from prompt_jax.recipes.execute import Executor, Outcome
+from prompt_jax.recipes.execute import Executor, Member, Outcome
 from prompt_jax.report.oracle import Choice, OracleCell, OracleReport
 from prompt_jax.report.results import heading
 
 MOST_SOURCES = 10
 DEFAULT_BASE = "dtvg"
-JSON_NAME, MARKDOWN_NAME = "oracle.json", "oracle.md"
 _PROMPTS_AT_ONCE = 64
 _STAGES = {"sources", "first"}  # what a method must tune for its prompts to be merged
 
@@ -55,10 +55,13 @@ def oracle(
     lm: Any,
     *,
     base: str | None = None,
+    tuned: bool = False,
     show: bool = True,
     say: Callable[[str], None] = print,
 ) -> OracleReport:
-    """Evaluates all subsets for every target, k and seed, and writes `oracle.json` and `oracle.md`.
+    """Evaluates all subsets for every target, k and seed, and writes a table and all numbers.
+
+    The files are `oracle.md` and `oracle.json` of the run directory, `oracle_tuned.*` if tuned.
 
     Whatever the experiment has trained is read from the store of artefacts; what is missing of the
     first stage, and of the config's methods that choose sources, is trained.
@@ -68,6 +71,8 @@ def oracle(
       lm: the frozen model that `config.model` names.
       base: the method whose first stage is merged; None: the first of the config's methods that has
         one, else DTVG as published.
+      tuned: tune every merged prompt with the target's budget first (2^K runs for each target, k
+        and seed), choosing the best step, the start included, by the development set.
       show: progress lines on a terminal.
       say: receives what a person should read while it runs.
 
@@ -96,11 +101,16 @@ def oracle(
             for target in config.targets:
                 lands = []
                 for seed in config.seed_list:
-                    lands.append(_survey(executor, contexts[target, seed], target, k, groups))
-                    say(f"  {target}, {heading(k)}, seed {seed}: {len(groups)} subsets")
+                    lands.append(
+                        _survey(executor, contexts[target, seed], target, k, groups, tuned)
+                    )
+                    say(
+                        f"  {target}, {heading(k)}, seed {seed}: {len(groups)} subsets"
+                        f"{', tuned' if tuned else ''}"
+                    )
                 cells.append(_cell(executor, target, k, tuple(lands), picked, groups))
         names = tuple(executor.rows.task(source).name for source in config.sources)
-        report = OracleReport(folder, config.name, base, names, groups, _judged(cells))
+        report = OracleReport(folder, config.name, base, tuned, names, groups, _judged(cells))
         _write(report)
     return report
 
@@ -152,54 +162,74 @@ def _chosen(executor: Executor, spec: str, k: int) -> Choices:
 
 
 def _survey(
-    executor: Executor, context: Context, target: str, k: int, groups: np.ndarray
+    executor: Executor, context: Context, target: str, k: int, groups: np.ndarray, tuned: bool
 ) -> Landscape:
     """Evaluates every subset for one target and seed."""
     rows = executor.rows.rows(target, context.seed, k)
     metric = rows.task.metrics[0]
-    sources, first = context.artefact("sources"), context.artefact("first")
 
-    def measure(split: TokenisedSplit, which: np.ndarray, factors: np.ndarray) -> list[Evaluation]:
-        return _evaluate(executor, context, sources, first, split, metric, which, factors)
+    def measure(split: TokenisedSplit, prompts: np.ndarray) -> list[Evaluation]:
+        return _evaluate(executor, split, metric, prompts)
 
     sizes = groups.sum(1)
     shares = 1.0 / np.maximum(sizes, 1)
-    dev = _values(measure(rows.dev, groups, np.ones(len(groups))), metric)
+    prompts = _merged(context, groups, np.ones(len(groups)))
+    dev = _values(measure(rows.dev, prompts), metric)
     several = np.flatnonzero(sizes > 1)  # 1 / |S| is another coefficient
-    averaged = dev.copy()
+    coefficients = np.ones(len(groups))
     if len(several):
-        averaged[several] = _values(measure(rows.dev, groups[several], shares[several]), metric)
-    coefficients = np.where(or_worst(averaged) > or_worst(dev), shares, 1.0)
-    found = measure(rows.test, groups, coefficients)
+        means = _merged(context, groups[several], shares[several])
+        averaged = _values(measure(rows.dev, means), metric)
+        better = or_worst(averaged) > or_worst(dev[several])
+        chosen = several[better]
+        prompts[chosen], dev[chosen] = means[better], averaged[better]
+        coefficients[chosen] = shares[chosen]
+    if tuned:
+        starts = {Member(target, context.seed, k, n): one for n, one in enumerate(prompts)}
+        runs = executor.tune(starts, k)
+        prompts = np.stack([np.asarray(run.prompt, np.float32) for run in runs])
+        dev = np.asarray([run.best_value for run in runs], np.float64)
+    found = measure(rows.test, prompts)
     per_row = len(rows.task.templates) if executor.config.data.test_templates == "all" else 1
     first_half, halves, items = _halved(found, rows.test, metric, per_row)
     return Landscape(
-        context.seed, coefficients, np.where(coefficients < 1.0, averaged, dev),
-        _values(found, metric), halves, first_half, items,
-    )  # fmt: skip
+        context.seed, coefficients, dev, _values(found, metric), halves, first_half, items
+    )
+
+
+def _merged(context: Context, groups: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """The merged prompt of every subset, [n, L, D] float32."""
+    initial = np.asarray(context.initial, np.float32)
+    own = context.artefact("first").prompts[0] - initial
+    vectors = context.artefact("sources").prompts - initial[None]
+    ones = np.ones(len(initial), np.float32)
+    merge = jax.vmap(task_vectors.merge, in_axes=(None, None, None, None, 0, 0))
+    made = []
+    for some, factor in _populations(groups, factors):
+        scales = np.broadcast_to(
+            factor[:, None, None].astype(np.float32), (*some.shape, len(initial))
+        )
+        made.append(np.asarray(merge(initial, own, vectors, ones, scales, some)))
+    return np.concatenate(made)[: len(groups)]
 
 
 def _evaluate(
-    executor: Executor, context: Context, sources: Artefact, first: Artefact,
-    split: TokenisedSplit, metric: str, groups: np.ndarray, factors: np.ndarray,
-) -> list[Evaluation]:  # fmt: skip
-    """Merged prompts as populations of one size, so that few programs are compiled."""
-    initial = np.asarray(context.initial, np.float32)
-    own, vectors = first.prompts[0] - initial, sources.prompts - initial[None]
-    ones = np.ones(len(initial), np.float32)
-    merge = jax.vmap(task_vectors.merge, in_axes=(None, None, None, None, 0, 0))
+    executor: Executor, split: TokenisedSplit, metric: str, prompts: np.ndarray
+) -> list[Evaluation]:
+    """All prompts on the same rows."""
     found: list[Evaluation] = []
-    for begin in range(0, len(groups), _PROMPTS_AT_ONCE):
-        # The last population is filled up with its last subset.
-        numbers = np.minimum(np.arange(begin, begin + _PROMPTS_AT_ONCE), len(groups) - 1)
-        scales = np.broadcast_to(
-            factors[numbers, None, None].astype(np.float32),
-            (len(numbers), groups.shape[1], len(initial)),
-        )
-        prompts = merge(initial, own, vectors, ones, scales, groups[numbers])
-        jobs = [Job(split, i) for i in range(min(len(numbers), len(groups) - begin))]
-        found += evaluate(executor.lm, jobs, prompts, metrics=(metric,), mesh=executor.mesh)
+    for (some,) in _populations(prompts):
+        jobs = [Job(split, i) for i in range(min(len(some), len(prompts) - len(found)))]
+        found += evaluate(executor.lm, jobs, some, metrics=(metric,), mesh=executor.mesh)
     return found
+
+
+def _populations(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Slices of one size, so that few programs are compiled; the last entry fills up the last."""
+    count = len(arrays[0])
+    for begin in range(0, count, _PROMPTS_AT_ONCE):
+        numbers = np.minimum(np.arange(begin, begin + _PROMPTS_AT_ONCE), count - 1)
+        yield tuple(array[numbers] for array in arrays)
 
 
 def _values(found: Sequence[Evaluation], metric: str) -> np.ndarray:
@@ -278,8 +308,8 @@ def _judged(cells: Sequence[OracleCell]) -> tuple[OracleCell, ...]:
 def _write(report: OracleReport) -> None:
     text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n"
     try:
-        write_atomically(report.folder / JSON_NAME, text.encode())
-        write_atomically(report.folder / MARKDOWN_NAME, report.markdown().encode())
+        write_atomically(report.json_path, text.encode())
+        write_atomically(report.markdown_path, report.markdown().encode())
     except OSError as error:
         raise ConfigError(
             f"cannot write to the run directory {report.folder}: {error.strerror}."

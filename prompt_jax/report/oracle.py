@@ -15,12 +15,11 @@ from prompt_jax.evaluation.subsets import HALVES_SEED, Held, Landscape
 from prompt_jax.report.results import cell_text, heading, interval_text
 from prompt_jax.training.tracking import finite
 
-EXPLANATION = (
-    "Test items, in points, means over seeds. Prompts are merged from the first stage and evaluated"
-    " without a step.",
+_MEASURED = "Test items, in points, means over seeds. Prompts are merged from the first stage and"
+_BESTS = (
     "Both bests are chosen on one half of the items and measured on the other; their difference is"
     ' paired, p after Holm over all rows. "Same items" is the best of all subsets on the items that'
-    " chose it: too good by the winner's curse.",
+    " chose it: too good by the winner's curse."
 )
 CHOICES = (
     "Where the sources that a method chose stand among all subsets (percentile: 100 the best, 50 a"
@@ -86,6 +85,7 @@ class OracleReport:
       folder: the run directory.
       name: of the experiment.
       base: the method whose first stage was merged.
+      tuned: whether every merged prompt was tuned before it was evaluated.
       sources: names.
       groups: bool [N, K], the subsets.
       cells: every target and k.
@@ -94,9 +94,31 @@ class OracleReport:
     folder: Path
     name: str
     base: str
+    tuned: bool
     sources: tuple[str, ...]
     groups: np.ndarray
     cells: tuple[OracleCell, ...]
+
+    @property
+    def json_path(self) -> Path:
+        """Where all numbers are written."""
+        return self.folder / f"{self._stem}.json"
+
+    @property
+    def markdown_path(self) -> Path:
+        """Where the tables are written."""
+        return self.folder / f"{self._stem}.md"
+
+    @property
+    def _stem(self) -> str:
+        return "oracle_tuned" if self.tuned else "oracle"
+
+    def explanation(self) -> tuple[str, str]:
+        """How to read the first table."""
+        how = "evaluated without a step"
+        if self.tuned:
+            how = "tuned from there with the target's budget"
+        return f"{_MEASURED} {how}.", _BESTS
 
     def names(self, subset: int) -> list[str]:
         """The sources of a subset."""
@@ -107,6 +129,7 @@ class OracleReport:
         return {
             "experiment": self.name,
             "base": self.base,
+            "tuned": self.tuned,
             "sources": list(self.sources),
             "halves_seed": HALVES_SEED,
             "cells": [self._cell(cell) for cell in self.cells],
@@ -201,7 +224,7 @@ class OracleReport:
         """Both tables, and how to read them."""
         parts = [
             f"# {self.name}: all subsets of {len(self.sources)} sources\n",
-            *(f"{paragraph}\n" for paragraph in EXPLANATION),
+            *(f"{paragraph}\n" for paragraph in self.explanation()),
             _markdown(*self.table()),
         ]
         if any(cell.choices for cell in self.cells):

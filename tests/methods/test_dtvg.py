@@ -273,6 +273,7 @@ def test_stages_as_published_and_matched():
     ("spec", "message"),
     [
         ("dtvg(regroup_every=-1)", "regroup_every must not be negative"),
+        ("dtvg(budget=matched,first_share=0,regroup_every=0)", "the group would stay empty"),
         ("dtvg(first_share=1)", r"first_share must lie in \[0, 1\)"),
         ("dtvg(rule=postive)", "must be one of .*Did you mean 'positive'"),
         ("dtvg(budget=half)", "must be one of"),

@@ -12,9 +12,11 @@ from prompt_jax import task_vectors
 from prompt_jax.errors import ConfigError
 from prompt_jax.evaluation import Evaluation, Job, evaluate
 from prompt_jax.evaluation.subsets import subsets
+from prompt_jax.methods import create
 from prompt_jax.recipes import execute, run
 from prompt_jax.recipes import oracle as recipe
 from prompt_jax.recipes.oracle import MOST_SOURCES, check, oracle
+from prompt_jax.training.loop import Run, train
 
 K = 3
 SOURCES = ("a", "b", "two")
@@ -219,6 +221,54 @@ def test_values_are_those_of_merged_prompts_and_nothing_is_trained_twice(
         assert (land.items is None) == (metric == "f1")
     assert report.cells[0].verdict.comparison.items == 24
     assert report.cells[1].verdict.comparison.items == 1
+
+
+def test_tuned_subsets_go_on_from_where_they_were_merged(
+    world, executor, tmp_path, monkeypatch
+):  # fmt: skip
+    config = world.config(tmp_path, methods=("dtvg",), shots=(4,), seeds=1)
+    plain = oracle(config, world.lm, show=False, say=lambda line: None)
+    before = (plain.folder / "oracle.json").read_bytes()
+    said: list[str] = []
+    report = oracle(config, world.lm, tuned=True, show=False, say=said.append)
+    assert sum(line.endswith("subsets, tuned") for line in said) == 2
+    assert (plain.folder / "oracle.json").read_bytes() == before
+    found = json.loads((report.folder / "oracle_tuned.json").read_text())
+    assert found == report.to_dict()
+    assert found["tuned"]
+    text = (report.folder / "oracle_tuned.md").read_text()
+    assert "tuned from there with the target's budget" in text
+    assert "without a step" not in text
+    made = executor(config)
+    contexts = {member.task: context for member, context in made.contexts("dtvg", 4).items()}
+    for target, cell, old in zip(config.targets, report.cells, plain.cells, strict=True):
+        (land,), (start,) = cell.landscapes, old.landscapes
+        np.testing.assert_array_equal(land.coefficients, start.coefficients)
+        assert (land.dev >= start.dev).all()  # each start competes with what it became
+        # By hand: prompt tuning of one subset from its merged prompt.
+        context, rows = contexts[target], made.rows.rows(target, 0, 4)
+        vectors = context.artefact("sources").prompts - context.initial
+        prompt = context.artefact("first").prompts[0] + land.coefficients[-1] * vectors.sum(0)
+        budget = config.few_shot
+        run_ = Run(
+            "alone", made.rows.feed(target, 0, 4, budget.batch_size, "order"),
+            {"prompt": np.asarray(prompt, np.float32)}, dev=rows.dev,
+            dev_metrics=rows.task.metrics, keep_start=True,
+        )  # fmt: skip
+        (alone,) = train(world.lm, create("prompt_tuning"), [run_], budget)
+        assert alone.steps == budget.steps
+        (tested,) = evaluate(
+            world.lm, [Job(rows.test, 0)], alone.prompt[None], metrics=rows.task.metrics
+        )
+        assert land.dev[-1] == pytest.approx(alone.best_value)
+        assert land.test[-1] == pytest.approx(tested.metrics[rows.task.metrics[0]])
+
+    def refuse(*_, **__):
+        raise AssertionError("something was trained again")
+
+    monkeypatch.setattr(execute, "train", refuse)
+    again = oracle(config, world.lm, tuned=True, show=False, say=lambda line: None)
+    assert again.to_dict() == report.to_dict()
 
 
 # What is refused

@@ -1,6 +1,6 @@
 """Answers the questions that an experiment declared, from the run directories alone, as Markdown.
 
-    python -m experiments.sandbox_contrasts CONFIG.py RUN [RUN ...]
+    python -m experiments.sandbox_contrasts [--answerable] CONFIG.py RUN [RUN ...]
 
 CONFIG declares `PRIMARY` and `SECONDARY` (`experiments.sandbox_protocol.Question`); the first RUN
 is its own, more are searched for methods that it does not have. A RUN is a run directory, or an
@@ -10,7 +10,8 @@ other test rows or another edition of the sandbox are refused.
 
 A question is about the mean over its targets. Seeds and items are resampled in pairs; where a
 metric has no items the signs of the seeds' differences are flipped. The primary contrast is one
-test; p of the secondary ones is after Holm over them all.
+test; p of the secondary ones is after Holm over them all. With `--answerable`, secondary questions
+about a line that no RUN has are named as not run and left out of the family.
 
 A config that declares `CALIBRATED`, two methods, gets a second table: how far the probabilities of
 their answers can be trusted, beside their accuracy, and the differences, outside the family.
@@ -250,8 +251,17 @@ def trust(runs: Runs, a: str, b: str) -> list[str]:
     ]  # fmt: skip
 
 
-def markdown(runs: Runs, primary: Question, secondary: Sequence[Question]) -> str:
-    """The table of means, and the answers."""
+def answerable(runs: Runs, question: Question) -> bool:
+    """Whether the run directories have both lines on all of the question's targets."""
+    return all((x, t) in runs.values for x in question[:2] for t in asked(runs, question))
+
+
+def markdown(
+    runs: Runs, primary: Question, secondary: Sequence[Question], partly: bool = False
+) -> str:
+    """The table of means, and the answers; partly: those that the runs can give."""
+    unanswered = [q for q in secondary if partly and not answerable(runs, q)]
+    secondary = [q for q in secondary if q not in unanswered]
     minimum = results.minimum(runs.targets)
     named = [spec for question in (primary, *secondary) for spec in (question.a, question.b)]
     lines = ["Test rows, in points, mean ± standard deviation over seeds of the mean over targets.",
@@ -273,18 +283,25 @@ def markdown(runs: Runs, primary: Question, secondary: Sequence[Question]) -> st
                 f" {results.interval_text(verdict.comparison)} | {p_text(verdict.p_holm)} |"
                 f" {'yes' if verdict.effect else 'no'} |"
             )
+    if unanswered:
+        pairs = (f"`{question.a}` - `{question.b}`" for question in unanswered)
+        lines += ["", f"Declared, not run and not in the family: {', '.join(pairs)}."]
     return "\n".join(lines) + "\n"
 
 
 def main(arguments: Sequence[str]) -> None:
     """Prints the tables of a config's questions."""
+    partly = "--answerable" in arguments
+    arguments = [argument for argument in arguments if argument != "--answerable"]
     if len(arguments) < 2 or not Path(arguments[0]).is_file():
-        raise DataError("usage: python -m experiments.sandbox_contrasts CONFIG.py RUN [RUN ...]")
+        raise DataError(
+            "usage: python -m experiments.sandbox_contrasts [--answerable] CONFIG.py RUN [RUN ...]"
+        )
     declared = runpy.run_path(arguments[0])
     if "PRIMARY" not in declared:
         raise DataError(f"{arguments[0]} declares no PRIMARY question.")
     runs = read(arguments[1:])
-    print(markdown(runs, declared["PRIMARY"], declared.get("SECONDARY", ())))
+    print(markdown(runs, declared["PRIMARY"], declared.get("SECONDARY", ()), partly))
     if "CALIBRATED" in declared:
         print("\n".join(trust(runs, *declared["CALIBRATED"])))
 

@@ -18,8 +18,6 @@ and the full form, retrieved and shared, zero-shot and tuned.
 
 Primary contrast, declared before any run: retrieval minus one shared prompt, zero-shot, mean over
 the six tasks and their templates.
-
-Not run yet.
 """
 
 from experiments.sandbox_protocol import TUNED, Question
@@ -78,9 +76,6 @@ SECONDARY = (
 def get_config() -> ExperimentConfig:
     """Twelve sources, six held-out targets, k = 16, 5 seeds with a bank each."""
     prompt = OptimizerConfig(learning_rate=2.0, warmup_steps=10, schedule="linear", clip_norm=1.0)
-    full = OptimizerConfig(
-        learning_rate=5e-4, unit="absolute", warmup_steps=10, schedule="linear", clip_norm=1.0
-    )
     return ExperimentConfig(
         name="spt_real_text",
         model="mini",
@@ -108,6 +103,8 @@ def get_config() -> ExperimentConfig:
         source=TrainConfig(steps=1_000, batch_size=16, optimizer=prompt, eval_every=0),
         target=TrainConfig(steps=250, batch_size=8, optimizer=prompt, eval_every=125),
         few_shot=TrainConfig(steps=150, batch_size=8, optimizer=prompt, eval_every=50),
-        fine_tuning=TrainConfig(steps=120, batch_size=8, optimizer=full, eval_every=60),
-        fine_tuning_few_shot=TrainConfig(steps=45, batch_size=8, optimizer=full, eval_every=15),
+        # The full form: rates are those of the mixture, the T5's `lm_rate` times as large.
+        fine_tuning_few_shot=TrainConfig(
+            steps=45, batch_size=8, optimizer=prompt, eval_every=15
+        ),
     )  # fmt: skip

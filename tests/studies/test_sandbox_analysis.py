@@ -127,6 +127,22 @@ def test_lines_of_another_run_directory(runs):
     assert "| **primary**: `better` - `base` | 2 | is it? | +" in text
 
 
+def test_questions_that_were_not_run_are_named_and_left_out(runs):
+    read = sandbox_contrasts.read(runs[:1])
+    primary, missing = Question("better", "base"), Question("better", "third")
+    other = Question("better", "base", (TALK,))
+    with pytest.raises(DataError, match="no run directory has third"):
+        sandbox_contrasts.markdown(read, primary, [missing, other])
+    text = sandbox_contrasts.markdown(read, primary, [missing, other], partly=True)
+    alone = sandbox_contrasts.markdown(read, primary, [other])
+    answers = [[x for x in made.splitlines() if "| `better` - " in x] for made in (text, alone)]
+    assert answers[0] == answers[1]  # corrected as if the other one had been declared alone
+    assert len(answers[0]) == 1
+    assert text.endswith("Declared, not run and not in the family: `better` - `third`.\n")
+    with pytest.raises(DataError, match="no run directory has third"):
+        sandbox_contrasts.markdown(read, missing, [], partly=True)
+
+
 def test_targets_that_were_left_out_are_counted(runs):
     read = sandbox_contrasts.read(runs)
     some = Question("better", "base", (TALK, "sandbox/errors"))

@@ -66,7 +66,10 @@ SECONDARY = (
     Question(PROMPT, TUNED, why="against the well-tuned line"),
     Question(SLOTS, PROMPT, why="tuning slots instead of the prompt"),
     Question(WHOLE, PROMPT, why="tuning the bank instead of the prompt"),
-    *(Question(WHOLE, PROMPT, (task,), (held_out(task),), "a held-out wording") for task in HELD),
+    *(
+        Question(WHOLE, PROMPT, (task,), (held_out(task),), f"a held-out wording of {task}")
+        for task in HELD
+    ),
     Question(FULL, FULL_SHARED, why="full form, zero-shot"),
     Question(FULL_TUNED, FULL_SHARED_TUNED, why="full form, tuned"),
     Question(FULL, RETRIEVED, why="full against frozen, zero-shot"),

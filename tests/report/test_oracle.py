@@ -27,7 +27,7 @@ def report(*choices: Choice) -> OracleReport:
         (Held((2, 2), 0.6, None), Held((2, 0), 0.4, None)),
         Verdict(Comparison(0.1, -0.05, 0.25, 0.2, 2, 1), 0.4, False), choices,
     )  # fmt: skip
-    return OracleReport(Path("run"), "toy", "dtvg", ("a", "b"), subsets(2), (cell,))
+    return OracleReport(Path("run"), "toy", "dtvg", False, ("a", "b"), subsets(2), (cell,))
 
 
 def test_the_table_has_means_over_seeds_in_points():

@@ -2,9 +2,10 @@
 
     python -m experiments.archive RUN [RUN ...] --into docs/results/archives
 
-Of a run directory: config, provenance, all results and the score of every test item, as one
-`NAME.tar.gz`. Not packed: prompts, logs, and what a config says of the machine's folders. The same
-run gives the same bytes. `experiments.sandbox_contrasts` reads such files as it reads directories.
+Of a run directory: config, provenance, all results, the score of every test item and the numbers of
+an oracle, as one `NAME.tar.gz`. Not packed: prompts, logs, and what a config says of the machine's
+folders. The same run gives the same bytes. `experiments.sandbox_contrasts` and
+`experiments.sandbox_groups` read such files as they read directories.
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ import gzip
 import io
 import json
 import tarfile
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import command
 from prompt_jax.errors import DataError
+from prompt_jax.report import folder
+from prompt_jax.report.folder import RunFolder
 
 SUFFIX = ".tar.gz"
 FILES = ("config.json", "provenance.json", "results.jsonl", "items.npz")
+MORE = ("oracle.json", "oracle_tuned.json")  # packed where the run has them
 _FOLDERS = (("out",), ("data", "root"), ("data", "cache"))  # of the machine, in the config
 _MOST = 1 << 28  # bytes of one file
 
@@ -35,8 +40,8 @@ def pack(run: Path, into: Path) -> Path:
     Raises:
       DataError: one of `FILES` is missing: the run is not finished, or none.
     """
-    found = {name: run / name for name in FILES}
-    missing = [name for name, path in found.items() if not path.is_file()]
+    found = {name: run / name for name in (*FILES, *MORE) if (run / name).is_file()}
+    missing = [name for name in FILES if name not in found]
     if missing:
         raise DataError(f"{run} has no {', '.join(missing)}: is the run finished?")
     config = json.loads(found["config.json"].read_text("utf-8"))
@@ -60,24 +65,40 @@ def pack(run: Path, into: Path) -> Path:
 
 
 def unpack(path: Path, into: Path) -> Path:
-    """The directory of an archived run, made in `into`; `FILES` alone are read, by name.
+    """The directory of an archived run, made in `into`; `FILES` and `MORE` are read, by name.
 
     Raises:
       DataError: it is no archive of a run, is damaged or lacks a file.
     """
-    folder = into / path.name.removesuffix(SUFFIX)
-    folder.mkdir(parents=True)
+    made = into / path.name.removesuffix(SUFFIX)
+    made.mkdir(parents=True)
     try:
         with tarfile.open(path, "r:gz") as archive:
-            for name in FILES:
+            held = archive.getnames()
+            for name in (*FILES, *(name for name in MORE if name in held)):
                 member = archive.getmember(name)
                 stream = archive.extractfile(member) if member.size <= _MOST else None
                 if stream is None:
                     raise DataError(f"{path}: {name} is no file of a run.")
-                (folder / name).write_bytes(stream.read())
+                (made / name).write_bytes(stream.read())
     except (OSError, EOFError, KeyError, tarfile.TarError) as error:
         raise DataError(f"{path} is no archive of a run, or is damaged: {error}") from error
-    return folder
+    return made
+
+
+def read(paths: Sequence[str | Path]) -> list[RunFolder]:
+    """Reads run directories and archives of some.
+
+    Raises:
+      DataError: one of them is neither.
+    """
+    with tempfile.TemporaryDirectory() as made:
+        return [
+            folder.read(unpack(Path(path), Path(made, str(i))))
+            if str(path).endswith(SUFFIX)
+            else folder.read(path)
+            for i, path in enumerate(paths)
+        ]
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -20,7 +20,6 @@ their answers can be trusted, beside their accuracy, and the differences, outsid
 from __future__ import annotations
 
 import runpy
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,13 +71,7 @@ def read(paths: Sequence[str]) -> Runs:
     Raises:
       DataError: a directory is none, has no or several k, or does not go with the first one.
     """
-    with tempfile.TemporaryDirectory() as made:
-        runs = [
-            folder.read(archive.unpack(Path(path), Path(made, str(i))))
-            if str(path).endswith(archive.SUFFIX)
-            else folder.read(path)
-            for i, path in enumerate(paths)
-        ]
+    runs = archive.read(paths)
     first = runs[0]
     if len(first.shots) != 1:
         raise DataError(f"{first.path} has not one number of shots but {list(first.shots)}.")

@@ -1,10 +1,10 @@
-"""Do the sources that methods choose on the sandbox help? From run directories, as Markdown.
+"""Do the sources that methods choose on the sandbox help? From results alone, as Markdown.
 
     python -m experiments.sandbox_groups RUN [RUN ...]
 
-The record of every prompt says which sources its method had chosen. They are compared with
-`sandbox.truth()`, which says of each pair beforehand whether it helps or hurts, and with what blind
-groups of the same size would contain.
+A RUN is a run directory or an archive of one (`experiments.archive`). Its results say which sources
+each run had chosen. They are compared with `sandbox.truth()`, which says of each pair beforehand
+whether it helps or hurts, and with what blind groups of the same size would contain.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import command
+from experiments import archive, command
 from prompt_jax.data import sandbox
 from prompt_jax.errors import DataError
-from prompt_jax.report import folder
 
 
 class Choice(NamedTuple):
@@ -32,24 +31,20 @@ class Choice(NamedTuple):
 
 
 def read(path: str | Path) -> tuple[int, list[Choice]]:
-    """The number of sources of a run directory, and all choices in it.
+    """The number of sources of a run directory or archive, and all choices in it.
 
     Raises:
-      DataError: it is no run directory, or no method has chosen anything.
+      DataError: it is no run, or no method has chosen anything.
     """
-    run = folder.read(path)
-    found = []
-    for prompt in run.prompts:
-        record = prompt.record
-        chosen = record.config.get("chosen")
-        if isinstance(chosen, list):
-            found.append(
-                Choice(str(record.method), str(record.task), record.seed or 0, prompt.k,
-                       tuple(map(str, chosen)))
-            )  # fmt: skip
+    (run,) = archive.read([path])
+    found = [
+        Choice(row.method, row.target, row.seed, row.k, row.chosen)
+        for row in run.rows
+        if row.chosen is not None
+    ]
     if not found:
-        raise DataError(f"{path}: no prompt says which sources were chosen.")
-    return len(run.sources), found
+        raise DataError(f"{path}: no result says which sources were chosen.")
+    return len(run.sources), list(dict.fromkeys(found))  # a run has several metrics
 
 
 class Counts(NamedTuple):

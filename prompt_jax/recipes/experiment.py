@@ -406,7 +406,7 @@ def _rows_of(spec: str, outcome: Outcome, task: Task) -> list[ResultRow]:
             spec, member.task, member.k or 0, member.seed, metric, split, float(value),
             cost.source_steps, cost.target_steps, cost.rows, cost.flops, round(cost.seconds, 3),
             outcome.trained_parameters, stored, outcome.trials,
-            registry.suite(task),
+            registry.suite(task), outcome.chosen,
         )  # fmt: skip
 
     names = list(outcome.test.metrics)

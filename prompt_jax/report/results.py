@@ -49,6 +49,7 @@ class ResultRow:
       stored_parameters: numbers that must be kept to use the result, beside the frozen T5.
       trials: learning-rate or start trials from which the development set chose.
       suite: content hash of the generated suite that the target is from (`registry.suite`).
+      chosen: names of the sources that the method has chosen; None where it makes no choice.
     """
 
     method: str
@@ -67,6 +68,7 @@ class ResultRow:
     stored_parameters: int
     trials: int = 1
     suite: str = ""
+    chosen: tuple[str, ...] | None = None
 
 
 def write_rows(path: Path, rows: Iterable[ResultRow]) -> None:
@@ -114,10 +116,18 @@ def _row(facts: dict[str, Any]) -> ResultRow:
             value = float(value)
             if not 0 <= value < math.inf:
                 raise ValueError(value)
+        elif field.name == "chosen":
+            value = None if value is None else _names(value)
         elif type(value).__name__ != field.type or (field.type == "int" and value < 0):
             raise TypeError(field.name)
         values[field.name] = value
     return ResultRow(**values)
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise TypeError(value)
+    return tuple(value)
 
 
 Item = tuple[str, str, int, int]  # method, target, k, seed

@@ -193,7 +193,7 @@ def test_the_run_directory_is_complete(world: World) -> None:
     assert set(rows[0]) == {
         "method", "target", "k", "seed", "metric", "split", "value", "source_steps",
         "target_steps", "rows_seen", "flops", "wall_s", "trained_parameters",
-        "stored_parameters", "trials", "suite",
+        "stored_parameters", "trials", "suite", "chosen",
     }  # fmt: skip
     trusted = [r for r in rows if r["metric"] in ("nll", "brier", "ece")]
     assert len(trusted) == 3 * 2 * 2 * 3
@@ -202,6 +202,10 @@ def test_the_run_directory_is_complete(world: World) -> None:
     assert len(cells) == len(rows) == 3 * 2 * 2 * 2
     spot = cells["spot", world.tasks["one"], 4, "test"]
     assert (spot["source_steps"], spot["target_steps"]) == (2 * 3, 1 + 3)
+    chosen = {r["method"]: r["chosen"] for r in rows}
+    assert chosen["prompt_tuning"] is None
+    assert len(spot["chosen"]) == 1
+    assert set(spot["chosen"]) < {Path(source).stem for source in config["sources"]}
     assert spot["rows_seen"] == 4 * (2 * 3 + 1 + 3)
     assert spot["trained_parameters"] == spot["stored_parameters"] == 3 * 16
     assert all(0 <= r["value"] <= 1 and r["flops"] > 0 for r in rows)

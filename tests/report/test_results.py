@@ -28,6 +28,9 @@ def test_rows_come_back(tmp_path):
     rows = [row("base", "one", 4, s, s / 4) for s in range(3)]
     results.write_rows(path, rows)
     assert results.read_rows(path) == rows
+    chose = [dataclasses.replace(rows[0], chosen=names) for names in (("a", "b"), ())]
+    results.write_rows(path, chose)
+    assert results.read_rows(path) == chose
     results.write_rows(path, [row("base", "one", 4, 0, math.nan)])
     assert '"value": null' in path.read_text()
     (back,) = results.read_rows(path)
@@ -39,7 +42,8 @@ def test_rows_come_back(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [{"method": 3}, {"k": True}, {"k": -1}, {"seed": 1.0}, {"value": 1.5}, {"value": "x"},
-     {"flops": None}, {"flops": float("inf")}, {"wall_s": -1}, {"target": None}],
+     {"flops": None}, {"flops": float("inf")}, {"wall_s": -1}, {"target": None}, {"chosen": "a"},
+     {"chosen": [1]}],
 )  # fmt: skip
 def test_lines_that_are_no_rows(tmp_path, change):
     good = json.dumps(dataclasses.asdict(row("base", "one", 4, 0, 0.5)))
@@ -66,11 +70,11 @@ def test_calibration_is_no_fraction(metric, value, good):
     assert not results.cells(rows, PRIMARY)
 
 
-def test_rows_before_there_were_trials():
+def test_rows_of_older_files():
     facts = dataclasses.asdict(row("base", "one", 4, 0, 0.5))
-    del facts["trials"]
+    del facts["trials"], facts["chosen"]
     ((old,), bad) = results.parse_rows(json.dumps(facts))
-    assert (old.trials, bad) == (1, [])
+    assert (old.trials, old.chosen, bad) == (1, None, [])
 
 
 def test_items_come_back(tmp_path):

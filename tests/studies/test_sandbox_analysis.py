@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +33,12 @@ SEEDS = 5
 def write_run(
     path: Path, scores: dict[tuple[str, str], np.ndarray], *, weights: str = "w", suite: str = "s",
     templates: str = "first", trained: str = "first", items: bool = True,
+    chosen: Sequence[tuple[str, ...]] = (),
 ) -> Path:  # fmt: skip
-    """A run directory with the given items [seeds, rows] of each (method, target)."""
+    """A run directory with the given items [seeds, rows] of each (method, target).
+
+    Chosen: the sources by seed, of every method but `base`.
+    """
     path.mkdir()
     methods, targets = (list(dict.fromkeys(key[i] for key in scores)) for i in (0, 1))
     config = {
@@ -48,7 +53,8 @@ def write_run(
             for split in ("dev", "test"):
                 rows.append(
                     ResultRow(method, target, 16, seed, "accuracy", split, float(row.mean()),
-                              0, 1, 1, 1.0, 1.0, 1, 1, 1, suite)
+                              0, 1, 1, 1.0, 1.0, 1, 1, 1, suite,
+                              chosen[seed] if chosen and method != "base" else None)
                 )  # fmt: skip
             kept[method, target, 16, seed] = row
     results.write_rows(path / "results.jsonl", rows)
@@ -83,6 +89,11 @@ def test_an_archived_run_gives_the_same_answers(runs, tmp_path):
     assert archive.pack(Path(runs[0]), tmp_path / "again").read_bytes() == made
     kept = archive.unpack(packed, tmp_path)
     assert not any(word in (kept / "config.json").read_text() for word in ("somewhere", "/data"))
+    assert {file.name for file in kept.iterdir()} == set(archive.FILES)
+    Path(runs[0], "oracle.json").write_text("{}")
+    archive.pack(Path(runs[0]), tmp_path / "more")
+    kept = archive.unpack(tmp_path / "more" / "packed.tar.gz", tmp_path / "unpacked")
+    assert {file.name for file in kept.iterdir()} == {*archive.FILES, "oracle.json"}
     question = Question("better", "base")
     one, other = (
         sandbox_contrasts.markdown(sandbox_contrasts.read([path]), question, ())
@@ -240,13 +251,16 @@ def save(run: Path, name: str, array: np.ndarray, method: str, task: str, seed: 
 
 
 def test_groups_are_compared_with_the_truth(tmp_path):
-    run = write_run(tmp_path / "run", {("dtvg", TALK): draw(0.5)})
-    (run / "prompts").mkdir()
     sentiment, topic = "sandbox/sentiment", "sandbox/topic"
-    for seed, chosen in enumerate(([sentiment], [sentiment, topic], [])):
-        save(run, f"t{seed}", np.ones((2, 3)), "dtvg", TALK, seed, chosen=chosen)
-        save(run, f"c{seed}", np.ones((2, 3)), "dtvg", COMPLAINTS, seed, chosen=chosen)
-    save(run, "other", np.ones((2, 3)), "base", TALK, 0)
+    run = write_run(
+        tmp_path / "run",
+        {
+            (method, task): draw(0.5)[:3]
+            for method in ("dtvg", "base")
+            for task in (TALK, COMPLAINTS)
+        },
+        chosen=((sentiment,), (sentiment, topic), ()),
+    )
     sources, choices = sandbox_groups.read(run)
     assert (sources, len(choices)) == (2, 6)
     found = sandbox_groups.count(choices, sources)
@@ -259,6 +273,10 @@ def test_groups_are_compared_with_the_truth(tmp_path):
     if truth[sentiment, COMPLAINTS] == "hurts":
         assert found.hurting == pytest.approx(2 / 3)
         assert found.hurting_blind == pytest.approx((0.5 + 1 + 0) / 3)
+    (run / "config.json").write_text(
+        json.dumps({**json.loads((run / "config.json").read_text()), "name": "packed"})
+    )
+    assert sandbox_groups.read(archive.pack(run, tmp_path)) == (sources, choices)
     text = sandbox_groups.markdown(choices, sources)
     assert "| `dtvg` | 6 | 1.00 | 33 | 67 (50) |" in text
     assert "| `sentiment_talk` | 67 (+) | 33 |" in text
@@ -273,7 +291,7 @@ def test_chance_of_a_blind_group():
 
 def test_a_run_without_choices(tmp_path):
     run = write_run(tmp_path / "run", {("base", TALK): draw(0.5)})
-    with pytest.raises(DataError, match="no prompt says"):
+    with pytest.raises(DataError, match="no result says"):
         sandbox_groups.read(run)
 
 

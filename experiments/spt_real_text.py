@@ -20,22 +20,21 @@ Primary contrast, declared before any run: retrieval minus one shared prompt, ze
 the six tasks and their templates.
 """
 
+from functools import partial
+
 from experiments.sandbox_protocol import TUNED, Question
 from prompt_jax.data import registry
 from prompt_jax.recipes import DataConfig, ExperimentConfig, PromptConfig
 from prompt_jax.training.loop import TrainConfig
 from prompt_jax.training.optimizers import OptimizerConfig
 
-_BANK = "slots=128"
+
+def _spec(form: str, **options: str) -> str:
+    return f"{form}({','.join(f'{k}={v}' for k, v in options.items())})"
 
 
-def _spt(**options: str) -> str:
-    return f"spt({','.join([_BANK, *(f'{k}={v}' for k, v in options.items())])})"
-
-
-def _full(**options: str) -> str:
-    return _spt(lm_rate="0.001", **options).replace("spt(", "spt_full(")
-
+_spt = partial(_spec, "spt", slots="128")
+_full = partial(_spec, "spt_full", slots="128", lm_rate="0.001")
 
 RETRIEVED, SHARED = _spt(transfer="zero_shot"), _spt(retrieval="shared", transfer="zero_shot")
 OTHERS = tuple(_spt(retrieval=r, transfer="zero_shot") for r in ("task", "random", "attention"))

@@ -13,38 +13,33 @@ does it, against the best of none, one and all.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import jax
 import numpy as np
 
-from prompt_jax import task_vectors
-from prompt_jax.data import TokenisedSplit, registry
+from prompt_jax.data import registry
 from prompt_jax.errors import ConfigError
-from prompt_jax.evaluation import Evaluation, Job, Verdict, evaluate, statistics
-from prompt_jax.evaluation.metrics import compute
+from prompt_jax.evaluation import Verdict, statistics
 from prompt_jax.evaluation.subsets import (
     Landscape,
     compare,
     hold_out,
-    or_worst,
-    split_items,
     standing,
     subsets,
 )
-from prompt_jax.methods import BaseMethod, Context, create
+from prompt_jax.methods import BaseMethod, create
 from prompt_jax.paths import write_atomically
 from prompt_jax.recipes import experiment
 from prompt_jax.recipes.config import ExperimentConfig
-from prompt_jax.recipes.execute import Executor, Member, Outcome
+from prompt_jax.recipes.execute import Executor, Outcome
+from prompt_jax.recipes.survey import survey
 from prompt_jax.report.oracle import Choice, OracleCell, OracleReport
 from prompt_jax.report.results import heading
 
 MOST_SOURCES = 10
 DEFAULT_BASE = "dtvg"
-_PROMPTS_AT_ONCE = 64
 _STAGES = {"sources", "first"}  # what a method must tune for its prompts to be merged
 
 Choices = dict[tuple[str, int], tuple[np.ndarray, Outcome]]  # by target and seed
@@ -101,9 +96,7 @@ def oracle(
             for target in config.targets:
                 lands = []
                 for seed in config.seed_list:
-                    lands.append(
-                        _survey(executor, contexts[target, seed], target, k, groups, tuned)
-                    )
+                    lands.append(survey(executor, contexts[target, seed], target, k, groups, tuned))
                     say(
                         f"  {target}, {heading(k)}, seed {seed}: {len(groups)} subsets"
                         f"{', tuned' if tuned else ''}"
@@ -159,110 +152,6 @@ def _chosen(executor: Executor, spec: str, k: int) -> Choices:
         if group is not None and outcome.trained.healthy:
             found[outcome.member.task, outcome.member.seed] = (group, outcome)
     return found
-
-
-def _survey(
-    executor: Executor, context: Context, target: str, k: int, groups: np.ndarray, tuned: bool
-) -> Landscape:
-    """Evaluates every subset for one target and seed."""
-    rows = executor.rows.rows(target, context.seed, k)
-    metric = rows.task.metrics[0]
-
-    def measure(split: TokenisedSplit, prompts: np.ndarray) -> list[Evaluation]:
-        return _evaluate(executor, split, metric, prompts)
-
-    sizes = groups.sum(1)
-    shares = 1.0 / np.maximum(sizes, 1)
-    prompts = _merged(context, groups, np.ones(len(groups)))
-    dev = _values(measure(rows.dev, prompts), metric)
-    several = np.flatnonzero(sizes > 1)  # 1 / |S| is another coefficient
-    coefficients = np.ones(len(groups))
-    if len(several):
-        means = _merged(context, groups[several], shares[several])
-        averaged = _values(measure(rows.dev, means), metric)
-        better = or_worst(averaged) > or_worst(dev[several])
-        chosen = several[better]
-        prompts[chosen], dev[chosen] = means[better], averaged[better]
-        coefficients[chosen] = shares[chosen]
-    if tuned:
-        starts = {Member(target, context.seed, k, n): one for n, one in enumerate(prompts)}
-        runs = executor.tune(starts, k)
-        prompts = np.stack([np.asarray(run.prompt, np.float32) for run in runs])
-        dev = np.asarray([run.best_value for run in runs], np.float64)
-    found = measure(rows.test, prompts)
-    per_row = len(rows.task.templates) if executor.config.data.test_templates == "all" else 1
-    first_half, halves, items = _halved(found, rows.test, metric, per_row)
-    return Landscape(
-        context.seed, coefficients, dev, _values(found, metric), halves, first_half, items
-    )
-
-
-def _merged(context: Context, groups: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """The merged prompt of every subset, [n, L, D] float32."""
-    initial = np.asarray(context.initial, np.float32)
-    own = context.artefact("first").prompts[0] - initial
-    vectors = context.artefact("sources").prompts - initial[None]
-    ones = np.ones(len(initial), np.float32)
-    merge = jax.vmap(task_vectors.merge, in_axes=(None, None, None, None, 0, 0))
-    made = []
-    for some, factor in _populations(groups, factors):
-        scales = np.broadcast_to(
-            factor[:, None, None].astype(np.float32), (*some.shape, len(initial))
-        )
-        made.append(np.asarray(merge(initial, own, vectors, ones, scales, some)))
-    return np.concatenate(made)[: len(groups)]
-
-
-def _evaluate(
-    executor: Executor, split: TokenisedSplit, metric: str, prompts: np.ndarray
-) -> list[Evaluation]:
-    """All prompts on the same rows."""
-    found: list[Evaluation] = []
-    for (some,) in _populations(prompts):
-        jobs = [Job(split, i) for i in range(min(len(some), len(prompts) - len(found)))]
-        found += evaluate(executor.lm, jobs, some, metrics=(metric,), mesh=executor.mesh)
-    return found
-
-
-def _populations(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Slices of one size, so that few programs are compiled; the last entry fills up the last."""
-    count = len(arrays[0])
-    for begin in range(0, count, _PROMPTS_AT_ONCE):
-        numbers = np.minimum(np.arange(begin, begin + _PROMPTS_AT_ONCE), count - 1)
-        yield tuple(array[numbers] for array in arrays)
-
-
-def _values(found: Sequence[Evaluation], metric: str) -> np.ndarray:
-    return np.asarray([evaluation.metrics[metric] for evaluation in found], np.float64)
-
-
-def _halved(
-    found: Sequence[Evaluation], split: TokenisedSplit, metric: str, per_row: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """The first half [n], the metric on both halves [2, N], and the items [N, n] if there are."""
-    # Rows of one question, and one row under several templates, are no independent items.
-    units: list[Any] = [e.group or i // per_row for i, e in enumerate(split.examples)]
-    if metric in found[0].per_item:
-        items = np.stack([evaluation.per_item[metric] for evaluation in found])
-        first = split_items(units if len(units) == items.shape[1] else range(items.shape[1]))
-        return first, np.stack([items[:, first].mean(1), items[:, ~first].mean(1)]), items
-    first = split_items(units)
-    halves = []
-    for half in (first, ~first):
-        numbers = np.flatnonzero(half)
-        part = split.take(numbers)
-        halves.append([_metric_of(evaluation, numbers, part, metric) for evaluation in found])
-    return first, np.asarray(halves, np.float64), None
-
-
-def _metric_of(
-    evaluation: Evaluation, numbers: np.ndarray, part: TokenisedSplit, metric: str
-) -> float:
-    if not np.isfinite(evaluation.metrics[metric]):
-        return float("nan")
-    made = evaluation.predictions
-    kept = made[numbers] if isinstance(made, np.ndarray) else [made[i] for i in numbers.tolist()]
-    return compute((metric,), kept, part)[metric]
 
 
 def _cell(

@@ -21,7 +21,7 @@ from prompt_jax import distributed
 from prompt_jax.config import digest
 from prompt_jax.evaluation import Evaluation
 from prompt_jax.paths import write_atomically
-from prompt_jax.recipes.artefacts import ArtefactStore
+from prompt_jax.recipes.artefacts import ArtefactStore, packed, unpacked
 from prompt_jax.training.checkpoints import Checkpoints
 from prompt_jax.training.loop import TrainedRun
 
@@ -124,39 +124,17 @@ class Progress:
 
 def _packed(tested: Measured) -> dict[str, Any]:
     """As a tree of arrays, which is what the store takes."""
-    evaluation = tested.evaluation
-    facts = {
-        "metrics": evaluation.metrics,
-        "unparsable": evaluation.unparsable,
-        "parameters": tested.parameters,
-        "per_item": list(evaluation.per_item),
-        "by_template": list(tested.by_template),
+    facts = {"parameters": tested.parameters, "by_template": list(tested.by_template)}
+    tree: dict[str, Any] = {
+        "evaluation": packed(tested.evaluation),
+        "facts": np.frombuffer(json.dumps(facts).encode(), np.uint8),
     }
-    arrays: dict[str, Any] = {
-        "per_item": dict(enumerate(evaluation.per_item.values())),
-        "by_template": dict(enumerate(tested.by_template.values())),
-    }
-    if isinstance(evaluation.predictions, list):
-        facts["texts"] = evaluation.predictions
-    else:
-        arrays["predictions"] = evaluation.predictions
-    if evaluation.scores is not None:
-        arrays["scores"] = evaluation.scores
-    arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
-    return {
-        key: {str(i): x for i, x in value.items()} if isinstance(value, dict) else value
-        for key, value in arrays.items()
-    }
+    if tested.by_template:
+        tree["by_template"] = {str(i): x for i, x in enumerate(tested.by_template.values())}
+    return tree
 
 
-def _unpacked(arrays: dict[str, Any]) -> Measured:
-    facts = json.loads(arrays["facts"].tobytes())
-
-    def named(part: str) -> dict[str, np.ndarray]:
-        return {name: arrays[part][str(i)] for i, name in enumerate(facts[part])}
-
-    evaluation = Evaluation(
-        facts["metrics"], facts["texts"] if "texts" in facts else arrays["predictions"],
-        named("per_item"), facts["unparsable"], arrays.get("scores"),
-    )  # fmt: skip
-    return Measured(evaluation, facts["parameters"], named("by_template"))
+def _unpacked(tree: dict[str, Any]) -> Measured:
+    facts = json.loads(tree["facts"].tobytes())
+    by_template = {name: tree["by_template"][str(i)] for i, name in enumerate(facts["by_template"])}
+    return Measured(unpacked(tree["evaluation"]), facts["parameters"], by_template)

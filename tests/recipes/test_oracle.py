@@ -13,8 +13,7 @@ from prompt_jax.errors import ConfigError
 from prompt_jax.evaluation import Evaluation, Job, evaluate
 from prompt_jax.evaluation.subsets import subsets
 from prompt_jax.methods import create
-from prompt_jax.recipes import execute, run
-from prompt_jax.recipes import oracle as recipe
+from prompt_jax.recipes import execute, run, survey
 from prompt_jax.recipes.oracle import MOST_SOURCES, check, oracle
 from prompt_jax.training.loop import Run, train
 
@@ -82,7 +81,7 @@ def planted(pretender, world, executor, monkeypatch, tmp_path):
             )  # fmt: skip
         return found
 
-    monkeypatch.setattr(recipe, "evaluate", pretend)
+    monkeypatch.setattr(survey, "evaluate", pretend)
     return config, asked
 
 
@@ -169,6 +168,39 @@ def test_a_dead_run_s_choice_is_left_out(planted, world, pretender):
     pretender.dead.add(("spot: target, k = 4", f"{config.targets[0]} k=4 seed=1"))
     report = oracle(config, world.lm, show=False, say=lambda line: None)
     assert [c.seed for c in report.cells[0].choices if c.method == "spot"] == [0]
+
+
+def test_an_oracle_that_was_stopped_goes_on(planted, world, monkeypatch):
+    """Whatever was evaluated is read; other test rows are evaluated again."""
+    config, asked = planted
+    pretend = survey.evaluate
+
+    def stop(lm, jobs, state, **options):
+        found = pretend(lm, jobs, state, **options)
+        if len(asked) == 12 + 8 + 12:  # the second seed's development rows
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(survey, "evaluate", stop)
+    with pytest.raises(KeyboardInterrupt):
+        oracle(config, world.lm, show=False, say=lambda line: None)
+    before = len(asked)
+    monkeypatch.setattr(survey, "evaluate", pretend)
+    report = oracle(config, world.lm, show=False, say=lambda line: None)
+    # Of the second seed the sums were kept; what was in the air is evaluated again.
+    assert len(asked) - before == 4 + 8
+    alone = dataclasses.replace(config, data=dataclasses.replace(config.data, cache=""))
+    alone = dataclasses.replace(alone, out=config.out + "-alone")
+    once = oracle(alone, world.lm, show=False, say=lambda line: None)
+    assert once.to_dict()["cells"] == report.to_dict()["cells"]
+    before = len(asked)
+    again = oracle(config, world.lm, show=False, say=lambda line: None)
+    assert again.to_dict() == report.to_dict()
+    assert len(asked) == before
+    fewer = dataclasses.replace(config, data=dataclasses.replace(config.data, test_rows=10))
+    fewer = dataclasses.replace(fewer, out=config.out + "-fewer")
+    oracle(fewer, world.lm, show=False, say=lambda line: None)
+    assert [size for size, _ in asked[before:]] == [10] * 16
 
 
 # Real prompts

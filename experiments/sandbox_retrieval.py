@@ -10,11 +10,16 @@ a source are told apart by whether training saw them. Sharing is regressed on sk
 and wording (Jaccard index of the words that the templates say), over pairs of different tasks in
 different words: the same words retrieve the same slots, whatever they are about. Coefficients are
 per seed, reported with their spread.
+
+Keys start on the queries of the training wordings, so beside what the run retrieved stands what its
+banks retrieve before the first step, made again from the config, and how unevenly slots are weighed
+there: what is in both columns was not learnt.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,11 +27,15 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments import command
+from prompt_jax import memory_bank as mb
 from prompt_jax.data import registry
 from prompt_jax.data.tokenise import trained_templates
 from prompt_jax.errors import DataError
 from prompt_jax.evaluation import summarise
-from prompt_jax.methods import create
+from prompt_jax.methods import Context, create
+from prompt_jax.methods.base import Wording
+from prompt_jax.methods.spt import Spt
+from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.report import folder
 
 _SAME = 1 - 1e-6  # cosine of two blocks that are one slot
@@ -64,19 +73,85 @@ def read(path: str | Path) -> tuple[str, dict[int, list[Asked]]]:
         seed = record.seed or 0
         blocks = prompt.array.astype(np.float64).reshape(-1, tokens * prompt.array.shape[1])
         numbers, slots[seed] = match(blocks, slots.get(seed))
-        says = task.template(str(template)).instruction.lower().split()
-        words = [word for word in says if any(map(str.isalnum, word))]
-        trained = {one.name for one in trained_templates(task, mode)}
-        found.setdefault(seed, []).append(
-            Asked(
-                task.name, task.domain, str(template), frozenset(words),
-                task.name in run.sources, numbers,
-                task.name in run.sources and template in trained,
-            )
-        )  # fmt: skip
+        asked = _asked(task.name, str(template), numbers, task.name in run.sources, mode)
+        found.setdefault(seed, []).append(asked)
     if not found:
         raise DataError(f"{path} holds no prompt of '{spec}' by template.")
     return spec, found
+
+
+def _asked(name: str, template: str, slots: tuple[int, ...], source: bool, mode: str) -> Asked:
+    task = registry.get(name)
+    says = task.template(template).instruction.lower().split()
+    words = frozenset(word for word in says if any(map(str.isalnum, word)))
+    trained = source and template in {one.name for one in trained_templates(task, mode)}
+    return Asked(task.name, task.domain, template, words, source, slots, trained)
+
+
+class Start(NamedTuple):
+    """What a run's banks retrieve before the first step.
+
+    Attributes:
+      asked: as `read` gives it.
+      slots: exp of the entropy of the weights, as many of the k slots weighed alike: under the
+        wordings of training, and under all others.
+      blocks: likewise of soft attention over all blocks of L tokens.
+    """
+
+    asked: dict[int, list[Asked]]
+    slots: tuple[float, float]
+    blocks: tuple[float, float]
+
+
+def before(path: str | Path, spec: str, seeds: Sequence[int]) -> Start:
+    """Makes the banks of a run again, as they were before the first step.
+
+    Args:
+      path: the run directory.
+      spec: whose banks.
+      seeds: of the run.
+    """
+    run = folder.read(path)
+    mode = str(folder.get(run.config, "data", "templates") or "first")
+    lm = FrozenT5.from_pretrained(str(run.config["model"]))
+    tokens = int(folder.get(run.config, "prompt", "tokens"))
+
+    def wordings(name: str, trained: bool) -> list[Wording]:
+        task = registry.get(name)
+        templates = trained_templates(task, mode) if trained else task.templates
+        return Wording.of(task.name, templates, lm.tokenizer)
+
+    every = [w for name in run.targets for w in wordings(name, trained=False)]
+    sources = [w for name in run.sources for w in wordings(name, trained=True)]
+    method = create(spec)
+    assert isinstance(method, Spt)
+    asked: dict[int, list[Asked]] = {}
+    weights, shares = [], []
+    for seed in seeds:
+        context = Context(
+            lm, np.zeros((tokens, lm.d_model), np.float32), seed, "mixture",
+            templates=tuple(every), source_templates=tuple(sources),
+        )  # fmt: skip
+        bank, consts = method.init(context)
+        query = mb.make_query(consts["pooled"], consts["centre"])
+        whole = mb.MemoryBank(bank["keys"], bank["values"])
+        indices, scores = mb.retrieve(whole, query, tokens // method.tokens)
+        asked[seed] = [
+            _asked(w.task, w.template, tuple(row), w.task in run.sources, mode)
+            for w, row in zip(every, np.asarray(indices).tolist(), strict=True)
+        ]
+        weights.append(np.asarray(mb.slot_weights(scores, lm.d_model, "soft", method.temperature)))
+        blocks, _ = dataclasses.replace(method, retrieval="attention").init(context)
+        all_blocks = mb.MemoryBank(blocks["keys"], blocks["values"])
+        shares.append(np.asarray(mb.probabilities(all_blocks, query, method.temperature)))
+    trained = np.asarray([one.trained for by_seed in asked.values() for one in by_seed])
+    even = np.concatenate(weights) / weights[0].shape[1]
+    return Start(asked, _effective(even, trained), _effective(np.concatenate(shares), trained))
+
+
+def _effective(shares: np.ndarray, trained: np.ndarray) -> tuple[float, float]:
+    counts = np.exp(-(shares * np.log(np.maximum(shares, 1e-30))).sum(1))
+    return float(counts[trained].mean()), float(counts[~trained].mean())
 
 
 def _retrieving(methods: Sequence[str]) -> tuple[str, int]:
@@ -154,19 +229,30 @@ def analyse(asked: Sequence[Asked]) -> tuple[dict[str, tuple[int, float]], tuple
     return means, (skill, words)
 
 
-def markdown(spec: str, found: dict[int, list[Asked]]) -> str:
-    """Both tables."""
-    seeds = [analyse(asked) for asked in found.values()]
+def markdown(spec: str, found: dict[int, list[Asked]], start: Start) -> str:
+    """Both tables, and how unevenly the slots are weighed at the start."""
+    seeds, early = (
+        [analyse(asked) for asked in by_seed.values()] for by_seed in (found, start.asked)
+    )
     lines = [
         f"`{spec}`, {len(seeds)} seeds: share of slots in common, mean ± standard deviation over"
-        " seeds, in percent.", "", "| pairs | how many | slots in common |", "|-|-|-|",
+        " seeds, in percent.", "",
+        "| pairs | how many | before training | after it |", "|-|-|-|-|",
     ]  # fmt: skip
     for name in seeds[0][0]:
-        values = [100 * means[name][1] for means, _ in seeds]
-        lines.append(f"| {name} | {seeds[0][0][name][0]} | {_spread(values)} |")
-    lines += ["", "| regression of the share on | coefficient |", "|-|-|"]
+        old, new = ([100 * means[name][1] for means, _ in some] for some in (early, seeds))
+        lines.append(f"| {name} | {seeds[0][0][name][0]} | {_spread(old)} | {_spread(new)} |")
+    lines += ["", "| regression of the share on | before training | after it |", "|-|-|-|"]
     for i, name in enumerate(("skill (equal: 1)", "wording (Jaccard index)")):
-        lines.append(f"| {name} | {_spread([100 * c[i] for _, c in seeds])} |")
+        old, new = ([100 * c[i] for _, c in some] for some in (early, seeds))
+        lines.append(f"| {name} | {_spread(old)} | {_spread(new)} |")
+    lines += [
+        "",
+        "Before training, retrieved slots are weighed as unevenly as if"
+        f" {start.slots[0]:.1f} of them were alike under the wordings of training, and"
+        f" {start.slots[1]:.1f} under all others; of the blocks of L tokens that soft attention"
+        f" averages, {start.blocks[0]:.1f} and {start.blocks[1]:.1f}.",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -225,7 +311,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--svg", type=Path)
     options = parser.parse_args(arguments)
     spec, found = read(options.run)
-    print(markdown(spec, found))
+    print(markdown(spec, found, before(options.run, spec, sorted(found))))
     if options.svg:
         draw(found, options.svg)
 

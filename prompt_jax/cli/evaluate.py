@@ -34,7 +34,8 @@ def evaluate(
 ) -> None:
     """Score prompts on a task, all in one population.
 
-    Rows are split and cut as they were when a prompt was trained (its record says how).
+    Rows are split and cut as they were when a prompt was trained (its record says how), and under
+    the template that it is for, where it is for one of the task's.
     """
     from prompt_jax.config import split_list
     from prompt_jax.data import registry
@@ -100,7 +101,10 @@ def _rows(
     k = (told("k", 0) or 0) if split == "dev" else 0
     protocol, dev = told("protocol", "development"), told("dev_rows", 200)
     widths = max_input or told("max_input_tokens", None), told("max_target_tokens", None)
-    key = (seed, k, protocol, dev, widths)
+    worded = "first"
+    if record is not None and record.task == task.name:
+        worded = task.template(told("template", None)).name
+    key = (seed, k, protocol, dev, widths, worded)
     if key not in opened:
         limits = Limits(dev=dev, test=max_rows)
         cut = load_splits(task, root, protocol, seed, limits, k)
@@ -110,6 +114,6 @@ def _rows(
         if not len(rows):
             raise DataError(f"task '{task.name}' has no {split} rows.")
         opened[key] = tokenise_rows(
-            task, rows, lm.tokenizer, max_input=widths[0], max_target=widths[1]
+            task, rows, lm.tokenizer, templates=worded, max_input=widths[0], max_target=widths[1]
         )
     return opened[key]

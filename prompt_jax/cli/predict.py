@@ -92,6 +92,7 @@ def predict(
     lm = common.load_model(model, dtype)
     loaded = common.load_prompts(prompt, lm, allow_other_model)
     rows = [_routed(row, loaded) for row in rows]
+    _warn_of_templates(rows, loaded)
     answers = _answer(lm, loaded, rows, max_input_tokens, max_new_tokens, beams)
     for row in rows:
         said = [(names[i], answers[row.line, i]) for i in row.prompts]
@@ -164,6 +165,21 @@ def _routed(row: Row, loaded: Sequence[common.Named]) -> Row:
             ' prompt is given. Give one, or name another with {"prompt": NAME}.'
         )
     return row._replace(prompts=tuple(fitting))
+
+
+def _warn_of_templates(rows: Sequence[Row], loaded: Sequence[common.Named]) -> None:
+    """Says which prompts answer rows under another template than they were made for."""
+    others: dict[int, str] = {}
+    for row in rows:
+        for i in row.prompts:
+            record = loaded[i].prompt.record
+            template = row.example.template
+            if record is not None and row.task is not None and record.task == row.task.name:
+                made_for = common.recorded(loaded[i].prompt, "template", template)
+                if made_for != template:
+                    others[i] = f"is for template '{made_for}', not '{template}'"
+    for i, what in others.items():
+        common.warn(f"{loaded[i].name} {what}: choose with --template.")
 
 
 def _lines(source: str) -> Iterator[tuple[int, str, str]]:

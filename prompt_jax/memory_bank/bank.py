@@ -100,10 +100,12 @@ def gather(bank: MemoryBank, indices: Array, weights: Array | None = None) -> ja
       weights: [B, k], multiplies the tokens of a slot.
 
     Returns:
-      [B, k * m, D] in the values' type.
+      [B, k * m, D] in the values' type; NaN where an index is no slot.
     """
     values = jnp.asarray(bank.values)
-    found = values[indices]  # [B, k, m, D]
+    indices = jnp.asarray(indices)
+    indices = jnp.where(indices < 0, len(values), indices)  # no counting from the end
+    found = values.at[indices].get(mode="fill", fill_value=jnp.nan)  # [B, k, m, D]
     if weights is not None:
         found = found * jnp.asarray(weights, found.dtype)[..., None, None]
     return found.reshape(found.shape[0], -1, found.shape[-1])

@@ -45,7 +45,9 @@ def retrieve(
     The exact search is a running top-k over chunks of keys. The approximate one keeps the best of
     each of L blocks (slot n lies in block n mod L) and takes the top-k of these: a slot is missed
     where a better one shares its block, so that the expected recall in random order is at least
-    (1 - 1 / L)^(k - 1), from which L is chosen. On TPU it is `jax.lax.approx_max_k`.
+    (1 - 1 / L)^(k - 1), from which L is chosen. L is prime: slots that follow each other with any
+    other period, as where slots go round the queries (`place_keys`), lie in different blocks. On
+    TPU it is `jax.lax.approx_max_k`.
 
     Derivatives: none of the indices; of the scores those of <q, k_n> with n held fixed.
 
@@ -61,16 +63,20 @@ def retrieve(
 
     Returns:
       indices int32 [B, k] and scores float32 [B, k], descending; the lower index first among
-      equal scores (exact search). Scores are raw inner products.
+      equal scores (exact search). Scores are raw inner products. A key that is not finite is
+      never found before one that is; of a query that is not finite all scores are NaN.
 
     Raises:
-      ConfigError: k is not in 1 .. N, widths differ, or N cannot be split.
+      ConfigError: keys and values differ in N, k is not in 1 .. N, widths differ, or N cannot be
+        split.
     """
     keys, query = jnp.asarray(bank.keys), jnp.asarray(query, jnp.float32)
     if keys.ndim != 2 or query.ndim != 2 or keys.shape[1] != query.shape[1]:
         raise ConfigError(
             f"keys [N, D] and queries [B, D] do not fit: they are {keys.shape} and {query.shape}."
         )
+    if len(keys) != len(bank.values):
+        raise ConfigError(f"{len(keys)} keys do not fit to {len(bank.values)} values.")
     if not 1 <= k <= len(keys):
         raise ConfigError(f"k must lie in 1 .. {len(keys)}, the number of slots, but is {k}.")
     if not 0.0 < recall < 1.0:
@@ -84,6 +90,12 @@ def retrieve(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _search(how: _How, keys: jax.Array, query: jax.Array) -> tuple[jax.Array, jax.Array]:
+    indices, scores = _found(how, keys, query)
+    sound = jnp.isfinite(query).all(1, keepdims=True)
+    return indices, jnp.where(sound, scores, jnp.nan)
+
+
+def _found(how: _How, keys: jax.Array, query: jax.Array) -> tuple[jax.Array, jax.Array]:
     if how.mesh is None:
         return _local(how, keys, query)
 
@@ -144,6 +156,7 @@ def _scan(keys: jax.Array, query: jax.Array, chunk: int, start: Any, take: Any) 
         # A bank may be bfloat16; only a chunk of it is ever float32.
         some = jax.lax.dynamic_slice_in_dim(keys, first, chunk).astype(jnp.float32)
         scores = jnp.matmul(query, some.T, precision="highest")
+        scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
         fresh = first + jnp.arange(chunk, dtype=jnp.int32) >= due
         return take(state, first, fresh, scores)
 
@@ -176,13 +189,20 @@ def _exact(k: int, keys: jax.Array, query: jax.Array) -> tuple[jax.Array, jax.Ar
 
 
 def blocks(k: int, recall: float) -> int:
-    """L of the block-wise search: the smallest with (1 - 1 / L)^(k - 1) >= recall, or more."""
+    """L of the block-wise search: the smallest prime, at least k and 512, that promises the recall.
+
+    >>> blocks(20, 0.95), blocks(50, 0.99)
+    (521, 4877)
+    """
     wanted = 1.0 if k == 1 else 1.0 / -math.expm1(math.log(recall) / (k - 1))
-    return max(-(-math.ceil(wanted) // 128) * 128, _FEWEST_BLOCKS)
+    many = max(math.ceil(wanted), k, _FEWEST_BLOCKS)
+    while any(many % divisor == 0 for divisor in range(2, math.isqrt(many) + 1)):
+        many += 1
+    return many
 
 
 def _block_wise(how: _How, keys: jax.Array, query: jax.Array) -> tuple[jax.Array, jax.Array]:
-    many = max(blocks(how.k, how.recall), -(-how.k // 128) * 128)
+    many = blocks(how.k, how.recall)
     if len(keys) <= 2 * many:
         return _exact(how.k, keys, query)
     chunk = _chunk(len(keys) // many * many, len(query), many)

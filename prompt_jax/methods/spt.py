@@ -47,6 +47,9 @@ class Spt(BaseMethod):
     Known from the paper: the bank, and retrieval by the discrete prompt. Reconstructed: scoring,
     k, m, gradients, initialisation. Our extension: the frozen T5, the penalties, the transfer.
 
+    Values start as rows of the T5's embeddings (of the first 5,000 pieces), each slot its own: of
+    the experiment's initial prompt only the length is read.
+
     Attributes:
       slots: N.
       tokens: m; L must be a multiple of it.
@@ -59,10 +62,13 @@ class Spt(BaseMethod):
         takes those of the task whose templates are nearest), or one prompt `shared` by all.
       query: the `template`, or the `instance` with its template.
       pooling: of embedded tokens.
-      centred: subtract the mean of the training templates.
+      centred: subtract the mean of the training templates. What instances have in common stays:
+        with `query=instance` few slots may be used, which the remark on usage shows.
       projected: learn W of the query, the identity at the start.
       gradient: how keys and W learn, see `memory_bank.slot_weights`.
-      temperature: divides scores in the soft weights.
+      temperature: divides scores in the soft weights. At 1 these sharpen with D, for queries and
+        keys have the norm sqrt(D): a score over sqrt(D) is sqrt(D) cosines. A temperature of
+        sqrt(D) weighs by the cosine alone.
       balance: weight of the load balance; it needs all N scores, so set 0 for large banks.
       pull: weight of the pull of retrieved keys to their queries.
       key_init: `queries`: centroids of the training templates' queries; `values`: what the values
@@ -324,17 +330,17 @@ class Spt(BaseMethod):
         bank, _ = self._bank(params, consts)
         zero = jnp.zeros((), jnp.float32)
         aux = {"balance": zero, "pull": zero}
+        usage = carry["usage"]
         if memory.indices is None:
             shares = mb.probabilities(bank, memory.query, self.temperature)
-            counts = jax.lax.stop_gradient(shares)
+            usage = usage.at[rows.task].add(jax.lax.stop_gradient(shares)[of])
         else:
-            counts = jax.vmap(lambda row: mb.usage(row, len(bank.values)))(memory.indices)
+            usage = usage.at[rows.task[:, None], memory.indices[of]].add(1.0)
             if "assigned" not in consts and self.balance:
                 shares = mb.probabilities(bank, memory.query, self.temperature)
                 aux["balance"] = mb.load_balance(shares[of], memory.indices[of])
             if "assigned" not in consts and self.pull:
                 aux["pull"] = mb.key_pull(bank, memory.query[of], memory.indices[of])
-        usage = carry["usage"].at[rows.task].add(counts[of])
         return Prompted(memory.prompts[of][None], carry={"usage": usage}, aux=aux)
 
     def by_template(self, params: Params, consts: Consts) -> jax.Array | None:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prompt_jax.errors import ConfigError
 from prompt_jax.methods import create
@@ -58,6 +58,7 @@ def transfer(
     seeds: int = 5,
     tokens: int = 20,
     steps: int = 300,
+    templates: Literal["first", "cycle", "rest", "most"] = "first",
     data_root: str | None = None,
     out: str | None = None,
     show: bool = True,
@@ -73,6 +74,7 @@ def transfer(
       seeds: runs, each with its own source prompts.
       tokens: L.
       steps: of every stage.
+      templates: that training rows are under, as `data.templates`.
       data_root: folder with one folder per task; None: TFDS or the Hugging Face cache.
       out: run directory; None: a temporary one.
       show: a progress line on a terminal.
@@ -85,12 +87,20 @@ def transfer(
     >>> run = pj.transfer(lm, target="glue/rte", sources=["snli"])  # doctest: +SKIP
     >>> run.prompt.save("prompts/rte.safetensors")  # doctest: +SKIP
     """
-    if create(method).trains_lm:
+    made = create(method)
+    last = made.stages()[-1].trains
+    if made.trains_lm:
         raise ConfigError(f"{method} leaves no prompt: run it with `prompt-jax run`.")
+    if (create(last) if last else made).rowwise:
+        raise ConfigError(
+            f"{method} leaves a prompt for every template, not one: run it with `prompt-jax run`,"
+            f" or tune one prompt from them with {made.name}(transfer=prompt)."
+        )
     base = ExperimentConfig(
         name="transfer", model=lm.name, sources=tuple(sources), targets=(target,),
         methods=(method,), shots=(k,), seeds=seeds, prompt=PromptConfig(tokens=tokens),
-        data=DataConfig(root=data_root), out=out or tempfile.mkdtemp(prefix="prompt_jax-"),
+        data=DataConfig(root=data_root, templates=templates),
+        out=out or tempfile.mkdtemp(prefix="prompt_jax-"),
     )  # fmt: skip
     config = replace(
         base, source=replace(base.source, steps=steps), target=replace(base.target, steps=steps),

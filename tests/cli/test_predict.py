@@ -136,6 +136,21 @@ def test_a_run_of_spt_answers_rows_of_many_tasks_in_one_batch(
     }
     # Both templates have as many rows, so the mean over them is the mean over all.
     assert said == pytest.approx({t: sum(a) / len(a) for t, a in right.items()})
+    # `evaluate` renders the rows of each prompt under its own template.
+    mine = [path for path in prompts if path.name.startswith("one-")]
+    scored = invoke("evaluate", world.model, *mine, "--task", world.tasks["one"], "--json")
+    assert scored.code == 0, scored.err
+    by_template = [entry["metrics"]["accuracy"] for entry in json.loads(scored.out)]
+    assert sum(by_template) / 2 == pytest.approx(said["one"])
+    for entry, template in zip(by_template, ("plain", "short"), strict=True):
+        under = [row["answer"] == label for row, (task, t, label) in zip(found, gold, strict=True)
+                 if (task, t) == ("one", template)]  # fmt: skip
+        assert entry == pytest.approx(sum(under) / len(under))
+    for template, warned in (("short", True), ("plain", False)):
+        asked = invoke("predict", world.model, "--prompt", mine[0], "--task", world.tasks["one"],
+                       "--template", template, stdin=lines(TEXTS[0]))  # fmt: skip
+        assert asked.code == 0
+        assert ("is for template 'plain', not 'short'" in asked.err) == warned
 
 
 def test_rows_of_many_tasks_under_their_own_prompts(

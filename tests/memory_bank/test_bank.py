@@ -37,6 +37,15 @@ def softmax(x):
     return e / e.sum(-1, keepdims=True)
 
 
+def test_gather_of_what_is_no_slot():
+    made = gather(MemoryBank(KEYS, VALUES), np.asarray([[0, len(KEYS)], [-1, 1]]))
+    tokens = VALUES.shape[1]
+    assert np.isnan(made[0, tokens:]).all()
+    assert np.isnan(made[1, :tokens]).all()
+    np.testing.assert_array_equal(made[0, :tokens], VALUES[0])
+    np.testing.assert_array_equal(made[1, tokens:], VALUES[1])
+
+
 def test_gather_concatenates_slots_in_order():
     indices = np.array([[3, 0, 3], [11, 2, 1]])
     weights = np.array([[1, 2, -1], [0, 0.5, 1]], np.float32)

@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 
 from prompt_jax import sharding
 from prompt_jax.errors import ConfigError
-from prompt_jax.memory_bank import BANK_RULES, MemoryBank, blocks, gather, retrieve, search
+from prompt_jax.memory_bank import (
+    BANK_RULES,
+    MemoryBank,
+    blocks,
+    gather,
+    place_keys,
+    retrieve,
+    search,
+)
 
 
 def make(slots: int, queries: int, width: int = 16, seed: int = 0) -> tuple[MemoryBank, np.ndarray]:
@@ -103,11 +111,41 @@ def test_block_wise_search_misses_what_shares_a_block(monkeypatch):
     assert np.asarray(indices).tolist() == [[5, 9]]
 
 
+@pytest.mark.parametrize("queries", [100, 128, 512])
+def test_block_wise_search_of_slots_that_go_round_the_queries(queries):
+    """The order of `place_keys`: the best slots of a query follow each other with one period."""
+    rng = np.random.default_rng(0)
+    asked = rng.normal(size=(queries, 32)).astype(np.float32)
+    keys = place_keys(asked, 8192, 0)
+    bank, query = MemoryBank(keys, keys[:, None]), asked[:16]
+    indices, _ = retrieve(bank, query, 12, approximate=True)
+    true, _ = brute_force(keys, query, 12)
+    assert recall(np.asarray(indices), true) >= 0.95
+
+
+@pytest.mark.parametrize("approximate", [False, True])
+def test_numbers_that_are_not_finite(approximate):
+    bank, query = make(2000, 5)
+    keys = bank.keys.copy()
+    keys[[3, 1999]] = np.nan
+    query[2, 0] = np.nan
+    indices, scores = retrieve(MemoryBank(keys, bank.values), query, 4, approximate=approximate)
+    sound = [0, 1, 3, 4]
+    assert not np.isin(np.asarray(indices)[sound], [3, 1999]).any()
+    assert np.isfinite(np.asarray(scores)[sound]).all()
+    assert np.isnan(np.asarray(scores)[2]).all()
+    if not approximate:
+        rest = np.delete(np.arange(2000), [3, 1999])
+        true, _ = brute_force(keys[rest], query[sound], 4)
+        np.testing.assert_array_equal(np.asarray(indices)[sound], rest[true])
+
+
 def test_number_of_blocks():
     for k, wanted in ((1, 0.95), (20, 0.95), (50, 0.99), (200, 0.8)):
         many = blocks(k, wanted)
         assert (1 - 1 / many) ** (k - 1) >= wanted
-        assert many % 128 == 0
+        assert many >= k
+        assert all(many % divisor for divisor in range(2, many))
     assert blocks(50, 0.99) - 128 < math.ceil(49 / 0.01) < 2 * blocks(50, 0.99)
     # A bank that is hardly larger than the blocks is searched exactly.
     bank, query = make(900, 4)

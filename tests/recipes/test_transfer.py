@@ -41,6 +41,31 @@ def test_the_prompt_is_the_best_seed_s(pretender, world, tmp_path, capsys):
     assert (tmp_path / "run" / "results.jsonl").is_file()
 
 
-def test_a_method_without_a_prompt_is_refused(world):
-    with pytest.raises(ConfigError, match="leaves no prompt"):
-        pj.transfer(world.lm, target=world.tasks["one"], method="full_fine_tuning")
+@pytest.mark.parametrize(
+    ("method", "says"),
+    [
+        ("full_fine_tuning", "leaves no prompt"),
+        ("spt(slots=6)", "a prompt for every template, not one"),
+        ("spt(slots=6,transfer=zero_shot)", "a prompt for every template, not one"),
+    ],
+)
+def test_a_method_without_a_prompt_is_refused(world, tmp_path, method, says):
+    with pytest.raises(ConfigError, match=says):
+        pj.transfer(
+            world.lm,
+            target=world.tasks["one"],
+            sources=[world.tasks["a"]],
+            method=method,
+            out=str(tmp_path / "run"),
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_prompt_that_was_tuned_from_a_bank(pretender, world, tmp_path):
+    run = transfer(
+        world.lm, target=world.tasks["one"], sources=[world.tasks["a"], world.tasks["b"]],
+        method="spt(slots=6,tokens=2,transfer=prompt)", templates="cycle", k=4, seeds=2, tokens=4,
+        steps=2, out=str(tmp_path / "run"), show=False,
+    )  # fmt: skip
+    assert run.prompt.embeddings.shape == (4, world.lm.d_model)
+    assert run.config.data.templates == "cycle"

@@ -331,7 +331,16 @@ def test_slots_are_recognised(tmp_path):
     np.testing.assert_allclose(table.sum(1), 1)
     sandbox_retrieval.draw(found, tmp_path / "map.svg")
     assert (tmp_path / "map.svg").read_text("utf-8").count("complaints") >= 2
-    assert "| skill (equal: 1) | 100.0 ± 0.0 |" in sandbox_retrieval.markdown(spec, found)
+    config = json.loads((run / "config.json").read_text())
+    config |= {"model": "mini", "prompt": {"tokens": 4}, "targets": [TALK, "sandbox/sentiment"]}
+    (run / "config.json").write_text(json.dumps(config))
+    start = sandbox_retrieval.before(run, spec, [0, 1])
+    assert {len(start.asked[seed]) for seed in (0, 1)} == {2 * 4}
+    assert all(1 <= count <= 2 for count in (*start.slots, *start.blocks))
+    everyone = {seed: [a._replace(slots=(0, 1)) for a in found[0]] for seed in (0, 1)}
+    text = sandbox_retrieval.markdown(spec, found, start._replace(asked=everyone))
+    assert "| skill (equal: 1) | 0.0 ± 0.0 | 100.0 ± 0.0 |" in text
+    assert "| two skills, other words | 27 | 100.0 ± 0.0 | 0.0 ± 0.0 |" in text
 
 
 # Prompts of others

@@ -51,6 +51,6 @@ def test_retrieval():
         "1",
     )
     found = [json.loads(line) for line in lines(*command, "--json")[1:]]
-    assert [row["search"] for row in found[:2]] == ["exact", "recall 0.9"]
-    assert {row["keys"] for row in found} == {"random", "clusters"}
+    assert [row["search"] for row in found[:2]] == ["exact", "recall 0.95"]
+    assert {row["keys"] for row in found} == {"random", "clusters", "by turns"}
     assert all(row["recall"] > 0.7 and row["ms"] > 0 for row in found)

@@ -5,10 +5,11 @@
 
 For every N: 256 queries, top-k by the exact chunked search and by the block-wise one at several
 recall targets; keys at random, in clusters that lie side by side (a bank that was filled task by
-task), and in clusters by turns (slots that go round the queries, as `place_keys` lays them). Recall is the share of the true top-k that was found; the truth is
-checked against float64 brute force at the smallest N. Searches take turns, and the median over
-rounds is printed with the temporary bytes of the compiled program (a score matrix would take
-4 B N). On TPU the second search is `jax.lax.approx_max_k`.
+task), and in clusters by turns (slots that go round the queries, as `place_keys` lays them). Recall
+is the share of the true top-k that was found; the truth is checked against float64 brute force at
+the smallest N. Searches take turns, and the median over rounds is printed with the temporary bytes
+of the compiled program (a score matrix would take 4 B N). On TPU the second search is
+`jax.lax.approx_max_k`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_jax.memory_bank import MemoryBank, blocks, retrieve
-
 
 ORDERS = ("random", "clusters", "by turns")
 

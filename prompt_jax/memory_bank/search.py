@@ -156,7 +156,7 @@ def _scan(keys: jax.Array, query: jax.Array, chunk: int, start: Any, take: Any) 
         # A bank may be bfloat16; only a chunk of it is ever float32.
         some = jax.lax.dynamic_slice_in_dim(keys, first, chunk).astype(jnp.float32)
         scores = jnp.matmul(query, some.T, precision="highest")
-        scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
+        scores = jnp.where(jnp.isfinite(scores), scores, -jnp.inf)
         fresh = first + jnp.arange(chunk, dtype=jnp.int32) >= due
         return take(state, first, fresh, scores)
 

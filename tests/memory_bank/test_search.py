@@ -127,7 +127,7 @@ def test_block_wise_search_of_slots_that_go_round_the_queries(queries):
 def test_numbers_that_are_not_finite(approximate):
     bank, query = make(2000, 5)
     keys = bank.keys.copy()
-    keys[[3, 1999]] = np.nan
+    keys[3], keys[1999] = np.nan, np.inf
     query[2, 0] = np.nan
     indices, scores = retrieve(MemoryBank(keys, bank.values), query, 4, approximate=approximate)
     sound = [0, 1, 3, 4]

@@ -37,6 +37,7 @@ from prompt_jax.methods.base import Wording
 from prompt_jax.methods.spt import Spt
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.report import folder
+from prompt_jax.report.folder import RunFolder
 
 _SAME = 1 - 1e-6  # cosine of two blocks that are one slot
 
@@ -53,13 +54,12 @@ class Asked(NamedTuple):
     trained: bool = False  # rows of the source were under this wording
 
 
-def read(path: str | Path) -> tuple[str, dict[int, list[Asked]]]:
+def read(run: RunFolder) -> tuple[str, dict[int, list[Asked]]]:
     """The spec whose retrieval is read, and for every seed what each wording retrieved.
 
     Raises:
       DataError: the run has no method that retrieves slots without a step on the target.
     """
-    run = folder.read(path)
     spec, tokens = _retrieving(run.methods)
     mode = str(folder.get(run.config, "data", "templates") or "first")
     found: dict[int, list[Asked]] = {}
@@ -76,7 +76,7 @@ def read(path: str | Path) -> tuple[str, dict[int, list[Asked]]]:
         asked = _asked(task.name, str(template), numbers, task.name in run.sources, mode)
         found.setdefault(seed, []).append(asked)
     if not found:
-        raise DataError(f"{path} holds no prompt of '{spec}' by template.")
+        raise DataError(f"{run.path} holds no prompt of '{spec}' by template.")
     return spec, found
 
 
@@ -103,15 +103,14 @@ class Start(NamedTuple):
     blocks: tuple[float, float]
 
 
-def before(path: str | Path, spec: str, seeds: Sequence[int]) -> Start:
+def before(run: RunFolder, spec: str, seeds: Sequence[int]) -> Start:
     """Makes the banks of a run again, as they were before the first step.
 
     Args:
-      path: the run directory.
+      run: the run directory.
       spec: whose banks.
       seeds: of the run.
     """
-    run = folder.read(path)
     mode = str(folder.get(run.config, "data", "templates") or "first")
     lm = FrozenT5.from_pretrained(str(run.config["model"]))
     tokens = int(folder.get(run.config, "prompt", "tokens"))
@@ -150,7 +149,7 @@ def before(path: str | Path, spec: str, seeds: Sequence[int]) -> Start:
 
 
 def _effective(shares: np.ndarray, trained: np.ndarray) -> tuple[float, float]:
-    counts = np.exp(-(shares * np.log(np.maximum(shares, 1e-30))).sum(1))
+    counts = np.exp(np.asarray(mb.usage_entropy(shares)) * np.log(shares.shape[1]))
     return float(counts[trained].mean()), float(counts[~trained].mean())
 
 
@@ -310,8 +309,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("run")
     parser.add_argument("--svg", type=Path)
     options = parser.parse_args(arguments)
-    spec, found = read(options.run)
-    print(markdown(spec, found, before(options.run, spec, sorted(found))))
+    run = folder.read(options.run)
+    spec, found = read(run)
+    print(markdown(spec, found, before(run, spec, sorted(found))))
     if options.svg:
         draw(found, options.svg)
 

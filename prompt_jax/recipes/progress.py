@@ -26,6 +26,7 @@ from prompt_jax.training.checkpoints import Checkpoints
 from prompt_jax.training.loop import TrainedRun
 
 _MEMBERS = "members.json"
+_FORMAT = 2  # of what `_packed` makes: files of another one are not found
 
 
 class Measured(NamedTuple):
@@ -60,11 +61,11 @@ class Progress:
         Raises:
           ConfigError: the run directory cannot be written.
         """
-        self._finished.save(key, replace(trained, params=_packed(tested)))
+        self._finished.save(digest(_FORMAT, key), replace(trained, params=_packed(tested)))
 
     def kept(self, key: str, name: str) -> tuple[TrainedRun, Measured] | None:
         """The results kept under a key, in this or an earlier process; None when damaged, too."""
-        found = self._finished.load(key, name)
+        found = self._finished.load(digest(_FORMAT, key), name)
         return None if found is None else (replace(found, params=None), _unpacked(found.params))
 
     def unfinished(self, stage: str, keys: Mapping[str, str]) -> list[list[str]]:

@@ -23,7 +23,7 @@ from prompt_jax.data import registry
 from prompt_jax.errors import DataError
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.prompts import PromptRecord, SoftPrompt
-from prompt_jax.report import results
+from prompt_jax.report import folder, results
 from prompt_jax.report.results import ResultRow
 
 TALK, COMPLAINTS = "sandbox/sentiment_talk", "sandbox/complaints"
@@ -314,7 +314,7 @@ def test_slots_are_recognised(tmp_path):
                 prompt = (bank[list(slots)] * scales).reshape(4, 8)
                 name = f"{task.split('/')[1]}-{template.name}-{seed}"
                 save(run, name, prompt, spec, task, seed, template=template.name)
-    read_spec, found = sandbox_retrieval.read(run)
+    read_spec, found = sandbox_retrieval.read(folder.read(run))
     assert read_spec == spec
     assert sorted(found) == [0, 1]
     assert {len(set(a.slots)) for a in found[0]} == {2}
@@ -334,7 +334,7 @@ def test_slots_are_recognised(tmp_path):
     config = json.loads((run / "config.json").read_text())
     config |= {"model": "mini", "prompt": {"tokens": 4}, "targets": [TALK, "sandbox/sentiment"]}
     (run / "config.json").write_text(json.dumps(config))
-    start = sandbox_retrieval.before(run, spec, [0, 1])
+    start = sandbox_retrieval.before(folder.read(run), spec, [0, 1])
     assert {len(start.asked[seed]) for seed in (0, 1)} == {2 * 4}
     assert all(1 <= count <= 2 for count in (*start.slots, *start.blocks))
     everyone = {seed: [a._replace(slots=(0, 1)) for a in found[0]] for seed in (0, 1)}

@@ -30,13 +30,31 @@ from prompt_jax.methods import Dtvg
 from prompt_jax.training.protocol import Rows
 
 SHAPES = {
-    "tiny": {"vocab_size": 128, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2,
-             "num_heads": 4},
-    "small": {"vocab_size": 32128, "d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6,
-              "num_heads": 8},
-    "base": {"vocab_size": 32128, "d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12,
-             "num_heads": 12},
-}  # fmt: skip
+    "tiny": {
+        "vocab_size": 128,
+        "d_model": 64,
+        "d_kv": 16,
+        "d_ff": 128,
+        "num_layers": 2,
+        "num_heads": 4,
+    },
+    "small": {
+        "vocab_size": 32128,
+        "d_model": 512,
+        "d_kv": 64,
+        "d_ff": 2048,
+        "num_layers": 6,
+        "num_heads": 8,
+    },
+    "base": {
+        "vocab_size": 32128,
+        "d_model": 768,
+        "d_kv": 64,
+        "d_ff": 3072,
+        "num_layers": 12,
+        "num_heads": 12,
+    },
+}
 
 
 def programs(count: int, length: int, width: int) -> dict[str, Callable[[], Any]]:
@@ -54,8 +72,10 @@ def programs(count: int, length: int, width: int) -> dict[str, Callable[[], Any]
         "source_scales": jnp.ones((count, length), jnp.float32),
     }
     consts = {
-        "init": init, "source_vectors": normal(count, length, width), "unit": jnp.float32(1.0),
-    }  # fmt: skip
+        "init": init,
+        "source_vectors": normal(count, length, width),
+        "unit": jnp.float32(1.0),
+    }
     carry = method.carry(params, consts)
     empty, zeros = jnp.zeros((1, 0), jnp.int32), jnp.zeros((1,), jnp.int32)
     rows = Rows(empty, empty, zeros, zeros, jnp.ones((1,), jnp.float32))
@@ -68,9 +88,10 @@ def programs(count: int, length: int, width: int) -> dict[str, Callable[[], Any]
         return jax.grad(lambda p: jnp.vdot(prompts(p, consts), pull))(params)
 
     timed = {
-        "group": jax.jit(lambda p, c: method.carry(p, c)["group"]), "forward": jax.jit(prompts),
+        "group": jax.jit(lambda p, c: method.carry(p, c)["group"]),
+        "forward": jax.jit(prompts),
         "backward": jax.jit(back),
-    }  # fmt: skip
+    }
     return {name: lambda f=f: jax.block_until_ready(f(params, consts)) for name, f in timed.items()}
 
 

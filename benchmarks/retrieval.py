@@ -36,8 +36,9 @@ def make_keys(slots: int, width: int, order: str, seed: int) -> np.ndarray:
     keys = rng.standard_normal((slots, width), np.float32)
     if order == "random":
         return keys
-    centres = rng.standard_normal((-(-slots // 500) if order == "clusters" else 128, width),
-                                  np.float32)  # fmt: skip
+    centres = rng.standard_normal(
+        (-(-slots // 500) if order == "clusters" else 128, width), np.float32
+    )
     numbers = np.arange(slots)
     return 0.5 * keys + centres[numbers // 500 if order == "clusters" else numbers % 128]
 

@@ -44,10 +44,20 @@ def make_rows(args: argparse.Namespace, vocab: int) -> TokenisedSplit:
     targets = [[*rng.integers(3, vocab - 200, 2).tolist(), 1] for _ in range(count)]
     none = np.zeros(count, np.int32)
     return TokenisedSplit(
-        "benchmark", Ragged.of(inputs), Ragged.of(targets), none - 1, none, none,
-        Ragged.of([[]] * count), Ragged.of([]), none.astype(bool), none.astype(bool),
-        tuple(Example("", "") for _ in range(count)), ("plain",), ("benchmark",),
-    )  # fmt: skip
+        "benchmark",
+        Ragged.of(inputs),
+        Ragged.of(targets),
+        none - 1,
+        none,
+        none,
+        Ragged.of([[]] * count),
+        Ragged.of([]),
+        none.astype(bool),
+        none.astype(bool),
+        tuple(Example("", "") for _ in range(count)),
+        ("plain",),
+        ("benchmark",),
+    )
 
 
 def population(
@@ -58,9 +68,12 @@ def population(
     initial = np.asarray(lm.embed(np.arange(args.prompt)), np.float32)
     params, consts = method.init(Context(lm, initial, 0, "benchmark"))
     config = TrainConfig(
-        steps=10**6, batch_size=args.batch, eval_every=0,
-        optimizer=OptimizerConfig(schedule="constant"), micro_batch_tokens=args.micro_batch_tokens,
-    )  # fmt: skip
+        steps=10**6,
+        batch_size=args.batch,
+        eval_every=0,
+        optimizer=OptimizerConfig(schedule="constant"),
+        micro_batch_tokens=args.micro_batch_tokens,
+    )
     return Population(lm, method, [Run("run", Feed(rows, args.batch, 0), params, consts)], config)
 
 
@@ -99,9 +112,14 @@ def main() -> None:
     args = parser.parse_args()
     if args.shape == "toy":
         config = T5Config(
-            vocab_size=512, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_decoder_layers=2,
+            vocab_size=512,
+            d_model=32,
+            d_kv=16,
+            d_ff=64,
+            num_layers=2,
+            num_decoder_layers=2,
             num_heads=2,
-        )  # fmt: skip
+        )
     else:
         config = T5Config.known(f"t5-{args.shape}")
     lm = FrozenT5.from_config(config, seed=args.seed, dtype=args.dtype)

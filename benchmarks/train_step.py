@@ -64,24 +64,38 @@ def make_rows(args: argparse.Namespace, vocab: int) -> TokenisedSplit:
     targets = [[*rng.integers(3, vocab - 200, args.targets - 1).tolist(), 1] for _ in range(count)]
     none = np.zeros(count, np.int32)
     return TokenisedSplit(
-        "benchmark", Ragged.of(inputs), Ragged.of(targets), none - 1, none, none,
-        Ragged.of([[]] * count), Ragged.of([]), none.astype(bool), none.astype(bool),
-        tuple(Example("", "") for _ in range(count)), ("plain",), ("benchmark",),
-    )  # fmt: skip
+        "benchmark",
+        Ragged.of(inputs),
+        Ragged.of(targets),
+        none - 1,
+        none,
+        none,
+        Ragged.of([[]] * count),
+        Ragged.of([]),
+        none.astype(bool),
+        none.astype(bool),
+        tuple(Example("", "") for _ in range(count)),
+        ("plain",),
+        ("benchmark",),
+    )
 
 
 class Ours:
     """The library's own loop, one run."""
 
-    def __init__(self, lm: FrozenT5, rows: TokenisedSplit, prompt: np.ndarray, batch: int,
-                 micro_tokens: int) -> None:  # fmt: skip
+    def __init__(
+        self, lm: FrozenT5, rows: TokenisedSplit, prompt: np.ndarray, batch: int, micro_tokens: int
+    ) -> None:
         optimizer = OptimizerConfig(
             learning_rate=LEARNING_RATE, unit="absolute", schedule="constant"
         )
         config = TrainConfig(
-            steps=10**6, batch_size=batch, optimizer=optimizer, eval_every=0,
+            steps=10**6,
+            batch_size=batch,
+            optimizer=optimizer,
+            eval_every=0,
             micro_batch_tokens=micro_tokens,
-        )  # fmt: skip
+        )
         run = Run("benchmark", Feed(rows, batch, 0), {"prompt": prompt})
         self.population = Population(lm, create("prompt_tuning"), [run], config)
         self.feed = run.feed
@@ -99,9 +113,10 @@ class Peft:
         import torch
 
         config = peft.PromptTuningConfig(
-            task_type=peft.TaskType.SEQ_2_SEQ_LM, num_virtual_tokens=len(prompt),
+            task_type=peft.TaskType.SEQ_2_SEQ_LM,
+            num_virtual_tokens=len(prompt),
             num_transformer_submodules=1,
-        )  # fmt: skip
+        )
         self.torch, self.rows, self.feed = torch, rows, feed
         self.device = model.device
         self.model = peft.get_peft_model(model, config)
@@ -215,9 +230,11 @@ def main() -> None:
     mean_tokens = args.prompt + float(rows.inputs.lengths.mean())
     work = lm.flops(args.batch, round(mean_tokens), args.targets, backward="prompt")
     rate = matmul_rate(
-        (args.batch * round(mean_tokens), config.d_model, config.d_ff), args.dtype, torch,
+        (args.batch * round(mean_tokens), config.d_model, config.d_ff),
+        args.dtype,
+        torch,
         theirs.device,
-    )  # fmt: skip
+    )
     ratios = [p / o for o, p in zip(seconds["ours"], seconds["peft"], strict=True)]
     ours_median = statistics.median(seconds["ours"])
     print(

@@ -89,9 +89,11 @@ def draw(prompts: Mapping[str, np.ndarray], path: Path) -> None:
     figure = Figure(figsize=(11.5, 5.6), layout="constrained")
     titles = ("as they are", "less the mean of all prompts")
     for axes, title, table in zip(
-        figure.subplots(1, 2), titles, (similarity(stack), similarity(stack - stack.mean(0))),
+        figure.subplots(1, 2),
+        titles,
+        (similarity(stack), similarity(stack - stack.mean(0))),
         strict=True,
-    ):  # fmt: skip
+    ):
         largest = float(np.abs(table[~np.eye(len(table), dtype=bool)]).max())
         image = axes.imshow(table, cmap="PuOr_r", vmin=-largest, vmax=largest)
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
@@ -117,9 +119,11 @@ def main(arguments: Sequence[str]) -> None:
     for title, some in (("as they are", stack), ("less their mean", stack - stack.mean(0))):
         table = similarity(some)
         within, between = within_and_between(table, groups)
-        print(f"{title}: cosine {table[off].min():.3f} to {table[off].max():.3f}, mean"
-              f" {table[off].mean():.3f}; within a group {within:.3f}, between {between:.3f},"
-              f" p {chance(table, groups):.4f}")  # fmt: skip
+        print(
+            f"{title}: cosine {table[off].min():.3f} to {table[off].max():.3f}, mean"
+            f" {table[off].mean():.3f}; within a group {within:.3f}, between {between:.3f},"
+            f" p {chance(table, groups):.4f}"
+        )
     norms = np.linalg.norm(stack, axis=(1, 2))
     for name, kind, norm in zip(names, groups, norms, strict=True):
         print(f"  {name}: {kind}, norm {norm:.0f}")

@@ -76,8 +76,11 @@ def read(paths: Sequence[str]) -> Runs:
     if len(first.shots) != 1:
         raise DataError(f"{first.path} has not one number of shots but {list(first.shots)}.")
     for run in runs[1:]:
-        for what in (("provenance", "model", "weights_sha256"), ("config", "data", "test_rows"),
-                     ("config", "data", "test_templates")):  # fmt: skip
+        for what in (
+            ("provenance", "model", "weights_sha256"),
+            ("config", "data", "test_rows"),
+            ("config", "data", "test_templates"),
+        ):
             mine, other = (folder.get(getattr(r, what[0]), *what[1:]) for r in (first, run))
             if mine != other:
                 raise DataError(f"{run.path} differs from {first.path} in {what[-1]}.")
@@ -133,11 +136,14 @@ def compare(runs: Runs, question: Question) -> Comparison:
     if any(key not in runs.items for keys in cells.values() for key in keys):
         if question.templates:
             raise DataError("without per-item scores, templates cannot be told apart.")
-        means = [np.mean([[runs.values[k][s] for s in seeds] for k in keys], 0)
-                 for keys in cells.values()]  # fmt: skip
+        means = [
+            np.mean([[runs.values[k][s] for s in seeds] for k in keys], 0)
+            for keys in cells.values()
+        ]
         return sign_flip(*means)
-    tables = [[_items(runs, key, seeds, question.templates) for key in keys]
-              for keys in cells.values()]  # fmt: skip
+    tables = [
+        [_items(runs, key, seeds, question.templates) for key in keys] for keys in cells.values()
+    ]
     sizes = [table.shape[1] for table in tables[0]]
     # Weighted, so that every target counts alike however many test rows it has.
     weights = [sum(sizes) / (len(sizes) * size) for size in sizes]
@@ -155,9 +161,7 @@ def _healthy(every: Sequence[dict[int, float]], a: str, b: str) -> list[int]:
     return seeds
 
 
-def _items(
-    runs: Runs, key: Key, seeds: Sequence[int], templates: tuple[str, ...]
-) -> np.ndarray:  # fmt: skip
+def _items(runs: Runs, key: Key, seeds: Sequence[int], templates: tuple[str, ...]) -> np.ndarray:
     """Scores [seeds, rows] of a cell; answers under several templates are averaged per row."""
     table = np.stack([runs.items[key][s] for s in seeds]).astype(np.float64)
     names = [template.name for template in registry.get(key[1]).templates]
@@ -180,8 +184,10 @@ def table(runs: Runs, asked_about: Sequence[str] = ()) -> list[str]:
         mine = tuple(t for t in some if t in runs.targets)
         if mine and mine != runs.targets:
             groups[name] = mine
-    lines = ["| method | " + " | ".join(f"{n} ({len(t)})" for n, t in groups.items()) + " |",
-             "|" + "-|" * (1 + len(groups))]  # fmt: skip
+    lines = [
+        "| method | " + " | ".join(f"{n} ({len(t)})" for n, t in groups.items()) + " |",
+        "|" + "-|" * (1 + len(groups)),
+    ]
     for method in dict.fromkeys((*runs.own, *asked_about)):
         cells = []
         for targets in groups.values():
@@ -239,9 +245,12 @@ def trust(runs: Runs, a: str, b: str) -> list[str]:
     return [
         f"How far the answers' probabilities can be trusted: mean over {len(targets)} targets ±"
         f" standard deviation over {len(seeds)} seeds; less is better but for points. p from the"
-        " signs of the seeds' differences, outside the family.", "", f"| {' | '.join(head)} |",
-        "|" + "-|" * len(head), *(f"| {' | '.join(row)} |" for row in (*rows, last)),
-    ]  # fmt: skip
+        " signs of the seeds' differences, outside the family.",
+        "",
+        f"| {' | '.join(head)} |",
+        "|" + "-|" * len(head),
+        *(f"| {' | '.join(row)} |" for row in (*rows, last)),
+    ]
 
 
 def answerable(runs: Runs, question: Question) -> bool:
@@ -257,12 +266,17 @@ def markdown(
     secondary = [q for q in secondary if q not in unanswered]
     minimum = results.minimum(runs.targets)
     named = [spec for question in (primary, *secondary) for spec in (question.a, question.b)]
-    lines = ["Test rows, in points, mean ± standard deviation over seeds of the mean over targets.",
-             "", *table(runs, named), "",
-             f"An effect has p < 0.05 and {100 * minimum:g} points. The primary contrast is one"
-             " test; p of the others is after Holm over them.", "",
-             "| contrast | targets | question | points [95 %] | p | effect |", "|-|-|-|-|-|-|",
-             ]  # fmt: skip
+    lines = [
+        "Test rows, in points, mean ± standard deviation over seeds of the mean over targets.",
+        "",
+        *table(runs, named),
+        "",
+        f"An effect has p < 0.05 and {100 * minimum:g} points. The primary contrast is one"
+        " test; p of the others is after Holm over them.",
+        "",
+        "| contrast | targets | question | points [95 %] | p | effect |",
+        "|-|-|-|-|-|-|",
+    ]
     one = {primary: compare(runs, primary)}
     others = {question: compare(runs, question) for question in secondary}
     for family, name in ((one, "**primary**: "), (others, "")):

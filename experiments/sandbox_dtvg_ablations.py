@@ -28,10 +28,15 @@ def ablated(option: str) -> str:
 ABLATED = tuple(
     ablated(option)
     for option in (
-        "rule=positive", "rule=consistency", "rule=all", "regroup_every=0", "target_vector=false",
-        "metric=cosine", "rule=objective",
+        "rule=positive",
+        "rule=consistency",
+        "rule=all",
+        "regroup_every=0",
+        "target_vector=false",
+        "metric=cosine",
+        "rule=objective",
     )
-)  # fmt: skip
+)
 NO_SOURCES = ablated("rule=none")
 PRIMARY = Question(WHOLE, NO_SOURCES, why="do the sources do anything")
 SECONDARY = tuple(Question(WHOLE, spec, why="all of it against its ablation") for spec in ABLATED)

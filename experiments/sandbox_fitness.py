@@ -147,9 +147,13 @@ class Study:
         return found
 
     def _prompts(
-        self, kind: str, tasks: Sequence[Task], k: int, budget: TrainConfig,
+        self,
+        kind: str,
+        tasks: Sequence[Task],
+        k: int,
+        budget: TrainConfig,
         origin: tuple[Task, _Part] | None = None,
-    ) -> _Part:  # fmt: skip
+    ) -> _Part:
         """The prompts of some tasks in one population, from scratch or from a source's prompts."""
         more = () if origin is None else (sandbox.task_hash(origin[0]), self.config.source)
         paths = {task.name: self._path(kind, task, budget, k, *more) for task in tasks}
@@ -172,9 +176,13 @@ class Study:
         return whole
 
     def _train(
-        self, kind: str, tasks: Sequence[Task], k: int, budget: TrainConfig,
+        self,
+        kind: str,
+        tasks: Sequence[Task],
+        k: int,
+        budget: TrainConfig,
         origin: tuple[Task, _Part] | None,
-    ) -> list[_Part]:  # fmt: skip
+    ) -> list[_Part]:
         runs, tests = [], []
         draws = self.config.draws if k else 1
         for task, seed, draw in itertools.product(tasks, self.seeds, range(draws)):
@@ -187,9 +195,15 @@ class Study:
                 first = origin[1].prompts[f"full {origin[0].name} {seed}"]
             feed = self.rows.feed(task.name, own, k, budget.batch_size, "order")
             runs.append(
-                Run(f"{kind} {task.name} {own}", feed, {"prompt": first}, seed=own,
-                    dev=rows.dev, dev_metrics=task.metrics)
-            )  # fmt: skip
+                Run(
+                    f"{kind} {task.name} {own}",
+                    feed,
+                    {"prompt": first},
+                    seed=own,
+                    dev=rows.dev,
+                    dev_metrics=task.metrics,
+                )
+            )
             tests.append((task, rows.test))
         with RunTracker(self.out / "metrics.jsonl") as tracker:
             trained = train(self.lm, PromptTuning(), runs, budget, stage=kind, tracker=tracker)
@@ -215,9 +229,13 @@ class Study:
             rows = self.rows.rows(task.name, seed)
             feed = self.rows.feed(task.name, seed, 0, self.config.fine.batch_size, "order")
             run = Run(
-                f"fine {task.name} {seed}", feed, {"lm": self.lm.params}, seed=seed, dev=rows.dev,
+                f"fine {task.name} {seed}",
+                feed,
+                {"lm": self.lm.params},
+                seed=seed,
+                dev=rows.dev,
                 dev_metrics=task.metrics,
-            )  # fmt: skip
+            )
             trained: TrainedRun
             (trained,) = train(self.lm, FullFineTuning(), [run], self.config.fine)
             tuned = self.lm.replace(params=trained.params["lm"])
@@ -232,9 +250,18 @@ class Study:
         """The file of a part, named by all that it depends on: one task's rows, not the suite's."""
         c = self.config
         digest = configs.digest(
-            kind, sandbox.task_hash(task), budget, self.lm.weights_hash, c.seeds, c.first_seed,
-            c.tokens, c.init, k, c.draws if k else 1, *more,
-        )  # fmt: skip
+            kind,
+            sandbox.task_hash(task),
+            budget,
+            self.lm.weights_hash,
+            c.seeds,
+            c.first_seed,
+            c.tokens,
+            c.init,
+            k,
+            c.draws if k else 1,
+            *more,
+        )
         name = f"{kind} {task.name}".replace("sandbox/", "").replace(" ", "_")
         return self.out / f"{name}.{digest[:12]}.npz"
 
@@ -290,9 +317,13 @@ def judge(study: Study, found: Mapping[str, np.ndarray]) -> dict[str, Any]:
         v = verdicts[name]
         sign = "neutral" if not v.effect else "helps" if v.comparison.difference > 0 else "hurts"
         pairs[name] = {
-            "expected": expected, "found": sign, "difference": v.comparison.difference,
-            "low": v.comparison.low, "high": v.comparison.high, "p_holm": v.p_holm,
-        }  # fmt: skip
+            "expected": expected,
+            "found": sign,
+            "difference": v.comparison.difference,
+            "low": v.comparison.low,
+            "high": v.comparison.high,
+            "p_holm": v.p_holm,
+        }
     return {"suite": sandbox.content_hash(), "tasks": tasks, "pairs": pairs}
 
 
@@ -300,8 +331,10 @@ def show(result: Mapping[str, Any], say: Callable[[str], None] = print) -> None:
     """Prints the promises and what was found."""
     for name, row in result["tasks"].items():
         few = f"  k-shot {row['few']:.3f} (p {row['shortfall_p']:.4f})" if "few" in row else ""
-        say(f"{name:36s} chance {row['chance']:.2f}  prompt {row['full']:.3f}  full FT"
-            f" {row['fine']:.3f}  share {row['share']:.2f}{few}")  # fmt: skip
+        say(
+            f"{name:36s} chance {row['chance']:.2f}  prompt {row['full']:.3f}  full FT"
+            f" {row['fine']:.3f}  share {row['share']:.2f}{few}"
+        )
     for expected in ("helps", "hurts", "neutral"):
         some = [p for p in result["pairs"].values() if p["expected"] == expected]
         if some:
@@ -309,8 +342,10 @@ def show(result: Mapping[str, Any], say: Callable[[str], None] = print) -> None:
             say(f"{expected}: {kept:.0%} of {len(some)} pairs as expected")
     for name, pair in result["pairs"].items():
         if pair["expected"] != "neutral" or pair["found"] != "neutral":
-            say(f"  {name}: expected {pair['expected']}, {pair['difference']:+.3f}"
-                f" [{pair['low']:+.3f}, {pair['high']:+.3f}] p {pair['p_holm']:.4f}")  # fmt: skip
+            say(
+                f"  {name}: expected {pair['expected']}, {pair['difference']:+.3f}"
+                f" [{pair['low']:+.3f}, {pair['high']:+.3f}] p {pair['p_holm']:.4f}"
+            )
 
 
 def markdown(result: Mapping[str, Any]) -> str:
@@ -327,9 +362,10 @@ def markdown(result: Mapping[str, Any]) -> str:
         )
     sources = [task.name for task in sandbox.SOURCES]
     lines += [
-        "", "| target | " + " | ".join(f"`{_short(s)}`" for s in sources) + " |",
+        "",
+        "| target | " + " | ".join(f"`{_short(s)}`" for s in sources) + " |",
         "|-|" + "-|" * len(sources),
-    ]  # fmt: skip
+    ]
     for target in (task.name for task in sandbox.TARGETS):
         pairs = [result["pairs"].get(f"{source} -> {target}") for source in sources]
         if any(pairs):

@@ -98,10 +98,15 @@ def count(choices: Sequence[Choice], sources: int) -> Counts:
         return float(np.mean(values)) if values else None
 
     return Counts(
-        len(choices), float(np.mean(sizes)), float(np.mean([size == 0 for size in sizes])),
-        mean(helping), mean(helping_blind), mean(hurting), mean(hurting_blind),
+        len(choices),
+        float(np.mean(sizes)),
+        float(np.mean([size == 0 for size in sizes])),
+        mean(helping),
+        mean(helping_blind),
+        mean(hurting),
+        mean(hurting_blind),
         float(np.mean(neutral)),
-    )  # fmt: skip
+    )
 
 
 def _any(sources: int, size: int, bad: int) -> float:
@@ -115,10 +120,12 @@ def _any(sources: int, size: int, bad: int) -> float:
 def markdown(choices: Sequence[Choice], sources: int) -> str:
     """One line a method, then one line a target for every method."""
     lines = [
-        "Shares in percent; in brackets what blind groups of the same size would have.", "",
+        "Shares in percent; in brackets what blind groups of the same size would have.",
+        "",
         "| method | runs | size of the group | empty | helping sources taken | groups with a"
-        " hurting source | neutral sources |", "|-|-|-|-|-|-|-|",
-    ]  # fmt: skip
+        " hurting source | neutral sources |",
+        "|-|-|-|-|-|-|-|",
+    ]
     methods = list(dict.fromkeys(choice.method for choice in choices))
     for method in methods:
         mine = [choice for choice in choices if choice.method == method]
@@ -127,10 +134,12 @@ def markdown(choices: Sequence[Choice], sources: int) -> str:
     truth = sandbox.truth()
     for method in methods:
         lines += [
-            "", f"How often `{method}` takes a source, in percent of seeds; (+) helps, (-) hurts.",
-            "", "| target | " + " | ".join(f"`{_short(s)}`" for s in names) + " | size |",
+            "",
+            f"How often `{method}` takes a source, in percent of seeds; (+) helps, (-) hurts.",
+            "",
+            "| target | " + " | ".join(f"`{_short(s)}`" for s in names) + " | size |",
             "|" + "-|" * (len(names) + 2),
-        ]  # fmt: skip
+        ]
         for target in dict.fromkeys(c.target for c in choices if c.method == method):
             mine = [c for c in choices if (c.method, c.target) == (method, target)]
             cells = []
@@ -153,10 +162,16 @@ def _line(c: Counts) -> str:
             return "-"
         return f"{100 * value:.0f} ({100 * blind:.0f})"
 
-    return " | ".join((
-        str(c.runs), f"{c.size:.2f}", f"{100 * c.empty:.0f}", share(c.helping, c.helping_blind),
-        share(c.hurting, c.hurting_blind), f"{c.neutral:.2f}",
-    ))  # fmt: skip
+    return " | ".join(
+        (
+            str(c.runs),
+            f"{c.size:.2f}",
+            f"{100 * c.empty:.0f}",
+            share(c.helping, c.helping_blind),
+            share(c.hurting, c.hurting_blind),
+            f"{c.neutral:.2f}",
+        )
+    )
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -81,9 +81,17 @@ def few_shot(
       **changes: other fields of `ExperimentConfig`.
     """
     shared: Mapping[str, Any] = {
-        "model": MODEL, "sources": SOURCES, "shots": (K,), "seeds": SEEDS, "prompt": PROMPT,
-        "data": DATA, "source": SOURCE, "probe": PROBE, "target": FEW_SHOT, "few_shot": FEW_SHOT,
-    }  # fmt: skip
+        "model": MODEL,
+        "sources": SOURCES,
+        "shots": (K,),
+        "seeds": SEEDS,
+        "prompt": PROMPT,
+        "data": DATA,
+        "source": SOURCE,
+        "probe": PROBE,
+        "target": FEW_SHOT,
+        "few_shot": FEW_SHOT,
+    }
     return ExperimentConfig(
         name=name, methods=tuple(methods), targets=tuple(targets), **{**shared, **changes}
     )

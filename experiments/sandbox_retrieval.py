@@ -128,9 +128,13 @@ def before(run: RunFolder, spec: str, seeds: Sequence[int]) -> Start:
     weights, shares = [], []
     for seed in seeds:
         context = Context(
-            lm, np.zeros((tokens, lm.d_model), np.float32), seed, "mixture",
-            templates=tuple(every), source_templates=tuple(sources),
-        )  # fmt: skip
+            lm,
+            np.zeros((tokens, lm.d_model), np.float32),
+            seed,
+            "mixture",
+            templates=tuple(every),
+            source_templates=tuple(sources),
+        )
         bank, consts = method.init(context)
         query = mb.make_query(consts["pooled"], consts["centre"])
         whole = mb.MemoryBank(bank["keys"], bank["values"])
@@ -235,9 +239,11 @@ def markdown(spec: str, found: dict[int, list[Asked]], start: Start) -> str:
     )
     lines = [
         f"`{spec}`, {len(seeds)} seeds: share of slots in common, mean ± standard deviation over"
-        " seeds, in percent.", "",
-        "| pairs | how many | before training | after it |", "|-|-|-|-|",
-    ]  # fmt: skip
+        " seeds, in percent.",
+        "",
+        "| pairs | how many | before training | after it |",
+        "|-|-|-|-|",
+    ]
     for name in seeds[0][0]:
         old, new = ([100 * means[name][1] for means, _ in some] for some in (early, seeds))
         lines.append(f"| {name} | {seeds[0][0][name][0]} | {_spread(old)} | {_spread(new)} |")

@@ -30,7 +30,7 @@ from experiments.sandbox_protocol import (
     TARGETS,
     Question,
     few_shot,
-)  # fmt: skip
+)
 from prompt_jax.recipes import ExperimentConfig
 
 # Every row is answered under each of four templates: a quarter of the rows costs as much.
@@ -55,10 +55,11 @@ SECONDARY = (
         Question(RETRIEVED, line(other), targets, templates, f"{what}: against {other}")
         for other in ("task", "random", "attention")
         for what, targets, templates in (
-            ("held-out tasks", TARGETS, WORDED), ("held-out wordings", SOURCES, HELD_OUT),
+            ("held-out tasks", TARGETS, WORDED),
+            ("held-out wordings", SOURCES, HELD_OUT),
         )
     ),
-)  # fmt: skip
+)
 
 
 def zero_shot(name: str, methods: tuple[str, ...]) -> ExperimentConfig:

@@ -32,6 +32,9 @@ def get_config() -> ExperimentConfig:
     """Five full lines, all targets, k = 16."""
     others = (full(other, "bank") for other in OTHERS)
     return few_shot(
-        "sandbox_spt_full_tuned", (SHARED, *others, RETRIEVED), data=SPT_DATA, source=BANK,
+        "sandbox_spt_full_tuned",
+        (SHARED, *others, RETRIEVED),
+        data=SPT_DATA,
+        source=BANK,
         fine_tuning_few_shot=budget(100, 0.1, every=50),
-    )  # fmt: skip
+    )

@@ -23,8 +23,10 @@ def _as_it_is(vectors: str, *options: str) -> str:
 NONE, OTHER = _as_it_is("none"), "origin=other"
 SENTIMENT, TOPIC, GIVER = ("sandbox/sentiment",), ("sandbox/topic",), ("sandbox/giver",)
 ONE, NEGATED, ELSEWHERE = (
-    _as_it_is("sentiment"), _as_it_is("-sentiment"), _as_it_is("sentiment", OTHER),
-)  # fmt: skip
+    _as_it_is("sentiment"),
+    _as_it_is("-sentiment"),
+    _as_it_is("sentiment", OTHER),
+)
 PAIR, FAR = _as_it_is("sentiment + topic"), _as_it_is("sentiment + giver")
 PAIR_ELSEWHERE = _as_it_is("sentiment + topic", OTHER)
 

@@ -31,10 +31,13 @@ ROWS = 16
 FORMS = tuple(
     Spt(slots=64, balance=0.0, pull=0.0, gradient=gradient, temperature=temperature)
     for gradient, temperature in (
-        ("hard", 1.0), ("soft", 1.0), ("soft", 4.0), ("straight_through", 1.0),
+        ("hard", 1.0),
+        ("soft", 1.0),
+        ("soft", 4.0),
+        ("straight_through", 1.0),
         ("straight_through", 4.0),
     )
-)  # fmt: skip
+)
 
 
 def rows_of(tokenizer: Any) -> TokenisedSplit:
@@ -43,9 +46,13 @@ def rows_of(tokenizer: Any) -> TokenisedSplit:
     for task in map(registry.get, SOURCES):
         source = open_split(task, "train")
         split = tokenise_rows(
-            task, [source[i] for i in range(ROWS)], tokenizer, templates="all",
-            max_input=DATA.max_input_tokens, max_target=DATA.max_target_tokens,
-        )  # fmt: skip
+            task,
+            [source[i] for i in range(ROWS)],
+            tokenizer,
+            templates="all",
+            max_input=DATA.max_input_tokens,
+            max_target=DATA.max_target_tokens,
+        )
         parts.append(split)
     return concat(parts)
 
@@ -56,9 +63,13 @@ def start(lm: FrozenT5) -> Context:
     for task in map(registry.get, SOURCES):
         asked += Wording.of(task.name, task.templates, lm.tokenizer)
     return Context(
-        lm, np.zeros((PROMPT.tokens, lm.d_model), np.float32), 0, "mixture",
-        templates=tuple(asked), source_templates=tuple(asked),
-    )  # fmt: skip
+        lm,
+        np.zeros((PROMPT.tokens, lm.d_model), np.float32),
+        0,
+        "mixture",
+        templates=tuple(asked),
+        source_templates=tuple(asked),
+    )
 
 
 def measure(lm: FrozenT5, forms: Sequence[Spt] = FORMS) -> list[tuple[Spt, dict[str, float]]]:
@@ -77,9 +88,12 @@ def measure(lm: FrozenT5, forms: Sequence[Spt] = FORMS) -> list[tuple[Spt, dict[
     mask = np.arange(ids.shape[1])[None] < split.inputs.lengths[:, None]
     labels = split.targets.padded(every, None, -100)
     rows = Rows(
-        np.zeros((len(split), 0), np.int32), np.zeros((len(split), 0), np.int32), split.task,
-        np.asarray(template, np.int32), np.ones(len(split), np.float32),
-    )  # fmt: skip
+        np.zeros((len(split), 0), np.int32),
+        np.zeros((len(split), 0), np.int32),
+        split.task,
+        np.asarray(template, np.int32),
+        np.ones(len(split), np.float32),
+    )
 
     batch = (ids, mask.astype(np.int32), labels)
     found = []

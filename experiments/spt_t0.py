@@ -32,19 +32,32 @@ from prompt_jax.training.optimizers import OptimizerConfig
 TRAINED = {
     "paraphrase and similarity": ("glue/mrpc", "glue/qqp", "paws", "glue/stsb"),
     "sentiment and emotion": (
-        "glue/sst2", "sst5", "mr", "mpqa", "imdb", "yelp_polarity", "yelp_review_full",
-        "amazon_review_full", "tweeteval_emotion",
+        "glue/sst2",
+        "sst5",
+        "mr",
+        "mpqa",
+        "imdb",
+        "yelp_polarity",
+        "yelp_review_full",
+        "amazon_review_full",
+        "tweeteval_emotion",
     ),
     "topic": ("ag_news", "dbpedia", "yahoo_answers"),
     "extractive questions": (
-        "squad", "super_glue/record", "mrqa/natural_questions", "mrqa/hotpot_qa",
-        "mrqa/search_qa", "mrqa/news_qa", "quoref", "nq_qed",
+        "squad",
+        "super_glue/record",
+        "mrqa/natural_questions",
+        "mrqa/hotpot_qa",
+        "mrqa/search_qa",
+        "mrqa/news_qa",
+        "quoref",
+        "nq_qed",
     ),
     "questions about a passage": ("super_glue/boolq", "super_glue/multirc", "glue/qnli"),
     "acceptability": ("glue/cola",),
     "question type and intent": ("trec", "banking77"),
     "subjectivity": ("subj",),
-}  # fmt: skip
+}
 HELD_OUT = {
     "inference": ("glue/rte", "super_glue/cb", "anli/r1"),
     "coreference": ("super_glue/wsc.fixed", "winogrande"),

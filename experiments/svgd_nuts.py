@@ -41,9 +41,16 @@ Density = Callable[[jax.Array], jax.Array]
 def posterior(args: argparse.Namespace) -> tuple[Density, int]:
     """The log posterior of z [P] = (prompt - centre) / s, up to a constant, and P."""
     config = T5Config(
-        vocab_size=64, d_model=8, d_kv=8, d_ff=16, num_layers=1, num_decoder_layers=1, num_heads=1,
-        tied_head=False, scale_decoder_outputs=False,
-    )  # fmt: skip
+        vocab_size=64,
+        d_model=8,
+        d_kv=8,
+        d_ff=16,
+        num_layers=1,
+        num_decoder_layers=1,
+        num_heads=1,
+        tied_head=False,
+        scale_decoder_outputs=False,
+    )
     lm = FrozenT5.from_config(config, seed=args.seed)
     lm = lm.replace(params={**lm.params, "lm_head": lm.params["lm_head"] * args.sharpness})
     rng = np.random.default_rng(args.seed)

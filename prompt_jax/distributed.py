@@ -43,9 +43,11 @@ _CONNECT = 300  # seconds that processes wait for each other at the start
 
 
 def start(
-    mode: str = "auto", coordinator: str | None = None, processes: int | None = None,
+    mode: str = "auto",
+    coordinator: str | None = None,
+    processes: int | None = None,
     process: int | None = None,
-) -> bool:  # fmt: skip
+) -> bool:
     """Joins the processes of a job; to be called before anything touches a device.
 
     Args:
@@ -83,10 +85,12 @@ def start(
     elif mode == "auto" and not detected(os.environ):
         return False
     known = {
-        "coordinator_address": coordinator, "num_processes": processes, "process_id": process,
+        "coordinator_address": coordinator,
+        "num_processes": processes,
+        "process_id": process,
         # What was said need not be asked for: a cluster around it may have other processes.
         "cluster_detection_method": None if coordinator is None else "deactivate",
-    }  # fmt: skip
+    }
     # Collectives of a CPU have no order of their own: a program that is started while another runs
     # may take its messages.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
@@ -95,8 +99,9 @@ def start(
     try:
         jax.distributed.initialize(
             **{name: value for name, value in known.items() if value is not None},  # type: ignore[arg-type]
-            heartbeat_timeout_seconds=HEARTBEAT, initialization_timeout=_CONNECT,
-        )  # fmt: skip
+            heartbeat_timeout_seconds=HEARTBEAT,
+            initialization_timeout=_CONNECT,
+        )
     except (RuntimeError, ValueError) as error:  # JaxRuntimeError is a RuntimeError
         first = (str(error).splitlines() or [""])[0]
         raise ConfigError(

@@ -29,11 +29,11 @@ def write_atomically(path: str | os.PathLike[str], raw: bytes) -> None:
     holds: object stores show an object only once it is complete.
 
     Args:
-        path: local path (its folders are made) or fsspec URL.
-        raw: the whole content.
+      path: local path (its folders are made) or fsspec URL.
+      raw: the whole content.
 
     Raises:
-        OSError: the file cannot be written; nothing is left behind.
+      OSError: the file cannot be written; nothing is left behind.
     """
     if is_url(path):
         import fsspec

@@ -24,7 +24,7 @@ def stream_id(stream: str) -> int:
     """Returns the number of a named stream.
 
     Raises:
-        ConfigError: for an unknown name.
+      ConfigError: for an unknown name.
     """
     if stream not in STREAMS:
         raise ConfigError(

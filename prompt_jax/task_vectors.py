@@ -212,9 +212,13 @@ def select_group(
     """
     target_dot, gram = pairwise(pool(target), pool(sources), metric)
     return group_from_gram(
-        target_dot, gram, valid, rule=rule, threshold=threshold,
+        target_dot,
+        gram,
+        valid,
+        rule=rule,
+        threshold=threshold,
         consistency_weight=consistency_weight,
-    )  # fmt: skip
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("rule",))
@@ -301,9 +305,13 @@ def group_from_gram(
 
 @jax.jit
 def merge(
-    init: Any, target_vector: Any, source_vectors: Any, target_scale: Any, source_scales: Any,
+    init: Any,
+    target_vector: Any,
+    source_vectors: Any,
+    target_scale: Any,
+    source_scales: Any,
     group: Any,
-) -> jax.Array:  # fmt: skip
+) -> jax.Array:
     """The prompt of a target: P_init + a_t T_t + the sum of a_s T_s over the group.
 
     The derivative with respect to the scales and vectors of sources outside the group is exactly
@@ -330,9 +338,13 @@ def merge(
     found = [x.shape for x in (init, own, sources, target_scale, source_scales)]
     found.append(jnp.shape(group))
     wanted = [
-        (length, width), (length, width), (count, length, width), (length,), (count, length),
+        (length, width),
+        (length, width),
+        (count, length, width),
+        (length,),
+        (count, length),
         (count,),
-    ]  # fmt: skip
+    ]
     if found != wanted:
         raise PromptError(
             "merge needs shapes [L, D], [L, D], [K, L, D], [L], [K, L] and [K], not"

@@ -89,9 +89,15 @@ class PromptCase:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "prompt.safetensors"
         self.record = PromptRecord(
-            model_hash="ab" * 32, model_name="tiny", method="prompt_tuning", task="toy", tokens=5,
-            d_model=16, seed=3, config={"dev": 0.5},
-        )  # fmt: skip
+            model_hash="ab" * 32,
+            model_name="tiny",
+            method="prompt_tuning",
+            task="toy",
+            tokens=5,
+            d_model=16,
+            seed=3,
+            config={"dev": 0.5},
+        )
         self.values = tree(1)["prompt"][0]
         SoftPrompt(self.values).save(self.path, self.record)
         self.content = self.path.read_bytes()

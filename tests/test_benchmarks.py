@@ -18,17 +18,29 @@ def lines(*command: str) -> list[str]:
     ended = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / command[0]), *command[1:]],
         env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
-        capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
     assert ended.returncode == 0, ended.stderr
     return ended.stdout.splitlines()
 
 
 def test_particles():
     (line,) = lines(
-        "svgd.py", "--shape", "toy", "--prompt", "4", "--tokens", "12", "--batch", "2",
-        "--rounds", "2",
-    )  # fmt: skip
+        "svgd.py",
+        "--shape",
+        "toy",
+        "--prompt",
+        "4",
+        "--tokens",
+        "12",
+        "--batch",
+        "2",
+        "--rounds",
+        "2",
+    )
     found = json.loads(line)
     assert found["ratio_range"][0] <= found["ratio"] <= found["ratio_range"][1]
     assert (

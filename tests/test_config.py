@@ -71,7 +71,7 @@ class Outer:
         ("inner.rate=2", "inner.rate", 2.0),
         ("inner.kind=two", "inner.kind", "two"),
     ],
-)  # fmt: skip
+)
 def test_every_type_of_field(assignment, path, value):
     result = override(Outer(), [assignment])
     for part in path.split("."):
@@ -145,8 +145,25 @@ def test_keys_are_leaves():
                 st.one_of(
                     st.text(max_size=20),
                     st.sampled_from(
-                        ["nan", "inf", "-inf", "1e400", "9" * 5000, "0x1", "1_0", "²", "[", "]",
-                         "spot(", "spot(top_k=0)", "spot(top_k=1e9)", "a=nan", "a=-1", "none", "-0"]
+                        [
+                            "nan",
+                            "inf",
+                            "-inf",
+                            "1e400",
+                            "9" * 5000,
+                            "0x1",
+                            "1_0",
+                            "²",
+                            "[",
+                            "]",
+                            "spot(",
+                            "spot(top_k=0)",
+                            "spot(top_k=1e9)",
+                            "a=nan",
+                            "a=-1",
+                            "none",
+                            "-0",
+                        ]
                     ),
                     st.floats().map(str),
                     st.integers().map(str),
@@ -155,7 +172,7 @@ def test_keys_are_leaves():
         ),
         max_size=4,
     )
-)  # fmt: skip
+)
 @example(["seeds=" + "9" * 5000])
 @example(["shots=" + "9" * 5000])
 @example(["methods=spot(top_k=" + "9" * 5000 + ")"])
@@ -205,9 +222,16 @@ def test_digest_is_stable_and_sees_every_field():
     assert digest(Inner()) == digest(Inner())
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
     different = [
-        digest(Inner()), digest(Inner(steps=4)), digest(Inner(kind="two")), digest(Outer()),
-        digest(Outer(inner=Inner(rate=0.25))), digest(), digest(None), digest("None"), digest([]),
-    ]  # fmt: skip
+        digest(Inner()),
+        digest(Inner(steps=4)),
+        digest(Inner(kind="two")),
+        digest(Outer()),
+        digest(Outer(inner=Inner(rate=0.25))),
+        digest(),
+        digest(None),
+        digest("None"),
+        digest([]),
+    ]
     assert len(set(different)) == len(different)
     with pytest.raises(TypeError, match="object"):
         digest(object())

@@ -16,10 +16,18 @@ from prompt_jax.models.t5 import FrozenT5, hub
 from tests.cli.conftest import call
 
 SMALL = (
-    "seeds=1", "data.test_rows=20", "data.dev_rows=10", "source.steps=2", "source.eval_every=2",
-    "probe.steps=1", "few_shot.steps=2", "few_shot.eval_every=2", "shots=2",
-    "sources=sandbox/sentiment,sandbox/topic", "targets=sandbox/sentiment_talk",
-)  # fmt: skip
+    "seeds=1",
+    "data.test_rows=20",
+    "data.dev_rows=10",
+    "source.steps=2",
+    "source.eval_every=2",
+    "probe.steps=1",
+    "few_shot.steps=2",
+    "few_shot.eval_every=2",
+    "shots=2",
+    "sources=sandbox/sentiment,sandbox/topic",
+    "targets=sandbox/sentiment_talk",
+)
 MEGABYTE = 1 << 20
 
 

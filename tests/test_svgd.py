@@ -227,9 +227,14 @@ def test_sliced_gradients_are_right_on_average():
 
 
 ALL = [
-    rbf(), imq(), linear(), per_token(rbf()), per_coordinate(imq()), sliced(rbf(), 2),
+    rbf(),
+    imq(),
+    linear(),
+    per_token(rbf()),
+    per_coordinate(imq()),
+    sliced(rbf(), 2),
     mean_pooled(imq()),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("kernel", ALL)

@@ -105,8 +105,12 @@ def random_case(rng: np.random.Generator, kind: str) -> tuple[Any, ...]:
     target_scale = rng.normal(1.0, 0.3, length)
     source_scales = rng.normal(1.0, 0.3, (k, length))
     if kind == "negative":  # no source helps: all point away
-        signs = np.sign([sim(target * target_scale[:, None], s * a[:, None])
-                         for s, a in zip(sources, source_scales, strict=True)])  # fmt: skip
+        signs = np.sign(
+            [
+                sim(target * target_scale[:, None], s * a[:, None])
+                for s, a in zip(sources, source_scales, strict=True)
+            ]
+        )
         source_scales = -signs[:, None] * source_scales
     if kind == "duplicates":
         twins = rng.integers(0, k, size=k)
@@ -114,9 +118,7 @@ def random_case(rng: np.random.Generator, kind: str) -> tuple[Any, ...]:
     if kind == "scales":
         source_scales = source_scales * 10.0 ** rng.uniform(-1, 1, (k, 1))
         target_scale = target_scale * 10.0 ** rng.uniform(-6, 6)
-    return tuple(
-        x.astype(np.float32) for x in (target, sources, target_scale, source_scales)
-    )  # fmt: skip
+    return tuple(x.astype(np.float32) for x in (target, sources, target_scale, source_scales))
 
 
 K = 12
@@ -139,10 +141,16 @@ def test_random_cases_against_float64(kind: str, count: int) -> None:
     cases = [random_case(rng, kind) for _ in range(count)]
     fills = (None, 1e9, None, 7.0)  # what padding holds must not matter
     stacked = [
-        np.stack([x if f is None else np.concatenate(
-            [x, np.full((K - len(x), *x.shape[1:]), f, np.float32)]) for x in column])
+        np.stack(
+            [
+                x
+                if f is None
+                else np.concatenate([x, np.full((K - len(x), *x.shape[1:]), f, np.float32)])
+                for x in column
+            ]
+        )
         for column, f in zip(zip(*cases, strict=True), fills, strict=True)
-    ]  # fmt: skip
+    ]
     valid = np.stack([np.arange(K) < len(case[1]) for case in cases])
     groups, similarities = jax.device_get(batched(*stacked, valid))
     sizes, compared, twins = set(), 0, 0
@@ -223,8 +231,10 @@ def test_padding_may_stand_anywhere_and_everywhere() -> None:
 def test_threshold() -> None:
     dots = jnp.array([0.5, 0.2, -0.1])
     gram = jnp.ones((3, 3)) + jnp.eye(3)
-    kept = {t: members(tv.group_from_gram(dots, gram, rule="positive", threshold=t))
-            for t in (-1.0, 0.0, 0.2, 0.3, 0.6)}  # fmt: skip
+    kept = {
+        t: members(tv.group_from_gram(dots, gram, rule="positive", threshold=t))
+        for t in (-1.0, 0.0, 0.2, 0.3, 0.6)
+    }
     assert kept == {-1.0: (0, 1, 2), 0.0: (0, 1), 0.2: (0, 1), 0.3: (0,), 0.6: ()}
     assert members(tv.group_from_gram(dots, gram, threshold=0.3)) == (0,)
     assert members(tv.group_from_gram(dots, gram, threshold=0.6)) == ()
@@ -252,18 +262,24 @@ def test_objective_is_the_best_of_all_groups(k: int, weight: float) -> None:
         dots -= rng.uniform(0, 3 if k == 1 else 3 + 20 * weight)
         expected = brute_force(dots, gram, weight)
         got = tv.group_from_gram(
-            dots.astype(np.float32), gram.astype(np.float32), rule="objective",
-            consistency_weight=weight, threshold=1e6,
-        )  # fmt: skip
+            dots.astype(np.float32),
+            gram.astype(np.float32),
+            rule="objective",
+            consistency_weight=weight,
+            threshold=1e6,
+        )
         if expected.margin > 1e-4:
             assert members(got) == expected.group
             sizes.add(len(expected.group))
     assert len(sizes) > 1
     if k == 8:  # padding changes nothing, whatever it holds
         wide = tv.group_from_gram(
-            padded(dots, 11, np.nan).astype(np.float32), padded(gram, 11, 1e9).astype(np.float32),
-            np.arange(11) < k, rule="objective", consistency_weight=weight,
-        )  # fmt: skip
+            padded(dots, 11, np.nan).astype(np.float32),
+            padded(gram, 11, 1e9).astype(np.float32),
+            np.arange(11) < k,
+            rule="objective",
+            consistency_weight=weight,
+        )
         assert members(wide) == members(got)
 
 
@@ -302,9 +318,14 @@ def test_objective_of_many_sources() -> None:
     rng = np.random.default_rng(5)
     vectors = rng.normal(size=(200, 6))
     dots, gram = vectors @ rng.normal(size=6), vectors @ vectors.T
-    got = members(tv.group_from_gram(
-        dots.astype(np.float32), gram.astype(np.float32), rule="objective", consistency_weight=0.7
-    ))  # fmt: skip
+    got = members(
+        tv.group_from_gram(
+            dots.astype(np.float32),
+            gram.astype(np.float32),
+            rule="objective",
+            consistency_weight=0.7,
+        )
+    )
     value = objective(dots, gram, got, 0.7)
     pairs = itertools.combinations(range(200), 2)
     assert value >= max(objective(dots, gram, g, 0.7) for g in pairs) - 1e-4
@@ -476,20 +497,36 @@ def test_no_sources_at_all() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda v: tv.select_group(v["target"], v["sources"], rule="prefixes"), ConfigError,
-         "rule must be one of prefix.*Did you mean 'prefix'"),
-        (lambda v: tv.similarity(v["target"], v["target"], "cos"), ConfigError,
-         "metric must be one of dot, cosine"),
+        (
+            lambda v: tv.select_group(v["target"], v["sources"], rule="prefixes"),
+            ConfigError,
+            "rule must be one of prefix.*Did you mean 'prefix'",
+        ),
+        (
+            lambda v: tv.similarity(v["target"], v["target"], "cos"),
+            ConfigError,
+            "metric must be one of dot, cosine",
+        ),
         (lambda v: tv.select_group(v["target"], v["sources"][..., :4]), PromptError, r"\[K, D\]"),
         (lambda v: tv.select_group(v["sources"], v["sources"]), PromptError, "pooled"),
         (lambda v: tv.similarity(v["target"], v["target"][:, :3]), PromptError, "do not fit"),
         (lambda v: tv.pool(v["sources"], v["target_scale"]), PromptError, "one scale per token"),
         (lambda v: tv.pool(jnp.ones(3)), PromptError, r"\[\.\., L, D\]"),
         (lambda v: tv.group_from_gram(jnp.ones(3), jnp.ones((3, 4))), PromptError, r"\[K, K\]"),
-        (lambda v: tv.merge(v["init"], v["target"], v["sources"], v["target_scale"],
-                            v["source_scales"].T, jnp.ones(4, bool)), PromptError, "merge needs"),
+        (
+            lambda v: tv.merge(
+                v["init"],
+                v["target"],
+                v["sources"],
+                v["target_scale"],
+                v["source_scales"].T,
+                jnp.ones(4, bool),
+            ),
+            PromptError,
+            "merge needs",
+        ),
     ],
-)  # fmt: skip
+)
 def test_errors(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call(vectors())

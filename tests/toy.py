@@ -44,9 +44,16 @@ def tiny_t5() -> FrozenT5:
 
 
 def make_split(
-    rows: int = 32, seed: int = 0, *, labels: int = 2, longest: int = 8, answer: int = 2,
-    tasks: int = 1, templates: int = 1, name: str = "toy",
-) -> TokenisedSplit:  # fmt: skip
+    rows: int = 32,
+    seed: int = 0,
+    *,
+    labels: int = 2,
+    longest: int = 8,
+    answer: int = 2,
+    tasks: int = 1,
+    templates: int = 1,
+    name: str = "toy",
+) -> TokenisedSplit:
     """Rows whose answer is the number of markers in the input.
 
     Args:
@@ -96,9 +103,16 @@ def prompt(seed: int = 0, scale: float = 1.0) -> np.ndarray:
 
 
 def make_run(
-    seed: int = 0, *, params: Any = None, consts: Any = None, dev: bool = False, rate: float = 1.0,
-    batch_size: int = B, split: TokenisedSplit | None = None, **rows: Any,
-) -> Run:  # fmt: skip
+    seed: int = 0,
+    *,
+    params: Any = None,
+    consts: Any = None,
+    dev: bool = False,
+    rate: float = 1.0,
+    batch_size: int = B,
+    split: TokenisedSplit | None = None,
+    **rows: Any,
+) -> Run:
     """A run of prompt tuning, or of another method with other params and consts."""
     split = make_split(seed=seed, **rows) if split is None else split
     return Run(

@@ -43,18 +43,24 @@ def start(folder: Path, count: int = 2, devices: int = 1, **options: Any) -> lis
       **options: of `work`.
     """
     environment = {
-        **os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu",
-    }  # fmt: skip
+        **os.environ,
+        "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+    }
     began, port, running = time.monotonic(), free_port(), []
     for number in range(count):
         told = {"folder": str(folder), "port": port, "count": count, "number": number, **options}
         running.append(
             subprocess.Popen(
-                [sys.executable, __file__, json.dumps(told)], cwd=TESTS, env=environment,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                [sys.executable, __file__, json.dumps(told)],
+                cwd=TESTS,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
             )
-        )  # fmt: skip
+        )
 
     def wait(child: subprocess.Popen[str]) -> Ended:
         out, err = child.communicate(timeout=600)
@@ -77,9 +83,13 @@ def train(lm: Any, mesh: Any, tracker: Any, checkpoints: Any = None) -> list[Any
 
     tokens = toy.MICRO_TOKENS * 2 // (1 if mesh is None else mesh.shape["data"])
     budget = toy.budget(
-        STEPS, learning_rate=0.3, unit="absolute", eval_every=10, clip_norm=1.0,
+        STEPS,
+        learning_rate=0.3,
+        unit="absolute",
+        eval_every=10,
+        clip_norm=1.0,
         micro_batch_tokens=max(1, tokens),
-    )  # fmt: skip
+    )
     runs = [toy.make_run(seed, dev=True) for seed in range(2)]
     return loop.train(
         lm, PromptTuning(), runs, budget, mesh=mesh, tracker=tracker, checkpoints=checkpoints
@@ -87,9 +97,15 @@ def train(lm: Any, mesh: Any, tracker: Any, checkpoints: Any = None) -> list[Any
 
 
 def work(
-    folder: str, port: int, count: int, number: int, hit: int = -1, at: int = 0,
-    by: int = signal.SIGKILL, every: int = 0,
-) -> None:  # fmt: skip
+    folder: str,
+    port: int,
+    count: int,
+    number: int,
+    hit: int = -1,
+    at: int = 0,
+    by: int = signal.SIGKILL,
+    every: int = 0,
+) -> None:
     """One process: joins, trains, prints what it found.
 
     Args:
@@ -132,9 +148,11 @@ def work(
         checkpoints = Checkpoints(f"{folder}/{number}", every_steps=every) if every else None
         trained = train(lm, mesh, recorder, checkpoints)
         found = {
-            "losses": recorder.of("loss"), "history": [t.history for t in trained],
-            "hashes": [array_hash(t.params) for t in trained], "steps": [t.steps for t in trained],
-        }  # fmt: skip
+            "losses": recorder.of("loss"),
+            "history": [t.history for t in trained],
+            "hashes": [array_hash(t.params) for t in trained],
+            "steps": [t.steps for t in trained],
+        }
         print(json.dumps(found), flush=True)
 
 

@@ -48,9 +48,14 @@ def work(folder: Path) -> None:
     world = World(world_folder, lm, {name: str(world_folder / f"{name}.toml") for name in TASKS})
     options = {"eval_every": 10, "learning_rate": 0.5, "unit": "absolute", "schedule": "linear"}
     config = world.config(
-        folder, shots=(0,), seeds=2, checkpoint_seconds=0.05, source=toy.budget(60, **options),
-        probe=toy.budget(20, **options), target=toy.budget(60, **options),
-    )  # fmt: skip
+        folder,
+        shots=(0,),
+        seeds=2,
+        checkpoint_seconds=0.05,
+        source=toy.budget(60, **options),
+        probe=toy.budget(20, **options),
+        target=toy.budget(60, **options),
+    )
     print(READY, flush=True)
     run(config, lm, show=False, say=lambda line: None)
 
@@ -59,14 +64,19 @@ def start(folder: Path) -> subprocess.Popen[str]:
     """Starts the experiment and waits until it says that it has begun."""
     cache = folder.parent / "compiled"
     environment = {
-        **os.environ, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache),
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }  # fmt: skip
+    }
     process = subprocess.Popen(
         [sys.executable, __file__, "--worker", str(folder)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
     assert process.stdout is not None
     if process.stdout.readline().strip() != READY:
         sys.exit(f"the experiment does not start:\n{process.communicate()[1]}")

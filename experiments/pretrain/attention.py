@@ -36,8 +36,9 @@ def matching(params: Any, heads: int, seed: int) -> Any:
     inner = width // heads
 
     def bases(count: int) -> np.ndarray:
-        return np.stack([np.linalg.qr(draw.standard_normal((width, width)))[0]
-                         for _ in range(count)])  # fmt: skip
+        return np.stack(
+            [np.linalg.qr(draw.standard_normal((width, width)))[0] for _ in range(count)]
+        )
 
     def attention(old: Any) -> Any:
         keys, values = bases(len(old["q"])), bases(len(old["q"]))

@@ -252,11 +252,17 @@ def _split(
         name=name,
         inputs=Ragged.of([cut(row, config.max_input) for row in inputs]),
         targets=Ragged.of([cut(row, config.max_target) for row in targets]),
-        label=nothing, template=zeros, task=zeros,
-        candidates=Ragged.of([[]] * count), answers=Ragged.of([[1]]),
-        input_cut=long_input, target_cut=long_target,
-        examples=(_NO_TEXT,) * count, template_names=(name,), task_names=(name,),
-    )  # fmt: skip
+        label=nothing,
+        template=zeros,
+        task=zeros,
+        candidates=Ragged.of([[]] * count),
+        answers=Ragged.of([[1]]),
+        input_cut=long_input,
+        target_cut=long_target,
+        examples=(_NO_TEXT,) * count,
+        template_names=(name,),
+        task_names=(name,),
+    )
 
 
 def _join(parts: Sequence[TokenisedSplit]) -> TokenisedSplit:

@@ -42,12 +42,19 @@ ASPECTS = {
     ),
     "topic": Aspect(
         ("topic", "subject", "what is this about ?", "which page of the paper ?"),
-        (words.TOPICS, ("cook", "athlete", "musician", "traveller"),
-         ("meal", "game", "song", "trip")),
+        (
+            words.TOPICS,
+            ("cook", "athlete", "musician", "traveller"),
+            ("meal", "game", "song", "trip"),
+        ),
     ),
     "entailment": Aspect(
-        ("does the second follow from the first ?", "consequence", "do these agree ?",
-         "if the first is true , is the second ?"),
+        (
+            "does the second follow from the first ?",
+            "consequence",
+            "do these agree ?",
+            "if the first is true , is the second ?",
+        ),
         (("no", "yes"), ("false", "true"), ("differ", "agree")),
     ),
     "acceptability": Aspect(
@@ -55,11 +62,15 @@ ASPECTS = {
         (("wrong", "right"), ("mixed", "ordered"), ("odd", "fine")),
     ),
     "question_type": Aspect(
-        ("what is asked for ?", "which kind of answer is wanted ?", "kind of question",
-         "answer type"),
+        (
+            "what is asked for ?",
+            "which kind of answer is wanted ?",
+            "kind of question",
+            "answer type",
+        ),
         (grammar.ASKED, ("human", "location", "date", "amount"), ("who", "where", "when", "many")),
     ),
-}  # fmt: skip
+}
 
 # What can be copied out of a text.
 ROLES = {

@@ -64,13 +64,21 @@ class PretrainConfig:
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=5_500, batch_size=64, eval_every=500, log_every=50,
+            steps=5_500,
+            batch_size=64,
+            eval_every=500,
+            log_every=50,
             optimizer=OptimizerConfig(
-                learning_rate=1.5e-3, unit="absolute", group_rates=("query=0.177",),
-                warmup_steps=200, schedule="cosine", clip_norm=1.0, b2=0.98,
+                learning_rate=1.5e-3,
+                unit="absolute",
+                group_rates=("query=0.177",),
+                warmup_steps=200,
+                schedule="cosine",
+                clip_norm=1.0,
+                b2=0.98,
             ),
         )
-    )  # fmt: skip
+    )
 
     dev_rows: int = 400
     checkpoint_seconds: float = 60.0
@@ -78,10 +86,16 @@ class PretrainConfig:
     def shape(self) -> T5Config:
         """The T5."""
         return T5Config(
-            vocab_size=self.vocabulary, d_model=self.width, d_kv=self.width // self.heads,
-            d_ff=self.feed_forward, num_layers=self.layers, num_heads=self.heads,
-            num_decoder_layers=self.decoder_layers, activation="gelu_new", gated=True,
-        )  # fmt: skip
+            vocab_size=self.vocabulary,
+            d_model=self.width,
+            d_kv=self.width // self.heads,
+            d_ff=self.feed_forward,
+            num_layers=self.layers,
+            num_heads=self.heads,
+            num_decoder_layers=self.decoder_layers,
+            activation="gelu_new",
+            gated=True,
+        )
 
 
 class Pretraining(FullFineTuning):
@@ -165,16 +179,25 @@ def run(config: PretrainConfig, say: Callable[[str], None] = print) -> FrozenT5:
     say(f"{lm.config.parameter_count:,} parameters, {config.train.steps:,} steps")
     began = time.monotonic()
     member = Run(
-        "pretraining", feed, {"lm": lm.params}, seed=config.seed,
-        dev=score.development(lm.tokenizer, config.dev_rows), dev_metrics=("squad_em",),
+        "pretraining",
+        feed,
+        {"lm": lm.params},
+        seed=config.seed,
+        dev=score.development(lm.tokenizer, config.dev_rows),
+        dev_metrics=("squad_em",),
         keep_start=False,
-    )  # fmt: skip
+    )
     checkpoints = Checkpoints(out / "checkpoints", every_seconds=config.checkpoint_seconds, say=say)
     with RunTracker(out / "metrics.jsonl") as tracker:
         (trained,) = train(
-            lm, Pretraining(), [member], config.train, stage="pretraining", tracker=tracker,
+            lm,
+            Pretraining(),
+            [member],
+            config.train,
+            stage="pretraining",
+            tracker=tracker,
             checkpoints=checkpoints,
-        )  # fmt: skip
+        )
     lm = lm.replace(params=trained.params["lm"])
     lm.save_pretrained(out)
     checkpoints.delete()

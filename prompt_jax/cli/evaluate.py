@@ -61,12 +61,19 @@ def evaluate(
     if as_json:
         return common.emit(
             [
-                {"prompt": named.name, "path": named.path, "task": chosen.name, "split": split,
-                 "rows": len(rows), "cut": rows.truncated_inputs,
-                 "unparsable": found[i].unparsable, "metrics": found[i].metrics}
+                {
+                    "prompt": named.name,
+                    "path": named.path,
+                    "task": chosen.name,
+                    "split": split,
+                    "rows": len(rows),
+                    "cut": rows.truncated_inputs,
+                    "unparsable": found[i].unparsable,
+                    "metrics": found[i].metrics,
+                }
                 for i, (named, rows) in enumerate(zip(loaded, splits, strict=True))
             ]
-        )  # fmt: skip
+        )
     shown = common.table("prompt", "rows", *names)
     for i, named in enumerate(loaded):
         values = [f"{100 * found[i].metrics[name]:.1f}" for name in names]

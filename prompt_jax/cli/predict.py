@@ -272,8 +272,9 @@ def _answer(
     answers: dict[tuple[int, int], Answer] = {}
     cut = 0
     for ranked in (True, False):
-        mine = [[r for r in rows if i in r.prompts and r.ranked == ranked]
-                for i in range(len(loaded))]  # fmt: skip
+        mine = [
+            [r for r in rows if i in r.prompts and r.ranked == ranked] for i in range(len(loaded))
+        ]
         splits = {i: _encode(lm, loaded[i], some, max_input) for i, some in enumerate(mine) if some}
         cut += sum(split.truncated_inputs for split in splits.values())
         longest = max_new or max(
@@ -287,12 +288,12 @@ def _answer(
             found: list[list[Answer]]
             if ranked:
                 found = [
-                    [_ranked(row.example, scores)
-                     for row, scores in zip(mine[i], result.scores, strict=True)]
-                    for i, result in zip(
-                        asked, evaluation.rank(lm, jobs, population), strict=True
-                    )
-                ]  # fmt: skip
+                    [
+                        _ranked(row.example, scores)
+                        for row, scores in zip(mine[i], result.scores, strict=True)
+                    ]
+                    for i, result in zip(asked, evaluation.rank(lm, jobs, population), strict=True)
+                ]
             else:
                 texts = evaluation.generate(
                     lm, jobs, population, max_new_tokens=longest, num_beams=beams

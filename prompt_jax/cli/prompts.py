@@ -81,9 +81,11 @@ def _show(out: common.Printer, entry: dict[str, Any]) -> None:
     norms = entry["token_norms"]
     lines = [
         ("shape", f"{entry['tokens']} tokens x {entry['d_model']}"),
-        ("norm", f"{entry['norm']:.4g} (a token: {norms['smallest']:.4g} to"
-                 f" {norms['largest']:.4g})"),
-    ]  # fmt: skip
+        (
+            "norm",
+            f"{entry['norm']:.4g} (a token: {norms['smallest']:.4g} to {norms['largest']:.4g})",
+        ),
+    ]
     record = dict(entry["record"])
     for name in ("tokens", "d_model"):
         record.pop(name, None)

@@ -158,14 +158,25 @@ def _summary(report: Report) -> dict[str, Any]:
     return {
         "folder": str(report.folder),
         "cells": [
-            {"method": method, "target": target, "k": k, "metric": report.primary[target],
-             **summary._asdict()}
+            {
+                "method": method,
+                "target": target,
+                "k": k,
+                "metric": report.primary[target],
+                **summary._asdict(),
+            }
             for (method, target, k), summary in report.summaries.items()
         ],
         "contrasts": [
-            {"method": c.method, "baseline": c.baseline, "target": c.target, "k": c.k,
-             **c.verdict.comparison._asdict(), "p_holm": c.verdict.p_holm,
-             "effect": bool(c.verdict.effect)}
+            {
+                "method": c.method,
+                "baseline": c.baseline,
+                "target": c.target,
+                "k": c.k,
+                **c.verdict.comparison._asdict(),
+                "p_holm": c.verdict.p_holm,
+                "effect": bool(c.verdict.effect),
+            }
             for c in report.contrasts
         ],
         "reused": [
@@ -174,4 +185,4 @@ def _summary(report: Report) -> dict[str, Any]:
         "speed": [stage._asdict() for stage in speed.read(report.folder)],
         "cut": report.losses,
         "prompts": [str(path) for path in report.prompts],
-    }  # fmt: skip
+    }

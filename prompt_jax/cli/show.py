@@ -32,16 +32,22 @@ def plan(out: common.Printer, made: Plan, config: ExperimentConfig, folder: str)
     out.print(
         common.facts(
             [
-                ("model", f"{made.model}, {common.many(made.parameters)} parameters,"
-                          f" {config.dtype}{', remat' if config.remat else ''}"),
-                ("prompt", f"{config.prompt.tokens} tokens from {config.prompt.init},"
-                           f" {common.many(made.prompt_parameters)} parameters"
-                           f" ({made.prompt_parameters / made.parameters:.2%})"),
+                (
+                    "model",
+                    f"{made.model}, {common.many(made.parameters)} parameters,"
+                    f" {config.dtype}{', remat' if config.remat else ''}",
+                ),
+                (
+                    "prompt",
+                    f"{config.prompt.tokens} tokens from {config.prompt.init},"
+                    f" {common.many(made.prompt_parameters)} parameters"
+                    f" ({made.prompt_parameters / made.parameters:.2%})",
+                ),
                 ("device", made.device),
                 ("writes", folder),
             ]
         )
-    )  # fmt: skip
+    )
     out.print()
     _tasks(out, made)
     _stages(out, made)
@@ -69,9 +75,12 @@ def _stages(out: common.Printer, made: Plan) -> None:
     shown = common.table("stage", "runs", "steps", "rows/step", "training")
     for stage in made.stages:
         shown.add_row(
-            stage.label, f"{stage.runs:,}", f"{stage.steps:,}", f"{stage.rows_per_step:,}",
+            stage.label,
+            f"{stage.runs:,}",
+            f"{stage.steps:,}",
+            f"{stage.rows_per_step:,}",
             common.work(stage.flops),
-        )  # fmt: skip
+        )
     out.print(shown)
     out.print()
 
@@ -79,8 +88,10 @@ def _stages(out: common.Printer, made: Plan) -> None:
 def _costs(out: common.Printer, made: Plan) -> None:
     memory = made.memory
     devices = memory.data * memory.model
-    held = [f"weights {common.size(memory.weights)}",
-            f"prompts and optimizer {common.size(memory.population)}"]  # fmt: skip
+    held = [
+        f"weights {common.size(memory.weights)}",
+        f"prompts and optimizer {common.size(memory.population)}",
+    ]
     if memory.fine_tuning:
         held.append(f"full fine-tuning {common.size(memory.fine_tuning)}")
     held.append(f"micro-batch {common.size(memory.micro_batch)}")
@@ -97,15 +108,27 @@ def _costs(out: common.Printer, made: Plan) -> None:
     out.print(
         common.facts(
             [
-                ("in all", f"{sum(s.runs for s in made.stages):,} runs, {made.steps:,} optimizer"
-                           f" steps, at most {common.work(made.flops)} (inputs at full length)"),
-                *([("mesh", f"rows over {memory.data}, weights over {memory.model}:"
-                            f" {devices} devices")] if devices > 1 else []),
+                (
+                    "in all",
+                    f"{sum(s.runs for s in made.stages):,} runs, {made.steps:,} optimizer"
+                    f" steps, at most {common.work(made.flops)} (inputs at full length)",
+                ),
+                *(
+                    [
+                        (
+                            "mesh",
+                            f"rows over {memory.data}, weights over {memory.model}:"
+                            f" {devices} devices",
+                        )
+                    ]
+                    if devices > 1
+                    else []
+                ),
                 ("memory", each + ", ".join(held)),
                 ("micro-batch", f"{each}{micro}: {counted}"),
             ]
         )
-    )  # fmt: skip
+    )
 
 
 def report(out: common.Printer, found: Report, config: ExperimentConfig) -> None:
@@ -147,9 +170,12 @@ def _results(out: common.Printer, found: Report, config: ExperimentConfig) -> No
             ]
             title = results.heading(k) if number == 0 else ""
             shown.add_row(
-                title, found.tasks[target].name, found.primary[target], *cells,
+                title,
+                found.tasks[target].name,
+                found.primary[target],
+                *cells,
                 end_section=number + 1 == len(config.targets) and k != config.shots[-1],
-            )  # fmt: skip
+            )
     out.print(shown)
 
 
@@ -168,10 +194,14 @@ def _contrasts(out: common.Printer, found: Report) -> None:
     for contrast in found.contrasts:
         c = contrast.verdict.comparison
         shown.add_row(
-            results.heading(contrast.k), found.tasks[contrast.target].name, contrast.method,
-            f"{100 * c.difference:+.1f}", f"{100 * c.low:+.1f} to {100 * c.high:+.1f}",
-            f"{contrast.verdict.p_holm:.3f}", "yes" if contrast.verdict.effect else "no",
-        )  # fmt: skip
+            results.heading(contrast.k),
+            found.tasks[contrast.target].name,
+            contrast.method,
+            f"{100 * c.difference:+.1f}",
+            f"{100 * c.low:+.1f} to {100 * c.high:+.1f}",
+            f"{contrast.verdict.p_holm:.3f}",
+            "yes" if contrast.verdict.effect else "no",
+        )
     out.print(shown)
 
 

@@ -52,10 +52,12 @@ def list_tasks(
         for number, task in enumerate(tasks, start=1):
             sizes = dict(task.sizes)
             shown.add_row(
-                f"  {task.name}", task.kind, ", ".join(task.metrics),
+                f"  {task.name}",
+                task.kind,
+                ", ".join(task.metrics),
                 *(f"{sizes[part]:,}" if part in sizes else "" for part in ("train", "validation")),
                 end_section=number == len(tasks),
-            )  # fmt: skip
+            )
     common.Printer().print(shown)
     return None
 
@@ -104,8 +106,12 @@ def show(
     example, where = _example(task, template, root)
     if as_json:
         made_up = where is None
-        shown = {"input": example.input, "target": example.target,
-                 "candidates": list(example.candidates), "made_up": made_up}  # fmt: skip
+        shown = {
+            "input": example.input,
+            "target": example.target,
+            "candidates": list(example.candidates),
+            "made_up": made_up,
+        }
         return common.emit({**_facts(task), "example": shown})
     out = common.Printer()
     out.print(common.heading(task.name))
@@ -143,7 +149,7 @@ def _lines(task: Task) -> list[tuple[str, str]]:
         ("data", _where(task)),
         ("licence", task.licence),
         ("reserved", "yes: no pre-training mixture may contain it" if task.reserved else ""),
-    ]  # fmt: skip
+    ]
     return [(name, value) for name, value in pairs if value]
 
 
@@ -182,8 +188,11 @@ def made_up_row(task: Task) -> dict[str, Any]:
     row: dict[str, Any] = {field: f"[{field}]" for field in task.fields}
     if task.kind == "choice" and len(task.choices) == 1:
         row[task.choices[0]] = ["[first choice]", "[second choice]"]
-    answers: dict[str, Any] = {"regression": task.value_range[1], "span": ["[answer]"],
-                               "text": ["[answer]"]}  # fmt: skip
+    answers: dict[str, Any] = {
+        "regression": task.value_range[1],
+        "span": ["[answer]"],
+        "text": ["[answer]"],
+    }
     row[task.answer_field] = answers.get(task.kind, 0)
     return row
 

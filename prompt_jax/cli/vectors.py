@@ -189,10 +189,14 @@ def _record(record: Any, expression: str, total: Any, records: list[Any]) -> Any
         if name in seen.config:
             config.setdefault(name, seen.config[name])
     return record.replace(
-        method="task_vectors", task=total.name, config=config, tokens=None, d_model=None,
+        method="task_vectors",
+        task=total.name,
+        config=config,
+        tokens=None,
+        d_model=None,
         model_hash=record.model_hash or seen.model_hash,
         model_name=record.model_name or seen.model_name,
-    )  # fmt: skip
+    )
 
 
 def _print(factors: dict[str, float], found: dict[str, TaskVector], total: TaskVector) -> None:

@@ -30,10 +30,15 @@ def get_config() -> ExperimentConfig:
         name="quickstart",
         model="mini",
         sources=(
-            "sandbox/sentiment", "sandbox/topic", "sandbox/entailment", "sandbox/acceptability",
+            "sandbox/sentiment",
+            "sandbox/topic",
+            "sandbox/entailment",
+            "sandbox/acceptability",
         ),
         targets=(
-            "sandbox/sentiment_talk", "sandbox/paraphrase", "sandbox/topic_next",
+            "sandbox/sentiment_talk",
+            "sandbox/paraphrase",
+            "sandbox/topic_next",
             "sandbox/giver_tales",
         ),
         methods=("prompt_tuning", "spot"),
@@ -45,4 +50,4 @@ def get_config() -> ExperimentConfig:
         probe=TrainConfig(steps=20, batch_size=16, optimizer=brisk, eval_every=0),
         target=few,
         few_shot=few,
-    )  # fmt: skip
+    )

@@ -54,15 +54,15 @@ def share_out(task: np.ndarray, views: int) -> tuple[np.ndarray, np.ndarray]:
     """Gives every view its own rows of a batch, of each task in turn.
 
     Args:
-        task: int [R, B], the task of each row of each run.
-        views: V.
+      task: int [R, B], the task of each row of each run.
+      views: V.
 
     Returns:
-        The view [R, B] that sees a row, and |B_k| / |B_kv| [R, B] float32: rows of the row's task
-        in the batch, over those that its view sees.
+      The view [R, B] that sees a row, and |B_k| / |B_kv| [R, B] float32: rows of the row's task
+      in the batch, over those that its view sees.
 
     Raises:
-        ConfigError: a task has fewer rows than there are views.
+      ConfigError: a task has fewer rows than there are views.
     """
     same = task[:, :, None] == task[:, None, :]  # [R, B, B]
     before = np.tril(np.ones(same.shape[1:], bool), -1)
@@ -81,15 +81,15 @@ def plan(lengths: np.ndarray, extra: int, token_budget: int, multiple: int = 1) 
     """Cuts rows into batches of few shapes.
 
     Args:
-        lengths: int [n], input tokens of each row.
-        extra: Tokens of a row besides its input (prompt, candidates).
-        token_budget: Tokens of a batch; a batch has at least `multiple` rows all the same.
-        multiple: Every batch has a multiple of this many rows (devices).
+      lengths: int [n], input tokens of each row.
+      extra: Tokens of a row besides its input (prompt, candidates).
+      token_budget: Tokens of a batch; a batch has at least `multiple` rows all the same.
+      multiple: Every batch has a multiple of this many rows (devices).
 
     Returns:
-        Batches, longest rows first; every row is in exactly one. Sizes depend only on the width,
-        but for the last batch, which shrinks to the least of 1, 2, 3, 4, 6, 8, 12, ... that holds
-        what is left: at most a third of it is padding, and its shapes are few.
+      Batches, longest rows first; every row is in exactly one. Sizes depend only on the width,
+      but for the last batch, which shrinks to the least of 1, 2, 3, 4, 6, 8, 12, ... that holds
+      what is left: at most a third of it is padding, and its shapes are few.
     """
     order = np.argsort(-np.asarray(lengths), kind="stable")
     batches, start = [], 0
@@ -109,7 +109,7 @@ class Pool:
     """The distinct splits of a sweep, numbered through as one sequence of rows.
 
     Args:
-        splits: Splits; the same object may occur many times (runs on one development set).
+      splits: Splits; the same object may occur many times (runs on one development set).
     """
 
     def __init__(self, splits: Sequence[TokenisedSplit]) -> None:
@@ -155,13 +155,13 @@ class Pool:
         """Pads the inputs of some rows, and picks their answers.
 
         Args:
-            rows: int64 [b] pool rows.
-            width: S, at least the longest of them.
-            pad_id: Token id of padding.
-            answers: Per split, an array [n, ...] of equal trailing shape, or None for all.
+          rows: int64 [b] pool rows.
+          width: S, at least the longest of them.
+          pad_id: Token id of padding.
+          answers: Per split, an array [n, ...] of equal trailing shape, or None for all.
 
         Returns:
-            The rows, and their answers [b, ...] (None without answers).
+          The rows, and their answers [b, ...] (None without answers).
         """
         ids = np.full((len(rows), width), pad_id, np.int32)
         picked: np.ndarray | None = None

@@ -25,10 +25,10 @@ class ShuffledStream:
     """An endless sequence of the numbers 0 .. n - 1: shuffled epochs, one after the other.
 
     Args:
-        n: how many numbers, at least 1.
-        seed: of the stream.
-        stream: name of the random stream.
-        words: more integers that make this sequence its own.
+      n: how many numbers, at least 1.
+      seed: of the stream.
+      stream: name of the random stream.
+      words: more integers that make this sequence its own.
     """
 
     def __init__(self, n: int, seed: int, stream: str, *words: int) -> None:
@@ -61,14 +61,14 @@ class Feed:
     """Rows of one split in shuffled epochs; batches run over the ends of epochs.
 
     Args:
-        split: the rows.
-        batch_size: B; may exceed the number of rows, which then repeat within a batch.
-        seed: of the order.
-        stream: name of the random stream.
+      split: the rows.
+      batch_size: B; may exceed the number of rows, which then repeat within a batch.
+      seed: of the order.
+      stream: name of the random stream.
 
     Raises:
-        DataError: if there are no rows.
-        ConfigError: for a batch size below 1 or an unknown stream.
+      DataError: if there are no rows.
+      ConfigError: for a batch size below 1 or an unknown stream.
     """
 
     def __init__(
@@ -115,16 +115,16 @@ class Mixture(Feed):
     Each task runs through its own rows in shuffled epochs, whatever the others do.
 
     Args:
-        split: the rows; tasks without rows take no part.
-        batch_size: B.
-        seed: of the order.
-        stream: name of the random stream.
-        mode: see above.
-        cap: of "proportional".
+      split: the rows; tasks without rows take no part.
+      batch_size: B.
+      seed: of the order.
+      stream: name of the random stream.
+      mode: see above.
+      cap: of "proportional".
 
     Raises:
-        DataError: if there are no rows, or B < K in "stratified" mode.
-        ConfigError: for an unknown mode or a cap below 1.
+      DataError: if there are no rows, or B < K in "stratified" mode.
+      ConfigError: for an unknown mode or a cap below 1.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ def process_slice(rows: np.ndarray, index: int, count: int) -> np.ndarray:
     """The contiguous part of a batch that process `index` of `count` reads, int64 [B / count].
 
     Raises:
-        ConfigError: if the batch cannot be shared out evenly.
+      ConfigError: if the batch cannot be shared out evenly.
     """
     if not 0 <= index < count or len(rows) % count:
         raise ConfigError(

@@ -69,9 +69,9 @@ def read_rows(path: str | Path) -> MemoryRows | ArrowRows:
     quotes, as in GLUE's files; both start with a header and give every value as text. UTF-8.
 
     Raises:
-        DataError: if the file is missing or damaged, or a line is malformed; the message names
-            the file and the line.
-        MissingExtraError: if parquet needs a package that is not installed.
+      DataError: if the file is missing or damaged, or a line is malformed; the message names
+        the file and the line.
+      MissingExtraError: if parquet needs a package that is not installed.
     """
     path = Path(path)
     suffix = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
@@ -92,8 +92,8 @@ def read_parquet(paths: Sequence[Path]) -> pyarrow.Table:
     """Reads parquet files (plain or .gz) of one schema into one Arrow table.
 
     Raises:
-        DataError: if a file is damaged or the schemas differ.
-        MissingExtraError: without pyarrow.
+      DataError: if a file is damaged or the schemas differ.
+      MissingExtraError: without pyarrow.
     """
     try:
         import pyarrow

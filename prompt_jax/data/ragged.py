@@ -13,8 +13,8 @@ class Ragged:
     """n rows of int32 of different lengths.
 
     Attributes:
-        values: int32 [N], the rows end to end.
-        offsets: int64 [n + 1]; row i is `values[offsets[i] : offsets[i + 1]]`.
+      values: int32 [N], the rows end to end.
+      offsets: int64 [n + 1]; row i is `values[offsets[i] : offsets[i + 1]]`.
     """
 
     values: np.ndarray
@@ -66,16 +66,16 @@ class Ragged:
         """Gathers rows into a matrix.
 
         Args:
-            rows: row numbers, int [b], repeats allowed.
-            width: columns; None: the longest of these rows.
-            fill: what stands behind the end of a row.
+          rows: row numbers, int [b], repeats allowed.
+          width: columns; None: the longest of these rows.
+          fill: what stands behind the end of a row.
 
         Returns:
-            int32 [b, width].
+          int32 [b, width].
 
         Raises:
-            ValueError: if a row is longer than `width`: cutting is the tokeniser's business, where
-                it is counted.
+          ValueError: if a row is longer than `width`: cutting is the tokeniser's business, where
+            it is counted.
         """
         rows = np.asarray(rows, np.int64)
         starts = self.offsets[:-1][rows]

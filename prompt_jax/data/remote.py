@@ -49,8 +49,8 @@ def open_tfds(spec: TfdsSource, split: str, data_dir: Path | None = None) -> Tfd
     (super_glue needs tensorflow to be constructed, not to be read).
 
     Raises:
-        DataError: if the data was prepared in a format without random access, or lacks the split.
-        MissingExtraError: without tensorflow_datasets.
+      DataError: if the data was prepared in a format without random access, or lacks the split.
+      MissingExtraError: without tensorflow_datasets.
     """
     folder = _newest(Path(data_dir or tfds_data_dir()) / spec.builder)
     if folder is None:
@@ -69,7 +69,7 @@ def tfds_rows(builder: Any, split: str) -> TfdsRows:
     """Rows of one split of a TFDS builder.
 
     Raises:
-        DataError: if the builder has no such split.
+      DataError: if the builder has no such split.
     """
     known = list(builder.info.splits)
     if known and split not in known:  # a mocked builder knows none and has all
@@ -81,8 +81,8 @@ def fetch_tfds(spec: TfdsSource) -> Path:
     """Downloads and prepares a TFDS builder in array_record format; returns its folder.
 
     Raises:
-        DataError: without network, or if the builder is unknown or fails.
-        MissingExtraError: without tensorflow_datasets.
+      DataError: without network, or if the builder is unknown or fails.
+      MissingExtraError: without tensorflow_datasets.
     """
     here = _newest(tfds_data_dir() / spec.builder)
     if here is not None:
@@ -109,8 +109,8 @@ def open_hub(spec: HubSource, split: str, cache_dir: Path | None = None) -> Arro
     `<config>/<split>/*.parquet` and the same under `data/` or without a folder.
 
     Raises:
-        DataError: if a file is damaged.
-        MissingExtraError: without pyarrow.
+      DataError: if a file is damaged.
+      MissingExtraError: without pyarrow.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -138,7 +138,7 @@ def fetch_hub(spec: HubSource, cache_dir: Path | None = None) -> Path:
     """Downloads the parquet files of a Hub data set into the cache; returns its folder there.
 
     Raises:
-        DataError: without network or if the repository cannot be read.
+      DataError: without network or if the repository cannot be read.
     """
     from huggingface_hub import snapshot_download
 

@@ -24,13 +24,13 @@ class Example:
     """One row under one template.
 
     Attributes:
-        input: what the encoder reads.
-        target: what the decoder is trained to write; `candidates[label]` where there are any.
-        label: index of the right candidate; -1 for tasks without candidates.
-        candidates: every possible target, for rank classification.
-        references: what a generated text is compared with; for a regression the exact label.
-        template: name of the template.
-        group: equal for rows that are scored together (a digest), or "".
+      input: what the encoder reads.
+      target: what the decoder is trained to write; `candidates[label]` where there are any.
+      label: index of the right candidate; -1 for tasks without candidates.
+      candidates: every possible target, for rank classification.
+      references: what a generated text is compared with; for a regression the exact label.
+      template: name of the template.
+      group: equal for rows that are scored together (a digest), or "".
     """
 
     input: str
@@ -46,14 +46,14 @@ def render(task: Task, template: Template, row: Row, where: str = "a row") -> Ex
     """Renders a row under a template.
 
     Args:
-        task: meaning of the row.
-        template: one of the task's templates.
-        row: the fields by name; see `Task` for the answer it must hold.
-        where: what the row is called in errors, like "row 812 of train.jsonl".
+      task: meaning of the row.
+      template: one of the task's templates.
+      row: the fields by name; see `Task` for the answer it must hold.
+      where: what the row is called in errors, like "row 812 of train.jsonl".
 
     Raises:
-        DataError: if a field is missing, empty or not a text, or the answer is not one of the
-            task's; the message starts with `where`.
+      DataError: if a field is missing, empty or not a text, or the answer is not one of the
+        task's; the message starts with `where`.
     """
     # `{choices}` is the rendered list even where the row's own field has that name.
     listed = ("choices",) if task.kind == "choice" else ()
@@ -119,13 +119,13 @@ def label_of(task: Task, row: Row, where: str = "a row", count: int | None = Non
     task names a key for them (`Task.answers`).
 
     Args:
-        task: names of the labels.
-        row: holds the label, unless the task has a fixed one, and the choices if they are needed.
-        where: what the row is called in errors.
-        count: number of answers of this row; None: the task's number of labels, if it has any.
+      task: names of the labels.
+      row: holds the label, unless the task has a fixed one, and the choices if they are needed.
+      where: what the row is called in errors.
+      count: number of answers of this row; None: the task's number of labels, if it has any.
 
     Raises:
-        DataError: if the label is missing or not one of the task's.
+      DataError: if the label is missing or not one of the task's.
     """
     field = task.answer_field
     if task.fixed_label is not None and field not in row:
@@ -159,7 +159,7 @@ def value_of(task: Task, row: Row, where: str = "a row") -> float:
     """Returns the exact label of a row of a regression.
 
     Raises:
-        DataError: if it is missing, not a number or outside the task's range.
+      DataError: if it is missing, not a number or outside the task's range.
     """
     if "label" not in row:
         raise _missing(task, row, "label", where)

@@ -41,8 +41,8 @@ class Subset:
     """Some rows of a source, in the given order.
 
     Args:
-        source: any source.
-        indices: row numbers into it, int [n].
+      source: any source.
+      indices: row numbers into it, int [n].
     """
 
     def __init__(self, source: Source, indices: Sequence[int] | np.ndarray) -> None:
@@ -72,9 +72,9 @@ class Mapped:
     `TfdsSource` for `label_map`; rows that it drops are counted in `dropped`.
 
     Args:
-        source: the rows as they come.
-        fields: (our field, their field) pairs.
-        label_map: their label -> our label or None.
+      source: the rows as they come.
+      fields: (our field, their field) pairs.
+      label_map: their label -> our label or None.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ def labels(task: Task, source: Source) -> np.ndarray:
     """Label numbers of all rows, int64 [n].
 
     Raises:
-        DataError: for a label that is not one of the task's.
+      DataError: for a label that is not one of the task's.
     """
     values = None if task.answers else column(source, "label")
     rows = ({"label": v} for v in values) if values is not None else iter_rows(source)
@@ -153,14 +153,14 @@ def open_split(task: Task, split: str, root: str | Path | None = None) -> Source
     Face cache. Nothing is downloaded.
 
     Args:
-        task: what to open.
-        split: "train" or "validation" (as published: their validation is our test).
-        root: folder with one folder per task, holding `train` and `validation` as .jsonl, .tsv,
-            .csv or .parquet, each plain or .gz.
+      task: what to open.
+      split: "train" or "validation" (as published: their validation is our test).
+      root: folder with one folder per task, holding `train` and `validation` as .jsonl, .tsv,
+        .csv or .parquet, each plain or .gz.
 
     Raises:
-        DataError: if no source has it, or a file is damaged.
-        MissingExtraError: if the data is there but its reader is not installed.
+      DataError: if no source has it, or a file is damaged.
+      MissingExtraError: if the data is there but its reader is not installed.
     """
     if split not in SPLIT_FILES:
         raise DataError(
@@ -190,11 +190,11 @@ def fetch(task: Task) -> Path:
     """Downloads a task's data (the only function here that uses the network).
 
     Returns:
-        The folder that holds it.
+      The folder that holds it.
 
     Raises:
-        DataError: without network, or if no public source of the task is known.
-        MissingExtraError: if the needed package is not installed.
+      DataError: without network, or if no public source of the task is known.
+      MissingExtraError: if the needed package is not installed.
     """
     if task.tfds is not None:
         return remote.fetch_tfds(task.tfds)

@@ -34,9 +34,9 @@ class Limits:
     """Largest sizes of the splits.
 
     Attributes:
-        train: training rows (0: all), drawn with the run's seed from what the development set left.
-        dev: development rows; never more than a fifth of the training file.
-        test: test rows (0: all), drawn with a fixed seed, so that every run is tested on the same.
+      train: training rows (0: all), drawn with the run's seed from what the development set left.
+      dev: development rows; never more than a fifth of the training file.
+      test: test rows (0: all), drawn with a fixed seed, so that every run is tested on the same.
     """
 
     train: int = 0
@@ -56,10 +56,10 @@ class Splits:
     """The three sets of a task.
 
     Attributes:
-        train: rows that gradients see.
-        dev: rows that every choice is made on; disjoint from `train`.
-        test: rows of the published validation split.
-        notes: what a reader of the results must know (classes with too few rows, dropped rows).
+      train: rows that gradients see.
+      dev: rows that every choice is made on; disjoint from `train`.
+      test: rows of the published validation split.
+      notes: what a reader of the results must know (classes with too few rows, dropped rows).
     """
 
     train: Source
@@ -79,16 +79,16 @@ def load_splits(
     """Opens a task and cuts its three sets: `open_split` and `cut_splits` in one.
 
     Args:
-        task: what to load.
-        root: folder with one folder per task, see `open_split`.
-        protocol: see `cut_splits`.
-        seed: see `cut_splits`.
-        limits: see `cut_splits`.
-        k: see `cut_splits`.
+      task: what to load.
+      root: folder with one folder per task, see `open_split`.
+      protocol: see `cut_splits`.
+      seed: see `cut_splits`.
+      limits: see `cut_splits`.
+      k: see `cut_splits`.
 
     Raises:
-        DataError: if the data is not here or too small for the protocol.
-        ConfigError: for an unknown protocol or a negative k.
+      DataError: if the data is not here or too small for the protocol.
+      ConfigError: for an unknown protocol or a negative k.
     """
     evaluation_only = task.split_protocol == "evaluation"
     train = None if evaluation_only else open_split(task, "train", root)
@@ -117,17 +117,17 @@ def cut_splits(
     is as the protocol says.
 
     Args:
-        task: what the rows mean.
-        rows: the training file; None for a task that is only evaluated: train and dev are empty.
-        validation: the published validation split.
-        protocol: see above.
-        seed: seed of the cut and the draws (stream "few_shot").
-        limits: largest sizes; `limits.train` does not apply to a few-shot draw.
-        k: shots; 0 means all rows.
+      task: what the rows mean.
+      rows: the training file; None for a task that is only evaluated: train and dev are empty.
+      validation: the published validation split.
+      protocol: see above.
+      seed: seed of the cut and the draws (stream "few_shot").
+      limits: largest sizes; `limits.train` does not apply to a few-shot draw.
+      k: shots; 0 means all rows.
 
     Raises:
-        DataError: if there are too few rows.
-        ConfigError: for an unknown protocol or a negative k.
+      DataError: if there are too few rows.
+      ConfigError: for an unknown protocol or a negative k.
     """
     limits = limits or Limits()
     if protocol not in PROTOCOLS:
@@ -179,16 +179,16 @@ def few_shot(task: Task, rows: Source, k: int, seed: int) -> tuple[Subset, Subse
     odd row to training; a note says so.
 
     Args:
-        task: says what the classes are.
-        rows: the training file.
-        k: rows per class (or in all), at least 1.
-        seed: of the stream "few_shot"; the draw differs between tasks too.
+      task: says what the classes are.
+      rows: the training file.
+      k: rows per class (or in all), at least 1.
+      seed: of the stream "few_shot"; the draw differs between tasks too.
 
     Returns:
-        train, dev, notes.
+      train, dev, notes.
 
     Raises:
-        DataError: if there are fewer than two rows to share.
+      DataError: if there are fewer than two rows to share.
     """
     if task.kind == "classification":
         classes, names = labels(task, rows), task.labels
@@ -206,13 +206,13 @@ def draw_shots(
     """The draw behind `few_shot`, on class numbers alone.
 
     Args:
-        classes: int [n], values in 0 .. len(names) - 1.
-        k: rows per class in each set.
-        generator: source of randomness.
-        names: what the classes are called in notes.
+      classes: int [n], values in 0 .. len(names) - 1.
+      k: rows per class in each set.
+      generator: source of randomness.
+      names: what the classes are called in notes.
 
     Returns:
-        Sorted row numbers of train and of dev, int64, and notes.
+      Sorted row numbers of train and of dev, int64, and notes.
     """
     if k < 1:
         raise ConfigError(f"a few-shot draw needs k >= 1, not {k}.")

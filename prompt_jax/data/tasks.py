@@ -33,7 +33,7 @@ def format_fields(text: str, where: str = "template") -> tuple[str, ...]:
     format specification, so a task file cannot reach into Python objects.
 
     Raises:
-        DataError: for anything but a plain field.
+      DataError: for anything but a plain field.
 
     >>> format_fields("premise: {premise} hypothesis: {hypothesis}")
     ('premise', 'hypothesis')
@@ -61,15 +61,15 @@ class Template:
     """A prompt written by a person.
 
     Attributes:
-        name: unique within its task.
-        text: format string of the input over the row's fields; in a task of kind "choice",
-            `{choices}` stands for 'A: ... B: ...'.
-        target: format string of the target; its only field is `{answer}` (the label word, letter,
-            choice text, number or first reference).
-        labels: label words of this template, in the order of the task's labels; empty: the task's.
-        choice_answers: whether a "choice" task is answered by letter or by the text of the choice.
-        discrete_prompt: what the prompt says to every row alike, where the rows hold it already
-            and `text` does not (P3); nothing of it is rendered.
+      name: unique within its task.
+      text: format string of the input over the row's fields; in a task of kind "choice",
+        `{choices}` stands for 'A: ... B: ...'.
+      target: format string of the target; its only field is `{answer}` (the label word, letter,
+        choice text, number or first reference).
+      labels: label words of this template, in the order of the task's labels; empty: the task's.
+      choice_answers: whether a "choice" task is answered by letter or by the text of the choice.
+      discrete_prompt: what the prompt says to every row alike, where the rows hold it already
+        and `text` does not (P3); nothing of it is rendered.
     """
 
     name: str
@@ -121,11 +121,11 @@ class TfdsSource:
     """Where TensorFlow Datasets has a task.
 
     Attributes:
-        builder: builder name with configuration, like "glue/rte".
-        fields: (our field, their field) pairs; a field that is not named has the same name there.
-        splits: (our split, their split) pairs.
-        label_map: their label i is our label `label_map[i]`; None drops the row, and so does a
-            label outside the map (SNLI's -1, no gold label). Empty: labels are the same.
+      builder: builder name with configuration, like "glue/rte".
+      fields: (our field, their field) pairs; a field that is not named has the same name there.
+      splits: (our split, their split) pairs.
+      label_map: their label i is our label `label_map[i]`; None drops the row, and so does a
+        label outside the map (SNLI's -1, no gold label). Empty: labels are the same.
     """
 
     builder: str
@@ -142,12 +142,12 @@ class HubSource:
     """Where the Hugging Face Hub has a task, as parquet files (no code is ever run).
 
     Attributes:
-        path: repository of the data set, like "nyu-mll/glue".
-        config: configuration (subset) in it, or None.
-        fields: (our field, their field) pairs; a field that is not named has the same name there.
-        splits: (our split, their split) pairs.
-        label_map: as in `TfdsSource`.
-        revision: commit or branch, for provenance.
+      path: repository of the data set, like "nyu-mll/glue".
+      config: configuration (subset) in it, or None.
+      fields: (our field, their field) pairs; a field that is not named has the same name there.
+      splits: (our split, their split) pairs.
+      label_map: as in `TfdsSource`.
+      revision: commit or branch, for provenance.
     """
 
     path: str
@@ -177,39 +177,39 @@ class Task:
     | choice with `answers` | under the key that it names: the text of the right choice |
 
     Attributes:
-        name: like "glue/rte".
-        kind: see above.
-        fields: the row's input fields; all are texts, except a list of choices.
-        templates: at least one; the first is the default.
-        labels: label words of a classification, in the order of the label numbers; for a "choice"
-            task, optional names that the rows use instead of numbers.
-        metrics: names known to `prompt_jax.evaluation`; the first is the primary one.
-        local: folder of the task under `data.root`; None: the name with "/" as "_".
-        tfds: where TensorFlow Datasets has it.
-        hf: where the Hugging Face Hub has it.
-        split_protocol: "official" splits, "own" (cut by whoever made the files) or "evaluation"
-            (no training rows).
-        sizes: known (split, rows) pairs, for plans made without the data.
-        licence: licence of the data, as stated by its publisher.
-        description: one sentence.
-        max_input: input tokens kept, with the end of sequence.
-        domain: free word for grouping ("nli", "sentiment", ...).
-        reserved: True for targets that no pre-training mixture may contain.
-        max_target: target tokens kept, with the end of sequence.
-        choices: of a "choice" task: the field with the list of choices, or one field per choice.
-        answers: of a "span" or "text" task: the row's key that holds the acceptable texts ("":
-            `answers`); of a "choice" task: the key that holds the text of the right choice ("":
-            there is none, but `label`).
-        group_fields: fields whose values tell which rows are scored together (MultiRC's question).
-        fixed_label: answer of rows that carry no label (minimal pairs: the good one comes first).
-        optional_fields: fields that may be empty in a row (three rows of QQP lack a question);
-            any other empty field is an error.
-        files: (split, absolute path) pairs of a user's task (`data.toml` fills them in); where
-            they stand, no other place is asked for the data.
-        maker: makes the rows of a split, for tasks whose data is code (the sandbox).
-        value_range: smallest and largest label of a regression.
-        value_step: a regression's label is rendered rounded to the nearest multiple of this (T5,
-            Raffel et al. 2020, section 2.4: STS-B in steps of 0.2).
+      name: like "glue/rte".
+      kind: see above.
+      fields: the row's input fields; all are texts, except a list of choices.
+      templates: at least one; the first is the default.
+      labels: label words of a classification, in the order of the label numbers; for a "choice"
+        task, optional names that the rows use instead of numbers.
+      metrics: names known to `prompt_jax.evaluation`; the first is the primary one.
+      local: folder of the task under `data.root`; None: the name with "/" as "_".
+      tfds: where TensorFlow Datasets has it.
+      hf: where the Hugging Face Hub has it.
+      split_protocol: "official" splits, "own" (cut by whoever made the files) or "evaluation"
+        (no training rows).
+      sizes: known (split, rows) pairs, for plans made without the data.
+      licence: licence of the data, as stated by its publisher.
+      description: one sentence.
+      max_input: input tokens kept, with the end of sequence.
+      domain: free word for grouping ("nli", "sentiment", ...).
+      reserved: True for targets that no pre-training mixture may contain.
+      max_target: target tokens kept, with the end of sequence.
+      choices: of a "choice" task: the field with the list of choices, or one field per choice.
+      answers: of a "span" or "text" task: the row's key that holds the acceptable texts ("":
+        `answers`); of a "choice" task: the key that holds the text of the right choice ("":
+        there is none, but `label`).
+      group_fields: fields whose values tell which rows are scored together (MultiRC's question).
+      fixed_label: answer of rows that carry no label (minimal pairs: the good one comes first).
+      optional_fields: fields that may be empty in a row (three rows of QQP lack a question);
+        any other empty field is an error.
+      files: (split, absolute path) pairs of a user's task (`data.toml` fills them in); where
+        they stand, no other place is asked for the data.
+      maker: makes the rows of a split, for tasks whose data is code (the sandbox).
+      value_range: smallest and largest label of a regression.
+      value_step: a regression's label is rendered rounded to the nearest multiple of this (T5,
+        Raffel et al. 2020, section 2.4: STS-B in steps of 0.2).
     """
 
     name: str
@@ -301,7 +301,7 @@ class Task:
         """Returns the template of that name (None: the first).
 
         Raises:
-            DataError: for an unknown name.
+          DataError: for an unknown name.
         """
         if name is None:
             return self.templates[0]

@@ -32,17 +32,17 @@ def cached(
     """Returns `make(*texts)`, from the cache if it is there.
 
     Args:
-        cache_dir: folder of the cache; None: always make.
-        name: leading part of the file name, for people.
-        key: everything besides the texts that the arrays depend on.
-        texts: the lists of texts that are tokenised.
-        make: gives the arrays.
+      cache_dir: folder of the cache; None: always make.
+      name: leading part of the file name, for people.
+      key: everything besides the texts that the arrays depend on.
+      texts: the lists of texts that are tokenised.
+      make: gives the arrays.
 
     Returns:
-        The arrays, and a note if a damaged file was replaced (else "").
+      The arrays, and a note if a damaged file was replaced (else "").
 
     Raises:
-        DataError: if the cache folder cannot be written.
+      DataError: if the cache folder cannot be written.
     """
     if cache_dir is None:
         return make(*texts), ""

@@ -29,20 +29,20 @@ class TokenisedSplit:
     """n tokenised rows, possibly of several tasks.
 
     Attributes:
-        name: what reports call it.
-        inputs: token ids of the inputs, each ending with the end of sequence.
-        targets: token ids of the targets, likewise.
-        label: int32 [n], index of the right candidate; -1 without candidates.
-        template: int32 [n], index into `template_names`.
-        task: int32 [n], index into `task_names`.
-        candidates: per row, indices into `answers`; no indices where there are no candidates.
-        answers: token ids of every different candidate answer.
-        input_cut: bool [n], whether the input was cut to the maximum.
-        target_cut: bool [n], whether the target was.
-        examples: the texts.
-        template_names: "task/template".
-        task_names: names of the tasks.
-        notes: what a reader of the results must know.
+      name: what reports call it.
+      inputs: token ids of the inputs, each ending with the end of sequence.
+      targets: token ids of the targets, likewise.
+      label: int32 [n], index of the right candidate; -1 without candidates.
+      template: int32 [n], index into `template_names`.
+      task: int32 [n], index into `task_names`.
+      candidates: per row, indices into `answers`; no indices where there are no candidates.
+      answers: token ids of every different candidate answer.
+      input_cut: bool [n], whether the input was cut to the maximum.
+      target_cut: bool [n], whether the target was.
+      examples: the texts.
+      template_names: "task/template".
+      task_names: names of the tasks.
+      notes: what a reader of the results must know.
     """
 
     name: str
@@ -104,15 +104,15 @@ class TokenisedSplit:
         """Token ids of the rows' candidate answers.
 
         Args:
-            rows: row numbers, int [b].
-            choices: C; None: the most that one of these rows has.
-            width: T; None: the longest answer of these rows.
+          rows: row numbers, int [b].
+          choices: C; None: the most that one of these rows has.
+          width: T; None: the longest answer of these rows.
 
         Returns:
-            int32 [b, C, T], padded with -100; a candidate that a row does not have is all -100.
+          int32 [b, C, T], padded with -100; a candidate that a row does not have is all -100.
 
         Raises:
-            ValueError: if something does not fit in `choices` or `width`.
+          ValueError: if something does not fit in `choices` or `width`.
         """
         table = self.candidates.padded(rows, choices, -1)  # [b, C]
         used, where = np.unique(table, return_inverse=True)
@@ -128,8 +128,8 @@ def concat(splits: Sequence[TokenisedSplit], name: str | None = None) -> Tokenis
     Tasks and templates of the same name are one; others keep their order of appearance.
 
     Args:
-        splits: at least one.
-        name: of the result; None: the names joined with "+".
+      splits: at least one.
+      name: of the result; None: the names joined with "+".
     """
     if not splits:
         raise ValueError("concat needs at least one split")
@@ -165,7 +165,7 @@ def trained_templates(task: Task, mode: str) -> tuple[Template, ...]:
     """The templates that rows rendered with a mode (see `render_rows`) can be under.
 
     Raises:
-        DataError: for an unknown name, or "rest" or "most" where the task has one template.
+      DataError: for an unknown name, or "rest" or "most" where the task has one template.
     """
     if mode in ("all", "cycle"):
         return task.templates
@@ -182,16 +182,16 @@ def render_rows(
     """Renders all rows of a source.
 
     Args:
-        task: meaning of the rows.
-        source: the rows.
-        templates: "first"; "all" (every row under every template, rows outermost); "cycle" (every
-            row under one, drawn by (seed, row)); "rest" (as "cycle", but never under the first,
-            which is then a wording that training has not seen) or "most" (never under the last);
-            or the name of one.
-        seed: for "cycle", "rest" and "most" (stream "order").
+      task: meaning of the rows.
+      source: the rows.
+      templates: "first"; "all" (every row under every template, rows outermost); "cycle" (every
+        row under one, drawn by (seed, row)); "rest" (as "cycle", but never under the first,
+        which is then a wording that training has not seen) or "most" (never under the last);
+        or the name of one.
+      seed: for "cycle", "rest" and "most" (stream "order").
 
     Raises:
-        DataError: for a row that is not as the task says; the message names it.
+      DataError: for a row that is not as the task says; the message names it.
     """
     chosen: list[tuple[Template, ...]]
     among = trained_templates(task, templates)
@@ -227,19 +227,19 @@ def tokenise_rows(
     stale cache cannot be read.
 
     Args:
-        task: meaning of the rows.
-        source: the rows.
-        tokenizer: its `encode` ends every row with the end of sequence.
-        templates: see `render_rows`.
-        seed: see `render_rows`.
-        max_input: input tokens kept; None: the task's. See `encode`.
-        max_target: target tokens kept; None: the task's.
-        cache_dir: folder of cached token ids; None: no cache.
-        name: of the split; None: the task's name.
+      task: meaning of the rows.
+      source: the rows.
+      tokenizer: its `encode` ends every row with the end of sequence.
+      templates: see `render_rows`.
+      seed: see `render_rows`.
+      max_input: input tokens kept; None: the task's. See `encode`.
+      max_target: target tokens kept; None: the task's.
+      cache_dir: folder of cached token ids; None: no cache.
+      name: of the split; None: the task's name.
 
     Raises:
-        DataError: for a row that is not as the task says, or a task whose label words the
-            tokenizer cannot tell apart.
+      DataError: for a row that is not as the task says, or a task whose label words the
+        tokenizer cannot tell apart.
     """
     examples = render_rows(task, source, templates, seed)
     return encode(
@@ -271,17 +271,17 @@ def encode(
     longest field last); cut rows are counted, and candidates are cut like targets.
 
     Args:
-        examples: the texts, n rows.
-        tokenizer: its `encode` ends every row with the end of sequence.
-        max_input: input tokens kept, with the end of sequence, at least 2.
-        max_target: target tokens kept, likewise.
-        name: of the split.
-        task_name: of the task.
-        template_names: all templates that the examples may name; None: those they do name.
-        cache_dir: folder of cached token ids; None: no cache.
+      examples: the texts, n rows.
+      tokenizer: its `encode` ends every row with the end of sequence.
+      max_input: input tokens kept, with the end of sequence, at least 2.
+      max_target: target tokens kept, likewise.
+      name: of the split.
+      task_name: of the task.
+      template_names: all templates that the examples may name; None: those they do name.
+      cache_dir: folder of cached token ids; None: no cache.
 
     Raises:
-        DataError: if candidates that all rows share become the same token ids.
+      DataError: if candidates that all rows share become the same token ids.
     """
     if min(max_input, max_target) < 2:
         raise DataError(f"rows need at least 2 tokens, not {max_input} and {max_target}.")

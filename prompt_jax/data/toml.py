@@ -68,13 +68,13 @@ def load_task(path: str | Path) -> Task:
     """Reads a task from a TOML file.
 
     Args:
-        path: the file; paths of data in it are relative to its folder.
+      path: the file; paths of data in it are relative to its folder.
 
     Returns:
-        The task; its `files` are absolute paths that exist.
+      The task; its `files` are absolute paths that exist.
 
     Raises:
-        DataError: for any mistake, with one message that names the file and the key.
+      DataError: for any mistake, with one message that names the file and the key.
     """
     path = Path(path)
     try:
@@ -91,11 +91,11 @@ def parse_task(table: Mapping[str, Any], path: Path) -> Task:
     """Builds a task from the content of a TOML file.
 
     Args:
-        table: what `tomllib` read.
-        path: the file that it came from, for messages and for the folder of the data.
+      table: what `tomllib` read.
+      path: the file that it came from, for messages and for the folder of the data.
 
     Raises:
-        DataError: as `load_task`.
+      DataError: as `load_task`.
     """
     where = str(path)
     top = _Table(table, where, _TASK_KEYS)

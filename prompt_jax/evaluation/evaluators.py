@@ -71,23 +71,23 @@ def rank(
     """Rank classification: the answer is the candidate with the smallest NLL.
 
     Args:
-        lm: The model.
-        jobs: Splits whose rows have candidates.
-        state: Pytree of arrays, whatever `prompt_fn` reads; by default prompts [P, L, D] or None.
-        prompt_fn: `(state, index [b], rows) -> [b, L, D] or None`, pure. Pass the same function
-            object every time: a new lambda is compiled anew.
-        normalise: "mean" divides the NLL by the candidate's tokens, "sum" does not.
-        token_budget: Tokens of a batch (prompt + input + candidates); None: by the device.
-        mesh: Rows are split over its axis 'data'.
-        progress: Called as `progress(rows done, rows in total)`.
+      lm: The model.
+      jobs: Splits whose rows have candidates.
+      state: Pytree of arrays, whatever `prompt_fn` reads; by default prompts [P, L, D] or None.
+      prompt_fn: `(state, index [b], rows) -> [b, L, D] or None`, pure. Pass the same function
+        object every time: a new lambda is compiled anew.
+      normalise: "mean" divides the NLL by the candidate's tokens, "sum" does not.
+      token_budget: Tokens of a batch (prompt + input + candidates); None: by the device.
+      mesh: Rows are split over its axis 'data'.
+      progress: Called as `progress(rows done, rows in total)`.
 
     Returns:
-        One result per job, rows in the order of its split.
+      One result per job, rows in the order of its split.
 
     Raises:
-        ConfigError: An option is wrong, or a job's prompt is not in `state`.
-        DataError: A row has no candidates.
-        ModelError: Token ids lie outside the model's vocabulary.
+      ConfigError: An option is wrong, or a job's prompt is not in `state`.
+      DataError: A row has no candidates.
+      ModelError: Token ids lie outside the model's vocabulary.
     """
     if normalise not in ("mean", "sum"):
         raise ConfigError(f"normalise is 'mean' or 'sum', not '{normalise}'.")
@@ -121,23 +121,23 @@ def generate(
     """Generates an answer for every row.
 
     Args:
-        lm: The model, with a tokenizer.
-        jobs: The jobs.
-        state: See `rank`.
-        max_new_tokens: Longest answer; None: the longest target or candidate of all jobs, rounded
-            up to a multiple of 8.
-        num_beams: 1 decodes greedily.
-        prompt_fn: See `rank`.
-        token_budget: See `rank`; beams count as rows.
-        mesh: See `rank`.
-        progress: See `rank`.
+      lm: The model, with a tokenizer.
+      jobs: The jobs.
+      state: See `rank`.
+      max_new_tokens: Longest answer; None: the longest target or candidate of all jobs, rounded
+        up to a multiple of 8.
+      num_beams: 1 decodes greedily.
+      prompt_fn: See `rank`.
+      token_budget: See `rank`; beams count as rows.
+      mesh: See `rank`.
+      progress: See `rank`.
 
     Returns:
-        Texts per job, in the order of its split; "" where the prompt was not finite.
+      Texts per job, in the order of its split; "" where the prompt was not finite.
 
     Raises:
-        ConfigError: An option is wrong, or a job's prompt is not in `state`.
-        ModelError: Token ids lie outside the model's vocabulary, or it has no tokenizer.
+      ConfigError: An option is wrong, or a job's prompt is not in `state`.
+      ModelError: Token ids lie outside the model's vocabulary, or it has no tokenizer.
     """
     texts, _ = _generate(
         lm, jobs, state, max_new_tokens, num_beams, prompt_fn, token_budget, mesh, progress
@@ -158,17 +158,17 @@ def nll(
     """Negative log-likelihood of the targets per target token.
 
     Args:
-        lm: The model.
-        jobs: The jobs.
-        state: See `rank`.
-        prompt_fn: See `rank`.
-        token_budget: See `rank`.
-        mesh: See `rank`.
-        progress: See `rank`.
+      lm: The model.
+      jobs: The jobs.
+      state: See `rank`.
+      prompt_fn: See `rank`.
+      token_budget: See `rank`.
+      mesh: See `rank`.
+      progress: See `rank`.
 
     Returns:
-        Nats per token of each job (summed first, divided at the end); NaN where the prompt was not
-        finite or there are no target tokens.
+      Nats per token of each job (summed first, divided at the end); NaN where the prompt was not
+      finite or there are no target tokens.
     """
     sweep = Sweep(lm, jobs, state, prompt_fn, token_budget, mesh, progress)
     tables = [_targets(split) for split in sweep.pool.splits]
@@ -200,26 +200,26 @@ def evaluate(
     other.
 
     Args:
-        lm: The model.
-        jobs: The jobs.
-        state: See `rank`.
-        metrics: Names for all jobs, or one sequence of names per job.
-        mode: "rank", "generate", or "auto": rank where every row of the job has candidates.
-        max_new_tokens: See `generate`.
-        num_beams: See `generate`.
-        normalise: See `rank`.
-        prompt_fn: See `rank`.
-        token_budget: See `rank`.
-        mesh: See `rank`.
-        progress: See `rank`; counts the rows of all jobs.
+      lm: The model.
+      jobs: The jobs.
+      state: See `rank`.
+      metrics: Names for all jobs, or one sequence of names per job.
+      mode: "rank", "generate", or "auto": rank where every row of the job has candidates.
+      max_new_tokens: See `generate`.
+      num_beams: See `generate`.
+      normalise: See `rank`.
+      prompt_fn: See `rank`.
+      token_budget: See `rank`.
+      mesh: See `rank`.
+      progress: See `rank`; counts the rows of all jobs.
 
     Returns:
-        One evaluation per job.
+      One evaluation per job.
 
     Raises:
-        ConfigError: An unknown metric or option, or a job's prompt that is not in `state`.
-        DataError: A metric or mode does not fit the rows. Both before anything is computed.
-        ModelError: See `rank` and `generate`.
+      ConfigError: An unknown metric or option, or a job's prompt that is not in `state`.
+      DataError: A metric or mode does not fit the rows. Both before anything is computed.
+      ModelError: See `rank` and `generate`.
     """
     if mode not in ("auto", "rank", "generate"):
         raise ConfigError(f"mode is 'auto', 'rank' or 'generate', not '{mode}'.")
@@ -239,20 +239,31 @@ def evaluate(
     results: dict[int, Evaluation] = {}
     if ranks:
         ranked = rank(
-            lm, [jobs[i] for i in ranks], state, prompt_fn=prompt_fn, normalise=normalise,
-            token_budget=token_budget, mesh=mesh,
+            lm,
+            [jobs[i] for i in ranks],
+            state,
+            prompt_fn=prompt_fn,
+            normalise=normalise,
+            token_budget=token_budget,
+            mesh=mesh,
             progress=progress and (lambda done, _: progress(done, all_rows)),
-        )  # fmt: skip
+        )
         for i, result in zip(ranks, ranked, strict=True):
             alive = bool((result.prediction >= 0).all())
             evaluation = score_predictions(jobs[i].split, names[i], result.prediction, alive)
             results[i] = evaluation._replace(scores=result.scores)
     if writes:
         texts, alive_jobs = _generate(
-            lm, [jobs[i] for i in writes], state, max_new_tokens, num_beams, prompt_fn,
-            token_budget, mesh,
+            lm,
+            [jobs[i] for i in writes],
+            state,
+            max_new_tokens,
+            num_beams,
+            prompt_fn,
+            token_budget,
+            mesh,
             progress and (lambda done, _: progress(ranked_rows + done, all_rows)),
-        )  # fmt: skip
+        )
         for i, answers, alive in zip(writes, texts, alive_jobs, strict=True):
             results[i] = score_predictions(jobs[i].split, names[i], answers, alive)
     return [results[i] for i in range(len(jobs))]
@@ -281,9 +292,17 @@ def _nll_program(
 
 @functools.partial(jax.jit, static_argnames=("prompt_fn", "mesh", "max_new_tokens", "num_beams"))
 def _generate_program(
-    lm: Any, state: Any, index: Any, rows: Any, answers: None, *, prompt_fn: PromptFn, mesh: Any,
-    max_new_tokens: int, num_beams: int,
-) -> tuple[jax.Array, ...]:  # fmt: skip
+    lm: Any,
+    state: Any,
+    index: Any,
+    rows: Any,
+    answers: None,
+    *,
+    prompt_fn: PromptFn,
+    mesh: Any,
+    max_new_tokens: int,
+    num_beams: int,
+) -> tuple[jax.Array, ...]:
     prompts, alive = prompts_of(prompt_fn, state, index, rows)
     ids = lm.generate(
         rows.input_ids, rows.mask, prompts, max_new_tokens=max_new_tokens, num_beams=num_beams
@@ -367,7 +386,7 @@ def names_per_job(
     """One tuple of metric names per job.
 
     Raises:
-        ConfigError: A string, or names of another number of jobs.
+      ConfigError: A string, or names of another number of jobs.
     """
     if isinstance(names, str):
         raise ConfigError(f"metrics is a sequence of names: pass ('{names}',).")
@@ -380,8 +399,9 @@ def names_per_job(
 
 def check_metrics(jobs: Sequence[Job], names: Sequence[tuple[str, ...]]) -> None:
     """Scores an empty answer to every row: what does not fit fails before the model runs."""
-    for split, wanted in {(id(j.split), n): (j.split, n) for j, n in zip(jobs, names, strict=True)
-                          }.values():  # fmt: skip
+    for split, wanted in {
+        (id(j.split), n): (j.split, n) for j, n in zip(jobs, names, strict=True)
+    }.values():
         scoring.compute(wanted, [""] * len(split), split)
 
 

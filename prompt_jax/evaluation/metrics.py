@@ -48,11 +48,11 @@ class Metric:
     """A metric: call it with predictions in its `form` and the gold rows.
 
     Attributes:
-        name: The registry name.
-        form: The prediction form it takes, see the module docstring.
-        value: `(predictions, examples) -> float` for n >= 1 rows.
-        items: `(predictions, examples) -> float64 [m]` when the metric is the plain mean of items
-            (rows; questions for `multirc_em`), otherwise None.
+      name: The registry name.
+      form: The prediction form it takes, see the module docstring.
+      value: `(predictions, examples) -> float` for n >= 1 rows.
+      items: `(predictions, examples) -> float64 [m]` when the metric is the plain mean of items
+        (rows; questions for `multirc_em`), otherwise None.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Metric:
         """Returns the metric; NaN when there are no rows.
 
         Raises:
-            DataError: When the numbers of predictions and rows differ.
+          DataError: When the numbers of predictions and rows differ.
         """
         if len(predictions) != len(examples):
             raise DataError(
@@ -129,15 +129,15 @@ def as_form(predictions: Predictions, form: Form, examples: Sequence[Example]) -
     candidate becomes the candidate's text, or the number that it spells.
 
     Args:
-        predictions: int [n] indices, float [n] numbers or n strings.
-        form: The wanted form.
-        examples: The n rows.
+      predictions: int [n] indices, float [n] numbers or n strings.
+      form: The wanted form.
+      examples: The n rows.
 
     Returns:
-        int64 [n] with -1, n strings, or float64 [n] with NaN for what cannot be read.
+      int64 [n] with -1, n strings, or float64 [n] with NaN for what cannot be read.
 
     Raises:
-        DataError: When numbers are asked to become labels, or the lengths differ.
+      DataError: When numbers are asked to become labels, or the lengths differ.
     """
     if len(predictions) != len(examples):
         raise DataError(f"{len(predictions)} predictions for {len(examples)} rows.")
@@ -166,9 +166,9 @@ def unparsable(predictions: Predictions, form: Form, examples: Sequence[Example]
     """Number of rows whose prediction cannot be read in `form`.
 
     Args:
-        predictions: Predictions of any form, length n.
-        form: The form that the metric takes.
-        examples: The n rows.
+      predictions: Predictions of any form, length n.
+      form: The form that the metric takes.
+      examples: The n rows.
     """
     values = as_form(predictions, form, examples)
     if form == "text":
@@ -347,7 +347,7 @@ def get_metric(name: str) -> Metric:
     """The metric of that name.
 
     Raises:
-        ConfigError: When there is none; the message names the nearest one.
+      ConfigError: When there is none; the message names the nearest one.
     """
     if name not in METRICS:
         raise ConfigError(
@@ -360,16 +360,16 @@ def compute(names: Sequence[str], predictions: Predictions, split: HasExamples) 
     """Computes metrics of one split from predictions of any form.
 
     Args:
-        names: Registry names.
-        predictions: int [n] candidate indices, float [n] numbers or n strings.
-        split: The rows, n of them.
+      names: Registry names.
+      predictions: int [n] candidate indices, float [n] numbers or n strings.
+      split: The rows, n of them.
 
     Returns:
-        Name -> value.
+      Name -> value.
 
     Raises:
-        ConfigError: For an unknown name.
-        DataError: When the metric does not fit the rows or the predictions.
+      ConfigError: For an unknown name.
+      DataError: When the metric does not fit the rows or the predictions.
     """
     values = {}
     for metric in [get_metric(name) for name in names]:
@@ -383,13 +383,13 @@ def per_item(name: str, predictions: Predictions, split: HasExamples) -> np.ndar
     """The values whose mean the metric is, for the bootstrap of `statistics`.
 
     Args:
-        name: Registry name.
-        predictions: As for `compute`.
-        split: As for `compute`.
+      name: Registry name.
+      predictions: As for `compute`.
+      split: As for `compute`.
 
     Returns:
-        float64 [m], one value per row (per question, in order of appearance, for `multirc_em`), or
-        None for a metric that is not a mean (F1, correlations).
+      float64 [m], one value per row (per question, in order of appearance, for `multirc_em`), or
+      None for a metric that is not a mean (F1, correlations).
     """
     metric = get_metric(name)
     if metric.items is None:

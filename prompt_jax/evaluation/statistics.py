@@ -56,11 +56,11 @@ def summarise(values: np.ndarray | Sequence[float], *, level: float = 0.95) -> S
     """Mean, standard deviation and Student interval over seeds.
 
     Args:
-        values: float [seeds]; NaN marks a run that died.
-        level: Coverage of the interval.
+      values: float [seeds]; NaN marks a run that died.
+      level: Coverage of the interval.
 
     Returns:
-        The summary; std and interval are NaN with fewer than two finite values.
+      The summary; std and interval are NaN with fewer than two finite values.
     """
     from scipy import stats
 
@@ -98,17 +98,17 @@ def paired_bootstrap(
     are Student's from the same V and degrees of freedom.
 
     Args:
-        a: float [S, n], or [n] for one seed: per-item values of the first method.
-        b: The same shape: the second method, seed for seed and item for item.
-        samples: Number of replicates.
-        level: Coverage of the interval.
-        seed: Seed of the resampling; equal seeds give equal results.
+      a: float [S, n], or [n] for one seed: per-item values of the first method.
+      b: The same shape: the second method, seed for seed and item for item.
+      samples: Number of replicates.
+      level: Coverage of the interval.
+      seed: Seed of the resampling; equal seeds give equal results.
 
     Returns:
-        Mean difference a - b, its interval and the two-sided p-value.
+      Mean difference a - b, its interval and the two-sided p-value.
 
     Raises:
-        DataError: When shapes differ, values are not finite, or there is a single value.
+      DataError: When shapes differ, values are not finite, or there is a single value.
     """
     from scipy import stats
 
@@ -160,17 +160,17 @@ def sign_flip(
     smallest p that S seeds can reach is 2^(1 - S): 0.0625 with five.
 
     Args:
-        a: float [S]: the metric of each seed, first method.
-        b: float [S]: second method, same seeds.
-        samples: Largest number of sign vectors.
-        level: Coverage of the (Student) interval.
-        seed: Seed of the random sign vectors.
+      a: float [S]: the metric of each seed, first method.
+      b: float [S]: second method, same seeds.
+      samples: Largest number of sign vectors.
+      level: Coverage of the (Student) interval.
+      seed: Seed of the random sign vectors.
 
     Returns:
-        Mean difference a - b, its interval and the two-sided p-value; `items` is 1.
+      Mean difference a - b, its interval and the two-sided p-value; `items` is 1.
 
     Raises:
-        DataError: When shapes differ, values are not finite, or there is no seed.
+      DataError: When shapes differ, values are not finite, or there is no seed.
     """
     d = _paired(a, b)
     if d.ndim != 1 or d.size < 1:
@@ -194,11 +194,11 @@ def holm(p: np.ndarray | Sequence[float]) -> np.ndarray:
     """Holm's step-down adjustment of a family of p-values.
 
     Args:
-        p: float [m].
+      p: float [m].
 
     Returns:
-        float64 [m], adjusted values in the order given: comparing them with alpha controls the
-        family-wise error rate at alpha (Holm 1979).
+      float64 [m], adjusted values in the order given: comparing them with alpha controls the
+      family-wise error rate at alpha (Holm 1979).
 
     >>> holm([0.01, 0.04, 0.03]).round(3).tolist()
     [0.03, 0.06, 0.06]
@@ -215,9 +215,9 @@ def effect(p_holm: float, difference: float, minimum: float) -> bool:
     """Whether a difference counts: p < 0.05 after Holm and large enough to matter.
 
     Args:
-        p_holm: p-value after `holm`.
-        difference: Difference of the metric (fraction).
-        minimum: Smallest difference that counts, see `MINIMUM_EFFECT`.
+      p_holm: p-value after `holm`.
+      difference: Difference of the metric (fraction).
+      minimum: Smallest difference that counts, see `MINIMUM_EFFECT`.
     """
     # 0.85 - 0.80 is 0.0499...: the tolerance keeps a difference of exactly the minimum inside.
     return bool(p_holm < ALPHA and abs(difference) >= minimum - 1e-9)
@@ -227,11 +227,11 @@ def judge(family: Mapping[str, Comparison], minimum: float) -> dict[str, Verdict
     """Holm correction and the effect rule over one declared family of comparisons.
 
     Args:
-        family: Name -> comparison; everything that was tested, not only what looked good.
-        minimum: Smallest difference that counts.
+      family: Name -> comparison; everything that was tested, not only what looked good.
+      minimum: Smallest difference that counts.
 
     Returns:
-        Name -> verdict, in the order given.
+      Name -> verdict, in the order given.
     """
     adjusted = holm([c.p for c in family.values()]).tolist()
     return {

@@ -41,9 +41,9 @@ def take_prompt(state: Any, index: jax.Array, rows: EvalRows) -> jax.Array | Non
     """The default `prompt_fn`: row i gets `state[index[i]]`; no state, no prompt.
 
     Args:
-        state: [P, L, D], or None.
-        index: int32 [b].
-        rows: The rows (not used).
+      state: [P, L, D], or None.
+      index: int32 [b].
+      rows: The rows (not used).
     """
     return None if state is None else state[index]
 
@@ -101,15 +101,15 @@ class Sweep:
         Jobs whose answers have different shapes do not share batches.
 
         Args:
-            program: `(lm, state, index, rows, answers, prompt_fn=, mesh=, **options) -> arrays`,
-                each with the rows of the batch in front.
-            tables: Per split of the pool, answers int32 [n, ...], or None for all.
-            answer_tokens: Answer tokens of a row where there is no table.
-            token_budget: Instead of the sweep's own.
-            **options: Static arguments of the program.
+          program: `(lm, state, index, rows, answers, prompt_fn=, mesh=, **options) -> arrays`,
+            each with the rows of the batch in front.
+          tables: Per split of the pool, answers int32 [n, ...], or None for all.
+          answer_tokens: Answer tokens of a row where there is no table.
+          token_budget: Instead of the sweep's own.
+          **options: Static arguments of the program.
 
         Yields:
-            (job number, its arrays in the order of its split) for every job with rows.
+          (job number, its arrays in the order of its split) for every job with rows.
         """
         budget = token_budget or self.token_budget
         groups: dict[tuple[int, ...], list[int]] = {}

@@ -140,9 +140,11 @@ def _local(how: _How, keys: jax.Array, query: jax.Array) -> tuple[jax.Array, jax
     if not how.approximate:
         return _exact(how.k, keys, query)
     return jax.lax.platform_dependent(
-        keys, query,
-        tpu=functools.partial(_hardware, how), default=functools.partial(_block_wise, how),
-    )  # fmt: skip
+        keys,
+        query,
+        tpu=functools.partial(_hardware, how),
+        default=functools.partial(_block_wise, how),
+    )
 
 
 def _scan(keys: jax.Array, query: jax.Array, chunk: int, start: Any, take: Any) -> Any:
@@ -233,8 +235,9 @@ def _hardware(how: _How, keys: jax.Array, query: jax.Array) -> tuple[jax.Array, 
             scores, few, recall_target=how.recall, reduction_input_size_override=len(keys)
         )
         return _merge(
-            how.k, jnp.concatenate([state[0], first + at], 1),
+            how.k,
+            jnp.concatenate([state[0], first + at], 1),
             jnp.concatenate([state[1], best], 1),
-        )  # fmt: skip
+        )
 
     return _scan(keys, query, chunk, _running(how.k, len(query)), take)

@@ -107,28 +107,38 @@ class BmtptParticles(_Posterior):
     name = "bmtpt_particles"
     panels = (
         Panel(
-            "particle_distances", "lines", "Distances between particles",
+            "particle_distances",
+            "lines",
+            "Distances between particles",
             "Smallest, median and largest distance of two particles per coordinate, in units of the"
             " embeddings' scale. All three falling together is collapse.",
         ),
         Panel(
-            "effective_rank", "lines", "Effective rank of the particles",
+            "effective_rank",
+            "lines",
+            "Effective rank of the particles",
             "Dimensions that the particles spread over; at most M - 1, below 2 they lie on a line.",
         ),
         Panel(
-            "repulsion_ratio", "lines", "Repulsion over attraction",
+            "repulsion_ratio",
+            "lines",
+            "Repulsion over attraction",
             "Norms over all particles. Far below 1 the particles hardly feel each other.",
         ),
         Panel(
-            "svgd_temperature", "lines", "Temperature of the repulsion",
+            "svgd_temperature",
+            "lines",
+            "Temperature of the repulsion",
             "What gives that ratio; 1 is the posterior.",
         ),
         Panel(
-            "stein_discrepancy", "lines", "Norm of the Stein update",
+            "stein_discrepancy",
+            "lines",
+            "Norm of the Stein update",
             "Kernelised Stein discrepancy at temperature 1, from the step's rows: falls as the"
             " particles settle, down to the noise of the rows.",
         ),
-    )  # fmt: skip
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -231,16 +241,20 @@ class Bmtpt(_Posterior):
     name = "bmtpt"
     panels = (
         Panel(
-            "prior_distance", "lines", "Distance from the mean particle",
+            "prior_distance",
+            "lines",
+            "Distance from the mean particle",
             "Per coordinate, in units of the embeddings' scale.",
         ),
         Panel("prior_energy", "lines", "Pull of the prior", "- log prior up to a constant, nats."),
         Panel(
-            "prior_weights", "timeline", "Particles that pull",
+            "prior_weights",
+            "timeline",
+            "Particles that pull",
             "Share of each particle in the pull of a mixture prior; in many dimensions the nearest"
             " takes all.",
         ),
-    )  # fmt: skip
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -272,9 +286,13 @@ class Bmtpt(_Posterior):
         particles = _of_particles(self)
         if self.posterior == "joint":
             first = Stage(
-                "particles", on="mixture", trains=particles, budget="source", mixing="stratified",
+                "particles",
+                on="mixture",
+                trains=particles,
+                budget="source",
+                mixing="stratified",
                 batch=self.particles if self.batch == "own" else 1,
-            )  # fmt: skip
+            )
         else:
             first = Stage("sources", on="source", trains="prompt_tuning", budget="source")
         if self.target == "tuned":

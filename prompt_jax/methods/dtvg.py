@@ -77,27 +77,40 @@ class Dtvg(BaseMethod):
     status = "as published"
     panels = (
         Panel(
-            "group", "timeline", "Group",
-            "Which sources are merged into the target's prompt at each step.", "sources",
+            "group",
+            "timeline",
+            "Group",
+            "Which sources are merged into the target's prompt at each step.",
+            "sources",
         ),
         Panel(
-            "similarity", "lines", "Similarity to the target",
+            "similarity",
+            "lines",
+            "Similarity to the target",
             "Of each source's scaled task vector to the target's; below the threshold a source is"
-            " not considered.", "sources",
+            " not considered.",
+            "sources",
         ),
         Panel(
-            "consistency", "lines", "Consistency of the group",
+            "consistency",
+            "lines",
+            "Consistency of the group",
             "Mean similarity between different members of the group; 0 for fewer than two.",
         ),
         Panel(
-            "source_scale", "lines", "Scales of the sources",
-            "Mean over tokens; only members of the group have a gradient at a step.", "sources",
+            "source_scale",
+            "lines",
+            "Scales of the sources",
+            "Mean over tokens; only members of the group have a gradient at a step.",
+            "sources",
         ),
         Panel(
-            "target_norm", "lines", "Norm of the target's vector",
+            "target_norm",
+            "lines",
+            "Norm of the target's vector",
             "Scaled. Where it is 0 no source resembles the target, and the group is empty.",
         ),
-    )  # fmt: skip
+    )
 
     def __post_init__(self) -> None:
         if self.regroup_every < 0:
@@ -214,9 +227,12 @@ class Dtvg(BaseMethod):
         group = consts.get("group")
         if group is None:
             group = task_vectors.group_from_gram(
-                target_dot, gram, rule=self.rule, threshold=self.threshold,
+                target_dot,
+                gram,
+                rule=self.rule,
+                threshold=self.threshold,
                 consistency_weight=self.consistency_weight,
-            )  # fmt: skip
+            )
         consistency = task_vectors.consistency_from_gram(gram, group)
         return {"group": jnp.asarray(group), "similarity": target_dot, "consistency": consistency}
 
@@ -225,9 +241,12 @@ class Dtvg(BaseMethod):
         if not self.target_vector:
             own = jnp.zeros_like(own)
         return task_vectors.merge(
-            consts["init"], own, consts["source_vectors"], *_scales(params, consts),
+            consts["init"],
+            own,
+            consts["source_vectors"],
+            *_scales(params, consts),
             choice["group"],
-        )  # fmt: skip
+        )
 
 
 def _scales(params: Params, consts: Consts) -> tuple[jax.Array, jax.Array]:

@@ -49,7 +49,11 @@ class PromptTuning(BaseMethod):
             return super().stages()
         return (
             Stage(
-                "target", on="target", trains=self.name, trials=len(self.rates),
-                part=(0.0, self.steps), rates=self.rates,
+                "target",
+                on="target",
+                trains=self.name,
+                trials=len(self.rates),
+                part=(0.0, self.steps),
+                rates=self.rates,
             ),
-        )  # fmt: skip
+        )

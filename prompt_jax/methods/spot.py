@@ -73,11 +73,15 @@ class Spot(BaseMethod):
         if self.variant == "mixture":
             return (
                 Stage(
-                    "mixture", on="mixture", trains="prompt_tuning", budget="source",
-                    part=(0.0, float(self.steps)), batch=self.batch,
+                    "mixture",
+                    on="mixture",
+                    trains="prompt_tuning",
+                    budget="source",
+                    part=(0.0, float(self.steps)),
+                    batch=self.batch,
                 ),
                 Stage("target", on="target", trains="prompt_tuning"),
-            )  # fmt: skip
+            )
         trials = self.top_k if self.variant == "best_of_top_k" else 1
         return (
             Stage("sources", on="source", trains="prompt_tuning", budget="source"),

@@ -103,21 +103,29 @@ class Spt(BaseMethod):
     panels = (
         Panel("slots_used", "lines", "Slots used", "How many slots any row has retrieved so far."),
         Panel(
-            "usage_entropy", "lines", "Evenness of use",
+            "usage_entropy",
+            "lines",
+            "Evenness of use",
             "Entropy of all retrievals over log N: 1 is even use, 0 a bank collapsed to one slot.",
         ),
         Panel(
-            "slot_overlap", "heatmap", "Slots shared by tasks",
+            "slot_overlap",
+            "heatmap",
+            "Slots shared by tasks",
             "Share of retrievals that two tasks have in common. Related tasks share where retrieval"
             " follows skill; tasks that are worded alike share where it follows wording.",
             "sources",
         ),
         Panel(
-            "slot_usage", "heatmap", "Slot usage by task",
+            "slot_usage",
+            "heatmap",
+            "Slot usage by task",
             "Share of each task's retrievals that go to each slot, tasks downwards, in the first"
-            " seed: slots have other numbers in others.", "sources", first_seed=True,
+            " seed: slots have other numbers in others.",
+            "sources",
+            first_seed=True,
         ),
-    )  # fmt: skip
+    )
 
     def __post_init__(self) -> None:
         if self.query == "instance":
@@ -255,10 +263,11 @@ class Spt(BaseMethod):
             return np.tile(np.arange(k, dtype=np.int32), (len(own), 1))
         if self.retrieval == "random":
             draws = {
-                task: streams.rng(context.seed, "init", 3, zlib.crc32(task.encode()))
-                .choice(self.slots, k, replace=False)
+                task: streams.rng(context.seed, "init", 3, zlib.crc32(task.encode())).choice(
+                    self.slots, k, replace=False
+                )
                 for task in {w.task for w in context.templates}
-            }  # fmt: skip
+            }
             return np.asarray([draws[w.task] for w in context.templates], np.int32)
         of = [w.task for w in context.source_templates]
         tasks = list(dict.fromkeys(of))
@@ -280,8 +289,10 @@ class Spt(BaseMethod):
         others = [n for n in range(slots) if n not in set(first)]
         where = np.asarray((first + others)[: min(slots, indices.size)], np.int32)
         return {"values": np.asarray(bank["values"])[where]}, {
-            **consts, "bank": bank, "where": where
-        }  # fmt: skip
+            **consts,
+            "bank": bank,
+            "where": where,
+        }
 
     # The prompt ---------------------------------------------------------------------------------
 
@@ -319,9 +330,14 @@ class Spt(BaseMethod):
         return {"usage": jnp.zeros((len(consts["tasks"]), slots), jnp.float32)}
 
     def prompts(
-        self, params: Params, consts: Consts, carry: Carry, rows: Rows, step: jax.Array,
+        self,
+        params: Params,
+        consts: Consts,
+        carry: Carry,
+        rows: Rows,
+        step: jax.Array,
         key: jax.Array,
-    ) -> Prompted:  # fmt: skip
+    ) -> Prompted:
         """The prompt that each row retrieves, [1, B, L, D]; penalties and counts in `aux`."""
         by_row = self.query == "instance"
         memory = self._memory(params, consts, rows if by_row else None)

@@ -74,14 +74,20 @@ class TaskPromptVectors(BaseMethod):
         other = self.origin == "other"
         return (
             Stage(
-                "foreign_sources" if other else "sources", on="source", trains="prompt_tuning",
-                budget="source", origin=int(other),
+                "foreign_sources" if other else "sources",
+                on="source",
+                trains="prompt_tuning",
+                budget="source",
+                origin=int(other),
             ),
             Stage(
-                "target", on="target", trains="prompt_tuning", trials=len(self._sums()),
+                "target",
+                on="target",
+                trains="prompt_tuning",
+                trials=len(self._sums()),
                 part=(0.0, 0.0) if self.zero_shot else (0.0, 1.0),
             ),
-        )  # fmt: skip
+        )
 
     def init(self, context: Context) -> tuple[Params, Consts]:
         """The sum on top of the run's initialisation."""

@@ -49,16 +49,16 @@ def similarity(
     """Returns the similarity of every pair of prompts or task vectors.
 
     Args:
-        prompts: n prompts, vectors or arrays [L, D]; or one array or stacked prompt [n, L, D].
-        metric: `"cosine"`, of the mean over tokens (the task embedding of SPoT, Vu et al. 2022,
-            2110.07904), where lengths may differ; or `"token_cosine"`, the mean over tokens of the
-            cosine token by token, which is sensitive to the order of tokens.
+      prompts: n prompts, vectors or arrays [L, D]; or one array or stacked prompt [n, L, D].
+      metric: `"cosine"`, of the mean over tokens (the task embedding of SPoT, Vu et al. 2022,
+        2110.07904), where lengths may differ; or `"token_cosine"`, the mean over tokens of the
+        cosine token by token, which is sensitive to the order of tokens.
 
     Returns:
-        [n, n] float64, symmetric, 1 on the diagonal; a zero vector has similarity 0 to everything.
+      [n, n] float64, symmetric, 1 on the diagonal; a zero vector has similarity 0 to everything.
 
     Raises:
-        PromptError: for an unknown metric, no prompts, or shapes that cannot be compared.
+      PromptError: for an unknown metric, no prompts, or shapes that cannot be compared.
     """
     if metric not in METRICS:
         raise PromptError(
@@ -87,16 +87,16 @@ def nearest_words(prompt: SoftPrompt, lm: Any, top: int = 3) -> list[list[tuple[
     The answer is also remembered on the prompt, so that a notebook shows it from then on.
 
     Args:
-        prompt: one prompt [L, D].
-        lm: the `FrozenT5` it belongs to.
-        top: how many pieces a token.
+      prompt: one prompt [L, D].
+      lm: the `FrozenT5` it belongs to.
+      top: how many pieces a token.
 
     Returns:
-        L lists of `top` pairs (piece, cosine), best first. A piece that decodes to nothing, as
-        special tokens do, is written `<id>`.
+      L lists of `top` pairs (piece, cosine), best first. A piece that decodes to nothing, as
+      special tokens do, is written `<id>`.
 
     Raises:
-        PromptError: for a stack of prompts or a prompt of another width.
+      PromptError: for a stack of prompts or a prompt of another width.
     """
     if prompt.embeddings.ndim != 2 or prompt.d_model != lm.d_model:
         raise PromptError(

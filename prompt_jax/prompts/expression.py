@@ -120,8 +120,9 @@ class _Reader:
                 value = self.scale(value, 1.0 / other)
             elif isinstance(other, dict):
                 if isinstance(value, dict):
-                    raise self.error("vector * vector has no meaning: a vector is scaled by one"
-                                     " number")  # fmt: skip
+                    raise self.error(
+                        "vector * vector has no meaning: a vector is scaled by one number"
+                    )
                 value = self.scale(other, value)
             else:
                 value = self.scale(value, other)

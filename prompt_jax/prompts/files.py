@@ -37,9 +37,9 @@ class Stored(NamedTuple):
     """Content of a prompt file.
 
     Attributes:
-        kind: a key of `RANKS`.
-        array: float32, [L, D] or [M, L, D].
-        record: what the file says about it.
+      kind: a key of `RANKS`.
+      array: float32, [L, D] or [M, L, D].
+      record: what the file says about it.
     """
 
     kind: str
@@ -51,12 +51,12 @@ def check_array(array: Any, *, rank: int = 2, what: str = "a prompt") -> np.ndar
     """Returns `array` as a C-contiguous float32 array of the host.
 
     Args:
-        array: anything numpy can read; its dtype must be floating.
-        rank: 2 for [L, D], 3 for [M, L, D].
-        what: subject of the error messages.
+      array: anything numpy can read; its dtype must be floating.
+      rank: 2 for [L, D], 3 for [M, L, D].
+      what: subject of the error messages.
 
     Raises:
-        PromptError: for another rank, an empty axis, another kind of number, NaN or infinity.
+      PromptError: for another rank, an empty axis, another kind of number, NaN or infinity.
     """
     result = np.asarray(array)
     letters = "[L, D]" if rank == 2 else "[M, L, D]"
@@ -79,13 +79,13 @@ def write(path: str | os.PathLike[str], kind: str, array: Any, record: PromptRec
     """Writes a prompt file atomically; L and D of the record are filled in.
 
     Args:
-        path: local path (missing folders are made) or fsspec URL such as `gs://bucket/x`.
-        kind: a key of `RANKS`.
-        array: [L, D] or [M, L, D], any floating dtype, stored as float32.
-        record: stored beside it.
+      path: local path (missing folders are made) or fsspec URL such as `gs://bucket/x`.
+      kind: a key of `RANKS`.
+      array: [L, D] or [M, L, D], any floating dtype, stored as float32.
+      record: stored beside it.
 
     Raises:
-        PromptError: for an unusable array, or a record that speaks of another shape.
+      PromptError: for an unusable array, or a record that speaks of another shape.
     """
     values = check_array(array, rank=RANKS[kind], what=f"the {kind} for {path}")
     tokens, width = values.shape[-2:]
@@ -107,11 +107,11 @@ def read(path: str | os.PathLike[str], kind: str) -> Stored:
     """Reads a prompt file and checks its seal.
 
     Args:
-        path: local path or fsspec URL.
-        kind: what the caller expects to find, a key of `RANKS`.
+      path: local path or fsspec URL.
+      kind: what the caller expects to find, a key of `RANKS`.
 
     Raises:
-        PromptError: for a missing, truncated, damaged or foreign file, or one of another kind.
+      PromptError: for a missing, truncated, damaged or foreign file, or one of another kind.
     """
     raw = read_bytes(path)
     tensors, metadata = parse_safetensors(raw, path)
@@ -161,11 +161,11 @@ def parse_safetensors(
     """Returns tensors (also bfloat16) and metadata of a safetensors file in memory.
 
     Args:
-        raw: the whole file.
-        path: its name, for messages only.
+      raw: the whole file.
+      path: its name, for messages only.
 
     Raises:
-        PromptError: where the bytes are no complete safetensors file.
+      PromptError: where the bytes are no complete safetensors file.
     """
     import ml_dtypes
     import safetensors
@@ -197,7 +197,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """Returns the content of a local path or fsspec URL.
 
     Raises:
-        PromptError: where there is no such file or it cannot be read.
+      PromptError: where there is no such file or it cannot be read.
     """
     try:
         if is_url(path):
@@ -220,7 +220,7 @@ def write_bytes(path: str | os.PathLike[str], raw: bytes) -> None:
     """Writes a file as a whole or not at all, and durably where the path is local.
 
     Raises:
-        PromptError: where it cannot be written.
+      PromptError: where it cannot be written.
     """
     try:
         write_atomically(path, raw)

@@ -44,10 +44,10 @@ class SampledVocabulary:
     SentencePiece numbers pieces by frequency, so the first 5,000 are the frequent ones.
 
     Attributes:
-        top: population of the draw, cut to the size of the vocabulary.
+      top: population of the draw, cut to the size of the vocabulary.
 
     Raises:
-        PromptError: where `top` is not positive, or smaller than the length asked for.
+      PromptError: where `top` is not positive, or smaller than the length asked for.
     """
 
     top: int = FREQUENT
@@ -84,10 +84,10 @@ class ClassLabels:
     the names of the output classes are what the decoder must produce).
 
     Attributes:
-        labels: label texts, in order.
+      labels: label texts, in order.
 
     Raises:
-        PromptError: for no, empty or more labels than tokens, or a label with '|'.
+      PromptError: for no, empty or more labels than tokens, or a label with '|'.
     """
 
     labels: tuple[str, ...]
@@ -123,10 +123,10 @@ class Text:
     """Embeddings of a text's pieces, repeated or cut to L tokens; the seed changes nothing.
 
     Attributes:
-        text: any text of at least one piece.
+      text: any text of at least one piece.
 
     Raises:
-        PromptError: for an empty text.
+      PromptError: for an empty text.
     """
 
     text: str
@@ -153,12 +153,12 @@ class Uniform:
     """Independent uniform numbers in [-scale, scale).
 
     Attributes:
-        scale: half width; Lester et al. use 0.5 with T5's large embeddings.
-        relative: take `scale` in units of the RMS of the model's embedding table, so that one
-            value carries over between checkpoints.
+      scale: half width; Lester et al. use 0.5 with T5's large embeddings.
+      relative: take `scale` in units of the RMS of the model's embedding table, so that one
+        value carries over between checkpoints.
 
     Raises:
-        PromptError: where `scale` is not positive and finite.
+      PromptError: where `scale` is not positive and finite.
     """
 
     scale: float = 0.5
@@ -185,10 +185,10 @@ class FromFile:
     """A prompt from a file that `SoftPrompt.save` wrote; the seed changes nothing.
 
     Attributes:
-        path: local path or fsspec URL. The prompt must be of the same model and length.
+      path: local path or fsspec URL. The prompt must be of the same model and length.
 
     Raises:
-        PromptError: where it cannot be read, or is of another model or length.
+      PromptError: where it cannot be read, or is of another model or length.
     """
 
     path: str
@@ -243,7 +243,7 @@ def parse(spec: str) -> Initialiser:
     ('positive', 'negative')
 
     Raises:
-        PromptError: for an unknown kind or a malformed argument.
+      PromptError: for an unknown kind or a malformed argument.
     """
     kind, _, rest = spec.partition(":")
     if kind not in _KINDS:
@@ -265,12 +265,12 @@ def initialisation_of(record: PromptRecord, lm: Any, path: str = "the prompt") -
     """Makes again what a prompt's training started from.
 
     Args:
-        record: the prompt's.
-        lm: the model that it was made for.
-        path: where the prompt was found, for messages.
+      record: the prompt's.
+      lm: the model that it was made for.
+      path: where the prompt was found, for messages.
 
     Raises:
-        PromptError: where the record does not say, or something else comes out.
+      PromptError: where the record does not say, or something else comes out.
     """
     if record.init is None or record.tokens is None:
         raise PromptError(f"{path} does not say from which initialisation it was trained.")
@@ -292,7 +292,7 @@ def init_id(embeddings: Any) -> str:
     file and its copy) are one origin, and vectors measured from it are comparable.
 
     Args:
-        embeddings: [L, D], hashed as little-endian float32.
+      embeddings: [L, D], hashed as little-endian float32.
     """
     array = np.ascontiguousarray(np.asarray(embeddings, np.float32)).astype("<f4")
     head = json.dumps(list(array.shape)).encode()

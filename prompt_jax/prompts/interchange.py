@@ -35,17 +35,17 @@ def from_peft(directory: str | os.PathLike[str], *, task: int | None = None) -> 
     """Reads the encoder prompt of a PEFT adapter folder.
 
     Args:
-        directory: local folder with `adapter_config.json` and `adapter_model.safetensors`, or
-            `adapter_model.bin` where torch is installed (read with `weights_only=True`).
-        task: row of the task factors of a multitask adapter; needed where it has several.
+      directory: local folder with `adapter_config.json` and `adapter_model.safetensors`, or
+        `adapter_model.bin` where torch is installed (read with `weights_only=True`).
+      task: row of the task factors of a multitask adapter; needed where it has several.
 
     Returns:
-        [L, D] float32; the record names the base model but not its weights, which PEFT does not
-        record.
+      [L, D] float32; the record names the base model but not its weights, which PEFT does not
+      record.
 
     Raises:
-        PromptError: for a missing or damaged adapter, another kind of adapter, one of a
-            decoder-only model, or a task that is not there.
+      PromptError: for a missing or damaged adapter, another kind of adapter, one of a
+        decoder-only model, or a task that is not there.
     """
     folder = Path(directory)
     config = _peft_config(folder)
@@ -102,13 +102,13 @@ def to_peft(
     numbers of ours.
 
     Args:
-        prompt: one prompt [L, D].
-        directory: made where it is missing; the two files in it are overwritten.
-        base_model_name_or_path: what PEFT should call the base model; default: the name in the
-            prompt's record.
+      prompt: one prompt [L, D].
+      directory: made where it is missing; the two files in it are overwritten.
+      base_model_name_or_path: what PEFT should call the base model; default: the name in the
+        prompt's record.
 
     Raises:
-        PromptError: for a stack of prompts, NaN or infinity, or an unwritable folder.
+      PromptError: for a stack of prompts, NaN or infinity, or an unwritable folder.
     """
     from safetensors.numpy import save
 
@@ -135,11 +135,11 @@ def from_npy(path: str | os.PathLike[str], *, record: PromptRecord | None = None
     """Reads a prompt [L, D] from a `.npy` file, as google-research/prompt-tuning releases them.
 
     Args:
-        path: local path or fsspec URL; any floating dtype.
-        record: what is known about it.
+      path: local path or fsspec URL; any floating dtype.
+      record: what is known about it.
 
     Raises:
-        PromptError: for a missing or damaged file, pickled objects or another shape.
+      PromptError: for a missing or damaged file, pickled objects or another shape.
     """
     array = _numpy_load(path)
     if not isinstance(array, np.ndarray):
@@ -151,7 +151,7 @@ def to_npy(prompt: SoftPrompt, path: str | os.PathLike[str]) -> None:
     """Writes the bare array [L, D] float32, atomically; the record is not kept.
 
     Raises:
-        PromptError: for a stack of prompts, NaN or infinity, or an unwritable path.
+      PromptError: for a stack of prompts, NaN or infinity, or an unwritable path.
     """
     buffer = io.BytesIO()
     array = files.check_array(prompt.embeddings, what="the prompt to export")
@@ -165,12 +165,12 @@ def from_npz(
     """Reads the prompt [L, D] called `key` from a `.npz` archive.
 
     Args:
-        path: local path or fsspec URL.
-        key: name of the array.
-        record: what is known about it; default: a record with `key` as the task.
+      path: local path or fsspec URL.
+      key: name of the array.
+      record: what is known about it; default: a record with `key` as the task.
 
     Raises:
-        PromptError: for a missing or damaged file, an unknown key or another shape.
+      PromptError: for a missing or damaged file, an unknown key or another shape.
     """
     archive = _numpy_load(path)
     if isinstance(archive, np.ndarray):

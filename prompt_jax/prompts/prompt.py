@@ -27,7 +27,7 @@ def as_float32(array: Any, what: str) -> jax.Array:
     """Returns a float32 JAX array [.., L, D]; numpy input is copied, tracers pass through.
 
     Raises:
-        PromptError: for fewer than two axes or numbers that are not floating.
+      PromptError: for fewer than two axes or numbers that are not floating.
     """
     if not hasattr(array, "dtype"):
         array = np.asarray(array, np.float32)
@@ -88,10 +88,10 @@ class SoftPrompt:
     (2, 4)
 
     Attributes:
-        embeddings: [L, D] float32, the only child of the pytree; [.., L, D] in populations.
-        record: what is known about it, or None. Not part of the pytree.
-        words: nearest vocabulary pieces of each token where `nearest_words` was asked, for the
-            notebook display; else None. Not part of the pytree.
+      embeddings: [L, D] float32, the only child of the pytree; [.., L, D] in populations.
+      record: what is known about it, or None. Not part of the pytree.
+      words: nearest vocabulary pieces of each token where `nearest_words` was asked, for the
+        notebook display; else None. Not part of the pytree.
     """
 
     embeddings: jax.Array
@@ -127,12 +127,12 @@ class SoftPrompt:
         """Writes the prompt and its record to one safetensors file, atomically.
 
         Args:
-            path: local path (missing folders are made) or fsspec URL.
-            record: stored in place of `self.record`.
+          path: local path (missing folders are made) or fsspec URL.
+          record: stored in place of `self.record`.
 
         Raises:
-            PromptError: for a stack of prompts, NaN or infinity, a record of another shape, or a
-                path that cannot be written.
+          PromptError: for a stack of prompts, NaN or infinity, a record of another shape, or a
+            path that cannot be written.
         """
         files.write(path, "prompt", self.embeddings, record or self.record or PromptRecord())
 
@@ -143,12 +143,12 @@ class SoftPrompt:
         """Reads a file written by `save`.
 
         Args:
-            path: local path or fsspec URL.
-            model: a `FrozenT5`. Where given, its weights must be those the prompt was made for.
-            allow_other_model: accept other weights of the same width.
+          path: local path or fsspec URL.
+          model: a `FrozenT5`. Where given, its weights must be those the prompt was made for.
+          allow_other_model: accept other weights of the same width.
 
         Raises:
-            PromptError: for a missing, damaged or foreign file, or another model.
+          PromptError: for a missing, damaged or foreign file, or another model.
         """
         stored = files.read(path, "prompt")
         if model is not None:
@@ -214,14 +214,14 @@ def check_model(
     """Checks that a prompt belongs to a model.
 
     Args:
-        record: the prompt's record.
-        model: anything with `weights_hash`, `name` and `d_model`.
-        path: where the prompt was found, for messages.
-        d_model: width of the prompt.
-        allow_other_model: check the width only.
+      record: the prompt's record.
+      model: anything with `weights_hash`, `name` and `d_model`.
+      path: where the prompt was found, for messages.
+      d_model: width of the prompt.
+      allow_other_model: check the width only.
 
     Raises:
-        PromptError: for other weights, unknown weights, or another width.
+      PromptError: for other weights, unknown weights, or another width.
     """
     if not allow_other_model:
         if record.model_hash is None:

@@ -46,23 +46,23 @@ class PromptRecord:
     """Provenance of a prompt; every field may be unknown (None or empty).
 
     Attributes:
-        model_hash: `FrozenT5.weights_hash` of the weights the prompt was trained on.
-        model_name: the same model's name, for messages.
-        method: registry name of the method that made it, `"init"` for an initialisation.
-        task: name of the task it was trained for.
-        init_id: identity of the initialisation its training started from. Task vectors of prompts
-            with one `init_id` are comparable.
-        init: spec string of the initialiser, as `prompt_jax.prompts.parse` reads it.
-        tokens: L.
-        d_model: D.
-        seed: seed of the run.
-        config: whatever made the prompt, JSON only.
-        scores: metric name -> value.
-        library_version: version of prompt_jax; not compared.
-        created: ISO date, given by the caller; not compared.
+      model_hash: `FrozenT5.weights_hash` of the weights the prompt was trained on.
+      model_name: the same model's name, for messages.
+      method: registry name of the method that made it, `"init"` for an initialisation.
+      task: name of the task it was trained for.
+      init_id: identity of the initialisation its training started from. Task vectors of prompts
+        with one `init_id` are comparable.
+      init: spec string of the initialiser, as `prompt_jax.prompts.parse` reads it.
+      tokens: L.
+      d_model: D.
+      seed: seed of the run.
+      config: whatever made the prompt, JSON only.
+      scores: metric name -> value.
+      library_version: version of prompt_jax; not compared.
+      created: ISO date, given by the caller; not compared.
 
     Raises:
-        PromptError: where `config` or `scores` hold what JSON cannot hold.
+      PromptError: where `config` or `scores` hold what JSON cannot hold.
     """
 
     model_hash: str | None = None
@@ -101,7 +101,7 @@ class PromptRecord:
         """Reads what `to_metadata` wrote; fields this version does not know are dropped.
 
         Raises:
-            PromptError: where the metadata are another program's, malformed or of a newer format.
+          PromptError: where the metadata are another program's, malformed or of a newer format.
         """
         if METADATA_KEY not in metadata:
             raise PromptError(f"the metadata have no '{METADATA_KEY}' entry.")

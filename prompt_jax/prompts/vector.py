@@ -32,10 +32,10 @@ class TaskVector:
     '2 * mnli - mnli'
 
     Attributes:
-        values: [L, D] float32, the only child of the pytree; [.., L, D] in stacks.
-        init_id: the initialisation it is measured from; None = unknown, which is never checked
-            (so after every tree operation and inside jit). Not part of the pytree.
-        name: how it came about, for messages and records. Not part of the pytree.
+      values: [L, D] float32, the only child of the pytree; [.., L, D] in stacks.
+      init_id: the initialisation it is measured from; None = unknown, which is never checked
+        (so after every tree operation and inside jit). Not part of the pytree.
+      name: how it came about, for messages and records. Not part of the pytree.
     """
 
     values: jax.Array
@@ -60,7 +60,7 @@ class TaskVector:
         """Writes the vector with its name and initialisation to one safetensors file, atomically.
 
         Raises:
-            PromptError: for a stack of vectors, NaN or infinity, or an unwritable path.
+          PromptError: for a stack of vectors, NaN or infinity, or an unwritable path.
         """
         files.write(path, "vector", self.values, PromptRecord(init_id=self.init_id, task=self.name))
 
@@ -69,7 +69,7 @@ class TaskVector:
         """Reads a file written by `save`.
 
         Raises:
-            PromptError: for a missing, damaged or foreign file.
+          PromptError: for a missing, damaged or foreign file.
         """
         stored = files.read(path, "vector")
         return cls(stored.array, stored.record.init_id, stored.record.task)
@@ -116,13 +116,13 @@ def task_vector(prompt: SoftPrompt, init: SoftPrompt, *, across_inits: bool = Fa
     """Returns prompt - init, measured from `init`.
 
     Args:
-        prompt: tuned prompt [.., L, D].
-        init: what its training started from, [.., L, D]; or another prompt of the same start.
-        across_inits: allow prompts whose records name different initialisations; the result then
-            has none.
+      prompt: tuned prompt [.., L, D].
+      init: what its training started from, [.., L, D]; or another prompt of the same start.
+      across_inits: allow prompts whose records name different initialisations; the result then
+        has none.
 
     Raises:
-        PromptError: for different shapes, or different initialisations.
+      PromptError: for different shapes, or different initialisations.
     """
     ids = [getattr(p.record, "init_id", None) for p in (prompt, init)]
     names = [getattr(p.record, "task", None) for p in (prompt, init)]
@@ -142,14 +142,14 @@ def add(a: Any, b: TaskVector, *, across_inits: bool = False) -> Any:
     """Returns a + b, where `a` is a task vector or a prompt.
 
     Args:
-        a: vector or prompt [.., L, D].
-        b: vector [.., L, D].
-        across_inits: allow different initialisations. A sum of vectors then has none; a prompt
-            keeps its own.
+      a: vector or prompt [.., L, D].
+      b: vector [.., L, D].
+      across_inits: allow different initialisations. A sum of vectors then has none; a prompt
+        keeps its own.
 
     Raises:
-        PromptError: for different shapes, or different initialisations without `across_inits`.
-        TypeError: where `b` is no task vector.
+      PromptError: for different shapes, or different initialisations without `across_inits`.
+      TypeError: where `b` is no task vector.
     """
     if not isinstance(b, TaskVector):
         raise TypeError(f"only a TaskVector can be added, not {type(b).__name__}.")
@@ -169,7 +169,7 @@ def apply_vector(
     (`config["vectors"]`) and loses its scores, which no longer hold.
 
     Raises:
-        PromptError: for different shapes, or different initialisations without `across_inits`.
+      PromptError: for different shapes, or different initialisations without `across_inits`.
     """
     _check_shapes(prompt.embeddings, vector.values)
     record = prompt.record

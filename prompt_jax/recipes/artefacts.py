@@ -39,12 +39,20 @@ def run_key(lm: Any, method: Method, run: Run, config: TrainConfig, feed_descrip
       feed_description: how the feed orders and mixes its rows.
     """
     return digest(
-        STAGE_VERSION, repr(method), budget_of(config), lm.weights_hash, str(np.dtype(lm.dtype)),
-        split_hash(run.feed.split), feed_description,
-        None if run.dev is None else split_hash(run.dev), run.dev_metrics,
-        array_hash((run.params, run.consts)), run.seed, run.rate,
+        STAGE_VERSION,
+        repr(method),
+        budget_of(config),
+        lm.weights_hash,
+        str(np.dtype(lm.dtype)),
+        split_hash(run.feed.split),
+        feed_description,
+        None if run.dev is None else split_hash(run.dev),
+        run.dev_metrics,
+        array_hash((run.params, run.consts)),
+        run.seed,
+        run.rate,
         run.keep_start,
-    )  # fmt: skip
+    )
 
 
 class ArtefactStore:
@@ -86,10 +94,16 @@ class ArtefactStore:
         facts = {
             name: getattr(trained, name)
             for name in (
-                "best_step", "history", "steps", "rows_seen", "tokens_seen", "targets_seen",
-                "healthy", "seconds",
+                "best_step",
+                "history",
+                "steps",
+                "rows_seen",
+                "tokens_seen",
+                "targets_seen",
+                "healthy",
+                "seconds",
             )
-        }  # fmt: skip
+        }
         value = trained.best_value
         facts["best_value"] = value if np.isfinite(value) else None
         self._write(key, facts, arrays)
@@ -191,7 +205,9 @@ def unpacked(arrays: Mapping[str, Any]) -> Evaluation:
     """The evaluation that was packed."""
     facts = json.loads(arrays["facts"].tobytes())
     return Evaluation(
-        facts["metrics"], facts["texts"] if "texts" in facts else arrays["predictions"],
+        facts["metrics"],
+        facts["texts"] if "texts" in facts else arrays["predictions"],
         {name: arrays["per_item"][str(i)] for i, name in enumerate(facts["per_item"])},
-        facts["unparsable"], arrays.get("scores"),
-    )  # fmt: skip
+        facts["unparsable"],
+        arrays.get("scores"),
+    )

@@ -217,9 +217,11 @@ class ExperimentConfig:
         warm = round(whole.optimizer.warmup_steps * (end - begin) / whole.steps)
         optimizer = replace(whole.optimizer, warmup_steps=warm)
         return replace(
-            whole, steps=end - begin, batch_size=whole.batch_size * stage.batch,
+            whole,
+            steps=end - begin,
+            batch_size=whole.batch_size * stage.batch,
             optimizer=optimizer,
-        )  # fmt: skip
+        )
 
     def budget(self, name: str, shots: int = 0) -> TrainConfig:
         """The budget that a stage names, in its few-shot form where k > 0.

@@ -227,12 +227,16 @@ class Executor:
                 for name in done
             }
             contexts[member] = Context(
-                self.lm, np.asarray(self.initial(member.seed + stage.origin).embeddings),
-                member.seed, member.task or "mixture", member.trial,
+                self.lm,
+                np.asarray(self.initial(member.seed + stage.origin).embeddings),
+                member.seed,
+                member.task or "mixture",
+                member.trial,
                 _artefacts(member, done, initial),
-                found + found[-1:] * (most - len(found)), sources,
+                found + found[-1:] * (most - len(found)),
+                sources,
                 own[member.task],
-            )  # fmt: skip
+            )
         return contexts
 
     def _wordings(self, task: str, trained_on: bool = False) -> tuple[Wording, ...]:
@@ -301,9 +305,15 @@ class Executor:
         for chunk in (*begun, *self._chunks(method, missing)):
             kept = self.progress.begin(place, [m.label for m in chunk], by_label)
             trained = train(
-                self.lm, method, [runs[m] for m in chunk], budget, stage=label, mesh=self.mesh,
-                tracker=self.tracker, checkpoints=kept,
-            )  # fmt: skip
+                self.lm,
+                method,
+                [runs[m] for m in chunk],
+                budget,
+                stage=label,
+                mesh=self.mesh,
+                tracker=self.tracker,
+                checkpoints=kept,
+            )
             if finish is not None:
                 finish(chunk, [runs[m] for m in chunk], trained)
             for member, result in zip(chunk, trained, strict=True):
@@ -348,9 +358,12 @@ class Executor:
         return digest(key, split_hash(rows.test), rows.task.metrics, names)
 
     def _as_they_are(
-        self, method: BaseMethod, runs: dict[Member, Run], label: str,
+        self,
+        method: BaseMethod,
+        runs: dict[Member, Run],
+        label: str,
         finish: Callable[[list[Member], list[Run], list[TrainedRun]], None] | None,
-    ) -> dict[Member, TrainedRun]:  # fmt: skip
+    ) -> dict[Member, TrainedRun]:
         """The outcome of a stage without steps: each run's start, with its development value."""
         self.reused.append((label, 0, len(runs)))
         found: dict[Member, TrainedRun] = {}
@@ -367,9 +380,14 @@ class Executor:
             yield members[start : start + size]
 
     def _run(
-        self, stage: Stage, member: Member, batch_size: int, params: Any, consts: Any,
+        self,
+        stage: Stage,
+        member: Member,
+        batch_size: int,
+        params: Any,
+        consts: Any,
         keep_start: bool,
-    ) -> Run:  # fmt: skip
+    ) -> Run:
         if stage.on == "mixture":
             feed: Feed = self.rows.mixture(
                 self.config.sources, member.seed, batch_size, stage.mixing
@@ -383,10 +401,16 @@ class Executor:
         # A start that was never improved is a fair result of a target. As a source it would be an
         # untrained prompt, which resembles every early target prompt more than trained ones do.
         return Run(
-            member.label, feed, params, consts, member.seed, rows.dev if len(rows.dev) else None,
-            rows.task.metrics, stage.rates[member.trial] if stage.rates else 1.0,
+            member.label,
+            feed,
+            params,
+            consts,
+            member.seed,
+            rows.dev if len(rows.dev) else None,
+            rows.task.metrics,
+            stage.rates[member.trial] if stage.rates else 1.0,
             keep_start=keep_start,
-        )  # fmt: skip
+        )
 
     def _last(
         self, method: BaseMethod, spec: str, k: int, done: dict[str, dict[Member, TrainedRun]]
@@ -409,10 +433,14 @@ class Executor:
             made = None if trainer.trains_lm else jax.vmap(trainer.by_template)(params, consts)
             for i, (member, run, result) in enumerate(zip(members, trained, results, strict=True)):
                 names = [template.name for template in opened[i].task.templates]
-                prompts = {} if made is None else {
-                    name: np.asarray(prompt, np.float32)
-                    for name, prompt in zip(names, made[i], strict=False)  # padded at the end
-                }  # fmt: skip
+                prompts = (
+                    {}
+                    if made is None
+                    else {
+                        name: np.asarray(prompt, np.float32)
+                        for name, prompt in zip(names, made[i], strict=False)  # padded at the end
+                    }
+                )
                 size = sum(np.size(leaf) for leaf in jax.tree.leaves(run.params))
                 tested[member] = Measured(result, size, prompts)
 
@@ -474,10 +502,16 @@ class Executor:
         tokens = round(run.tokens_seen / max(1, run.rows_seen))
         tokens += 0 if run.prompt is None else len(run.prompt)
         passes = 1 if method.own_rows else method.views
-        flops = run.rows_seen * passes * self.lm.flops(
-            1, tokens, max(1, round(run.targets_seen / max(1, run.rows_seen))),
-            backward="full" if method.trains_lm else "prompt",
-        )  # fmt: skip
+        flops = (
+            run.rows_seen
+            * passes
+            * self.lm.flops(
+                1,
+                tokens,
+                max(1, round(run.targets_seen / max(1, run.rows_seen))),
+                backward="full" if method.trains_lm else "prompt",
+            )
+        )
         target = run.steps if stage.on == "target" else 0
         return Cost(run.steps - target, target, run.rows_seen, float(flops), run.seconds)
 
@@ -501,9 +535,14 @@ def untrained(
     consts = jax.tree.map(stack, *(run.consts for run in runs))
     having = [(i, run, run.dev) for i, run in enumerate(runs) if run.dev is not None]
     results = evaluate_runs(
-        lm, method, params, consts, [Job(dev, i) for i, _, dev in having],
-        [run.dev_metrics for _, run, _ in having], mesh,
-    )  # fmt: skip
+        lm,
+        method,
+        params,
+        consts,
+        [Job(dev, i) for i, _, dev in having],
+        [run.dev_metrics for _, run, _ in having],
+        mesh,
+    )
     values = {
         i: float(result.metrics[run.dev_metrics[0]])
         for (i, run, _), result in zip(having, results, strict=True)
@@ -513,12 +552,19 @@ def untrained(
         prompt, value = method.deploy(run.params, run.consts), values.get(i, float("nan"))
         made.append(
             TrainedRun(
-                name=run.name, params=run.params,
-                prompt=None if prompt is None else np.asarray(prompt), best_step=0,
-                best_value=value, history=((0, value),) if i in values else (), steps=0,
-                rows_seen=0, tokens_seen=0, targets_seen=0, healthy=True,
+                name=run.name,
+                params=run.params,
+                prompt=None if prompt is None else np.asarray(prompt),
+                best_step=0,
+                best_value=value,
+                history=((0, value),) if i in values else (),
+                steps=0,
+                rows_seen=0,
+                tokens_seen=0,
+                targets_seen=0,
+                healthy=True,
             )
-        )  # fmt: skip
+        )
     return made
 
 
@@ -535,8 +581,9 @@ def _artefacts(
             # A row-wise method deploys no prompt: what it leaves is in the parameters.
             np.stack(prompts) if prompts else np.zeros((0, 0, 0), np.float32),
             np.asarray([run.best_value for _, run in mine]),
-            tuple(run.params for _, run in mine), initial[name],
-        )  # fmt: skip
+            tuple(run.params for _, run in mine),
+            initial[name],
+        )
     return found
 
 

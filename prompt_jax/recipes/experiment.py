@@ -270,14 +270,19 @@ def opened(
         on_stored()  # a URL that cannot be written is found before the first step
     store = ArtefactStore(_trained(config, folder, cache))
     progress = Progress(
-        folder / "checkpoints", config.checkpoint_seconds, newest=config.checkpoint_keep,
+        folder / "checkpoints",
+        config.checkpoint_seconds,
+        newest=config.checkpoint_keep,
         on_written=send if mirror is not None else None,
-    )  # fmt: skip
+    )
     observe = (observe if elsewhere is None else None) or Observe()
     listening = RunTracker(
-        folder / "metrics.jsonl", show=show, sinks=observe.sinks(folder, configs.to_dict(config)),
-        ceiling=functools.partial(speed.matmul_ceiling, lm), profiler=observe.profiler(folder),
-    )  # fmt: skip
+        folder / "metrics.jsonl",
+        show=show,
+        sinks=observe.sinks(folder, configs.to_dict(config)),
+        ceiling=functools.partial(speed.matmul_ceiling, lm),
+        profiler=observe.profiler(folder),
+    )
     try:
         with listening as tracker:
             yield folder, Executor(config, lm, rows, store, tracker, mesh, progress, on_stored)
@@ -375,10 +380,16 @@ def _execute(
     results.write_items(folder / "items.npz", items)
     values = results.cells(measured, primary)
     report = Report(
-        folder, measured, primary, tasks, results.summaries(values),
-        results.contrasts(config.methods, values, items), executor.reused,
-        rows.losses(config.targets), prompts,
-    )  # fmt: skip
+        folder,
+        measured,
+        primary,
+        tasks,
+        results.summaries(values),
+        results.contrasts(config.methods, values, items),
+        executor.reused,
+        rows.losses(config.targets),
+        prompts,
+    )
     (folder / "summary.md").write_text(report.markdown(config), encoding="utf-8")
     _write_page(folder, say)
     return report
@@ -403,11 +414,24 @@ def _rows_of(spec: str, outcome: Outcome, task: Task) -> list[ResultRow]:
         # What a run that died kept is no result of its method.
         value = value if trained.healthy else float("nan")
         return ResultRow(
-            spec, member.task, member.k or 0, member.seed, metric, split, float(value),
-            cost.source_steps, cost.target_steps, cost.rows, cost.flops, round(cost.seconds, 3),
-            outcome.trained_parameters, stored, outcome.trials,
-            registry.suite(task), outcome.chosen,
-        )  # fmt: skip
+            spec,
+            member.task,
+            member.k or 0,
+            member.seed,
+            metric,
+            split,
+            float(value),
+            cost.source_steps,
+            cost.target_steps,
+            cost.rows,
+            cost.flops,
+            round(cost.seconds, 3),
+            outcome.trained_parameters,
+            stored,
+            outcome.trials,
+            registry.suite(task),
+            outcome.chosen,
+        )
 
     names = list(outcome.test.metrics)
     trusted = {} if outcome.calibration is None else outcome.calibration._asdict()
@@ -419,26 +443,43 @@ def _rows_of(spec: str, outcome: Outcome, task: Task) -> list[ResultRow]:
 
 
 def _record(
-    method: str, task: str, seed: int, config: ExperimentConfig, lm: Any, executor: Executor,
-    trained: TrainedRun, facts: dict[str, Any],
-) -> PromptRecord:  # fmt: skip
+    method: str,
+    task: str,
+    seed: int,
+    config: ExperimentConfig,
+    lm: Any,
+    executor: Executor,
+    trained: TrainedRun,
+    facts: dict[str, Any],
+) -> PromptRecord:
     initial = executor.initial(seed).record
     assert trained.prompt is not None
     # What an evaluation needs to see the rows as this experiment saw them.
     rows = ("max_input_tokens", "max_target_tokens", "protocol", "dev_rows")
     seen = {name: getattr(config.data, name) for name in rows}
     return PromptRecord(
-        model_hash=lm.weights_hash, model_name=lm.name, method=method, task=task,
-        init_id=initial.init_id if initial else None, init=initial.init if initial else None,
-        tokens=len(trained.prompt), d_model=lm.d_model, seed=seed,
+        model_hash=lm.weights_hash,
+        model_name=lm.name,
+        method=method,
+        task=task,
+        init_id=initial.init_id if initial else None,
+        init=initial.init if initial else None,
+        tokens=len(trained.prompt),
+        d_model=lm.d_model,
+        seed=seed,
         config={"dev": finite(trained.best_value), "best_step": trained.best_step, **seen, **facts},
-    )  # fmt: skip
+    )
 
 
 def _save_prompt(
-    folder: Path, spec: str, outcome: Outcome, config: ExperimentConfig, lm: Any,
-    executor: Executor, template: str = "",
-) -> Path:  # fmt: skip
+    folder: Path,
+    spec: str,
+    outcome: Outcome,
+    config: ExperimentConfig,
+    lm: Any,
+    executor: Executor,
+    template: str = "",
+) -> Path:
     """Saves the prompt of a run, or its prompt for the rows of one template."""
     m = outcome.member
     shots = f"k{m.k}" if m.k else "all"
@@ -460,8 +501,14 @@ def _save_sources(folder: Path, config: ExperimentConfig, lm: Any, executor: Exe
         for name, trained in executor.sources(seed).items():
             task = executor.rows.task(name).name
             record = _record(
-                "prompt_tuning", task, seed, config, lm, executor, trained,
+                "prompt_tuning",
+                task,
+                seed,
+                config,
+                lm,
+                executor,
+                trained,
                 {"experiment": config.name},
-            )  # fmt: skip
+            )
             path = folder / "prompts" / "sources" / f"{slug(task)}-seed{seed}.safetensors"
             SoftPrompt(trained.prompt).save(path, record)

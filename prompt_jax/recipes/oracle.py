@@ -155,9 +155,13 @@ def _chosen(executor: Executor, spec: str, k: int) -> Choices:
 
 
 def _cell(
-    executor: Executor, target: str, k: int, lands: tuple[Landscape, ...],
-    picked: dict[str, Choices], groups: np.ndarray,
-) -> OracleCell:  # fmt: skip
+    executor: Executor,
+    target: str,
+    k: int,
+    lands: tuple[Landscape, ...],
+    picked: dict[str, Choices],
+    groups: np.ndarray,
+) -> OracleCell:
     """One target at one k; its verdict is not corrected yet."""
     task = executor.rows.task(target)
     metric, sizes = task.metrics[0], groups.sum(1)
@@ -173,10 +177,14 @@ def _cell(
             number = int(np.flatnonzero((groups == group).all(1))[0])
             choices.append(
                 Choice(
-                    spec, land.seed, number, float(land.test[number]),
-                    *standing(land.test, number), float(outcome.test.metrics[metric]),
+                    spec,
+                    land.seed,
+                    number,
+                    float(land.test[number]),
+                    *standing(land.test, number),
+                    float(outcome.test.metrics[metric]),
                 )
-            )  # fmt: skip
+            )
     comparison = compare(best, plain)
     verdict = Verdict(comparison, comparison.p, False)
     minimum = statistics.MINIMUM_EFFECT["sandbox" if registry.suite(task) else "text"]

@@ -133,10 +133,15 @@ def make_plan(config: ExperimentConfig, lm: Any) -> Plan:
     )
     device = jax.devices()[0]
     return Plan(
-        config.name, config.model, sum(x.size for x in jax.tree.leaves(lm.params)),
-        config.prompt.tokens * lm.d_model, f"{jax.device_count()} x {device.device_kind}", tasks,
-        tuple(_stages(config, lm)), _memory(config, lm),
-    )  # fmt: skip
+        config.name,
+        config.model,
+        sum(x.size for x in jax.tree.leaves(lm.params)),
+        config.prompt.tokens * lm.d_model,
+        f"{jax.device_count()} x {device.device_kind}",
+        tasks,
+        tuple(_stages(config, lm)),
+        _memory(config, lm),
+    )
 
 
 def _task(name: str, role: str, data: DataConfig) -> PlannedTask:
@@ -191,9 +196,11 @@ def _stage(
     # A method that trains the T5 has prompts only where rows have their own.
     prompt = 0 if method.trains_lm and not method.rowwise else config.prompt.tokens
     flops = lm.flops(
-        rows, prompt + config.data.max_input_tokens, _targets(config),
+        rows,
+        prompt + config.data.max_input_tokens,
+        _targets(config),
         backward="full" if method.trains_lm else "prompt",
-    )  # fmt: skip
+    )
     return PlannedStage(label, runs, steps, rows, float(flops) * steps * runs)
 
 
@@ -202,9 +209,11 @@ def _targets(config: ExperimentConfig) -> int:
     tasks: list[Task] = [registry.get(name) for name in names]
     # Labels are a few tokens; only generated answers use the whole width.
     short = all(task.kind in ("classification", "choice", "regression") for task in tasks)
-    return target_width(min(4, config.data.max_target_tokens)) if short else target_width(
-        config.data.max_target_tokens
-    )  # fmt: skip
+    return (
+        target_width(min(4, config.data.max_target_tokens))
+        if short
+        else target_width(config.data.max_target_tokens)
+    )
 
 
 def _memory(config: ExperimentConfig, lm: Any) -> PlannedMemory:
@@ -223,9 +232,14 @@ def _memory(config: ExperimentConfig, lm: Any) -> PlannedMemory:
     )
     rows = max(1, tokens // (width + length))
     compiled = memory.compile_micro(
-        abstract, method, budget.optimizer, rows=rows, width=width, targets=targets,
+        abstract,
+        method,
+        budget.optimizer,
+        rows=rows,
+        width=width,
+        targets=targets,
         prompt_tokens=length,
-    )  # fmt: skip
+    )
     counted = float((compiled.cost_analysis() or {}).get("flops", float("nan")))
     runs = max(s.runs for s in _stages(config, lm))
     population = _population_bytes(method, budget, length, lm, runs, mesh["data"])
@@ -234,11 +248,17 @@ def _memory(config: ExperimentConfig, lm: Any) -> PlannedMemory:
     # Parameters, best parameters, gradient and two moments of the T5, split as its weights are.
     fine_tuning = 5 * weights if any(m.trains_lm for m in trained) else 0
     return PlannedMemory(
-        mesh["data"], mesh["model"],
-        weights, population, fine_tuning, memory.temporary_bytes(compiled), rows, width + length,
+        mesh["data"],
+        mesh["model"],
+        weights,
+        population,
+        fine_tuning,
+        memory.temporary_bytes(compiled),
+        rows,
+        width + length,
         _all_layers(counted, part.config, rows, width + length, targets),
         float(part.flops(rows, width + length, targets, backward="prompt")),
-    )  # fmt: skip
+    )
 
 
 def _all_layers(counted: float, config: Any, rows: int, inputs: int, targets: int) -> float:

@@ -48,9 +48,13 @@ class Progress:
     """
 
     def __init__(
-        self, folder: Path | None, every_seconds: float = 60.0, *, newest: int = 2,
+        self,
+        folder: Path | None,
+        every_seconds: float = 60.0,
+        *,
+        newest: int = 2,
         on_written: Callable[[], None] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.folder = folder if every_seconds else None
         self.every_seconds, self.newest, self.on_written = every_seconds, newest, on_written
         self._finished = ArtefactStore(self.folder and self.folder / "finished")
@@ -113,9 +117,12 @@ class Progress:
         if distributed.is_main() and not (folder / _MEMBERS).is_file():
             write_atomically(folder / _MEMBERS, record.encode())
         return Checkpoints(
-            folder, keep=self.newest, every_seconds=self.every_seconds, restart=True,
+            folder,
+            keep=self.newest,
+            every_seconds=self.every_seconds,
+            restart=True,
             on_written=self.on_written,
-        )  # fmt: skip
+        )
 
     def clear(self) -> None:
         """The experiment is finished: nothing is in the middle any more."""

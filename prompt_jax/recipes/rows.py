@@ -59,9 +59,13 @@ class RowStore:
         limits = Limits(c.train_rows, c.dev_rows, c.test_rows)
         splits = load_splits(task, c.root, c.protocol, seed, limits, k)
         encode = functools.partial(
-            tokenise_rows, task, tokenizer=self.tokenizer, max_input=c.max_input_tokens,
-            max_target=c.max_target_tokens, cache_dir=self.cache,
-        )  # fmt: skip
+            tokenise_rows,
+            task,
+            tokenizer=self.tokenizer,
+            max_input=c.max_input_tokens,
+            max_target=c.max_target_tokens,
+            cache_dir=self.cache,
+        )
         if name not in self._tests:
             self._tests[name] = encode(splits.test, templates=c.test_templates)
         # Choices are made under the wordings of training: a held-out one is seen by tests alone.
@@ -94,9 +98,13 @@ class RowStore:
                 for part in ("train", "dev", "test")
             }
             entry = {
-                "task": rows.task.name, "seed": seed, "k": k, "rows": sizes, "cut": cut,
+                "task": rows.task.name,
+                "seed": seed,
+                "k": k,
+                "rows": sizes,
+                "cut": cut,
                 "notes": list(rows.notes),
-            }  # fmt: skip
+            }
             found.setdefault(name, []).append(entry)
         return found
 

@@ -102,9 +102,14 @@ def _evaluate(
     """All prompts on the same rows; what was evaluated before is read from the store."""
     lm = executor.lm
     key = digest(
-        "subsets", _VERSION, lm.weights_hash, str(np.dtype(lm.dtype)), array_hash(prompts),
-        split_hash(split), metric,
-    )  # fmt: skip
+        "subsets",
+        _VERSION,
+        lm.weights_hash,
+        str(np.dtype(lm.dtype)),
+        array_hash(prompts),
+        split_hash(split),
+        metric,
+    )
     known = executor.store.load_evaluations(key, f"{len(prompts)} merged prompts")
     if known is not None:
         return known

@@ -33,9 +33,12 @@ class Transfer:
     def markdown(self) -> str:
         """The table with spread."""
         return results.markdown_table(
-            self.config.methods, self.config.targets, self.config.shots, self.report.summaries,
+            self.config.methods,
+            self.config.targets,
+            self.config.shots,
+            self.report.summaries,
             self.report.primary,
-        )  # fmt: skip
+        )
 
     def table(self) -> None:
         """Prints the table with spread."""
@@ -97,15 +100,23 @@ def transfer(
             f" or tune one prompt from them with {made.name}(transfer=prompt)."
         )
     base = ExperimentConfig(
-        name="transfer", model=lm.name, sources=tuple(sources), targets=(target,),
-        methods=(method,), shots=(k,), seeds=seeds, prompt=PromptConfig(tokens=tokens),
+        name="transfer",
+        model=lm.name,
+        sources=tuple(sources),
+        targets=(target,),
+        methods=(method,),
+        shots=(k,),
+        seeds=seeds,
+        prompt=PromptConfig(tokens=tokens),
         data=DataConfig(root=data_root, templates=templates),
         out=out or tempfile.mkdtemp(prefix="prompt_jax-"),
-    )  # fmt: skip
+    )
     config = replace(
-        base, source=replace(base.source, steps=steps), target=replace(base.target, steps=steps),
+        base,
+        source=replace(base.source, steps=steps),
+        target=replace(base.target, steps=steps),
         few_shot=replace(base.few_shot, steps=steps),
-    )  # fmt: skip
+    )
     report = experiment.run(config, lm, show=show, say=lambda line: None)
     dev = {row.seed: row.value for row in report.rows if row.split == "dev"}
     best = max(dev, key=lambda seed: (dev[seed], -seed))

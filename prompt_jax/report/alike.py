@@ -60,9 +60,13 @@ def draw(run: RunFolder) -> Alike:
     limits = _limits(table[~np.eye(len(shown), dtype=bool)])
     wide = max(figures.WIDTH, min(680, 40 + 26 * len(shown)))
     svg = figures.heatmap(
-        "Similarity of all prompts", table, numbers, numbers if len(shown) <= 26 else (),
-        limits, width=wide,
-    )  # fmt: skip
+        "Similarity of all prompts",
+        table,
+        numbers,
+        numbers if len(shown) <= 26 else (),
+        limits,
+        width=wide,
+    )
     return Alike(near, svg, names, note.strip())
 
 
@@ -93,9 +97,12 @@ def _kinds(run: RunFolder, prompts: list[PromptFile]) -> list[Kind]:
     return sorted(
         {_kind(prompt) for prompt in prompts},
         key=lambda x: (
-            place(x.method, methods), place(x.k, list(run.shots)), place(x.task, tasks), x,
+            place(x.method, methods),
+            place(x.k, list(run.shots)),
+            place(x.task, tasks),
+            x,
         ),
-    )  # fmt: skip
+    )
 
 
 def _name(run: RunFolder, kind: Kind) -> str:
@@ -144,9 +151,13 @@ def _near(
         labels = [kinds[i].task for i in rows]
         title = f"{method}, {heading(k)}: similarity of target prompts to source prompts"
         svg = figures.heatmap(
-            title, mean[np.ix_(rows, sources)], labels, [kinds[j].task for j in sources], limits,
+            title,
+            mean[np.ix_(rows, sources)],
+            labels,
+            [kinds[j].task for j in sources],
+            limits,
             marked=[_majority(vote) for vote in votes],
-        )  # fmt: skip
+        )
         made.append((method, heading(k), svg))
     return made
 

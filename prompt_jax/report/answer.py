@@ -142,9 +142,14 @@ def find(run: RunFolder) -> Findings:
 
 
 def _standing(
-    target: str, k: int, rivals: Sequence[str], baseline: str, table: Mapping[Cell, Summary],
-    compared: Mapping[Cell, Contrast], flops: Mapping[Cell, float],
-) -> Standing:  # fmt: skip
+    target: str,
+    k: int,
+    rivals: Sequence[str],
+    baseline: str,
+    table: Mapping[Cell, Summary],
+    compared: Mapping[Cell, Contrast],
+    flops: Mapping[Cell, float],
+) -> Standing:
     def mean(method: str) -> float:
         return table[method, target, k].mean
 
@@ -177,9 +182,17 @@ def _standing(
         return Standing(target, k, "alone", best, score)
     own, other = flops.get((best, target, k), 0.0), flops.get((rival, target, k), 0.0)
     return Standing(
-        target, k, state, best, score, rival, interval_text(against), verdict.p_holm,
-        own / other if other else math.nan, note,
-    )  # fmt: skip
+        target,
+        k,
+        state,
+        best,
+        score,
+        rival,
+        interval_text(against),
+        verdict.p_holm,
+        own / other if other else math.nan,
+        note,
+    )
 
 
 def _plural(count: int, noun: str) -> str:
@@ -237,9 +250,11 @@ def _lead(run: RunFolder, standings: Sequence[Standing], kind: str) -> str:
 
 
 def _more(
-    run: RunFolder, standings: Sequence[Standing], compared: Sequence[Contrast],
+    run: RunFolder,
+    standings: Sequence[Standing],
+    compared: Sequence[Contrast],
     references: frozenset[str],
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """What belongs with the answer: the nearest miss, losses, reference lines, few seeds."""
     said = []
     tested = [s for s in standings if s.state in ("ahead", "open", "baseline")]

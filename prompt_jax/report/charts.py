@@ -28,10 +28,14 @@ def forests(run: RunFolder, found: Findings) -> list[Figure]:
         label += f", {results.heading(c.k)}" if len(run.shots) > 1 else ""
         rows.setdefault(c.method, []).append(
             figures.Interval(
-                label, results.interval_text(d), 100 * d.difference, 100 * d.low, 100 * d.high,
+                label,
+                results.interval_text(d),
+                100 * d.difference,
+                100 * d.low,
+                100 * d.high,
                 c.verdict.effect,
             )
-        )  # fmt: skip
+        )
     ends = [v for found in rows.values() for r in found for v in (r.middle, r.low, r.high)]
     minimum = 100 * results.minimum(run.targets)
     limits = figures.span([*ends, 0.0], 2 * minimum)
@@ -41,7 +45,7 @@ def forests(run: RunFolder, found: Findings) -> list[Figure]:
             figures.forest(f"{method} against {run.methods[0]}", intervals, limits, minimum),
         )
         for method, intervals in rows.items()
-    ]  # fmt: skip
+    ]
 
 
 def table(run: RunFolder, found: Findings) -> list[dict[str, Any]]:
@@ -63,8 +67,9 @@ def table(run: RunFolder, found: Findings) -> list[dict[str, Any]]:
             cells.append((text, top, mark))
         first = method == run.methods[0]
         reference = method in found.references
-        made.append({"k": k, "method": method, "cells": cells, "first": first,
-                     "reference": reference})  # fmt: skip
+        made.append(
+            {"k": k, "method": method, "cells": cells, "first": first, "reference": reference}
+        )
     return made
 
 

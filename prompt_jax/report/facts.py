@@ -16,17 +16,24 @@ from prompt_jax.report.answer import Findings, multiple
 from prompt_jax.report.folder import PromptFile, RunFolder
 
 _MEANS = (
-    "source_steps", "target_steps", "rows_seen", "flops", "wall_s", "trained_parameters",
-    "stored_parameters", "trials",
-)  # fmt: skip
+    "source_steps",
+    "target_steps",
+    "rows_seen",
+    "flops",
+    "wall_s",
+    "trained_parameters",
+    "stored_parameters",
+    "trials",
+)
 
 
 def primary(run: RunFolder, found: Findings) -> list[results.ResultRow]:
     """The test rows of each target's primary metric."""
     return [
-        row for row in run.rows
+        row
+        for row in run.rows
         if row.split == "test" and row.metric == found.primary.get(row.target)
-    ]  # fmt: skip
+    ]
 
 
 def costs(run: RunFolder, found: Findings) -> list[dict[str, Any]]:
@@ -46,14 +53,17 @@ def costs(run: RunFolder, found: Findings) -> list[dict[str, Any]]:
         for number, (method, mean) in enumerate(means.items()):
             made.append(
                 {
-                    **mean, "k": k, "method": method, "first": number == 0,
+                    **mean,
+                    "k": k,
+                    "method": method,
+                    "first": number == 0,
                     "share": f"{100 * mean['flops'] / most:.1f}" if most else "0",
                     "ratio": multiple(mean["flops"] / base) if base else "",
                     "work": units.work(mean["flops"]),
                     "trained": units.many(mean["trained_parameters"]),
                     "stored": units.many(mean["stored_parameters"]),
                 }
-            )  # fmt: skip
+            )
     return made
 
 
@@ -65,8 +75,11 @@ def rows(run: RunFolder) -> list[dict[str, Any]]:
             mine = [entry for entry in entries if entry["k"] == k]
             role = "target" if task in run.targets else "source"
             line: dict[str, Any] = {
-                "task": run.name(task), "role": role, "k": results.heading(k), "draws": len(mine),
-            }  # fmt: skip
+                "task": run.name(task),
+                "role": role,
+                "k": results.heading(k),
+                "draws": len(mine),
+            }
             for part in ("train", "dev", "test"):
                 line[part] = _range([entry["rows"][part] for entry in mine])
                 shares = [
@@ -113,12 +126,16 @@ def commands(run: RunFolder) -> list[tuple[str, str]]:
         data = f" --root {shlex.quote(svg.clean(root))}" if isinstance(root, str) else ""
         made = [
             ("Score a prompt again", f"prompt-jax evaluate {model} {file} --task {task}{data}"),
-            ("Answer your own rows (one JSON object with the task's fields a line)",
-             f"prompt-jax predict {model} rows.jsonl --prompt {file} --task {task}"),
-            ("See which words its tokens lie near",
-             f"prompt-jax prompts show {file} --model {model}"),
+            (
+                "Answer your own rows (one JSON object with the task's fields a line)",
+                f"prompt-jax predict {model} rows.jsonl --prompt {file} --task {task}",
+            ),
+            (
+                "See which words its tokens lie near",
+                f"prompt-jax prompts show {file} --model {model}",
+            ),
             ("Carry it to PEFT", f"prompt-jax prompts convert {file} adapter/"),
-        ]  # fmt: skip
+        ]
     return [*made, ("Write this page again", f"prompt-jax report {path}")]
 
 

@@ -78,14 +78,25 @@ def forest(
         if math.isfinite(row.low) and math.isfinite(row.high):
             axes.plot([row.low, row.high], [y, y], color=ink, lw=2.2, solid_capstyle="round")
         axes.plot(
-            row.middle, y, "o", ms=8, mew=2, mec=ink, mfc=ink if row.strong else colour("surface"),
-        )  # fmt: skip
+            row.middle,
+            y,
+            "o",
+            ms=8,
+            mew=2,
+            mec=ink,
+            mfc=ink if row.strong else colour("surface"),
+        )
         _row_text(axes, place, row.label, row.text, row.strong)
     axes.grid(axis="x", color=colour("line"), lw=0.6)
     canvas.figure.text(
-        0.5, 6 / canvas.height, "points", ha="center", va="bottom", fontsize=10,
+        0.5,
+        6 / canvas.height,
+        "points",
+        ha="center",
+        va="bottom",
+        fontsize=10,
         color=colour("soft"),
-    )  # fmt: skip
+    )
     return canvas.markup(title, "; ".join(f"{row.label}: {row.text}" for row in rows))
 
 
@@ -114,19 +125,34 @@ def _row_text(axes: Any, place: int, label: str, text: str, strong: bool) -> Non
     place_of = axes.get_yaxis_transform()
     room = (WIDTH - 2 * _PAD - 5.7 * len(text)) / 6  # characters
     axes.text(
-        0, place + 0.38, clean(label, max(8, int(room))), transform=place_of, va="bottom",
-        fontsize=11, color=colour("ink"),
-    )  # fmt: skip
+        0,
+        place + 0.38,
+        clean(label, max(8, int(room))),
+        transform=place_of,
+        va="bottom",
+        fontsize=11,
+        color=colour("ink"),
+    )
     axes.text(
-        1, place + 0.38, clean(text), transform=place_of, va="bottom", ha="right", fontsize=10.5,
-        color=colour("ink" if strong else "soft"), fontweight="bold" if strong else "normal",
-    )  # fmt: skip
+        1,
+        place + 0.38,
+        clean(text),
+        transform=place_of,
+        va="bottom",
+        ha="right",
+        fontsize=10.5,
+        color=colour("ink" if strong else "soft"),
+        fontweight="bold" if strong else "normal",
+    )
 
 
 def curves(
-    title: str, lines: Sequence[Curve], across: tuple[float, float], up: tuple[float, float],
+    title: str,
+    lines: Sequence[Curve],
+    across: tuple[float, float],
+    up: tuple[float, float],
     description: str,
-) -> str:  # fmt: skip
+) -> str:
     """Lines over steps: faint for one run, strong for their mean."""
     canvas = Canvas(WIDTH, 200)
     axes = canvas.axes(30, 8, WIDTH - 30 - 14, 160)
@@ -140,13 +166,23 @@ def curves(
         if len(line.steps) == 1:
             style["marker"] = "o"
         axes.plot(
-            line.steps, line.values, color=colour(role), linestyle=(0, dashes) if dashes else "-",
-            solid_joinstyle="round", **style,
-        )  # fmt: skip
+            line.steps,
+            line.values,
+            color=colour(role),
+            linestyle=(0, dashes) if dashes else "-",
+            solid_joinstyle="round",
+            **style,
+        )
     axes.text(
-        1, -0.19, "steps", transform=axes.transAxes, ha="right", va="bottom", fontsize=10,
+        1,
+        -0.19,
+        "steps",
+        transform=axes.transAxes,
+        ha="right",
+        va="bottom",
+        fontsize=10,
         color=colour("soft"),
-    )  # fmt: skip
+    )
     return canvas.markup(title, description)
 
 
@@ -167,10 +203,16 @@ def shrink(values: np.ndarray, most: int = _MOST) -> np.ndarray:
 
 
 def heatmap(
-    title: str, values: np.ndarray, rows: Sequence[str], columns: Sequence[str],
-    limits: tuple[float, float], *, digits: int = 2, marked: Sequence[int] = (),
+    title: str,
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    limits: tuple[float, float],
+    *,
+    digits: int = 2,
+    marked: Sequence[int] = (),
     width: float = WIDTH,
-) -> str:  # fmt: skip
+) -> str:
     """Boxes whose strength is their value; numbers in them where there is room.
 
     Args:
@@ -205,16 +247,24 @@ def heatmap(
             boxes.append((j, i, 1.0, share))
             if numbered:
                 axes.text(
-                    j + 0.5, i + 0.5, f"{values[i, j]:.{digits}f}", ha="center", va="center",
-                    fontsize=9.5, color=colour("strong" if share > 0.6 else "ink"),
-                )  # fmt: skip
+                    j + 0.5,
+                    i + 0.5,
+                    f"{values[i, j]:.{digits}f}",
+                    ha="center",
+                    va="center",
+                    fontsize=9.5,
+                    color=colour("strong" if share > 0.6 else "ink"),
+                )
     _boxes(axes, boxes, (1.5 / side, 1.5 / high))
     for i, j in enumerate(marked):
         if j >= 0:
             axes.plot(
-                [j, j + 1, j + 1, j, j], [i, i, i + 1, i + 1, i], color=colour("ink"), lw=1.6,
+                [j, j + 1, j + 1, j, j],
+                [i, i, i + 1, i + 1, i],
+                color=colour("ink"),
+                lw=1.6,
                 clip_on=False,
-            )  # fmt: skip
+            )
     _labels(axes, rows, columns, upright)
     return canvas.markup(title, _words(values, rows, columns, digits))
 
@@ -253,9 +303,7 @@ def _labels(axes: Any, rows: Sequence[str], columns: Sequence[str], upright: boo
     axes.tick_params(labelcolor=colour("ink"), labelsize=10)
 
 
-def _words(
-    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], digits: int
-) -> str:  # fmt: skip
+def _words(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], digits: int) -> str:
     """A small matrix in words, a large one by its range."""
     finite = values[np.isfinite(values)]
     if not finite.size:
@@ -270,9 +318,12 @@ def _words(
 
 
 def timeline(
-    title: str, steps: Sequence[float], values: np.ndarray, rows: Sequence[str],
+    title: str,
+    steps: Sequence[float],
+    values: np.ndarray,
+    rows: Sequence[str],
     limits: tuple[float, float],
-) -> str:  # fmt: skip
+) -> str:
     """K rows of boxes over the steps; neighbours of one value are one box.
 
     Args:
@@ -308,8 +359,14 @@ def timeline(
     if high >= 12:
         axes.set_yticklabels([clean(r, 18) for r in rows])
     axes.text(
-        1, -30 / (k * high), "steps", transform=axes.transAxes, ha="right", va="bottom",
-        fontsize=10, color=colour("soft"),
-    )  # fmt: skip
+        1,
+        -30 / (k * high),
+        "steps",
+        transform=axes.transAxes,
+        ha="right",
+        va="bottom",
+        fontsize=10,
+        color=colour("soft"),
+    )
     last = ", ".join(f"{r} {v:.2g}" for r, v in zip(rows, values[:, -1], strict=True))
     return canvas.markup(title, f"At the last step: {last}")

@@ -165,13 +165,17 @@ class OracleReport:
             },
             "choices": [
                 {
-                    "method": c.method, "seed": c.seed, "sources": self.names(c.subset),
-                    "test": finite(c.test), "rank": c.rank, "percentile": c.percentile,
+                    "method": c.method,
+                    "seed": c.seed,
+                    "sources": self.names(c.subset),
+                    "test": finite(c.test),
+                    "rank": c.rank,
+                    "percentile": c.percentile,
                     "deployed": finite(c.deployed),
                 }
                 for c in cell.choices
             ],
-        }  # fmt: skip
+        }
 
     def _held(self, found: Sequence[Held]) -> list[dict[str, Any]]:
         return [
@@ -182,23 +186,39 @@ class OracleReport:
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Column titles and rows, in points: what choosing among subsets gains."""
         titles = [
-            "", "target", "metric", "none", "all", "best of none, one, all", "best of all subsets",
-            "difference [95 %]", "p", "effect", "same items",
-        ]  # fmt: skip
+            "",
+            "target",
+            "metric",
+            "none",
+            "all",
+            "best of none, one, all",
+            "best of all subsets",
+            "difference [95 %]",
+            "p",
+            "effect",
+            "same items",
+        ]
         rows = []
         for cell in self.cells:
             test = np.stack([land.test for land in cell.landscapes])
             values = [
-                test[:, 0], test[:, -1], [h.value for h in cell.simple],
+                test[:, 0],
+                test[:, -1],
+                [h.value for h in cell.simple],
                 [h.value for h in cell.any],
-            ]  # fmt: skip
+            ]
             rows.append(
                 [
-                    heading(cell.k), cell.target, cell.metric, *(_points(v) for v in values),
-                    interval_text(cell.verdict.comparison), f"{cell.verdict.p_holm:.3f}",
-                    "yes" if cell.verdict.effect else "no", _points(np.fmax.reduce(test, axis=1)),
+                    heading(cell.k),
+                    cell.target,
+                    cell.metric,
+                    *(_points(v) for v in values),
+                    interval_text(cell.verdict.comparison),
+                    f"{cell.verdict.p_holm:.3f}",
+                    "yes" if cell.verdict.effect else "no",
+                    _points(np.fmax.reduce(test, axis=1)),
                 ]
-            )  # fmt: skip
+            )
         return titles, rows
 
     def choice_table(self) -> tuple[list[str], list[list[str]]]:
@@ -211,13 +231,15 @@ class OracleReport:
                 subset, times = Counter(choice.subset for choice in mine).most_common(1)[0]
                 rows.append(
                     [
-                        heading(cell.k), cell.target, method,
+                        heading(cell.k),
+                        cell.target,
+                        method,
                         f"{' + '.join(self.names(subset)) or 'none'} ({times} of {len(mine)})",
                         _points([choice.test for choice in mine]),
                         f"{np.mean([choice.rank for choice in mine]):.1f} of {len(self.groups)}",
                         f"{np.mean([choice.percentile for choice in mine]):.0f}",
                     ]
-                )  # fmt: skip
+                )
         return titles, rows
 
     def markdown(self) -> str:

@@ -61,9 +61,12 @@ def render(run_directory: str | os.PathLike[str]) -> str:
     with svg.drawing():
         context = _context(run, found)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     style = (_HERE / "page.css").read_text("utf-8")
     text = environment.get_template("page.html.jinja").render(style=style, **context)
     # What no encoding can hold (a lone half of a surrogate pair in a JSON string) is shown as "?".
@@ -88,8 +91,13 @@ def _context(run: RunFolder, found: Findings) -> dict[str, Any]:
         "targets": [(run.name(t), t, found.primary.get(t, "")) for t in run.targets],
         "table": charts.table(run, found),
         "comparisons": [
-            (results.heading(c.k), run.name(c.target), c.method,
-             results.interval_text(c.verdict.comparison), c.verdict)
+            (
+                results.heading(c.k),
+                run.name(c.target),
+                c.method,
+                results.interval_text(c.verdict.comparison),
+                c.verdict,
+            )
             for c in found.contrasts
         ],
         "baseline": run.methods[0] if run.methods else "",
@@ -101,8 +109,9 @@ def _context(run: RunFolder, found: Findings) -> dict[str, Any]:
         "alike": alike.draw(run),
         "sections": panels.sections(run),
         "costs": facts.costs(run, found),
-        "cut": cuts.losses(run.data, folder.get(run.config, "data", "max_input_tokens") or "?",
-                           run.targets),
+        "cut": cuts.losses(
+            run.data, folder.get(run.config, "data", "max_input_tokens") or "?", run.targets
+        ),
         "rows": facts.rows(run),
         "died": [r for r in facts.primary(run, found) if not math.isfinite(r.value)],
         "run_name": run.name,
@@ -114,7 +123,7 @@ def _context(run: RunFolder, found: Findings) -> dict[str, Any]:
         "provenance": facts.provenance(run),
         "config": json.dumps(run.config, indent=2, ensure_ascii=False),
         "hashes": [(name, units.size(size), sha) for name, size, sha in run.hashes],
-    }  # fmt: skip
+    }
 
 
 def _run_facts(run: RunFolder) -> list[tuple[str, str]]:

@@ -184,13 +184,16 @@ def _lines(
         (
             name,
             figures.curves(
-                f"{spec}, {panel.title}: {name}", found, across, up,
+                f"{spec}, {panel.title}: {name}",
+                found,
+                across,
+                up,
                 f"{len(found)} lines; the last values are "
                 + ", ".join(f"{c.values[-1]:.3g}" for c in found[:_LINES]),
             ),
         )
         for name, found in drawn
-    ]  # fmt: skip
+    ]
 
 
 def _timelines(
@@ -203,12 +206,15 @@ def _timelines(
         (
             name,
             figures.timeline(
-                f"{spec}, {panel.title}: {name}", steps, values.T,
-                _labels(run, panel, values.shape[1]), limits,
+                f"{spec}, {panel.title}: {name}",
+                steps,
+                values.T,
+                _labels(run, panel, values.shape[1]),
+                limits,
             ),
         )
         for name, steps, values in known
-    ]  # fmt: skip
+    ]
 
 
 def _heatmaps(
@@ -223,12 +229,15 @@ def _heatmaps(
         (
             name,
             figures.heatmap(
-                f"{spec}, {panel.title}: {name}", values, _named(run, panel, len(values)),
-                _named(run, panel, values.shape[1]), limits,
+                f"{spec}, {panel.title}: {name}",
+                values,
+                _named(run, panel, len(values)),
+                _named(run, panel, values.shape[1]),
+                limits,
             ),
         )
         for name, values in known
-    ]  # fmt: skip
+    ]
 
 
 def _limits(tables: Sequence[np.ndarray]) -> tuple[float, float]:

@@ -161,9 +161,15 @@ def read_items(path: Path) -> dict[Item, np.ndarray]:
                     raise ValueError("a score is not finite")
                 found[method, target, int(k), int(seed)] = scores
     except (
-        OSError, ValueError, TypeError, AttributeError, EOFError, RuntimeError, zipfile.BadZipFile,
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        RuntimeError,
+        zipfile.BadZipFile,
         zlib.error,
-    ) as error:  # fmt: skip
+    ) as error:
         raise DataError(f"{path} holds no per-item scores, or is damaged ({error}).") from None
     return found
 

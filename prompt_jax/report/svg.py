@@ -16,9 +16,23 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 ROLES = (
-    "ink", "strong", "soft", "line", "band", "surface", "accent", "other",
-    "c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7",
-)  # fmt: skip
+    "ink",
+    "strong",
+    "soft",
+    "line",
+    "band",
+    "surface",
+    "accent",
+    "other",
+    "c0",
+    "c1",
+    "c2",
+    "c3",
+    "c4",
+    "c5",
+    "c6",
+    "c7",
+)
 SERIES = 8  # colours of lines, with DASHES to tell them apart without colour
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.5), (7, 2, 1.5, 2))
 _STAND_IN = {role: f"#fe{number:02x}dc" for number, role in enumerate(ROLES)}

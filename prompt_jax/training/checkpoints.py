@@ -110,9 +110,14 @@ class Checkpoints:
         return bool(self.every_seconds) and time.monotonic() - self._last >= self.every_seconds
 
     def save(
-        self, step: int, arrays: Any, host: Mapping[str, Any], fingerprint: Mapping[str, Any], *,
+        self,
+        step: int,
+        arrays: Any,
+        host: Mapping[str, Any],
+        fingerprint: Mapping[str, Any],
+        *,
         wait: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Writes a checkpoint; the arrays are copied at once and written in the background.
 
         Args:

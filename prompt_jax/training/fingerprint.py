@@ -38,12 +38,19 @@ def split_hash(split: TokenisedSplit) -> str:
     """A short hash of all that training and evaluation read of a split."""
     arrays = array_hash(
         [
-            split.inputs.values, split.inputs.offsets, split.targets.values,
-            split.targets.offsets, split.label, split.task, split.template,
-            split.candidates.values, split.candidates.offsets, split.answers.values,
+            split.inputs.values,
+            split.inputs.offsets,
+            split.targets.values,
+            split.targets.offsets,
+            split.label,
+            split.task,
+            split.template,
+            split.candidates.values,
+            split.candidates.offsets,
+            split.answers.values,
             split.answers.offsets,
         ]
-    )  # fmt: skip
+    )
     texts = [(e.target, int(e.label), e.candidates, e.references, e.group) for e in split.examples]
     return digest(arrays, texts)
 

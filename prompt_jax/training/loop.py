@@ -242,9 +242,13 @@ class Population:
     """
 
     def __init__(
-        self, lm: Any, method: Method, runs: Sequence[Run], config: TrainConfig,
+        self,
+        lm: Any,
+        method: Method,
+        runs: Sequence[Run],
+        config: TrainConfig,
         mesh: jax.sharding.Mesh | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         _check(lm, method, runs, config)
         self.lm, self.method, self.runs, self.config, self.mesh = lm, method, runs, config, mesh
         splits = [run.feed.split for run in runs]
@@ -306,19 +310,27 @@ class Population:
     def _prompt_tokens(self) -> int:
         index = np.tile(self.first[:, None], (1, self.config.batch_size))
         table, _ = jax.eval_shape(
-            self.programs.prepare, self.state, self.consts, self._method_rows(index),
-            np.int32(0), self.keys,
-        )  # fmt: skip
+            self.programs.prepare,
+            self.state,
+            self.consts,
+            self._method_rows(index),
+            np.int32(0),
+            self.keys,
+        )
         return 0 if table.prompts is None else int(table.prompts.shape[-2])
 
     def _token_budget(self) -> int:
         """Encoder tokens of a micro-batch, over all devices."""
         devices = 1 if self.mesh is None else self.mesh.shape["data"]
         budget = self.config.micro_batch_tokens or memory.token_budget(
-            self.lm, self.method, self.config.optimizer, width=self.input_width,
-            targets=self.target_width, prompt_tokens=self.prompt_tokens,
+            self.lm,
+            self.method,
+            self.config.optimizer,
+            width=self.input_width,
+            targets=self.target_width,
+            prompt_tokens=self.prompt_tokens,
             state=self.state if self.method.trains_lm else None,
-        )  # fmt: skip
+        )
         return budget * devices
 
     def _method_rows(self, index: np.ndarray, scale: np.ndarray | None = None) -> Rows:
@@ -400,11 +412,15 @@ class Population:
             inputs, labels = self.pool.gather(rows[at], micro.width, self.lm.pad_id, self.targets)
             made.append(
                 Batch(
-                    inputs.input_ids, inputs.mask, labels,
-                    prompt[at].astype(np.int32), view[at].astype(np.int32), scale[r[at], b[at]],
+                    inputs.input_ids,
+                    inputs.mask,
+                    labels,
+                    prompt[at].astype(np.int32),
+                    view[at].astype(np.int32),
+                    scale[r[at], b[at]],
                     np.arange(micro.size) < len(micro.rows),
                 )
-            )  # fmt: skip
+            )
         return [sharding.put(batch, self.mesh, "data") for batch in made]
 
     def log(self, step: int, metrics: StepMetrics, tracker: Tracker) -> None:
@@ -454,9 +470,10 @@ class Population:
         self._notice(step, jax.device_get(self.state.healthy), tracker)
         better = np.zeros(len(self.runs), bool)
         having = [
-            r for r in np.flatnonzero(self.folded).tolist()
+            r
+            for r in np.flatnonzero(self.folded).tolist()
             if self.runs[r].dev is not None and (step or self.runs[r].keep_start)
-        ]  # fmt: skip
+        ]
         values = self._development(having)
         for r, value in zip(having, values, strict=True):
             if not self.healthy[r]:

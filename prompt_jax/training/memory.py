@@ -23,9 +23,16 @@ _HEADROOM = 0.8
 
 
 def compile_micro(
-    lm: Any, method: Method, config: OptimizerConfig, *, rows: int, width: int, targets: int,
-    prompt_tokens: int, state: Any = None,
-) -> Any:  # fmt: skip
+    lm: Any,
+    method: Method,
+    config: OptimizerConfig,
+    *,
+    rows: int,
+    width: int,
+    targets: int,
+    prompt_tokens: int,
+    state: Any = None,
+) -> Any:
     """Compiles the program of one micro-batch from shapes alone; nothing is executed.
 
     Args:
@@ -51,10 +58,14 @@ def compile_micro(
         )
     sums = Sums(table.prompts, weights, shape(rows), shape(rows))
     batch = Batch(
-        shape(rows, width, dtype=int32), shape(rows, width, dtype=int32),
-        shape(rows, targets, dtype=int32), shape(rows, dtype=int32), shape(rows, dtype=int32),
-        shape(rows), shape(rows, dtype=jnp.bool_),
-    )  # fmt: skip
+        shape(rows, width, dtype=int32),
+        shape(rows, width, dtype=int32),
+        shape(rows, targets, dtype=int32),
+        shape(rows, dtype=int32),
+        shape(rows, dtype=int32),
+        shape(rows),
+        shape(rows, dtype=jnp.bool_),
+    )
     return programs(method, config).micro.lower(lm, state, table, sums, batch).compile()
 
 
@@ -97,9 +108,15 @@ def free_bytes(device: jax.Device | None = None) -> int | None:
 
 
 def token_budget(
-    lm: Any, method: Method, config: OptimizerConfig, *, width: int, targets: int,
-    prompt_tokens: int, state: Any = None,
-) -> int:  # fmt: skip
+    lm: Any,
+    method: Method,
+    config: OptimizerConfig,
+    *,
+    width: int,
+    targets: int,
+    prompt_tokens: int,
+    state: Any = None,
+) -> int:
     """Encoder tokens of one micro-batch on the devices at hand.
 
     Sized at the widest shape, whose attention costs most per token, so that narrower ones fit too.
@@ -110,9 +127,15 @@ def token_budget(
 
     def measure(rows: int) -> int:
         compiled = compile_micro(
-            lm, method, config, rows=rows, width=width, targets=targets,
-            prompt_tokens=prompt_tokens, state=state,
-        )  # fmt: skip
+            lm,
+            method,
+            config,
+            rows=rows,
+            width=width,
+            targets=targets,
+            prompt_tokens=prompt_tokens,
+            state=state,
+        )
         return temporary_bytes(compiled)
 
     return fit_rows(measure, limit) * (width + prompt_tokens)

@@ -70,5 +70,6 @@ class Profiler:
         elif not self.traced:
             logging.getLogger("prompt_jax").warning(
                 "nothing was traced: step %d never came, for this process trained %d steps.",
-                self.start, self._taken,
-            )  # fmt: skip
+                self.start,
+                self._taken,
+            )

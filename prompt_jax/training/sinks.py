@@ -144,9 +144,13 @@ class Wandb:
             remembered.write_text(number + "\n", encoding="utf-8")
         try:
             self._run = wandb.init(
-                project=project, name=folder.resolve().name, id=number, resume="allow",
-                dir=str(folder), config=dict(config),
-            )  # fmt: skip
+                project=project,
+                name=folder.resolve().name,
+                id=number,
+                resume="allow",
+                dir=str(folder),
+                config=dict(config),
+            )
         except Exception as error:  # its own classes differ between versions
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError(

@@ -208,11 +208,15 @@ def summarise(lines: Iterable[Mapping[str, Any]]) -> list[StageSpeed]:
 
     return [
         StageSpeed(
-            stage, sum(line["steps"] for line in found), median(found, "step_seconds"),
-            median(found, "rows_per_second"), median(found, "utilisation"), max(map(peak, found)),
+            stage,
+            sum(line["steps"] for line in found),
+            median(found, "step_seconds"),
+            median(found, "rows_per_second"),
+            median(found, "utilisation"),
+            max(map(peak, found)),
         )
         for stage, found in stages.items()
-    ]  # fmt: skip
+    ]
 
 
 def read(folder: Path) -> list[StageSpeed]:

@@ -180,10 +180,13 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None) -> Pro
         runs = jax.tree.leaves(params)[0].shape[0]
         return placed(
             State(
-                params, jax.vmap(tx.init)(params), jax.vmap(method.carry)(params, consts),
-                jnp.ones((runs,), bool), jnp.zeros((runs,), jnp.int32),
+                params,
+                jax.vmap(tx.init)(params),
+                jax.vmap(method.carry)(params, consts),
+                jnp.ones((runs,), bool),
+                jnp.zeros((runs,), jnp.int32),
             )
-        )  # fmt: skip
+        )
 
     def prompts(params: Any, consts: Any, carry: Any, rows: Rows, step: Any, key: Any) -> Any:
         return method.prompts(params, consts, carry, rows, step, key)
@@ -212,10 +215,21 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None) -> Pro
         return table, sums
 
     def finish_one(
-        params: Any, opt_state: Any, carry: Any, consts: Any, rows: Rows, healthy: jax.Array,
-        active: jax.Array, learning_rate: jax.Array, key: jax.Array, dprompts: Any, dlm: Any,
-        loss: jax.Array, weight: jax.Array, step: jax.Array,
-    ) -> tuple[tuple[Any, Any, Any, jax.Array], StepMetrics]:  # fmt: skip
+        params: Any,
+        opt_state: Any,
+        carry: Any,
+        consts: Any,
+        rows: Rows,
+        healthy: jax.Array,
+        active: jax.Array,
+        learning_rate: jax.Array,
+        key: jax.Array,
+        dprompts: Any,
+        dlm: Any,
+        loss: jax.Array,
+        weight: jax.Array,
+        step: jax.Array,
+    ) -> tuple[tuple[Any, Any, Any, jax.Array], StepMetrics]:
         # loss, weight: [V]; dprompts: [V, L, D] or [V, B, L, D]
         if method.reduction == "mean":
             per_view = 1.0 / jnp.maximum(weight, 1.0)
@@ -265,9 +279,15 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None) -> Pro
         return (*kept, healthy), StepMetrics(mean_loss, norm, healthy, own)
 
     def finish(
-        state: State, consts: Any, rows: Rows, sums: Sums, active: jax.Array,
-        learning_rates: jax.Array, keys: jax.Array, step: jax.Array,
-    ) -> tuple[State, StepMetrics]:  # fmt: skip
+        state: State,
+        consts: Any,
+        rows: Rows,
+        sums: Sums,
+        active: jax.Array,
+        learning_rates: jax.Array,
+        keys: jax.Array,
+        step: jax.Array,
+    ) -> tuple[State, StepMetrics]:
         runs = state.healthy.shape[0]
         inner = (runs, method.views) + (
             (rows.task.shape[1],) if method.rowwise and sums.prompts is not None else ()
@@ -282,9 +302,21 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None) -> Pro
             return everywhere(x[: runs * method.views]).reshape(runs, method.views)
 
         new, metrics = jax.vmap(finish_one, (0,) * 13 + (None,))(
-            state.params, state.opt_state, state.carry, consts, rows, state.healthy, active,
-            learning_rates, keys, dprompts, lm, per_view(sums.loss), per_view(sums.weight), step,
-        )  # fmt: skip
+            state.params,
+            state.opt_state,
+            state.carry,
+            consts,
+            rows,
+            state.healthy,
+            active,
+            learning_rates,
+            keys,
+            dprompts,
+            lm,
+            per_view(sums.loss),
+            per_view(sums.weight),
+            step,
+        )
         params, opt_state, carry, healthy = new
         updates = state.updates + (healthy & active).astype(jnp.int32)
         return placed(State(params, opt_state, carry, healthy, updates)), metrics

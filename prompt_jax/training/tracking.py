@@ -134,18 +134,23 @@ class RunTracker:
             console = Console(stderr=True)
             if console.is_terminal:
                 self._progress = Progress(
-                    TextColumn("{task.description}"), BarColumn(bar_width=24),
-                    TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn(),
-                    TextColumn("{task.fields[note]}"), TextColumn("{task.fields[rate]}"),
+                    TextColumn("{task.description}"),
+                    BarColumn(bar_width=24),
+                    TextColumn("{task.completed}/{task.total}"),
+                    TimeRemainingColumn(),
+                    TextColumn("{task.fields[note]}"),
+                    TextColumn("{task.fields[rate]}"),
                     console=console,
-                )  # fmt: skip
+                )
                 self._progress.start()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         with ExitStack() as stack:  # from the last to the first, also where one of them fails
             for sink in self._sinks:
                 stack.callback(sink.close)

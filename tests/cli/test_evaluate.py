@@ -29,8 +29,16 @@ def test_prompts_score_what_the_run_said(invoke: Invoke, world: World) -> None:
     asked = [("prompt_tuning", "all"), ("spot", "k4")]
     paths = [world.prompt(method, "one", shots) for method, shots in asked]
     for split in ("test", "dev"):
-        result = invoke("evaluate", world.model, *paths, "--task", world.tasks["one"],
-                        "--split", split, "--json")  # fmt: skip
+        result = invoke(
+            "evaluate",
+            world.model,
+            *paths,
+            "--task",
+            world.tasks["one"],
+            "--split",
+            split,
+            "--json",
+        )
         assert result.code == 0, result.err
         found = json.loads(result.out)
         expected = [
@@ -43,8 +51,17 @@ def test_prompts_score_what_the_run_said(invoke: Invoke, world: World) -> None:
 
 def test_the_table_and_its_options(invoke: Invoke, world: World) -> None:
     paths = [world.prompt("prompt_tuning"), world.prompt("spot")]
-    result = invoke("evaluate", world.model, *paths, "--task", world.tasks["one"],
-                    "--max-rows", 7, "--metrics", "macro_f1,accuracy")  # fmt: skip
+    result = invoke(
+        "evaluate",
+        world.model,
+        *paths,
+        "--task",
+        world.tasks["one"],
+        "--max-rows",
+        7,
+        "--metrics",
+        "macro_f1,accuracy",
+    )
     assert result.code == 0, result.err
     head, columns, _, first, second = result.out.splitlines()
     assert head == "one, test rows, in points, on tiny"
@@ -55,8 +72,9 @@ def test_the_table_and_its_options(invoke: Invoke, world: World) -> None:
 
 def test_cut_inputs_are_counted(invoke: Invoke, world: World) -> None:
     paths = [world.prompt("prompt_tuning"), world.prompt("spot")]
-    result = invoke("evaluate", world.model, *paths, "--task", world.tasks["one"],
-                    "--max-input-tokens", 4)  # fmt: skip
+    result = invoke(
+        "evaluate", world.model, *paths, "--task", world.tasks["one"], "--max-input-tokens", 4
+    )
     assert result.code == 0
     assert result.err == "prompt-jax: 8 inputs were too long and were cut.\n"
 
@@ -68,8 +86,16 @@ def test_formats_that_do_not_name_their_weights(
     shorter = SoftPrompt(np.asarray(prompt.embeddings)[:2])
     to_peft(prompt, tmp_path / "adapter")
     to_npy(shorter, tmp_path / "short.npy")  # another length: another population
-    result = invoke("evaluate", world.model, tmp_path / "adapter", tmp_path / "short.npy",
-                    world.prompt("spot"), "--task", world.tasks["one"], "--json")  # fmt: skip
+    result = invoke(
+        "evaluate",
+        world.model,
+        tmp_path / "adapter",
+        tmp_path / "short.npy",
+        world.prompt("spot"),
+        "--task",
+        world.tasks["one"],
+        "--json",
+    )
     assert result.code == 0, result.err
     adapter, short, original = json.loads(result.out)
     assert adapter["metrics"] == original["metrics"]

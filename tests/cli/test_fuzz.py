@@ -28,9 +28,12 @@ from tests.cli.conftest import Result, World, call
 
 EXAMPLES = int(os.environ.get("FUZZ", "25"))
 fuzzed = functools.partial(
-    settings, deadline=None, database=None, derandomize="FUZZ" not in os.environ,
+    settings,
+    deadline=None,
+    database=None,
+    derandomize="FUZZ" not in os.environ,
     suppress_health_check=list(HealthCheck),
-)  # fmt: skip
+)
 
 
 class Compiled:
@@ -140,10 +143,40 @@ def test_overrides_of_places_and_counts(desk: World, key: str, value: str) -> No
 # --- task files and rows -------------------------------------------------------------------------
 
 _CELLS: Any = st.sampled_from(
-    ["food", "tool", "a", "A", "", " ", "0", "1.0", 0, 1, 1.0, 2, -1, 10**30, 0.5, True, None,
-     float("nan"), float("inf"), [], ["a", "b"], ["a", ""], [1], {}, {"a": 1}, "é", "\ud800",
-     "\0", "{text}", "sentence: the dog eats bread", "x " * 50]
-) | st.text(max_size=6)  # fmt: skip
+    [
+        "food",
+        "tool",
+        "a",
+        "A",
+        "",
+        " ",
+        "0",
+        "1.0",
+        0,
+        1,
+        1.0,
+        2,
+        -1,
+        10**30,
+        0.5,
+        True,
+        None,
+        float("nan"),
+        float("inf"),
+        [],
+        ["a", "b"],
+        ["a", ""],
+        [1],
+        {},
+        {"a": 1},
+        "é",
+        "\ud800",
+        "\0",
+        "{text}",
+        "sentence: the dog eats bread",
+        "x " * 50,
+    ]
+) | st.text(max_size=6)
 _KINDS = {
     "classification": ('labels = ["food", "tool"]', {"label": "food"}, {"label": "tool"}),
     "choice": ('choices = ["options"]', {"label": 0}, {"label": 1}),
@@ -152,9 +185,21 @@ _KINDS = {
     "text": ("", {"answers": "bread"}, {"answers": ["saws"]}),
 }
 _LINES = st.sampled_from(
-    [b"{", b"[]", b"null", b"17", b'"a"', b'{"text": 1}', b"\xff\xfe", b"", b'{"a":' * 3000,
-     b'{"text": "a", "text": "b"}', b'{"text": ' + b"9" * 5000 + b"}", b"[" * 100_000]
-) | st.binary(max_size=8)  # fmt: skip
+    [
+        b"{",
+        b"[]",
+        b"null",
+        b"17",
+        b'"a"',
+        b'{"text": 1}',
+        b"\xff\xfe",
+        b"",
+        b'{"a":' * 3000,
+        b'{"text": "a", "text": "b"}',
+        b'{"text": ' + b"9" * 5000 + b"}",
+        b"[" * 100_000,
+    ]
+) | st.binary(max_size=8)
 
 
 @st.composite
@@ -164,18 +209,28 @@ def _worlds(draw: st.DrawFn) -> tuple[str, dict[str, bytes]]:
     own, *answers = _KINDS[kind]
     fields = ["text", "options"] if kind == "choice" else ["text"]
     toml = [
-        'name = "own"', f'kind = "{kind}"', f"fields = {json.dumps(fields)}", own,
-        "[[templates]]", 'text = "sentence: {text}"', "[[templates]]", 'text = "{text}"',
-        "[files]", 'train = "train.jsonl"', 'validation = "validation.jsonl"',
-    ]  # fmt: skip
+        'name = "own"',
+        f'kind = "{kind}"',
+        f"fields = {json.dumps(fields)}",
+        own,
+        "[[templates]]",
+        'text = "sentence: {text}"',
+        "[[templates]]",
+        'text = "{text}"',
+        "[files]",
+        'train = "train.jsonl"',
+        'validation = "validation.jsonl"',
+    ]
     if draw(st.booleans()) and draw(st.booleans()):
         at = draw(st.integers(0, len(toml) - 1))
         change = draw(st.sampled_from(["drop", "double", "cut", "char"]))
         line = toml[at]
         toml[at : at + 1] = {
-            "drop": [], "double": [line, line], "cut": [line[: len(line) // 2]],
+            "drop": [],
+            "double": [line, line],
+            "cut": [line[: len(line) // 2]],
             "char": [line.replace("t", draw(st.characters(codec="utf-8")))],
-        }[change]  # fmt: skip
+        }[change]
     contents = {}
     for name in ("train", "validation"):
         rows = []
@@ -197,11 +252,20 @@ def _worlds(draw: st.DrawFn) -> tuple[str, dict[str, bytes]]:
 
 
 _OPTIONS = st.sampled_from(
-    [[], ["shots=0"], ["methods=spt(tokens=3),bmtpt"], ["methods=spot,dtvg"],
-     ["data.templates=cycle"], ["data.templates=rest"], ["data.test_templates=all"],
-     ["data.protocol=transfer_papers"],
-     ["data.max_input_tokens=2"], ["data.train_rows=1"], ["methods=full_fine_tuning"]]
-)  # fmt: skip
+    [
+        [],
+        ["shots=0"],
+        ["methods=spt(tokens=3),bmtpt"],
+        ["methods=spot,dtvg"],
+        ["data.templates=cycle"],
+        ["data.templates=rest"],
+        ["data.test_templates=all"],
+        ["data.protocol=transfer_papers"],
+        ["data.max_input_tokens=2"],
+        ["data.train_rows=1"],
+        ["methods=full_fine_tuning"],
+    ]
+)
 
 
 @fuzzed(max_examples=EXAMPLES)
@@ -222,8 +286,9 @@ def test_task_files_and_rows(
     judge(call(arguments), (toml, contents, options))
 
 
-_SUFFIXES = st.sampled_from([f + gz for f in (".jsonl", ".tsv", ".csv", ".parquet")
-                             for gz in ("", ".gz")])  # fmt: skip
+_SUFFIXES = st.sampled_from(
+    [f + gz for f in (".jsonl", ".tsv", ".csv", ".parquet") for gz in ("", ".gz")]
+)
 
 
 @fuzzed(max_examples=EXAMPLES)
@@ -231,10 +296,17 @@ _SUFFIXES = st.sampled_from([f + gz for f in (".jsonl", ".tsv", ".csv", ".parque
     _SUFFIXES,
     st.binary(max_size=40)
     | st.sampled_from(
-        [b"text\tlabel\na\tfood\n", b"text,label\na,food\n", b'text,label\n"a', b"PAR1",
-         b"text,label\n" + b"a" * 200_000 + b",food\n", b"text\ttext\n", b"\x1f\x8b"]
+        [
+            b"text\tlabel\na\tfood\n",
+            b"text,label\na,food\n",
+            b'text,label\n"a',
+            b"PAR1",
+            b"text,label\n" + b"a" * 200_000 + b",food\n",
+            b"text\ttext\n",
+            b"\x1f\x8b",
+        ]
     ),
-)  # fmt: skip
+)
 def test_files_of_any_bytes(desk: World, suffix: str, content: bytes) -> None:
     folder = desk.root / "bytes"
     shutil.rmtree(folder, ignore_errors=True)

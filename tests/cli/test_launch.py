@@ -24,9 +24,12 @@ def launch(devices: str, *command: str) -> subprocess.CompletedProcess[str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("XLA_FLAGS", "SLURM_"))}
     return subprocess.run(
         [sys.executable, program, "--processes", "2", "--devices", devices, *command],
-        env={**kept, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}, capture_output=True,
-        text=True, check=False, timeout=300,
-    )  # fmt: skip
+        env={**kept, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
 
 
 def results(folder: Path) -> tuple[list[dict[str, object]], list[float]]:

@@ -21,9 +21,13 @@ def fresh(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Runs a Python program in a new interpreter, away from the checkout's directory."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
     return subprocess.run(
-        [sys.executable, *arguments], input=stdin, capture_output=True, text=True, check=False,
+        [sys.executable, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
         env=environment,
-    )  # fmt: skip
+    )
 
 
 def test_version(invoke: Invoke) -> None:

@@ -11,8 +11,13 @@ from tests.cli.conftest import Invoke, World
 
 def test_it_prints_tables_and_json(invoke: Invoke, files: World) -> None:
     out = files.root / "oracle"
-    arguments = (files.config, f"out={out}", "targets=" + files.tasks["one"], "shots=4",
-                 "methods=spot")  # fmt: skip
+    arguments = (
+        files.config,
+        f"out={out}",
+        "targets=" + files.tasks["one"],
+        "shots=4",
+        "methods=spot",
+    )
     result = invoke("oracle", *arguments)
     assert result.code == 0, result.err
     lines = result.out.splitlines()
@@ -29,8 +34,11 @@ def test_it_prints_tables_and_json(invoke: Invoke, files: World) -> None:
     assert found == json.loads((out / "oracle.json").read_text())
     assert found["sources"] == ["first", "second"]
     assert [subset["sources"] for subset in found["cells"][0]["subsets"]] == [
-        [], ["first"], ["second"], ["first", "second"]
-    ]  # fmt: skip
+        [],
+        ["first"],
+        ["second"],
+        ["first", "second"],
+    ]
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,16 @@ def read(out: str) -> list[dict[str, Any]]:
 
 
 def test_lines_are_ranked_as_the_model_ranks_them(invoke: Invoke, world: World) -> None:
-    result = invoke("predict", world.model, "--prompt", world.prompt("spot"), "--task",
-                    world.tasks["one"], "--json", stdin=lines(*TEXTS))  # fmt: skip
+    result = invoke(
+        "predict",
+        world.model,
+        "--prompt",
+        world.prompt("spot"),
+        "--task",
+        world.tasks["one"],
+        "--json",
+        stdin=lines(*TEXTS),
+    )
     assert result.code == 0, result.err
     lm = FrozenT5.from_pretrained(world.model)
     prompt = SoftPrompt.load(world.prompt("spot"))
@@ -45,8 +53,15 @@ def test_lines_are_ranked_as_the_model_ranks_them(invoke: Invoke, world: World) 
 
 
 def test_generation_is_the_models_own(invoke: Invoke, world: World) -> None:
-    result = invoke("predict", world.model, "--prompt", world.prompt("spot"),
-                    "--max-new-tokens", 4, stdin=lines(*TEXTS))  # fmt: skip
+    result = invoke(
+        "predict",
+        world.model,
+        "--prompt",
+        world.prompt("spot"),
+        "--max-new-tokens",
+        4,
+        stdin=lines(*TEXTS),
+    )
     lm = FrozenT5.from_pretrained(world.model)
     prompt = SoftPrompt.load(world.prompt("spot"))
     ids = np.asarray(lm.tokenizer.encode(TEXTS), np.int32)
@@ -60,10 +75,20 @@ def test_rows_name_their_prompts(invoke: Invoke, world: World) -> None:
     options = [part for path in prompts for part in ("--prompt", path)]
     options += ["--task", world.tasks["one"], "--json"]
     alone = [
-        read(invoke("predict", world.model, "--prompt", path, "--task", world.tasks["one"],
-                    "--json", stdin=lines(*TEXTS)).out)
+        read(
+            invoke(
+                "predict",
+                world.model,
+                "--prompt",
+                path,
+                "--task",
+                world.tasks["one"],
+                "--json",
+                stdin=lines(*TEXTS),
+            ).out
+        )
         for path in prompts
-    ]  # fmt: skip
+    ]
     rows = lines(
         {"text": TEXTS[0], "prompt": "two-k4-seed0"},
         {"text": TEXTS[1], "prompt": 0},
@@ -91,10 +116,18 @@ def test_a_line_for_all_prompts_has_an_answer_of_each(
     path = tmp_path / "rows.jsonl"
     path.write_bytes(lines({"text": TEXTS[0]}, {"text": TEXTS[1], "prompt": 1}))
     result = invoke(
-        "predict", world.model, path, "--prompt", world.prompt("spot", "one"),
-        "--prompt", world.prompt("spot", "two"), "--task", world.tasks["one"],
-        "--template", "short",
-    )  # fmt: skip
+        "predict",
+        world.model,
+        path,
+        "--prompt",
+        world.prompt("spot", "one"),
+        "--prompt",
+        world.prompt("spot", "two"),
+        "--task",
+        world.tasks["one"],
+        "--template",
+        "short",
+    )
     assert result.code == 0, result.err
     first, second = result.out.splitlines()
     assert set(first.split("\t")) <= {"food", "tool"}
@@ -108,9 +141,14 @@ def test_a_run_of_spt_answers_rows_of_many_tasks_in_one_batch(
     """`predict` under the prompts that a bank leaves says what the run's own test said."""
     folder = tmp_path / "spt"
     made = invoke(
-        "run", world.config, f"out={folder}", "methods=spt(slots=6,tokens=1,transfer=zero_shot)",
-        "shots=[4]", "data.templates=cycle", "data.test_templates=all",
-    )  # fmt: skip
+        "run",
+        world.config,
+        f"out={folder}",
+        "methods=spt(slots=6,tokens=1,transfer=zero_shot)",
+        "shots=[4]",
+        "data.templates=cycle",
+        "data.test_templates=all",
+    )
     assert made.code == 0, made.err
     prompts = sorted(folder.glob("prompts/*/*.safetensors"))
     assert len(prompts) == 4
@@ -143,12 +181,24 @@ def test_a_run_of_spt_answers_rows_of_many_tasks_in_one_batch(
     by_template = [entry["metrics"]["accuracy"] for entry in json.loads(scored.out)]
     assert sum(by_template) / 2 == pytest.approx(said["one"])
     for entry, template in zip(by_template, ("plain", "short"), strict=True):
-        under = [row["answer"] == label for row, (task, t, label) in zip(found, gold, strict=True)
-                 if (task, t) == ("one", template)]  # fmt: skip
+        under = [
+            row["answer"] == label
+            for row, (task, t, label) in zip(found, gold, strict=True)
+            if (task, t) == ("one", template)
+        ]
         assert entry == pytest.approx(sum(under) / len(under))
     for template, warned in (("short", True), ("plain", False)):
-        asked = invoke("predict", world.model, "--prompt", mine[0], "--task", world.tasks["one"],
-                       "--template", template, stdin=lines(TEXTS[0]))  # fmt: skip
+        asked = invoke(
+            "predict",
+            world.model,
+            "--prompt",
+            mine[0],
+            "--task",
+            world.tasks["one"],
+            "--template",
+            template,
+            stdin=lines(TEXTS[0]),
+        )
         assert asked.code == 0
         assert ("is for template 'plain', not 'short'" in asked.err) == warned
 
@@ -159,8 +209,10 @@ def test_rows_of_many_tasks_under_their_own_prompts(
     """As SPT leaves them: one prompt for each task and template, all in one batch."""
     paths = []
     for task, template, method in (
-        ("one", "plain", "spot"), ("one", "short", "prompt_tuning"), ("two", "plain", "spot"),
-    ):  # fmt: skip
+        ("one", "plain", "spot"),
+        ("one", "short", "prompt_tuning"),
+        ("two", "plain", "spot"),
+    ):
         prompt = SoftPrompt.load(world.prompt(method, task))
         assert prompt.record is not None
         config = {**prompt.record.config, "template": template}
@@ -176,25 +228,44 @@ def test_rows_of_many_tasks_under_their_own_prompts(
     assert [row["prompt"] for row in found] == ["one-plain", "one-short", "two-plain", "two-plain"]
     for row, given, path in zip(found, rows, (*paths, paths[2]), strict=True):
         alone = invoke(
-            "predict", world.model, "--prompt", path, "--task", given["task"], "--template",
-            given.get("template", "plain"), "--json", stdin=lines(given["text"]),
-        )  # fmt: skip
+            "predict",
+            world.model,
+            "--prompt",
+            path,
+            "--task",
+            given["task"],
+            "--template",
+            given.get("template", "plain"),
+            "--json",
+            stdin=lines(given["text"]),
+        )
         assert row["scores"] == pytest.approx(read(alone.out)[0]["scores"], abs=1e-5)
     lost = {"task": world.tasks["two"], "template": "short", "text": TEXTS[0]}
     refused = invoke("predict", world.model, *options, "--jsonl", stdin=lines(lost))
     assert refused.code == 2
     assert "line 1 is of task 'two', template 'short', for which no prompt" in refused.err
     named = invoke(
-        "predict", world.model, *options, "--jsonl", "--json",
+        "predict",
+        world.model,
+        *options,
+        "--jsonl",
+        "--json",
         stdin=lines({**lost, "prompt": "one-plain"}),
-    )  # fmt: skip
+    )
     assert [row["prompt"] for row in read(named.out)] == ["one-plain"]
 
 
 def test_long_texts_are_cut_and_counted(invoke: Invoke, world: World) -> None:
     text = " ".join(TEXTS)  # more than the 8 tokens of the prompt's training
-    result = invoke("predict", world.model, "--prompt", world.prompt("spot"), "--task",
-                    world.tasks["one"], stdin=lines(text, *TEXTS))  # fmt: skip
+    result = invoke(
+        "predict",
+        world.model,
+        "--prompt",
+        world.prompt("spot"),
+        "--task",
+        world.tasks["one"],
+        stdin=lines(text, *TEXTS),
+    )
     assert result.code == 0
     assert result.out.count("\n") == 4
     assert result.err == "prompt-jax: 1 of 4 inputs were too long and were cut.\n"

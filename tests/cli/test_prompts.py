@@ -102,14 +102,18 @@ def test_compare(invoke: Invoke, world: World) -> None:
     expected = similarity([SoftPrompt.load(path) for path in paths])
     found = json.loads(invoke("prompts", "compare", *paths, "--json").out)
     assert found["prompts"] == [
-        "prompt_tuning/one-all-seed0", "spot/one-all-seed0", "two-all-seed0",
-    ]  # fmt: skip
+        "prompt_tuning/one-all-seed0",
+        "spot/one-all-seed0",
+        "two-all-seed0",
+    ]
     np.testing.assert_allclose(found["similarity"], expected)
     table = invoke("prompts", "compare", *paths).out.splitlines()
     assert table[0].split() == ["0", "1", "2"]
     assert table[2].split() == [
-        "0", "prompt_tuning/one-all-seed0", *(f"{value:.3f}" for value in expected[0]),
-    ]  # fmt: skip
+        "0",
+        "prompt_tuning/one-all-seed0",
+        *(f"{value:.3f}" for value in expected[0]),
+    ]
     wrong = invoke("prompts", "compare", *paths, "--metric", "cosin")
     assert wrong.code == 2
     assert "Did you mean 'cosine'?" in wrong.err

@@ -52,8 +52,12 @@ def test_a_dry_run_as_json(invoke: Invoke, files: World) -> None:
 
 def test_the_papers_protocol_is_planned_without_model_data_or_network(invoke: Invoke) -> None:
     config = ROOT / "experiments" / "glue_superglue.py"
-    smaller = ("model=t5-small", "data.max_input_tokens=16", "prompt.tokens=4",
-               "target.micro_batch_tokens=40")  # fmt: skip
+    smaller = (
+        "model=t5-small",
+        "data.max_input_tokens=16",
+        "prompt.tokens=4",
+        "target.micro_batch_tokens=40",
+    )
     result = invoke("run", config, *smaller, "--dry-run", "--json")
     assert result.code == 0, result.err
     plan = json.loads(result.out)
@@ -94,8 +98,14 @@ def test_plans_for_many_devices_need_none_of_them(
     invoke: Invoke, model: str, whole: int, mesh: str, shares: int
 ) -> None:
     """Bytes on a device; that they are those of a mesh is in models/t5/test_partition.py."""
-    smaller = (f"model={model}", "data.max_input_tokens=8", "prompt.tokens=8", "dtype=bfloat16",
-               "methods=prompt_tuning", "target.micro_batch_tokens=16")  # fmt: skip
+    smaller = (
+        f"model={model}",
+        "data.max_input_tokens=8",
+        "prompt.tokens=8",
+        "dtype=bfloat16",
+        "methods=prompt_tuning",
+        "target.micro_batch_tokens=16",
+    )
     config = ROOT / "experiments" / "glue_superglue.py"
     result = invoke("run", config, *smaller, "--dry-run", "--mesh", mesh, "--json")
     assert result.code == 0, result.err
@@ -125,9 +135,15 @@ def test_a_mesh_that_is_none(invoke: Invoke, files: World, mesh: str) -> None:
 def test_a_packaged_config_takes_somebodys_own_task(invoke: Invoke, files: World) -> None:
     own = (f"targets={files.tasks['one']}", f"sources={files.tasks['first']}")
     result = invoke(
-        "run", "few_shot", f"model={files.model}", *own, "target.micro_batch_tokens=64",
-        "data.max_input_tokens=8", "--dry-run", "--json",
-    )  # fmt: skip
+        "run",
+        "few_shot",
+        f"model={files.model}",
+        *own,
+        "target.micro_batch_tokens=64",
+        "data.max_input_tokens=8",
+        "--dry-run",
+        "--json",
+    )
     assert result.code == 0, result.err
     plan = json.loads(result.out)
     assert {(task["role"], task["train"]) for task in plan["tasks"]} == {
@@ -184,17 +200,39 @@ def test_the_run_directory_is_complete(world: World) -> None:
     folder = world.folder
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        "config.json", "provenance.json", "metrics.jsonl", "results.jsonl", "data.json",
-        "items.npz", "summary.md", "prompts", "report.html", "speed.jsonl",
-    }  # fmt: skip
+        "config.json",
+        "provenance.json",
+        "metrics.jsonl",
+        "results.jsonl",
+        "data.json",
+        "items.npz",
+        "summary.md",
+        "prompts",
+        "report.html",
+        "speed.jsonl",
+    }
     config = json.loads((folder / "config.json").read_text())
     assert config["targets"] == [world.tasks["one"], world.tasks["two"]]
     rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     assert set(rows[0]) == {
-        "method", "target", "k", "seed", "metric", "split", "value", "source_steps",
-        "target_steps", "rows_seen", "flops", "wall_s", "trained_parameters",
-        "stored_parameters", "trials", "suite", "chosen",
-    }  # fmt: skip
+        "method",
+        "target",
+        "k",
+        "seed",
+        "metric",
+        "split",
+        "value",
+        "source_steps",
+        "target_steps",
+        "rows_seen",
+        "flops",
+        "wall_s",
+        "trained_parameters",
+        "stored_parameters",
+        "trials",
+        "suite",
+        "chosen",
+    }
     trusted = [r for r in rows if r["metric"] in ("nll", "brier", "ece")]
     assert len(trusted) == 3 * 2 * 2 * 3
     rows = [r for r in rows if r not in trusted]

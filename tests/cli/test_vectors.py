@@ -39,9 +39,10 @@ def made(files: World, tmp_path_factory: pytest.TempPathFactory) -> Made:
         noise = np.random.default_rng(i).normal(size=(3, lm.d_model)).astype(np.float32)
         assert start.record is not None
         record = start.record.replace(
-            task=name, method="prompt_tuning",
+            task=name,
+            method="prompt_tuning",
             config={"max_input_tokens": 8, "max_target_tokens": 4, "dev_rows": 8},
-        )  # fmt: skip
+        )
         tuned[name] = SoftPrompt(np.asarray(start.embeddings) + noise, record)
         tuned[name].save(folder / f"{name}-k16.safetensors")
     return Made(folder, first, tuned)
@@ -72,8 +73,11 @@ def test_a_sum_becomes_a_prompt(
     assert record.config["max_input_tokens"] == 8
     lines = result.out.splitlines()
     assert [line.split()[0] for line in lines if line.startswith(("a ", "b ", "c ", "sum"))] == [
-        "a", "b", "c", "sum",
-    ]  # fmt: skip
+        "a",
+        "b",
+        "c",
+        "sum",
+    ]
     # What was made is a prompt of that initialisation: sums go on from there.
     again = invoke("vectors", "m - a", f"m={out}", *names(made, "a"), *origin)
     assert again.code == 0, again.err

@@ -174,16 +174,22 @@ def test_draws_differ_between_seeds_and_start_alike():
 def test_real_folders(shared_dir):
     root = shared_dir / "data"
     trec = Task(
-        "trec", "classification", ("sentence",), (Template("t", "{sentence}"),),
+        "trec",
+        "classification",
+        ("sentence",),
+        (Template("t", "{sentence}"),),
         ("description", "entity", "abbreviation", "human", "location", "number"),
-    )  # fmt: skip
+    )
     splits = load_splits(trec, root, k=16)
     assert (len(splits.train), len(splits.dev), len(splits.test)) == (96, 96, 500)
     assert splits.notes == ()
     cb = Task(
-        "superglue/cb", "classification", ("premise", "hypothesis"),
-        (Template("t", "{premise} {hypothesis}"),), ("entailment", "contradiction", "neutral"),
-    )  # fmt: skip
+        "superglue/cb",
+        "classification",
+        ("premise", "hypothesis"),
+        (Template("t", "{premise} {hypothesis}"),),
+        ("entailment", "contradiction", "neutral"),
+    )
     splits = load_splits(cb, root, k=16)
     assert len(splits.test) == 56
     assert len(splits.train) == len(splits.dev) < 48

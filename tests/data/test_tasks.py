@@ -15,10 +15,21 @@ def change(**changes):
 @pytest.mark.parametrize(
     "text",
     [
-        "{a.b}", "{a[0]}", "{a!r}", "{a:>10}", "{}", "{0}", "{a b}", "{", "}", "{a", "a}",
-        "{a.__class__.__mro__}", "{a:{b}}",
+        "{a.b}",
+        "{a[0]}",
+        "{a!r}",
+        "{a:>10}",
+        "{}",
+        "{0}",
+        "{a b}",
+        "{",
+        "}",
+        "{a",
+        "a}",
+        "{a.__class__.__mro__}",
+        "{a:{b}}",
     ],
-)  # fmt: skip
+)
 def test_only_plain_fields_are_accepted(text):
     with pytest.raises(DataError):
         Template("t", text)
@@ -75,7 +86,10 @@ def test_instruction_is_the_text_without_fields():
         (lambda: Task("t", "choice", ("q",), (Template("t", "{q}"),)), "unknown field 'choices'"),
         (
             lambda: Task(
-                "t", "choice", ("q", "choices"), (Template("t", "{q}", labels=("a",)),),
+                "t",
+                "choice",
+                ("q", "choices"),
+                (Template("t", "{q}", labels=("a",)),),
                 labels=("a",),
             ),
             "only a classification",
@@ -85,7 +99,7 @@ def test_instruction_is_the_text_without_fields():
         (lambda: HubSource("a/b", config="../c"), "plain name"),
         (lambda: HubSource("/abs"), "plain name"),
     ],
-)  # fmt: skip
+)
 def test_wrong_descriptions_say_what_is_wrong(make, message):
     with pytest.raises(DataError, match=message):
         make()

@@ -120,9 +120,12 @@ def test_the_example_of_the_page_works(tmp_path: Path) -> None:
 
 def rendered(text: str, answer: str, **more: object) -> dict[str, object]:
     return {
-        "inputs": [8, 2, 1], "inputs_pretokenized": f"{text}. Does it follow? Yes or no?",
-        "targets": [465, 1], "targets_pretokenized": f"\n{answer}", **more,
-    }  # fmt: skip
+        "inputs": [8, 2, 1],
+        "inputs_pretokenized": f"{text}. Does it follow? Yes or no?",
+        "targets": [465, 1],
+        "targets_pretokenized": f"\n{answer}",
+        **more,
+    }
 
 
 def p3_task(tmp_path: Path, rows: list[dict[str, object]], text: str) -> Task:
@@ -140,9 +143,7 @@ def the_p3_example() -> str:
 
 def test_rows_of_p3_are_ranked_as_the_page_says(tmp_path: Path) -> None:
     choices = {"answer_choices": ["Yes", "No"]}
-    rows = [
-        rendered("It rains {today}", "No", **choices), rendered("It is late", "Yes", **choices)
-    ]  # fmt: skip
+    rows = [rendered("It rains {today}", "No", **choices), rendered("It is late", "Yes", **choices)]
     task = p3_task(tmp_path, rows, the_p3_example())
     assert task.template().instruction == "Does it follow that? Yes or no?"
     source = open_split(task, "train")

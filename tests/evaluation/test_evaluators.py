@@ -378,9 +378,14 @@ def test_weights_are_arguments_of_the_programs(lm, prompts):
     ids, one = jnp.ones((2, 8), jnp.int32), jnp.zeros(2, jnp.int32)
     rows = EvalRows(ids, ids, one, one)
     traced = evaluators._rank_program.trace(
-        lm, prompts, one, rows, jnp.ones((2, 2, 2), jnp.int32),
-        prompt_fn=evaluators.take_prompt, mesh=None,
-    )  # fmt: skip
+        lm,
+        prompts,
+        one,
+        rows,
+        jnp.ones((2, 2, 2), jnp.int32),
+        prompt_fn=evaluators.take_prompt,
+        mesh=None,
+    )
     assert sum(np.size(c) for c in jax.tree.leaves(traced.jaxpr.consts)) == 0
 
 

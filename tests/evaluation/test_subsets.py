@@ -134,5 +134,7 @@ def test_standing_of_a_blind_choice_is_50_and_nan_is_the_worst():
     assert np.mean([standing(values, n)[1] for n in range(6)]) == pytest.approx(50)
     assert standing(values, 4) == (6.0, 0.0)
     assert all(standing(values, a) == standing(values, b) for a, b in [(0, 1), (2, 5)])
-    assert not any(standing(values, a) == standing(values, b)
-                   for a, b in itertools.combinations((0, 2, 3, 4), 2))  # fmt: skip
+    assert not any(
+        standing(values, a) == standing(values, b)
+        for a, b in itertools.combinations((0, 2, 3, 4), 2)
+    )

@@ -271,8 +271,9 @@ def test_values_are_rows_of_the_table():
 
 def test_keys_start_on_the_queries():
     """Fewer queries than slots: each has slots of its own, the first one exactly on it."""
-    queries = np.asarray(make_query(RNG.normal(size=(4, 32)).astype(np.float32),
-                                    np.zeros(32, np.float32)))  # fmt: skip
+    queries = np.asarray(
+        make_query(RNG.normal(size=(4, 32)).astype(np.float32), np.zeros(32, np.float32))
+    )
     keys = place_keys(np.concatenate([queries, queries[:1]]), 12, seed=0)
     np.testing.assert_allclose(np.linalg.norm(keys, axis=1), np.sqrt(32), rtol=1e-5)
     indices, scores = retrieve(MemoryBank(keys, keys[:, None]), queries, 3)

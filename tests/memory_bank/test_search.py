@@ -50,8 +50,9 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(search, "_CHUNK_SCORES", 1024)
 
 
-@pytest.mark.parametrize(("slots", "queries", "k"), [(1, 1, 1), (7, 3, 7), (300, 5, 20),
-                                                      (1000, 8, 150), (257, 8, 1)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("slots", "queries", "k"), [(1, 1, 1), (7, 3, 7), (300, 5, 20), (1000, 8, 150), (257, 8, 1)]
+)
 def test_exact_search_is_brute_force(slots, queries, k, small_chunks):
     bank, query = make(slots, queries)
     indices, scores = retrieve(bank, query, k)
@@ -248,9 +249,12 @@ def test_sharded_block_wise_search_finds_what_it_promises():
     keys, many = np.zeros((8 * 1200, 2), np.float32), blocks(3, 0.95)
     keys[[5, 5 + many, 9, 1207], 0] = [4.0, 3.0, 2.0, 1.0]
     found, _ = retrieve(
-        MemoryBank(keys, keys[:, None]), np.ones((1, 2), np.float32), 3, mesh=mesh,
+        MemoryBank(keys, keys[:, None]),
+        np.ones((1, 2), np.float32),
+        3,
+        mesh=mesh,
         approximate=True,
-    )  # fmt: skip
+    )
     assert np.asarray(found).tolist() == [[5, 9, 1207]]
 
 

@@ -182,16 +182,18 @@ def test_the_average_prediction_deploys_all_particles():
     assert BmtptParticles(particles=M).ensemble(params, consts) is None
     split = toy.make_split(rows=8)
     runs = jax.tree.map(lambda x: np.asarray(x)[None], (params, consts))
-    (average,) = loop.evaluate_runs(
-        toy.tiny_t5(), method, *runs, [Job(split, 0)], [("accuracy",)]
-    )  # fmt: skip
+    (average,) = loop.evaluate_runs(toy.tiny_t5(), method, *runs, [Job(split, 0)], [("accuracy",)])
     each = [
         loop.evaluate_runs(
-            toy.tiny_t5(), PromptTuning(), {"prompt": particle[None]}, {}, [Job(split, 0)],
+            toy.tiny_t5(),
+            PromptTuning(),
+            {"prompt": particle[None]},
+            {},
+            [Job(split, 0)],
             [("accuracy",)],
         )[0].scores
         for particle in params["particles"]
-    ]  # fmt: skip
+    ]
     p = np.mean([np.exp(-s) / np.exp(-s).sum(1, keepdims=True) for s in each], axis=0)
     np.testing.assert_allclose(np.exp(-average.scores), p, rtol=1e-4)
 
@@ -298,8 +300,9 @@ def test_stages_name_their_trainer_by_a_spec():
     method = create(spec)
     assert method.widths == (math.inf, 10.0)
     assert [(s.name, s.on, s.trains) for s in method.stages()] == [
-        ("sources", "source", "prompt_tuning"), ("target", "target", None),
-    ]  # fmt: skip
+        ("sources", "source", "prompt_tuning"),
+        ("target", "target", None),
+    ]
 
 
 def test_independent_source_prompts_take_no_options_of_particles():

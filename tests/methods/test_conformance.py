@@ -24,9 +24,13 @@ from .toy_methods import TASKS, TEMPLATES, TOYS
 
 METHODS: dict[str, BaseMethod] = {kind.name: kind() for kind in (*REGISTRY.values(), *TOYS)}
 BUDGET = toy.budget(
-    30, learning_rate=0.1, unit="absolute", clip_norm=5.0, weight_decay=0.001,
+    30,
+    learning_rate=0.1,
+    unit="absolute",
+    clip_norm=5.0,
+    weight_decay=0.001,
     group_rates=("lm=0.02", "attention=0.5", "keys=2", "factors=0.3"),
-)  # fmt: skip
+)
 
 # The templates of `split`: row i is under the i-th, in turn, and of the i-th task.
 WORDINGS = tuple(
@@ -99,9 +103,15 @@ def outcome(name: str) -> Outcome:
     assert micro._cache_size() == shapes
     losses = {run.name: recorder.of("loss", run.name) for run in runs}
     return Outcome(
-        runs, trained, again, losses, first, len(traces) - first, shapes - known,
+        runs,
+        trained,
+        again,
+        losses,
+        first,
+        len(traces) - first,
+        shapes - known,
         (before, array_hash(lm.params)),
-    )  # fmt: skip
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

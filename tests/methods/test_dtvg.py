@@ -17,8 +17,11 @@ from prompt_jax.training.protocol import Rows
 K = 3
 INITIAL = toy.prompt(0)
 KEY = jax.random.key(0)
-ROWS = Rows(*(np.zeros((toy.B, 0), np.int32),) * 2, *(np.zeros(toy.B, np.int32),) * 2,
-            np.ones(toy.B, np.float32))  # fmt: skip
+ROWS = Rows(
+    *(np.zeros((toy.B, 0), np.int32),) * 2,
+    *(np.zeros(toy.B, np.int32),) * 2,
+    np.ones(toy.B, np.float32),
+)
 
 
 def vectors(*leans: float) -> tuple[np.ndarray, np.ndarray]:
@@ -257,16 +260,18 @@ def test_stages_as_published_and_matched():
     published, matched = Dtvg().stages(), Dtvg(budget="matched").stages()
     for stages in (published, matched):
         assert [(s.name, s.on, s.trains) for s in stages] == [
-            ("sources", "source", PromptTuning.name), ("first", "target", PromptTuning.name),
+            ("sources", "source", PromptTuning.name),
+            ("first", "target", PromptTuning.name),
             ("target", "target", None),
-        ]  # fmt: skip
+        ]
         assert [s.budget for s in stages] == ["source", "target", "target"]
         assert {s.origin for s in stages} == {0}
     assert [s.part for s in published] == [(0.0, 1.0)] * 3
     assert [s.part for s in matched] == [(0.0, 1.0), (0.0, 0.25), (0.25, 1.0)]
     assert [s.name for s in Dtvg(budget="matched", first_share=0.0).stages()] == [
-        "sources", "target",
-    ]  # fmt: skip
+        "sources",
+        "target",
+    ]
 
 
 @pytest.mark.parametrize(

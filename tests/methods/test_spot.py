@@ -27,10 +27,14 @@ def axis(i, j=None, angle=0.0):
 
 
 # Cosines with the probe (axis 0): 0.5, 1, -1, 0.8.
-SOURCES = np.stack([
-    prompt(axis(0, 1, np.arccos(0.5)), 9.0, 1), prompt(axis(0), 0.1, 2),
-    prompt(-axis(0), 5.0, 3), prompt(axis(0, 2, np.arccos(0.8)), 1.0, 4),
-])  # fmt: skip
+SOURCES = np.stack(
+    [
+        prompt(axis(0, 1, np.arccos(0.5)), 9.0, 1),
+        prompt(axis(0), 0.1, 2),
+        prompt(-axis(0), 5.0, 3),
+        prompt(axis(0, 2, np.arccos(0.8)), 1.0, 4),
+    ]
+)
 PROBE = prompt(axis(0), 3.0, 5)
 
 
@@ -109,9 +113,10 @@ def test_stages():
     for variant in ("nearest", "top_k_average", "best_of_top_k"):
         stages = Spot(variant).stages()
         assert [(s.name, s.on, s.budget) for s in stages] == [
-            ("sources", "source", "source"), ("probe", "target", "probe"),
+            ("sources", "source", "source"),
+            ("probe", "target", "probe"),
             ("target", "target", "target"),
-        ]  # fmt: skip
+        ]
         # All with prompt tuning's programs, which other methods share.
         assert {s.trains for s in stages} == {PromptTuning.name}
         assert stages[-1].trials == (3 if variant == "best_of_top_k" else 1)

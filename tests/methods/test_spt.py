@@ -22,15 +22,15 @@ SOURCES = tuple(
     Wording(f"task{i // 2}", f"t{i % 2}", (40 + i, 60 + i // 2, 70 + i)) for i in range(6)
 )
 TARGET = (
-    Wording("new", "a", (41, 60, 99)), Wording("new", "b", (90, 91)), Wording("new", "b", (90, 91))
-)  # fmt: skip
+    Wording("new", "a", (41, 60, 99)),
+    Wording("new", "b", (90, 91)),
+    Wording("new", "b", (90, 91)),
+)
 SMALL = {"slots": 12, "tokens": 2}
 
 
 def context(templates=SOURCES, seed=0, **changes):
-    made = Context(
-        toy.tiny_t5(), toy.prompt(), seed, "mixture", 0, {}, templates, SOURCES
-    )  # fmt: skip
+    made = Context(toy.tiny_t5(), toy.prompt(), seed, "mixture", 0, {}, templates, SOURCES)
     return dataclasses.replace(made, **changes)
 
 
@@ -53,10 +53,12 @@ def rows(template, task=None, ids=None, mask=None):
     template = np.asarray(template, np.int32)
     empty = np.zeros((len(template), 0), np.int32)
     return Rows(
-        empty if ids is None else ids, empty if mask is None else mask,
-        np.zeros_like(template) if task is None else np.asarray(task, np.int32), template,
+        empty if ids is None else ids,
+        empty if mask is None else mask,
+        np.zeros_like(template) if task is None else np.asarray(task, np.int32),
+        template,
         np.ones(len(template), np.float32),
-    )  # fmt: skip
+    )
 
 
 def call(method, params, consts, rows):
@@ -231,9 +233,11 @@ def test_attention_over_all_slots_is_as_long_and_as_large():
     assert params["values"].shape == (6, 4, toy.D)
     prompts = np.asarray(method.by_template(params, consts))
     weights = np.asarray(
-        mb.probabilities(mb.MemoryBank(params["keys"], params["values"]),
-                         mb.make_query(consts["pooled"], consts["centre"]))
-    )  # fmt: skip
+        mb.probabilities(
+            mb.MemoryBank(params["keys"], params["values"]),
+            mb.make_query(consts["pooled"], consts["centre"]),
+        )
+    )
     np.testing.assert_allclose(
         prompts, np.einsum("bn,nld->bld", weights, params["values"]), rtol=1e-4, atol=1e-5
     )
@@ -272,8 +276,9 @@ def test_penalty_and_metrics():
     assert len(found.dead) == 12 - len(np.unique(indices))
     assert {panel.metric for panel in method.panels} <= set(own)
     # One task: no table; a bank with very many slots: only the small one.
-    assert "slot_overlap" not in method.metrics(*on_target(method, params), made._replace(
-        carry=method.carry(*on_target(method, params))))  # fmt: skip
+    assert "slot_overlap" not in method.metrics(
+        *on_target(method, params), made._replace(carry=method.carry(*on_target(method, params)))
+    )
 
 
 @pytest.mark.parametrize("gradient", ["hard", "soft", "straight_through"])

@@ -18,9 +18,7 @@ A, B, C = SOURCES - INITIAL
 def start(method, initial=INITIAL, names=NAMES, trial=0):
     stage = method.stages()[0].name
     artefact = Artefact(names, SOURCES, np.zeros(3), (), initial)
-    params, consts = method.init(
-        Context(toy.tiny_t5(), INITIAL, 0, "t", trial, {stage: artefact})
-    )  # fmt: skip
+    params, consts = method.init(Context(toy.tiny_t5(), INITIAL, 0, "t", trial, {stage: artefact}))
     assert consts == {}
     assert params["prompt"].dtype == np.float32
     return params["prompt"]
@@ -65,8 +63,11 @@ def test_vectors_are_measured_from_their_own_origin():
 def test_stages():
     sources, target = TaskPromptVectors().stages()
     assert (sources.on, sources.trains, sources.budget, sources.origin) == (
-        "source", "prompt_tuning", "source", 0,
-    )  # fmt: skip
+        "source",
+        "prompt_tuning",
+        "source",
+        0,
+    )
     # With prompt tuning's programs; zero-shot takes no step.
     assert (target.on, target.trains, target.part) == ("target", "prompt_tuning", (0.0, 1.0))
     assert TaskPromptVectors(zero_shot=True).stages()[1].part == (0.0, 0.0)

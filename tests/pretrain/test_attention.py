@@ -18,9 +18,16 @@ INNER = WIDTH // HEADS
 @pytest.fixture(scope="module")
 def started() -> Any:
     config = T5Config(
-        vocab_size=32, d_model=WIDTH, d_kv=INNER, d_ff=16, num_layers=2, num_decoder_layers=2,
-        num_heads=HEADS, activation="gelu_new", gated=True,
-    )  # fmt: skip
+        vocab_size=32,
+        d_model=WIDTH,
+        d_kv=INNER,
+        d_ff=16,
+        num_layers=2,
+        num_decoder_layers=2,
+        num_heads=HEADS,
+        activation="gelu_new",
+        gated=True,
+    )
     return attention.matching(FrozenT5.from_config(config).params, HEADS, seed=3)
 
 
@@ -74,9 +81,16 @@ def test_heads_of_the_encoder_look_away_or_at_a_neighbour(started: Any) -> None:
 
 def test_the_rest_is_left_alone(started: Any) -> None:
     config = T5Config(
-        vocab_size=32, d_model=WIDTH, d_kv=INNER, d_ff=16, num_layers=2, num_decoder_layers=2,
-        num_heads=HEADS, activation="gelu_new", gated=True,
-    )  # fmt: skip
+        vocab_size=32,
+        d_model=WIDTH,
+        d_kv=INNER,
+        d_ff=16,
+        num_layers=2,
+        num_decoder_layers=2,
+        num_heads=HEADS,
+        activation="gelu_new",
+        gated=True,
+    )
     plain = FrozenT5.from_config(config).params
     for name in ("wi_0", "wi_1", "wo", "norm"):
         np.testing.assert_array_equal(

@@ -116,9 +116,10 @@ def test_no_mapping_of_a_target_is_ever_taught() -> None:
         for task in sandbox.TARGETS
         for source in sandbox.SOURCES
         for labels in (task.labels, *(t.labels for t in task.templates if t.labels))
-        if task.domain == source.domain and labels != source.labels
+        if task.domain == source.domain
+        and labels != source.labels
         and labels not in [t.labels for t in source.templates]
-    }  # fmt: skip
+    }
     assert len(contrary) > 12
     for name, aspect in instructions.ASPECTS.items():
         for _ in range(2000):
@@ -206,8 +207,12 @@ def test_parts_have_their_shares(tokenizer, tmp_path: Path) -> None:
     sizes = {name: int((built.task == i).sum()) for i, name in enumerate(built.task_names)}
     # No tasks are named, so the other parts share the rows in their proportions.
     assert sizes == {
-        "instructions": 270, "recall": 44, "source tasks": 44, "prose": 21, "english": 21,
-    }  # fmt: skip
+        "instructions": 270,
+        "recall": 44,
+        "source tasks": 44,
+        "prose": 21,
+        "english": 21,
+    }
     assert built.inputs.lengths.max() <= 40
     assert built.targets.lengths.max() <= 12
     again = corpus.build(config, tokenizer, 0)

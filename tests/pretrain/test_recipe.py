@@ -18,10 +18,21 @@ from prompt_jax.models.t5 import FrozenT5
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
-    "vocabulary=600", "width=32", "feed_forward=32", "layers=1", "decoder_layers=1", "heads=2",
-    "corpus.rows=400", "corpus.max_input=32", "corpus.max_target=8", "train.batch_size=8",
-    "train.log_every=5", "train.optimizer.warmup_steps=2", "dev_rows=8", "checkpoint_seconds=0.01",
-)  # fmt: skip
+    "vocabulary=600",
+    "width=32",
+    "feed_forward=32",
+    "layers=1",
+    "decoder_layers=1",
+    "heads=2",
+    "corpus.rows=400",
+    "corpus.max_input=32",
+    "corpus.max_target=8",
+    "train.batch_size=8",
+    "train.log_every=5",
+    "train.optimizer.warmup_steps=2",
+    "dev_rows=8",
+    "checkpoint_seconds=0.01",
+)
 
 
 def small(out: Path, *more: str) -> recipe.PretrainConfig:

@@ -30,14 +30,16 @@ from prompt_jax.prompts import TaskVector, combine, linear
         (".5*a + 1e-1*b + 2.*c", {"a": 0.5, "b": 0.1, "c": 2}),
         ("a - (b - (c - d))", {"a": 1, "b": -1, "c": 1, "d": -1}),
         # File names of this project need no quotes; spaces tell a minus from a hyphen.
-        ("glue/rte + ./x/mr-k16-seed0.safetensors - ~/a.b",
-         {"glue/rte": 1, "./x/mr-k16-seed0.safetensors": 1, "~/a.b": -1}),
+        (
+            "glue/rte + ./x/mr-k16-seed0.safetensors - ~/a.b",
+            {"glue/rte": 1, "./x/mr-k16-seed0.safetensors": 1, "~/a.b": -1},
+        ),
         ("a-b", {"a-b": 1}),
         ("a -b", {"a": 1, "b": -1}),
         ("2*\"my file.npy\" - 'b+c'", {"my file.npy": 2, "b+c": -1}),
         ("/abs/path-1", {"/abs/path-1": 1}),
     ],
-)  # fmt: skip
+)
 def test_sums(text, factors):
     assert linear(text) == pytest.approx(factors)
     assert list(linear(text)) == list(factors)

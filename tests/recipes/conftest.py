@@ -150,11 +150,19 @@ class Pretender:
             rows = config.steps * config.batch_size
             trained.append(
                 TrainedRun(
-                    run.name, params, params.get("prompt"), config.steps,
-                    self.values.get(name, 0.5), ((config.steps, 0.5),), config.steps, rows,
-                    6 * rows, 2 * rows, name not in self.dead,
+                    run.name,
+                    params,
+                    params.get("prompt"),
+                    config.steps,
+                    self.values.get(name, 0.5),
+                    ((config.steps, 0.5),),
+                    config.steps,
+                    rows,
+                    6 * rows,
+                    2 * rows,
+                    name not in self.dead,
                 )
-            )  # fmt: skip
+            )
         return trained
 
     def evaluate_runs(
@@ -164,11 +172,13 @@ class Pretender:
         values = [float(np.asarray(first[job.prompt]).mean()) for job in jobs]
         return [
             Evaluation(
-                dict.fromkeys(names, value), np.zeros(len(job.split), np.int64),
-                {"accuracy": np.full(len(job.split), value, np.float32)}, 0,
+                dict.fromkeys(names, value),
+                np.zeros(len(job.split), np.int64),
+                {"accuracy": np.full(len(job.split), value, np.float32)},
+                0,
             )
             for job, names, value in zip(jobs, metrics, values, strict=True)
-        ]  # fmt: skip
+        ]
 
     def steps(self) -> int:
         """Optimizer steps of all runs."""

@@ -23,9 +23,12 @@ from prompt_jax.training.loop import TrainedRun
 def key(run=None, config=None, lm=None, method=None, feed=None):
     run = toy.make_run(0, dev=True) if run is None else run
     return run_key(
-        lm or toy.tiny_t5(), method or PromptTuning(), run, config or toy.budget(5),
+        lm or toy.tiny_t5(),
+        method or PromptTuning(),
+        run,
+        config or toy.budget(5),
         feed or describe_feed(run.feed),
-    )  # fmt: skip
+    )
 
 
 def changed(**changes):
@@ -70,9 +73,16 @@ def test_a_key_sees_nothing_else():
 def test_hashes_of_arrays():
     a = np.arange(6, dtype=np.float32)
     trees = [
-        {"a": a}, {"b": a}, {"a": a.reshape(2, 3)}, {"a": a.astype(np.float64)}, {"a": a + 1},
-        {"a": a, "b": a[:0]}, [a], {"a": {"a": a}}, {"a": a[::-1]},
-    ]  # fmt: skip
+        {"a": a},
+        {"b": a},
+        {"a": a.reshape(2, 3)},
+        {"a": a.astype(np.float64)},
+        {"a": a + 1},
+        {"a": a, "b": a[:0]},
+        [a],
+        {"a": {"a": a}},
+        {"a": a[::-1]},
+    ]
     assert len({array_hash(tree) for tree in trees}) == len(trees)
     assert array_hash({"a": a}) == array_hash({"a": jnp.asarray(a)})
     assert array_hash({"a": a.reshape(2, 3).T}) == array_hash({"a": a.reshape(2, 3).T.copy()})
@@ -103,10 +113,14 @@ def test_a_split_is_hashed_with_its_answers():
 def test_feeds_are_described():
     split = toy.make_split(8, tasks=2)
     feeds = [
-        toy.make_run(0).feed, toy.make_run(1).feed, toy.make_run(0, batch_size=4).feed,
-        Mixture(split, 8, 0), Mixture(split, 8, 0, mode="uniform"), Mixture(split, 8, 0, cap=3),
+        toy.make_run(0).feed,
+        toy.make_run(1).feed,
+        toy.make_run(0, batch_size=4).feed,
+        Mixture(split, 8, 0),
+        Mixture(split, 8, 0, mode="uniform"),
+        Mixture(split, 8, 0, cap=3),
         Mixture(split, 8, 0, "source"),
-    ]  # fmt: skip
+    ]
     assert len({describe_feed(feed) for feed in feeds}) == len(feeds)
 
 
@@ -115,9 +129,19 @@ def test_feeds_are_described():
 
 def trained(**changes) -> TrainedRun:
     made = TrainedRun(
-        "r", {"prompt": toy.prompt(), "deep": {"x": np.arange(3, dtype=np.int32)}}, toy.prompt(),
-        4, 0.75, ((0, 0.5), (4, 0.75)), 6, 48, 300, 96, True, 1.5,
-    )  # fmt: skip
+        "r",
+        {"prompt": toy.prompt(), "deep": {"x": np.arange(3, dtype=np.int32)}},
+        toy.prompt(),
+        4,
+        0.75,
+        ((0, 0.5), (4, 0.75)),
+        6,
+        48,
+        300,
+        96,
+        True,
+        1.5,
+    )
     return dataclasses.replace(made, **changes)
 
 
@@ -130,8 +154,17 @@ def test_a_run_comes_back(tmp_path):
     np.testing.assert_array_equal(found.prompt, toy.prompt())
     np.testing.assert_array_equal(found.params["deep"]["x"], np.arange(3))
     assert found.params["deep"]["x"].dtype == np.int32
-    for field in ("best_step", "best_value", "history", "steps", "rows_seen", "tokens_seen",
-                  "targets_seen", "healthy", "seconds"):  # fmt: skip
+    for field in (
+        "best_step",
+        "best_value",
+        "history",
+        "steps",
+        "rows_seen",
+        "tokens_seen",
+        "targets_seen",
+        "healthy",
+        "seconds",
+    ):
         assert getattr(found, field) == getattr(trained(), field)
     assert [path.name for path in (tmp_path / "deep" / "runs").iterdir()] == ["k.run"]
 

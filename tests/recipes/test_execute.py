@@ -36,17 +36,17 @@ def test_stages_run_in_order_and_sources_once(pretender, executor, world):
         for spec in ("prompt_tuning", "spot", "spot(variant=best_of_top_k,top_k=2)"):
             made.run(spec, k)
     per_k = [
-        ("prompt_tuning: target, {}", 4), ("prompt_tuning: probe", 4), ("spot: target, {}", 4),
+        ("prompt_tuning: target, {}", 4),
+        ("prompt_tuning: probe", 4),
+        ("spot: target, {}", 4),
         ("spot(variant=best_of_top_k,top_k=2): target, {}", 8),
-    ]  # fmt: skip
+    ]
     # Trial 0 of best-of-top-k starts where `nearest` starts: those runs are not trained again.
     few = [(s.format("k = 4"), n) for s, n in per_k]
     few[3] = (few[3][0], 4)
     every = [(s.format("all rows"), n) for s, n in per_k]
     every[3] = (every[3][0], 4)
-    assert stages(pretender) == [
-        few[0], ("prompt_tuning: sources", 4), *few[1:], *every
-    ]  # fmt: skip
+    assert stages(pretender) == [few[0], ("prompt_tuning: sources", 4), *few[1:], *every]
     assert made.reused[-1] == ("spot(variant=best_of_top_k,top_k=2): target, all rows", 4, 8)
     news = made.news()
     assert news[0].endswith("k = 4: 4 runs")
@@ -61,10 +61,13 @@ def test_budgets_follow_stage_and_shots(pretender, executor):
         made.run("full_fine_tuning", k)
     steps = {(stage, config.steps) for stage, _, config in pretender.calls}
     assert steps == {
-        ("prompt_tuning: sources", 6), ("prompt_tuning: probe", 2), ("spot: target, k = 4", 3),
-        ("spot: target, all rows", 4), ("full_fine_tuning: target, k = 4", 1),
+        ("prompt_tuning: sources", 6),
+        ("prompt_tuning: probe", 2),
+        ("spot: target, k = 4", 3),
+        ("spot: target, all rows", 4),
+        ("full_fine_tuning: target, k = 4", 1),
         ("full_fine_tuning: target, all rows", 2),
-    }  # fmt: skip
+    }
 
 
 def test_populations_are_cut(pretender, executor):
@@ -143,8 +146,9 @@ def test_methods_see_the_templates(pretender, executor, world, monkeypatch):
     # "{text}" says nothing to every row alike, "w0 {text}" says w0.
     tokenizer = world.lm.tokenizer
     assert [w.ids for w in one.templates] == [
-        (tokenizer.eos_id,), tuple(tokenizer.encode(["w0"], add_eos=False)[0])
-    ]  # fmt: skip
+        (tokenizer.eos_id,),
+        tuple(tokenizer.encode(["w0"], add_eos=False)[0]),
+    ]
     assert mixture.source_templates == one.source_templates == mixture.templates[::2]
     assert mixture.artefacts == {}
     found = one.artefacts["mixture"]
@@ -394,13 +398,21 @@ def test_sources_are_remembered_by_seed(pretender, executor, world):
 
 def test_labels_tell_runs_apart():
     members = [
-        Member("a", 0), Member("a", 1), Member("", 0), Member("a", 0, 4), Member("a", 0, 4, 1),
+        Member("a", 0),
+        Member("a", 1),
+        Member("", 0),
+        Member("a", 0, 4),
+        Member("a", 0, 4, 1),
         Member("a", 0, 0, 2),
-    ]  # fmt: skip
+    ]
     assert [m.label for m in members] == [
-        "a seed=0", "a seed=1", "mixture seed=0", "a k=4 seed=0", "a k=4 seed=0 trial=1",
+        "a seed=0",
+        "a seed=1",
+        "mixture seed=0",
+        "a k=4 seed=0",
+        "a k=4 seed=0 trial=1",
         "a seed=0 trial=2",
-    ]  # fmt: skip
+    ]
 
 
 def test_costs_add_up():
@@ -445,8 +457,9 @@ def test_stages_share_a_budget(pretender, executor, world):
     assert (first.optimizer.warmup_steps, last.optimizer.warmup_steps) == (1, 3)
     # Two lengths of one stage are two lines of a plan; a method's own last stage is one anyway.
     assert [stage for stage, _, _ in pretender.calls[3:]] == [
-        "prompt_tuning: first (25% of the steps)", "dtvg(budget=matched): target, all rows",
-    ]  # fmt: skip
+        "prompt_tuning: first (25% of the steps)",
+        "dtvg(budget=matched): target, all rows",
+    ]
     assert (once.target_steps, twice.target_steps) == (10, 20)
     assert once.source_steps == twice.source_steps == 12
     # A plain run takes the budget as it is.

@@ -118,8 +118,11 @@ def test_values_are_those_of_the_saved_prompts(ran):
             )
     got = evaluate(ran.world.lm, jobs, np.stack(prompts), metrics=metrics)
     assert [g.metrics[m[0]] for g, m in zip(got, metrics, strict=True)] == expected
-    found = {(r.method, r.target, r.k, r.seed, r.metric): r.value for r in ran.first.rows
-             if r.split == "test"}  # fmt: skip
+    found = {
+        (r.method, r.target, r.k, r.seed, r.metric): r.value
+        for r in ran.first.rows
+        if r.split == "test"
+    }
     whose = [(*cell, seed) for cell in cells for seed in (0, 1)]
     for (method, target, k, seed), evaluation, job in zip(whose, got, jobs, strict=True):
         measured = [found[method, target, k, seed, name] for name in Calibration._fields]
@@ -162,10 +165,19 @@ def test_contrasts(ran):
 def test_files(ran):
     names = {path.name for path in ran.first.folder.iterdir()}
     assert names == {
-        "config.json", "provenance.json", "metrics.jsonl", "results.jsonl", "data.json",
-        "items.npz", "summary.md", "prompts", "report.html", "speed.jsonl", "tensorboard",
+        "config.json",
+        "provenance.json",
+        "metrics.jsonl",
+        "results.jsonl",
+        "data.json",
+        "items.npz",
+        "summary.md",
+        "prompts",
+        "report.html",
+        "speed.jsonl",
+        "tensorboard",
         "profile",
-    }  # fmt: skip
+    }
     facts = json.loads((ran.first.folder / "provenance.json").read_text())
     assert facts["model"]["weights_sha256"] == ran.world.lm.weights_hash
     assert facts["versions"]["jax"]
@@ -380,9 +392,13 @@ def test_a_page_that_cannot_be_made_loses_nothing(world, tmp_path, pretender, mo
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("glue/rte", "glue_rte"), ("spot(variant=mixture)", "spot_variant_mixture"),
-     ("../../x", ".._.._x"), ("a b", "a_b")],
-)  # fmt: skip
+    [
+        ("glue/rte", "glue_rte"),
+        ("spot(variant=mixture)", "spot_variant_mixture"),
+        ("../../x", ".._.._x"),
+        ("a b", "a_b"),
+    ],
+)
 def test_slugs_stay_in_their_folder(text, expected):
     assert slug(text) == expected
     assert "/" not in slug(text)

@@ -30,9 +30,13 @@ def own(world, tmp_path, monkeypatch):
 
     def make(name, **changes):
         made = world.config(
-            tmp_path / name, sources=(), targets=(str(tmp_path / "one.toml"),), shots=(0,),
-            methods=("prompt_tuning",), checkpoint_seconds=1e-9,
-        )  # fmt: skip
+            tmp_path / name,
+            sources=(),
+            targets=(str(tmp_path / "one.toml"),),
+            shots=(0,),
+            methods=("prompt_tuning",),
+            checkpoint_seconds=1e-9,
+        )
         return dataclasses.replace(made, **changes)
 
     return make

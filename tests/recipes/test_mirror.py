@@ -47,8 +47,9 @@ def content(url: str) -> dict[str, bytes]:
 
 def local(folder: Path) -> dict[str, bytes]:
     """Every file of a folder, by its name there."""
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.*")
-            if p.is_file()}  # fmt: skip
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.*") if p.is_file()
+    }
 
 
 def opened(url: str = URL, **files: str) -> Mirror:
@@ -320,9 +321,14 @@ def config(world, machine, monkeypatch):
 
 def small(world, folder, out):
     made = world.config(
-        folder, sources=(), targets=(world.tasks["one"],), methods=("prompt_tuning",),
-        shots=(4, 0), seeds=1, checkpoint_seconds=1e-9,
-    )  # fmt: skip
+        folder,
+        sources=(),
+        targets=(world.tasks["one"],),
+        methods=("prompt_tuning",),
+        shots=(4, 0),
+        seeds=1,
+        checkpoint_seconds=1e-9,
+    )
     if out is None:
         return made
     return dataclasses.replace(made, out=out, data=dataclasses.replace(made.data, cache=None))

@@ -36,9 +36,12 @@ def quality(group: frozenset[int], coefficient: float) -> float:
 def planted(pretender, world, executor, monkeypatch, tmp_path):
     """Source i moves coordinate (0, i) by 1, the target (1, 0); prompts are scored by `quality`."""
     config = world.config(
-        tmp_path, sources=tuple(world.tasks[s] for s in SOURCES), targets=(world.tasks["one"],),
-        methods=("prompt_tuning", "spot", "dtvg"), shots=(4,),
-    )  # fmt: skip
+        tmp_path,
+        sources=tuple(world.tasks[s] for s in SOURCES),
+        targets=(world.tasks["one"],),
+        methods=("prompt_tuning", "spot", "dtvg"),
+        shots=(4,),
+    )
     initial = {s: np.asarray(executor(config).initial(s).embeddings) for s in config.seed_list}
 
     def moved(seed, place):
@@ -75,10 +78,12 @@ def planted(pretender, world, executor, monkeypatch, tmp_path):
             asked.append((len(job.split), group))
             found.append(
                 Evaluation(
-                    {"accuracy": value}, np.zeros(len(job.split), np.int64),
-                    {"accuracy": np.full(len(job.split), value)}, 0,
+                    {"accuracy": value},
+                    np.zeros(len(job.split), np.int64),
+                    {"accuracy": np.full(len(job.split), value)},
+                    0,
                 )
-            )  # fmt: skip
+            )
         return found
 
     monkeypatch.setattr(survey, "evaluate", pretend)
@@ -122,8 +127,9 @@ def test_choices_of_methods_stand_where_they_should(planted, world, pretender):
     for choice in cell.choices:
         by_method.setdefault(choice.method, []).append(choice)
     assert {m: [c.seed for c in found] for m, found in by_method.items()} == {
-        "spot": [0, 1], "dtvg": [0, 1]
-    }  # fmt: skip
+        "spot": [0, 1],
+        "dtvg": [0, 1],
+    }
     for choice in by_method["spot"]:
         assert report.names(choice.subset) == ["b"]
         assert (choice.test, choice.rank, choice.percentile) == (0.1, 8.0, 0.0)
@@ -158,8 +164,15 @@ def test_what_it_writes(planted, world):
     row = next(line for line in text.splitlines() if line.startswith("| k = 4 | one | accuracy"))
     cells = [part.strip() for part in row.split("|")[4:-1]]
     assert [part.split(" ")[0] for part in cells] == [
-        "30.0", "50.0", "60.0", "90.0", "+30.0", "0.000", "yes", "90.0"
-    ]  # fmt: skip
+        "30.0",
+        "50.0",
+        "60.0",
+        "90.0",
+        "+30.0",
+        "0.000",
+        "yes",
+        "90.0",
+    ]
     assert "| k = 4 | one | spot | b (2 of 2) | 10.0 ± 0.0 | 8.0 of 8 | 0 |" in text
 
 
@@ -255,9 +268,7 @@ def test_values_are_those_of_merged_prompts_and_nothing_is_trained_twice(
     assert report.cells[1].verdict.comparison.items == 1
 
 
-def test_tuned_subsets_go_on_from_where_they_were_merged(
-    world, executor, tmp_path, monkeypatch
-):  # fmt: skip
+def test_tuned_subsets_go_on_from_where_they_were_merged(world, executor, tmp_path, monkeypatch):
     config = world.config(tmp_path, methods=("dtvg",), shots=(4,), seeds=1)
     plain = oracle(config, world.lm, show=False, say=lambda line: None)
     before = (plain.folder / "oracle.json").read_bytes()
@@ -283,10 +294,13 @@ def test_tuned_subsets_go_on_from_where_they_were_merged(
         prompt = context.artefact("first").prompts[0] + land.coefficients[-1] * vectors.sum(0)
         budget = config.few_shot
         run_ = Run(
-            "alone", made.rows.feed(target, 0, 4, budget.batch_size, "order"),
-            {"prompt": np.asarray(prompt, np.float32)}, dev=rows.dev,
-            dev_metrics=rows.task.metrics, keep_start=True,
-        )  # fmt: skip
+            "alone",
+            made.rows.feed(target, 0, 4, budget.batch_size, "order"),
+            {"prompt": np.asarray(prompt, np.float32)},
+            dev=rows.dev,
+            dev_metrics=rows.task.metrics,
+            keep_start=True,
+        )
         (alone,) = train(world.lm, create("prompt_tuning"), [run_], budget)
         assert alone.steps == budget.steps
         (tested,) = evaluate(

@@ -18,9 +18,12 @@ from prompt_jax.training.optimizers import OptimizerConfig
 from .conftest import TEST, TRAIN
 
 METHODS = (
-    "prompt_tuning", "spot", "spot(variant=mixture)", "spot(variant=best_of_top_k,top_k=2)",
+    "prompt_tuning",
+    "spot",
+    "spot(variant=mixture)",
+    "spot(variant=best_of_top_k,top_k=2)",
     "full_fine_tuning",
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +39,21 @@ def test_sums_of_stages(plan):
     by_label = {s.label: (s.runs, s.steps) for s in made.stages}
     best = "spot(variant=best_of_top_k,top_k=2)"
     expected = {
-        "prompt_tuning: target, k = 4": (4, 3), "prompt_tuning: sources": (4, 6),
-        "prompt_tuning: probe, k = 4": (4, 2), "spot: target, k = 4": (4, 3),
-        "prompt_tuning: mixture": (2, 6), "spot(variant=mixture): target, k = 4": (4, 3),
-        f"{best}: target, k = 4": (8, 3), "full_fine_tuning: target, k = 4": (4, 1),
-        "prompt_tuning: target, all rows": (4, 4), "prompt_tuning: probe, all rows": (4, 2),
-        "spot: target, all rows": (4, 4), "spot(variant=mixture): target, all rows": (4, 4),
-        f"{best}: target, all rows": (8, 4), "full_fine_tuning: target, all rows": (4, 2),
-    }  # fmt: skip
+        "prompt_tuning: target, k = 4": (4, 3),
+        "prompt_tuning: sources": (4, 6),
+        "prompt_tuning: probe, k = 4": (4, 2),
+        "spot: target, k = 4": (4, 3),
+        "prompt_tuning: mixture": (2, 6),
+        "spot(variant=mixture): target, k = 4": (4, 3),
+        f"{best}: target, k = 4": (8, 3),
+        "full_fine_tuning: target, k = 4": (4, 1),
+        "prompt_tuning: target, all rows": (4, 4),
+        "prompt_tuning: probe, all rows": (4, 2),
+        "spot: target, all rows": (4, 4),
+        "spot(variant=mixture): target, all rows": (4, 4),
+        f"{best}: target, all rows": (8, 4),
+        "full_fine_tuning: target, all rows": (4, 2),
+    }
     assert by_label == expected
     assert json.loads(json.dumps(made.to_dict()))["steps"] == made.steps
 
@@ -113,9 +123,11 @@ def test_runs_are_planned_where_they_will_be():
 def test_tasks(plan, world):
     _, made = plan
     assert [(t.name, t.role) for t in made.tasks] == [
-        (world.tasks["a"], "source"), (world.tasks["b"], "source"),
-        (world.tasks["one"], "target"), (world.tasks["two"], "target"),
-    ]  # fmt: skip
+        (world.tasks["a"], "source"),
+        (world.tasks["b"], "source"),
+        (world.tasks["one"], "target"),
+        (world.tasks["two"], "target"),
+    ]
     assert {(t.train, t.test) for t in made.tasks} == {(TRAIN, TEST)}
 
 
@@ -167,9 +179,11 @@ def test_schedules_cost_nothing_in_memory(world, tmp_path):
 def test_stages_that_share_a_budget_add_up(world, tmp_path):
     zero = "task_prompt_vectors(zero_shot=true)"
     config = world.config(
-        tmp_path, methods=("dtvg(budget=matched)", "dtvg", zero), shots=(0,),
+        tmp_path,
+        methods=("dtvg(budget=matched)", "dtvg", zero),
+        shots=(0,),
         target=toy.budget(10),
-    )  # fmt: skip
+    )
     steps = {s.label: s.steps for s in plans._stages(config, world.lm)}
     assert steps == {
         "prompt_tuning: sources": 6,

@@ -86,10 +86,12 @@ def test_results_of_a_run_without_its_weights(tmp_path, generated):
     """Everything that was measured, and nothing of the parameters."""
     predictions = ["a / b", "é"] if generated else np.asarray([1, 0])
     evaluation = Evaluation(
-        {"accuracy": 0.1 + 0.2, "f1": float("nan")}, predictions,
-        {"accuracy": np.asarray([1, 0], np.float32), "a/b": np.zeros(2, np.float32)}, 3,
+        {"accuracy": 0.1 + 0.2, "f1": float("nan")},
+        predictions,
+        {"accuracy": np.asarray([1, 0], np.float32), "a/b": np.zeros(2, np.float32)},
+        3,
         None if generated else np.asarray([[0.5, np.inf], [1, 2]], np.float32),
-    )  # fmt: skip
+    )
     tested = Measured(evaluation, 12, {"plain/one": toy.prompt(), "two": toy.prompt(1)})
     trained = TrainedRun(
         "r", {"lm": np.ones(3)}, toy.prompt(2), 4, 0.75, ((0, 0.5),), 6, 48, 300, 96, True, 1.5

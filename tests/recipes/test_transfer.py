@@ -63,9 +63,17 @@ def test_a_method_without_a_prompt_is_refused(world, tmp_path, method, says):
 
 def test_one_prompt_that_was_tuned_from_a_bank(pretender, world, tmp_path):
     run = transfer(
-        world.lm, target=world.tasks["one"], sources=[world.tasks["a"], world.tasks["b"]],
-        method="spt(slots=6,tokens=2,transfer=prompt)", templates="cycle", k=4, seeds=2, tokens=4,
-        steps=2, out=str(tmp_path / "run"), show=False,
-    )  # fmt: skip
+        world.lm,
+        target=world.tasks["one"],
+        sources=[world.tasks["a"], world.tasks["b"]],
+        method="spt(slots=6,tokens=2,transfer=prompt)",
+        templates="cycle",
+        k=4,
+        seeds=2,
+        tokens=4,
+        steps=2,
+        out=str(tmp_path / "run"),
+        show=False,
+    )
     assert run.prompt.embeddings.shape == (4, world.lm.d_model)
     assert run.config.data.templates == "cycle"

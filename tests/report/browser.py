@@ -73,9 +73,12 @@ class Browser:
     def open(self, path: Path, width: int, scheme: str = "light", media: str = "screen") -> None:
         """Loads a file in a window of that width, in a colour scheme."""
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1,
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=900,
+            deviceScaleFactor=1,
             mobile=width < 600,
-        )  # fmt: skip
+        )
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.call("Emulation.setEmulatedMedia", media=media, features=features)
         self.call("Page.navigate", url=path.resolve().as_uri())
@@ -102,18 +105,26 @@ def browser(program: str, profile: Path) -> Iterator[Browser]:
     """Starts a browser and ends it."""
     to_read, to_write = os.pipe(), os.pipe()
     flags = [
-        "--headless=new", "--remote-debugging-pipe", f"--user-data-dir={profile}",
-        "--no-first-run", "--disable-gpu", "--disable-extensions", "--disable-dev-shm-usage",
-        "--disable-background-networking", "--hide-scrollbars",
-    ]  # fmt: skip
+        "--headless=new",
+        "--remote-debugging-pipe",
+        f"--user-data-dir={profile}",
+        "--no-first-run",
+        "--disable-gpu",
+        "--disable-extensions",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--hide-scrollbars",
+    ]
     if os.getuid() == 0:
         flags.append("--no-sandbox")
     # Chromium reads commands from descriptor 3 and answers on 4.
     shell = f'exec "$0" "$@" 3<&{to_read[0]} 4>&{to_write[1]}'
     process = subprocess.Popen(
-        ["/bin/bash", "-c", shell, program, *flags], pass_fds=(to_read[0], to_write[1]),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        ["/bin/bash", "-c", shell, program, *flags],
+        pass_fds=(to_read[0], to_write[1]),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     os.close(to_read[0])
     os.close(to_write[1])
     try:

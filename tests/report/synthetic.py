@@ -52,15 +52,24 @@ def write_run(
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     config = {
-        "name": title, "model": "models/tiny", "methods": list(methods), "sources": list(sources),
-        "targets": list(targets), "shots": list(shots), "seeds": seeds, "prompt": {"tokens": L},
-        "data": {"root": "my data", "max_input_tokens": 32}, "out": str(folder),
-    }  # fmt: skip
+        "name": title,
+        "model": "models/tiny",
+        "methods": list(methods),
+        "sources": list(sources),
+        "targets": list(targets),
+        "shots": list(shots),
+        "seeds": seeds,
+        "prompt": {"tokens": L},
+        "data": {"root": "my data", "max_input_tokens": 32},
+        "out": str(folder),
+    }
     (folder / "config.json").write_text(json.dumps(config))
     facts = {
-        "versions": {"jax": "0.10.2"}, "python": "3.11", "device": "1 x cpu (cpu)",
+        "versions": {"jax": "0.10.2"},
+        "python": "3.11",
+        "device": "1 x cpu (cpu)",
         "model": {"name": "tiny", "weights_sha256": "ab" * 32},
-    }  # fmt: skip
+    }
     (folder / "provenance.json").write_text(json.dumps(facts))
     rows: list[ResultRow] = []
     items: dict[results.Item, np.ndarray] = {}
@@ -76,10 +85,22 @@ def write_run(
                     for split, value in (("dev", 0.5 + seed / 100), ("test", scores.mean())):
                         rows.append(
                             ResultRow(
-                                method, target, k, seed, "accuracy", split, float(value),
-                                cost - 100, 100, 8 * cost, 1e9 * cost, cost / 50, 20, 20,
+                                method,
+                                target,
+                                k,
+                                seed,
+                                "accuracy",
+                                split,
+                                float(value),
+                                cost - 100,
+                                100,
+                                8 * cost,
+                                1e9 * cost,
+                                cost / 50,
+                                20,
+                                20,
                             )
-                        )  # fmt: skip
+                        )
                     label = f"{target}{f' k={k}' if k else ''} seed={seed}"
                     stage = f"{method}: target, {results.heading(k)}"
                     for step in (0, 50, 100):
@@ -98,21 +119,32 @@ def write_run(
     cut = {part: {"inputs": 3, "targets": 0} for part in ("train", "dev", "test")}
     data = {
         task: [
-            {"task": name(task), "seed": seed, "k": k, "cut": cut, "notes": ["two rows skipped"],
-             "rows": {"train": 30, "dev": 20, "test": ITEMS}}
+            {
+                "task": name(task),
+                "seed": seed,
+                "k": k,
+                "cut": cut,
+                "notes": ["two rows skipped"],
+                "rows": {"train": 30, "dev": 20, "test": ITEMS},
+            }
             for k in (shots if task in targets else (0,))
             for seed in range(seeds)
         ]
         for task in (*sources, *targets)
-    }  # fmt: skip
+    }
     (folder / "data.json").write_text(json.dumps(data))
     return folder
 
 
 def _prompts(
-    folder: Path, rng: np.random.Generator, seed: int, methods: Sequence[str],
-    sources: Sequence[str], targets: Sequence[str], shots: Sequence[int],
-) -> None:  # fmt: skip
+    folder: Path,
+    rng: np.random.Generator,
+    seed: int,
+    methods: Sequence[str],
+    sources: Sequence[str],
+    targets: Sequence[str],
+    shots: Sequence[int],
+) -> None:
     """Source prompts anywhere; spot's targets lie near the second source."""
     made = {source: rng.normal(size=(L, D)).astype(np.float32) for source in sources}
     for number, (source, array) in enumerate(made.items()):

@@ -34,9 +34,11 @@ def test_figures(loaded):
     with svg.drawing():
         drawn = alike.draw(loaded)
     assert [(method, data) for method, data, _ in drawn.near] == [
-        ("prompt_tuning", "k = 16"), ("prompt_tuning", "all rows"),
-        ("spot", "k = 16"), ("spot", "all rows"),
-    ]  # fmt: skip
+        ("prompt_tuning", "k = 16"),
+        ("prompt_tuning", "all rows"),
+        ("spot", "k = 16"),
+        ("spot", "all rows"),
+    ]
     assert drawn.names[0] == "s/one (source)"
     assert drawn.names[-1] == "mine/far, all rows (spot)"
     assert len(drawn.names) == 11

@@ -67,8 +67,10 @@ def test_a_baseline_that_wins():
     found = answer.find(run_of({("prompt_tuning", "a"): BASE, ("spot", "a"): shifted(-0.1)}))
     (standing,) = found.standings
     assert (standing.state, standing.best, standing.against) == (
-        "baseline", "prompt_tuning", "spot",
-    )  # fmt: skip
+        "baseline",
+        "prompt_tuning",
+        "spot",
+    )
     assert standing.difference.startswith("+10.0 [")
     assert standing.cost == pytest.approx(1 / 3)
     assert found.lead == (
@@ -115,10 +117,13 @@ def test_several_targets_in_one_sentence():
 def test_a_reference_line_is_no_rival():
     found = answer.find(
         run_of(
-            {("prompt_tuning", "a"): BASE, ("spot", "a"): BASE,
-             ("full_fine_tuning", "a"): shifted(0.3)}
+            {
+                ("prompt_tuning", "a"): BASE,
+                ("spot", "a"): BASE,
+                ("full_fine_tuning", "a"): shifted(0.3),
+            }
         )
-    )  # fmt: skip
+    )
     assert found.references == {"full_fine_tuning"}
     assert found.standings[0].state == "open"
     assert found.lead == "No prompt method is established ahead of prompt_tuning on a."

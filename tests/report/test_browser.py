@@ -40,9 +40,12 @@ CONTRAST = """(() => {
 def page(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     long = "a_very_long_name_without_any_place_to_break_it_" * 3
     folder = write_run(
-        tmp_path_factory.mktemp("browser") / "run", title=long, seeds=2,
-        targets=("t/near", f"t/{long}"), sources=("s/one", "s/two", f"s/{long}"),
-    )  # fmt: skip
+        tmp_path_factory.mktemp("browser") / "run",
+        title=long,
+        seeds=2,
+        targets=("t/near", f"t/{long}"),
+        sources=("s/one", "s/two", f"s/{long}"),
+    )
     return report.write(folder)
 
 

@@ -59,8 +59,11 @@ def test_learning_curves(loaded):
     with svg.drawing():
         drawn = charts.learning(loaded)
     assert [figure.title for figure in drawn] == [
-        "t/near, k = 16", "mine/far, k = 16", "t/near, all rows", "mine/far, all rows",
-    ]  # fmt: skip
+        "t/near, k = 16",
+        "mine/far, k = 16",
+        "t/near, all rows",
+        "mine/far, all rows",
+    ]
     # Three methods, five seeds and a mean each: 0.4 + 100/500 + 2/100.
     assert "18 lines over 100 steps; means end at 62, 62, 62" in drawn[0].svg
 
@@ -106,9 +109,11 @@ def test_rows_are_ranges_over_draws(loaded):
 def test_the_prompt_is_picked_on_the_development_set(loaded):
     picked = facts.picked(loaded)
     assert [(task, data) for task, data, _ in picked] == [
-        ("t/near", "k = 16"), ("t/near", "all rows"),
-        ("mine/far", "k = 16"), ("mine/far", "all rows"),
-    ]  # fmt: skip
+        ("t/near", "k = 16"),
+        ("t/near", "all rows"),
+        ("mine/far", "k = 16"),
+        ("mine/far", "all rows"),
+    ]
     for task, _, prompt in picked:
         others = [p.dev for p in loaded.prompts if p.record.task == task and not p.is_source]
         assert prompt.dev == max(others) == 0.54
@@ -117,8 +122,12 @@ def test_the_prompt_is_picked_on_the_development_set(loaded):
 def test_commands_can_be_copied(loaded):
     commands = [shlex.split(command) for _, command in facts.commands(loaded)]
     assert [command[1] for command in commands] == [
-        "evaluate", "predict", "prompts", "prompts", "report",
-    ]  # fmt: skip
+        "evaluate",
+        "predict",
+        "prompts",
+        "prompts",
+        "report",
+    ]
     evaluate = commands[0]
     assert evaluate[2] == "models/tiny"
     assert Path(evaluate[3]).is_file()

@@ -58,8 +58,10 @@ def test_forest():
 
 
 def test_scores_draw_every_seed():
-    rows = [figures.Scores("m", "50.0 ± 1.0", [49.0, 50.0, math.nan, 51.0], 50.0, 1),
-            figures.Scores("dead", "failed", [math.nan], math.nan, 2)]  # fmt: skip
+    rows = [
+        figures.Scores("m", "50.0 ± 1.0", [49.0, 50.0, math.nan, 51.0], 50.0, 1),
+        figures.Scores("dead", "failed", [math.nan], math.nan, 2),
+    ]
     markup = figures.scores("t", rows, (40, 60))
     assert {"m", "dead", "failed"} <= set(texts(markup))
     assert markup.count("<use") == 3

@@ -33,9 +33,13 @@ def test_a_whole_directory(loaded, made):
     assert loaded.metrics == [json.loads(line) for line in lines]
     names = [name for name, _, _ in loaded.hashes]
     assert names == [
-        "config.json", "provenance.json", "results.jsonl", "items.npz", "metrics.jsonl",
+        "config.json",
+        "provenance.json",
+        "results.jsonl",
+        "items.npz",
+        "metrics.jsonl",
         "data.json",
-    ]  # fmt: skip
+    ]
 
 
 def test_names(loaded, tmp_path):
@@ -46,9 +50,9 @@ def test_names(loaded, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["config.json", "provenance.json", "items.npz", "metrics.jsonl", "data.json",
-             "results.jsonl"]
-)  # fmt: skip
+    "name",
+    ["config.json", "provenance.json", "items.npz", "metrics.jsonl", "data.json", "results.jsonl"],
+)
 @pytest.mark.parametrize("how", ["missing", "empty", "binary", "wrong", "folder", "deep"])
 def test_one_file_is_lost(copy, name, how):
     path = copy / name
@@ -56,8 +60,12 @@ def test_one_file_is_lost(copy, name, how):
     if how == "folder":
         path.mkdir()
     elif how != "missing":
-        content = {"empty": b"", "binary": bytes(range(256)), "wrong": b'[1, "a"]\n',
-                   "deep": b"[" * 200_000}  # fmt: skip
+        content = {
+            "empty": b"",
+            "binary": bytes(range(256)),
+            "wrong": b'[1, "a"]\n',
+            "deep": b"[" * 200_000,
+        }
         path.write_bytes(content[how])
     run = read(copy)
     if how == "empty" and name == "metrics.jsonl":

@@ -22,11 +22,16 @@ def land(seed: int, test: list[float]) -> Landscape:
 def report(*choices: Choice) -> OracleReport:
     lands = (land(0, [0.4, 0.5, 0.6, 0.7]), land(3, [0.2, np.nan, 0.6, 0.5]))
     cell = OracleCell(
-        "rte", 16, "accuracy", 0.02, lands,
+        "rte",
+        16,
+        "accuracy",
+        0.02,
+        lands,
         (Held((3, 3), 0.65, None), Held((2, 3), 0.55, None)),
         (Held((2, 2), 0.6, None), Held((2, 0), 0.4, None)),
-        Verdict(Comparison(0.1, -0.05, 0.25, 0.2, 2, 1), 0.4, False), choices,
-    )  # fmt: skip
+        Verdict(Comparison(0.1, -0.05, 0.25, 0.2, 2, 1), 0.4, False),
+        choices,
+    )
     return OracleReport(Path("run"), "toy", "dtvg", False, ("a", "b"), subsets(2), (cell,))
 
 
@@ -47,9 +52,10 @@ def test_the_table_has_means_over_seeds_in_points():
 
 def test_choices_are_averaged_by_method():
     made = report(
-        Choice("dtvg", 0, 3, 0.7, 1.0, 100.0, 0.8), Choice("dtvg", 3, 3, 0.5, 2.0, 50.0, 0.8),
+        Choice("dtvg", 0, 3, 0.7, 1.0, 100.0, 0.8),
+        Choice("dtvg", 3, 3, 0.5, 2.0, 50.0, 0.8),
         Choice("spot", 0, 0, 0.4, 4.0, 0.0, 0.9),
-    )  # fmt: skip
+    )
     titles, rows = made.choice_table()
     assert titles[2:4] == ["method", "most often"]
     assert [row[2] for row in rows] == ["dtvg", "spot"]

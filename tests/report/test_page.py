@@ -64,9 +64,17 @@ def test_the_order_of_the_page(text):
     reader = Reader(text)
     sections = [a["id"] for tag, a in reader.tags if tag == "section"]
     assert sections == [
-        "answer", "results", "transfer", "learning", "alike", "costs", "cut", "methods", "use",
+        "answer",
+        "results",
+        "transfer",
+        "learning",
+        "alike",
+        "costs",
+        "cut",
+        "methods",
+        "use",
         "provenance",
-    ]  # fmt: skip
+    ]
     assert sum(tag == "h1" for tag, _ in reader.tags) == 1
     for link in reader.values("href"):
         assert link.startswith("#")
@@ -101,11 +109,18 @@ def test_the_numbers_are_those_of_the_summary(text, loaded):
 
 def test_what_a_reader_needs_to_go_on(text):
     for piece in (
-        "mine/far", "two rows skipped", "10% of the train inputs were longer than 32 tokens",
-        "300 GFLOP", "ab" * 32, "versions.jax",
-        "prompt-jax evaluate models/tiny", "--root &#39;my data&#39;", "prompt-jax report ",
-        "pj.SoftPrompt.load(", "Vu et al. 2022",
-    ):  # fmt: skip
+        "mine/far",
+        "two rows skipped",
+        "10% of the train inputs were longer than 32 tokens",
+        "300 GFLOP",
+        "ab" * 32,
+        "versions.jax",
+        "prompt-jax evaluate models/tiny",
+        "--root &#39;my data&#39;",
+        "prompt-jax report ",
+        "pj.SoftPrompt.load(",
+        "Vu et al. 2022",
+    ):
         assert piece in text, piece
 
 
@@ -171,10 +186,14 @@ def test_a_page_that_cannot_be_written(copy):
 
 def test_hostile_names_are_text(tmp_path):
     folder = write_run(
-        tmp_path / "run", methods=("prompt_tuning", f"spot {EVIL}"), title=EVIL,
-        sources=(f"a{EVIL}", f"b{EVIL}"), targets=(f"t{EVIL}", f"u\x1b{EVIL}"), shots=(4,),
+        tmp_path / "run",
+        methods=("prompt_tuning", f"spot {EVIL}"),
+        title=EVIL,
+        sources=(f"a{EVIL}", f"b{EVIL}"),
+        targets=(f"t{EVIL}", f"u\x1b{EVIL}"),
+        shots=(4,),
         seeds=2,
-    )  # fmt: skip
+    )
     config = json.loads((folder / "config.json").read_text())
     config["model"] = f"$(touch x)\n{EVIL}"
     config["data"]["root"] = "; rm x"

@@ -36,12 +36,14 @@ class Fake(BaseMethod):
 
 LOGGED = {
     "fake": {
-        "group": [True, False, True], "usage": np.eye(70).tolist(), "spread": 0.25,
+        "group": [True, False, True],
+        "usage": np.eye(70).tolist(),
+        "spread": 0.25,
         "weights": [0.5, 0.25, 0.25],
     },
     # What other methods log under the same name is not this method's.
     "prompt_tuning": {"spread": 9.0},
-}  # fmt: skip
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +69,7 @@ def run(tmp_path, monkeypatch):
 
 def test_what_seeds_number_differently_is_drawn_of_the_first(run, monkeypatch):
     """Two seeds log one corner and the other: their mean would be grey in both."""
-    tables = {
-        (seed, 0): {1: np.eye(2)[[seed, seed]].tolist()} for seed in (0, 1)
-    }  # fmt: skip
+    tables = {(seed, 0): {1: np.eye(2)[[seed, seed]].tolist()} for seed in (0, 1)}
     shown = [(panels.Group("fake: target", "target", 16), tables)]
     seen = []
     monkeypatch.setattr(panels.figures, "heatmap", lambda title, values, *rest: seen.append(values))
@@ -91,9 +91,11 @@ def test_every_kind_is_drawn(run):
     group, usage, spread, weights = fake.panels
     names = [name for name, _ in group.figures]
     assert names == [
-        "t/near, k = 16 (target)", "mine/far, k = 16 (target)",
-        "t/near, all rows (target)", "mine/far, all rows (target)",
-    ]  # fmt: skip
+        "t/near, k = 16 (target)",
+        "mine/far, k = 16 (target)",
+        "t/near, all rows (target)",
+        "mine/far, all rows (target)",
+    ]
     for source in SOURCES:
         assert f">{source}<" in group.figures[0][1]
     assert "48 by 48 values" in usage.figures[0][1]
@@ -113,8 +115,11 @@ def test_panels_of_the_method_that_trains_an_earlier_stage(run, monkeypatch):
         (section,) = panels.sections(run)
     assert section.stages[0] == "target (50% of the steps): on the target, trains fake"
     assert [drawn.title for drawn in section.panels] == [
-        "Chosen sources", "Slot usage", "Spread", "Weights",
-    ]  # fmt: skip
+        "Chosen sources",
+        "Slot usage",
+        "Spread",
+        "Weights",
+    ]
     assert [name for name, _ in section.panels[0].figures] == [
         "t/near, all rows (target (50% of the steps))",
         "mine/far, all rows (target (50% of the steps))",

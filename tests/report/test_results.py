@@ -41,16 +41,28 @@ def test_rows_come_back(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"method": 3}, {"k": True}, {"k": -1}, {"seed": 1.0}, {"value": 1.5}, {"value": "x"},
-     {"flops": None}, {"flops": float("inf")}, {"wall_s": -1}, {"target": None}, {"chosen": "a"},
-     {"chosen": [1]}],
-)  # fmt: skip
+    [
+        {"method": 3},
+        {"k": True},
+        {"k": -1},
+        {"seed": 1.0},
+        {"value": 1.5},
+        {"value": "x"},
+        {"flops": None},
+        {"flops": float("inf")},
+        {"wall_s": -1},
+        {"target": None},
+        {"chosen": "a"},
+        {"chosen": [1]},
+    ],
+)
 def test_lines_that_are_no_rows(tmp_path, change):
     good = json.dumps(dataclasses.asdict(row("base", "one", 4, 0, 0.5)))
     bad = json.dumps({**json.loads(good), **change})
     assert results.parse_rows(f"{good}\n{bad}\n{good[:-9]}") == (
-        [row("base", "one", 4, 0, 0.5)], [2, 3],
-    )  # fmt: skip
+        [row("base", "one", 4, 0, 0.5)],
+        [2, 3],
+    )
     path = tmp_path / "results.jsonl"
     path.write_text(f"{good}\n{bad}\n")
     with pytest.raises(DataError, match="line 2 is no result row"):
@@ -59,9 +71,14 @@ def test_lines_that_are_no_rows(tmp_path, change):
 
 @pytest.mark.parametrize(
     ("metric", "value", "good"),
-    [("nll", 7.5, True), ("nll", 1e4, False), ("brier", 2.0, True), ("brier", 2.5, False),
-     ("ece", 1.5, False)],
-)  # fmt: skip
+    [
+        ("nll", 7.5, True),
+        ("nll", 1e4, False),
+        ("brier", 2.0, True),
+        ("brier", 2.5, False),
+        ("ece", 1.5, False),
+    ],
+)
 def test_calibration_is_no_fraction(metric, value, good):
     made = dataclasses.replace(row("base", "one", 4, 0, 0.5), metric=metric, value=value)
     rows, bad = results.parse_rows(json.dumps(dataclasses.asdict(made)))
@@ -92,10 +109,11 @@ def test_damaged_items(tmp_path, what):
     path = tmp_path / "items.npz"
     made: dict = {"m\tt\t0\t0": np.ones(4), "m\tt\t0\t1": np.ones(4)}
     made |= {
-        "key": {"nothing": np.ones(4)}, "length": {"m\tt\t0\t1": np.ones(5)},
+        "key": {"nothing": np.ones(4)},
+        "length": {"m\tt\t0\t1": np.ones(5)},
         "nan": {"m\tt\t0\t1": np.full(4, np.nan)},
         "objects": {"m\tt\t0\t1": np.array([{}, 1, 2, 3], object)},
-    }.get(what, {})  # fmt: skip
+    }.get(what, {})
     np.savez_compressed(path, **made)
     if what == "text":
         path.write_text("PK no zip")
@@ -109,8 +127,11 @@ def test_damaged_items(tmp_path, what):
 
 
 def test_primary_metrics_are_those_of_the_development_set():
-    rows = [row("base", "two", 0, 0, 0.3), row("base", "two", 0, 0, 0.3, split="dev"),
-            row("base", "two", 0, 0, 0.4, "accuracy")]  # fmt: skip
+    rows = [
+        row("base", "two", 0, 0, 0.3),
+        row("base", "two", 0, 0, 0.3, split="dev"),
+        row("base", "two", 0, 0, 0.4, "accuracy"),
+    ]
     assert results.primary_metrics(rows) == {"two": "f1"}
 
 
@@ -122,10 +143,13 @@ def test_intervals_as_text():
 
 def test_cells_hold_the_primary_metric_of_the_test_rows():
     rows = [
-        row("base", "one", 0, 0, 0.5), row("base", "one", 0, 1, 0.7),
-        row("base", "one", 0, 0, 0.1, split="dev"), row("base", "one", 0, 0, 0.2, "macro_f1"),
-        row("x", "two", 4, 0, 0.3), row("x", "two", 4, 0, 0.4, "accuracy"),
-    ]  # fmt: skip
+        row("base", "one", 0, 0, 0.5),
+        row("base", "one", 0, 1, 0.7),
+        row("base", "one", 0, 0, 0.1, split="dev"),
+        row("base", "one", 0, 0, 0.2, "macro_f1"),
+        row("x", "two", 4, 0, 0.3),
+        row("x", "two", 4, 0, 0.4, "accuracy"),
+    ]
     cells = results.cells(rows, PRIMARY)
     assert cells == {("base", "one", 0): {0: 0.5, 1: 0.7}, ("x", "two", 4): {0: 0.3}}
     assert results.cells(rows, PRIMARY, "dev") == {("base", "one", 0): {0: 0.1}}
@@ -173,8 +197,10 @@ def test_seeds_that_died_or_are_missing_are_left_out_of_both():
     values, items = values_and_items(seeds=5, k=(0,))
     values["x", "one", 0][1] = math.nan
     del values["base", "one", 0][3]
-    found = {(c.method, c.target): c.verdict.comparison for c in
-             results.contrasts(METHODS, values, items)}  # fmt: skip
+    found = {
+        (c.method, c.target): c.verdict.comparison
+        for c in results.contrasts(METHODS, values, items)
+    }
     assert found["x", "one"].seeds == 3
     assert found["y", "one"].seeds == 4
     keep = [0, 2, 4]
@@ -193,9 +219,11 @@ def test_nothing_to_compare():
 
 def test_table():
     values = {
-        ("base", "one", 4): {0: 0.5, 1: 0.7}, ("base", "one", 0): {0: 0.25},
-        ("x", "one", 4): {0: 0.5, 1: math.nan}, ("x", "two", 4): {0: math.nan},
-    }  # fmt: skip
+        ("base", "one", 4): {0: 0.5, 1: 0.7},
+        ("base", "one", 0): {0: 0.25},
+        ("x", "one", 4): {0: 0.5, 1: math.nan},
+        ("x", "two", 4): {0: math.nan},
+    }
     text = results.markdown_table(
         ("base", "x"), ("one", "two"), (4, 0), results.summaries(values), PRIMARY
     )

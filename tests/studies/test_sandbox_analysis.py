@@ -31,10 +31,16 @@ SEEDS = 5
 
 
 def write_run(
-    path: Path, scores: dict[tuple[str, str], np.ndarray], *, weights: str = "w", suite: str = "s",
-    templates: str = "first", trained: str = "first", items: bool = True,
+    path: Path,
+    scores: dict[tuple[str, str], np.ndarray],
+    *,
+    weights: str = "w",
+    suite: str = "s",
+    templates: str = "first",
+    trained: str = "first",
+    items: bool = True,
     chosen: Sequence[tuple[str, ...]] = (),
-) -> Path:  # fmt: skip
+) -> Path:
     """A run directory with the given items [seeds, rows] of each (method, target).
 
     Chosen: the sources by seed, of every method but `base`.
@@ -42,9 +48,12 @@ def write_run(
     path.mkdir()
     methods, targets = (list(dict.fromkeys(key[i] for key in scores)) for i in (0, 1))
     config = {
-        "methods": methods, "targets": targets, "sources": ["sandbox/sentiment", "sandbox/topic"],
-        "shots": [16], "data": {"test_rows": 10, "templates": trained, "test_templates": templates},
-    }  # fmt: skip
+        "methods": methods,
+        "targets": targets,
+        "sources": ["sandbox/sentiment", "sandbox/topic"],
+        "shots": [16],
+        "data": {"test_rows": 10, "templates": trained, "test_templates": templates},
+    }
     (path / "config.json").write_text(json.dumps(config))
     (path / "provenance.json").write_text(json.dumps({"model": {"weights_sha256": weights}}))
     rows, kept = [], {}
@@ -52,10 +61,26 @@ def write_run(
         for seed, row in enumerate(table):
             for split in ("dev", "test"):
                 rows.append(
-                    ResultRow(method, target, 16, seed, "accuracy", split, float(row.mean()),
-                              0, 1, 1, 1.0, 1.0, 1, 1, 1, suite,
-                              chosen[seed] if chosen and method != "base" else None)
-                )  # fmt: skip
+                    ResultRow(
+                        method,
+                        target,
+                        16,
+                        seed,
+                        "accuracy",
+                        split,
+                        float(row.mean()),
+                        0,
+                        1,
+                        1,
+                        1.0,
+                        1.0,
+                        1,
+                        1,
+                        1,
+                        suite,
+                        chosen[seed] if chosen and method != "base" else None,
+                    )
+                )
             kept[method, target, 16, seed] = row
     results.write_rows(path / "results.jsonl", rows)
     if items:
@@ -72,8 +97,10 @@ def runs(tmp_path: Path) -> list[str]:
     base = {("base", TALK): draw(0.5), ("base", COMPLAINTS): draw(0.5, 80, 1)}
     better = {("better", TALK): draw(0.9, seed=2), ("better", COMPLAINTS): draw(0.5, 80, 1)}
     one = write_run(tmp_path / "one", base | better)
-    two = write_run(tmp_path / "two", {("third", TALK): draw(0.7, seed=3),
-                                       ("third", COMPLAINTS): draw(0.7, 80, 4)})  # fmt: skip
+    two = write_run(
+        tmp_path / "two",
+        {("third", TALK): draw(0.7, seed=3), ("third", COMPLAINTS): draw(0.7, 80, 4)},
+    )
     return [str(one), str(two)]
 
 
@@ -128,9 +155,10 @@ def test_lines_of_another_run_directory(runs):
     with pytest.raises(DataError, match="no run directory has third"):
         sandbox_contrasts.compare(sandbox_contrasts.read(runs[:1]), Question("third", "base"))
     text = sandbox_contrasts.markdown(
-        sandbox_contrasts.read(runs), Question("better", "base", why="is it?"),
+        sandbox_contrasts.read(runs),
+        Question("better", "base", why="is it?"),
         [Question("better", "third"), Question("third", "base", (TALK,))],
-    )  # fmt: skip
+    )
     assert "| `better` |" in text
     assert "| `third` |" in text  # whatever is asked about
     assert "| `third` |" not in "".join(sandbox_contrasts.table(sandbox_contrasts.read(runs)))
@@ -215,8 +243,9 @@ def test_calibration_of_two_methods(runs):
     lines = sandbox_contrasts.trust(read, "better", "base")
     assert "mean over 1 targets" in lines[0]
     assert lines[2] == "| method | points | nll | brier | ece |"
-    gained = np.mean([read.values["better", TALK][s] - read.values["base", TALK][s]
-                      for s in range(SEEDS)])  # fmt: skip
+    gained = np.mean(
+        [read.values["better", TALK][s] - read.values["base", TALK][s] for s in range(SEEDS)]
+    )
     cells = [cell.strip() for cell in lines[-1].split("|")]
     assert cells[2] == f"{100 * gained:+.1f} (p 0.062)"
     assert cells[3:6] == ["-0.300 (p 0.062)"] * 3
@@ -244,9 +273,17 @@ def test_the_calibration_that_a_config_asks_for_is_printed(runs, tmp_path, capsy
 
 def save(run: Path, name: str, array: np.ndarray, method: str, task: str, seed: int, **config):
     record = PromptRecord(
-        model_hash="w", model_name="m", method=method, task=task, init_id=None, init=None,
-        tokens=len(array), d_model=array.shape[1], seed=seed, config={"k": 16, **config},
-    )  # fmt: skip
+        model_hash="w",
+        model_name="m",
+        method=method,
+        task=task,
+        init_id=None,
+        init=None,
+        tokens=len(array),
+        d_model=array.shape[1],
+        seed=seed,
+        config={"k": 16, **config},
+    )
     SoftPrompt(array.astype(np.float32)).save(run / "prompts" / f"{name}.safetensors", record)
 
 
@@ -304,8 +341,11 @@ def test_slots_are_recognised(tmp_path):
     (run / "prompts").mkdir()
     bank = np.random.default_rng(0).normal(size=(4, 2, 8))  # slots of two tokens
     skill = {
-        "sandbox/sentiment": (0, 1), TALK: (0, 1), COMPLAINTS: (1, 0), "sandbox/topic_next": (2, 3)
-    }  # fmt: skip
+        "sandbox/sentiment": (0, 1),
+        TALK: (0, 1),
+        COMPLAINTS: (1, 0),
+        "sandbox/topic_next": (2, 3),
+    }
     rng = np.random.default_rng(1)
     for seed in (0, 1):
         for task, slots in skill.items():

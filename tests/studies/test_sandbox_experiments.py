@@ -15,17 +15,35 @@ from prompt_jax.recipes import ExperimentConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
-    "sandbox_tuned", "sandbox_dtvg", "sandbox_dtvg_rates", "sandbox_dtvg_ablations",
-    "sandbox_starts", "sandbox_vectors", "sandbox_vectors_tuned", "sandbox_bmtpt",
-    "sandbox_bmtpt_repulsion", "sandbox_bmtpt_priors", "sandbox_spt", "sandbox_spt_tuned",
-    "sandbox_spt_temperature", "sandbox_spt_full", "sandbox_spt_full_tuned", "real_dtvg",
-    "real_dtvg_ablations", "real_bmtpt",
-    "real_bmtpt_ablations", "spt_real_text",
-]  # fmt: skip
-FIVE_SEEDS = {
-    "sandbox_dtvg_rates", "real_dtvg", "real_dtvg_ablations", "real_bmtpt", "real_bmtpt_ablations",
+    "sandbox_tuned",
+    "sandbox_dtvg",
+    "sandbox_dtvg_rates",
+    "sandbox_dtvg_ablations",
+    "sandbox_starts",
+    "sandbox_vectors",
+    "sandbox_vectors_tuned",
+    "sandbox_bmtpt",
+    "sandbox_bmtpt_repulsion",
+    "sandbox_bmtpt_priors",
+    "sandbox_spt",
+    "sandbox_spt_tuned",
+    "sandbox_spt_temperature",
+    "sandbox_spt_full",
+    "sandbox_spt_full_tuned",
+    "real_dtvg",
+    "real_dtvg_ablations",
+    "real_bmtpt",
+    "real_bmtpt_ablations",
     "spt_real_text",
-}  # fmt: skip
+]
+FIVE_SEEDS = {
+    "sandbox_dtvg_rates",
+    "real_dtvg",
+    "real_dtvg_ablations",
+    "real_bmtpt",
+    "real_bmtpt_ablations",
+    "spt_real_text",
+}
 
 
 def load(name: str) -> tuple[ExperimentConfig, Question, tuple[Question, ...]]:

@@ -17,8 +17,12 @@ def test_the_study_runs() -> None:
     small = "--rows 16 --draws 20 --warmup 20 --steps 20 --kernels rbf imq"
     ended = subprocess.run(
         [sys.executable, "-m", "experiments.svgd_nuts", *small.split()],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=600,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
     assert ended.returncode == 0, ended.stderr
     assert "NUTS: 4 x 20 draws in 16 dimensions, largest R-hat" in ended.stdout
     assert "R-hat is not below 1.01: the chains have not found the posterior" in ended.stdout

@@ -297,9 +297,7 @@ def test_other_arrays_and_formats_are_refused(tmp_path):
         made.restore(tree(), MARK)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"keep": 0}, {"every_steps": -1}, {"every_seconds": -0.5}]
-)  # fmt: skip
+@pytest.mark.parametrize("wrong", [{"keep": 0}, {"every_steps": -1}, {"every_seconds": -0.5}])
 def test_impossible_options(tmp_path, wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         Checkpoints(tmp_path, **wrong)

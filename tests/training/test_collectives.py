@@ -68,8 +68,11 @@ def test_the_reader_of_programs() -> None:
       %no = f32[8]{0} add(%all-reduce.1, %ar)
     """
     assert collectives(text) == [
-        ("all-reduce", 4096), ("all-reduce", 32), ("all-reduce", 12), ("collective-permute", 4)
-    ]  # fmt: skip
+        ("all-reduce", 4096),
+        ("all-reduce", 32),
+        ("all-reduce", 12),
+        ("collective-permute", 4),
+    ]
 
 
 def test_only_prompt_gradients_and_sums_are_reduced() -> None:

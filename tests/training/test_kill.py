@@ -50,9 +50,12 @@ def test_killed_and_started_again(tmp_path):
     def start(dies):
         return subprocess.run(
             [sys.executable, "-c", WORKER, str(tmp_path), str(dies), json.dumps(BUDGET)],
-            cwd=TESTS, env={**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}"},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            cwd=TESTS,
+            env={**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     assert start(5).returncode == -signal.SIGKILL
     assert list((tmp_path / "kept").iterdir())

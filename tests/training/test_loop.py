@@ -97,9 +97,12 @@ def test_a_run_that_dies_on_the_way(dev):
     recorder = toy.Recorder()
     clean = train(toy.tiny_t5(), Dying(), [make(s, -1) for s in range(2)], config)
     dirty = train(
-        toy.tiny_t5(), Dying(), [make(s, 3 if s == 1 else -1) for s in range(2)], config,
+        toy.tiny_t5(),
+        Dying(),
+        [make(s, 3 if s == 1 else -1) for s in range(2)],
+        config,
         tracker=recorder,
-    )  # fmt: skip
+    )
     assert np.array_equal(clean[0].prompt, dirty[0].prompt)
     assert [r.healthy for r in dirty] == [True, False]
     assert [e["step"] for e in recorder.records if "event" in e] == [4]
@@ -173,8 +176,13 @@ def test_losses_do_not_depend_on_the_mesh(sizes):
         5, learning_rate=0.3, unit="absolute", clip_norm=1.0, micro_batch_tokens=96 // sizes[0]
     )
     plain, spread = toy.Recorder(), toy.Recorder()
-    one = train(toy.tiny_t5(), PLAIN, runs, toy.budget(
-        5, learning_rate=0.3, unit="absolute", clip_norm=1.0), tracker=plain)  # fmt: skip
+    one = train(
+        toy.tiny_t5(),
+        PLAIN,
+        runs,
+        toy.budget(5, learning_rate=0.3, unit="absolute", clip_norm=1.0),
+        tracker=plain,
+    )
     mesh = sharding.make_mesh(*sizes)
     lm = sharding.shard_tree(toy.tiny_t5(), T5_RULES, mesh)
     many = train(lm, PLAIN, runs, config, mesh=mesh, tracker=spread)
@@ -238,11 +246,14 @@ def test_a_start_that_may_not_win(monkeypatch):
 
 
 def test_patience_stops_a_run_and_frees_its_rows(monkeypatch):
-    asked = script(monkeypatch, {
-        "run0": [0.1, 0.2, 0.3, 0.4, 0.5],
-        "run1": [0.5, 0.4, 0.3],
-        "run2": [0.5, 0.4, 0.6, 0.5, 0.5],
-    })  # fmt: skip
+    asked = script(
+        monkeypatch,
+        {
+            "run0": [0.1, 0.2, 0.3, 0.4, 0.5],
+            "run1": [0.5, 0.4, 0.3],
+            "run2": [0.5, 0.4, 0.6, 0.5, 0.5],
+        },
+    )
     rows = []
     original = loop.Population._micro
 
@@ -381,9 +392,16 @@ def test_tokens_of_another_model_are_refused():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"batch_size": 0}, {"log_every": 0}, {"eval_every": -1},
-              {"patience": -1}, {"micro_batch_tokens": -5}],
-)  # fmt: skip
+    "wrong",
+    [
+        {"steps": 0},
+        {"batch_size": 0},
+        {"log_every": 0},
+        {"eval_every": -1},
+        {"patience": -1},
+        {"micro_batch_tokens": -5},
+    ],
+)
 def test_impossible_budgets(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         TrainConfig(**wrong)
@@ -431,8 +449,11 @@ def test_a_method_s_own_numbers_are_logged():
     config = toy.budget(3, log_every=2, learning_rate=0.1, unit="absolute")
     trained = train(toy.tiny_t5(), Grouped(), runs, config, tracker=recorder)
     assert [(r["run"], r["step"]) for r in recorder.records if "group" in r] == [
-        ("run0", 2), ("run1", 2), ("run0", 3), ("run1", 3)
-    ]  # fmt: skip
+        ("run0", 2),
+        ("run1", 2),
+        ("run0", 3),
+        ("run1", 3),
+    ]
     for run, result in zip(runs, trained, strict=True):
         assert [len(g) for g in recorder.of("group", run.name)] == [3, 3]
         assert all(isinstance(x, bool) for g in recorder.of("group", run.name) for x in g)
@@ -441,8 +462,7 @@ def test_a_method_s_own_numbers_are_logged():
         assert second.shape == third.shape == (3, toy.L)
         assert not np.array_equal(second, third)
         assert not np.array_equal(third, result.params["source_scales"])  # before its update
-    one = train(toy.tiny_t5(), Grouped(), runs, toy.budget(
-        1, learning_rate=0.1, unit="absolute"))  # fmt: skip
+    one = train(toy.tiny_t5(), Grouped(), runs, toy.budget(1, learning_rate=0.1, unit="absolute"))
     np.testing.assert_array_equal(
         np.asarray(recorder.of("scales", "run0")[0], np.float32), one[0].params["source_scales"]
     )

@@ -21,9 +21,11 @@ SHAPE = {"width": 8, "targets": 2, "prompt_tokens": toy.L}
 
 
 @given(
-    fixed=st.integers(0, 10_000), row=st.integers(1, 5_000), limit=st.integers(1, 10**7),
+    fixed=st.integers(0, 10_000),
+    row=st.integers(1, 5_000),
+    limit=st.integers(1, 10**7),
     start=st.sampled_from([1, 2, 8]),
-)  # fmt: skip
+)
 def test_the_largest_power_of_two_that_fits(fixed, row, limit, start):
     def measure(rows):
         return fixed + row * rows

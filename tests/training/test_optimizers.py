@@ -39,8 +39,10 @@ def test_schedules_are_those_of_optax():
 
 @given(
     st.sampled_from(["constant", "linear", "cosine"]),
-    st.integers(0, 50), st.integers(1, 40), st.integers(0, 39),
-)  # fmt: skip
+    st.integers(0, 50),
+    st.integers(1, 40),
+    st.integers(0, 39),
+)
 def test_a_rate_is_a_fraction(schedule, warmup, steps, step):
     step = min(step, steps - 1)
     value = rate(OptimizerConfig(schedule=schedule, warmup_steps=warmup), step, steps)

@@ -58,9 +58,13 @@ def make_runs(method, count=2, dev=True):
     runs = []
     for seed in range(count):
         start = Context(
-            toy.tiny_t5(), toy.prompt(seed), seed, "t", templates=WORDINGS,
+            toy.tiny_t5(),
+            toy.prompt(seed),
+            seed,
+            "t",
+            templates=WORDINGS,
             source_templates=WORDINGS,
-        )  # fmt: skip
+        )
         params, consts = method.init(start)
         if isinstance(method, Dying):
             consts = {"dies": np.int32(4 if seed else -1)}
@@ -76,12 +80,20 @@ def facts(trained):
     """Everything of a result but the time it took; NaN equals NaN."""
     return [
         (
-            t.name, array_hash(t.params), None if t.prompt is None else array_hash(t.prompt),
-            t.best_step, repr(t.best_value), repr(t.history), t.steps, t.rows_seen, t.tokens_seen,
-            t.targets_seen, t.healthy,
+            t.name,
+            array_hash(t.params),
+            None if t.prompt is None else array_hash(t.prompt),
+            t.best_step,
+            repr(t.best_value),
+            repr(t.history),
+            t.steps,
+            t.rows_seen,
+            t.tokens_seen,
+            t.targets_seen,
+            t.healthy,
         )
         for t in trained
-    ]  # fmt: skip
+    ]
 
 
 METHODS = {
@@ -285,8 +297,13 @@ def test_a_late_signal_is_not_swallowed(tmp_path, monkeypatch):
     monkeypatch.setattr(loop.Population, "results", results)
     try:
         kept = Checkpoints(tmp_path / "c")
-        train(toy.tiny_t5(), PromptTuning(), make_runs(PromptTuning()), toy.budget(1),
-              checkpoints=kept)  # fmt: skip
+        train(
+            toy.tiny_t5(),
+            PromptTuning(),
+            make_runs(PromptTuning()),
+            toy.budget(1),
+            checkpoints=kept,
+        )
         assert seen == [1]
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -337,8 +354,9 @@ def test_seconds_add_up(tmp_path):
     """The wall-clock of all processes, shared by the runs."""
     runs, config = make_runs(PromptTuning()), toy.budget(2)
     kept = Checkpoints(tmp_path / "c", every_steps=1, say=lambda line: None)
-    first = sum(r.seconds for r in train(toy.tiny_t5(), PromptTuning(), runs, config,
-                                         checkpoints=kept))  # fmt: skip
+    first = sum(
+        r.seconds for r in train(toy.tiny_t5(), PromptTuning(), runs, config, checkpoints=kept)
+    )
     saved = json.loads((kept.directory / "00000002/manifest.json").read_bytes().split(b"\n", 1)[1])
     assert 0 < saved["host"]["seconds"] <= first
     second = train(toy.tiny_t5(), PromptTuning(), runs, config, checkpoints=kept)

@@ -65,8 +65,12 @@ def test_folder_names_are_one_folder():
 def test_only_numbers_are_passed_on():
     record = {"run": "a", "event": "stopped", "loss": 1, "grid": [[1.0, 2.0], [3.0, 4.0]]}
     assert flat(record) == {
-        "loss": 1.0, "grid/0/0": 1.0, "grid/0/1": 2.0, "grid/1/0": 3.0, "grid/1/1": 4.0,
-    }  # fmt: skip
+        "loss": 1.0,
+        "grid/0/0": 1.0,
+        "grid/0/1": 2.0,
+        "grid/1/0": 3.0,
+        "grid/1/1": 4.0,
+    }
     assert flat({"large": [0.0] * 65, "none": None}) == {}
 
 
@@ -138,9 +142,7 @@ def test_a_package_that_is_missing_is_named_at_once(tmp_path, monkeypatch, packa
     for name in list(sys.modules):
         if name.startswith("tensorboard."):
             monkeypatch.setitem(sys.modules, name, None)
-    make = {
-        "tensorboard": lambda: TensorBoard(tmp_path), "wandb": lambda: Wandb("p", tmp_path, {})
-    }  # fmt: skip
+    make = {"tensorboard": lambda: TensorBoard(tmp_path), "wandb": lambda: Wandb("p", tmp_path, {})}
     with pytest.raises(MissingExtraError, match=f"--{package} needs the package '{package}'"):
         make[package]()
 

@@ -26,9 +26,13 @@ def budget(devices: int) -> Any:
     """All rows of a step are one micro-batch, on any number of devices."""
     tokens = R * toy.B * (toy.L + 8) // devices
     return toy.budget(
-        STEPS, learning_rate=0.3, unit="absolute", clip_norm=1.0, eval_every=10,
+        STEPS,
+        learning_rate=0.3,
+        unit="absolute",
+        clip_norm=1.0,
+        eval_every=10,
         micro_batch_tokens=tokens,
-    )  # fmt: skip
+    )
 
 
 def make_runs(count: int = R, dies: int = -1) -> list[Any]:

@@ -44,10 +44,10 @@ def mesh_and_model() -> tuple[Any, Any]:
 def shares(tree: Any) -> dict[str, float]:
     """What part of each leaf one device holds, by path."""
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"):
-            x.addressable_shards[0].data.size / x.size
+        jax.tree_util.keystr(path, simple=True, separator="/"): x.addressable_shards[0].data.size
+        / x.size
         for path, x in jax.tree_util.tree_leaves_with_path(tree)
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])

@@ -49,10 +49,11 @@ def finish(method: Any, config: OptimizerConfig, gradient: Any, **changes: Any) 
     _, sums = made.prepare(state, consts, rows(), np.int32(0), keys())
     weight = changes.get("weight", np.full(R * method.views, 2.0, np.float32))
     sums = Sums(
-        sums.prompts.at[: len(gradient)].set(gradient), None,
+        sums.prompts.at[: len(gradient)].set(gradient),
+        None,
         sums.loss.at[: len(weight)].set(changes.get("loss", weight)),
         sums.weight.at[: len(weight)].set(weight),
-    )  # fmt: skip
+    )
     active = np.asarray(changes.get("active", np.ones(R, bool)))
     rates = np.full(R, changes.get("rate", 0.25), np.float32)
     after, metrics = made.finish(state, consts, rows(), sums, active, rates, keys(), np.int32(0))
@@ -210,9 +211,14 @@ def batch(seed: int = 0) -> Batch:
     labels = np.stack([rng.integers(8, 20, 16), np.ones(16, int)], 1).astype(np.int32)
     where = (np.arange(16) % R).astype(np.int32)
     return Batch(
-        ids, np.ones((16, 8), np.int32), labels, where, where, np.ones(16, np.float32),
+        ids,
+        np.ones((16, 8), np.int32),
+        labels,
+        where,
+        where,
+        np.ones(16, np.float32),
         np.ones(16, bool),
-    )  # fmt: skip
+    )
 
 
 def run_micro(batch: Batch, table: np.ndarray) -> Sums:
@@ -323,9 +329,7 @@ def test_no_program_captures_the_model(megabytes, method):
     given = state if method.trains_lm else None
     programs_of["micro"] = (made.micro, (megabytes, given, table, sums, one))
     active, rate = np.ones(1, bool), np.ones(1, np.float32)
-    programs_of["finish"] = (
-        made.finish, (state, consts, rows(1), sums, active, rate, key, at)
-    )  # fmt: skip
+    programs_of["finish"] = (made.finish, (state, consts, rows(1), sums, active, rate, key, at))
     for name, (program, arguments) in programs_of.items():
         largest = max([0, *constants(jax.make_jaxpr(program)(*arguments))])
         assert largest < 1_000_000, f"{name} captures {largest} bytes"

@@ -102,7 +102,7 @@ def get(name: str) -> Task:
     """Returns a task by name, alias, name of its local folder, or path of a TOML file.
 
     Raises:
-        DataError: for an unknown name, or a TOML file that is wrong.
+      DataError: for an unknown name, or a TOML file that is wrong.
 
     >>> get("glue_rte").name
     'glue/rte'
@@ -131,11 +131,11 @@ def check_conflicts(sources: Iterable[str], targets: Iterable[str]) -> None:
     """Refuses to train on one task and test on another that holds the same texts.
 
     Args:
-        sources: names (or aliases) of tasks that are trained on.
-        targets: names of tasks that are tested on.
+      sources: names (or aliases) of tasks that are trained on.
+      targets: names of tasks that are tested on.
 
     Raises:
-        DataError: for the first pair of `CONFLICTS`, in either direction.
+      DataError: for the first pair of `CONFLICTS`, in either direction.
     """
     trained = {ALIASES.get(name, name) for name in sources}
     tested = {ALIASES.get(name, name) for name in targets}

@@ -43,10 +43,10 @@ def inference(
     """Templates of textual inference over two fields.
 
     Args:
-        premise: name of the field with what is given.
-        hypothesis: name of the field with what may follow from it.
-        labels: the task's labels in its order; one starts with "entail".
-        prefix: name of the task in T5's own mixture, which that template begins with.
+      premise: name of the field with what is given.
+      hypothesis: name of the field with what may follow from it.
+      labels: the task's labels in its order; one starts with "entail".
+      prefix: name of the task in T5's own mixture, which that template begins with.
     """
     given, claim = f"{{{premise}}}", f"{{{hypothesis}}}"
     texts = {
@@ -65,10 +65,10 @@ def paraphrase(
     """Templates of paraphrase detection; the labels are (different, same).
 
     Args:
-        first: name of the first field.
-        second: name of the second field.
-        prefix: name of the task in T5's own mixture.
-        noun: what the fields hold, "sentence" or "question".
+      first: name of the first field.
+      second: name of the second field.
+      prefix: name of the task in T5's own mixture.
+      noun: what the fields hold, "sentence" or "question".
     """
     one, two = f"{{{first}}}", f"{{{second}}}"
     return (
@@ -101,9 +101,9 @@ def polarity(noun: str, *, field: str = "sentence", prefix: str = "") -> tuple[T
     """Templates of two-way sentiment; the labels are (negative, positive).
 
     Args:
-        noun: what the text is, like "film review".
-        field: name of the field with the text.
-        prefix: name of the task in T5's own mixture, if it is there.
+      noun: what the text is, like "film review".
+      field: name of the field with the text.
+      prefix: name of the task in T5's own mixture, if it is there.
     """
     text = f"{{{field}}}"
     own = (
@@ -127,8 +127,8 @@ def five_degrees(noun: str, *, field: str = "sentence") -> tuple[Template, ...]:
     """Templates of five-way sentiment, from very negative to very positive.
 
     Args:
-        noun: what the text is, like "film review".
-        field: name of the field with the text.
+      noun: what the text is, like "film review".
+      field: name of the field with the text.
     """
     text = f"{{{field}}}"
     return (
@@ -151,7 +151,7 @@ def reading(*, title: str = "squad") -> tuple[Template, ...]:
     """Templates of questions about a text whose answer is a stretch of it.
 
     Args:
-        title: a short name of the data set, part of one template.
+      title: a short name of the data set, part of one template.
     """
     return (
         Template("plain", "question: {question} context: {context}"),
@@ -171,7 +171,7 @@ def listed_choices(field: str = "question") -> tuple[Template, ...]:
     """Templates of questions with a list of choices.
 
     Args:
-        field: name of the field with the question.
+      field: name of the field with the question.
     """
     ask = f"{{{field}}}"
     return (

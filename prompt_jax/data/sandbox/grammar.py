@@ -39,27 +39,38 @@ class Lexicon:
 def lexicon(side: Side) -> Lexicon:
     """The words of a side: "source" and "target" overlap by half of each list."""
     cuts: dict[Side, Callable[[Sequence[str]], tuple[str, ...]]] = {
-        "source": words.front, "target": words.back, "all": tuple,
-    }  # fmt: skip
+        "source": words.front,
+        "target": words.back,
+        "all": tuple,
+    }
     cut = cuts[side]
 
     def by_topic(lists: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         return {topic: cut(lists[topic]) for topic in words.TOPICS}
 
     return Lexicon(
-        by_topic(words.THINGS), by_topic(words.ACTIONS), by_topic(words.PLACES),
-        cut(words.PEOPLE), cut(words.MANNERS), cut(words.LOOKS), cut(words.LIKED),
-        cut(words.DISLIKED), cut(words.ENJOYED), cut(words.REGRETTED), cut(words.DAYS),
-        cut(words.NUMBERS), cut(words.GAVE),
-    )  # fmt: skip
+        by_topic(words.THINGS),
+        by_topic(words.ACTIONS),
+        by_topic(words.PLACES),
+        cut(words.PEOPLE),
+        cut(words.MANNERS),
+        cut(words.LOOKS),
+        cut(words.LIKED),
+        cut(words.DISLIKED),
+        cut(words.ENJOYED),
+        cut(words.REGRETTED),
+        cut(words.DAYS),
+        cut(words.NUMBERS),
+        cut(words.GAVE),
+    )
 
 
 class Writer:
     """Draws words of one side; every draw comes from one `random.Random`.
 
     Args:
-        draw: the randomness.
-        side: whose words.
+      draw: the randomness.
+      side: whose words.
     """
 
     def __init__(self, draw: random.Random, side: Side) -> None:
@@ -324,9 +335,14 @@ def question(w: Writer, asked: str, topic: str = "") -> str:
             ),
         }[asked]
         lead = w.of(
-            "tell me", "nobody knows", f"{w.agent()} asked", "i wonder", "we forgot",
-            f"when i met {w.agent()} , i asked", f"one who lives where {w.agent()} does told me",
-        )  # fmt: skip
+            "tell me",
+            "nobody knows",
+            f"{w.agent()} asked",
+            "i wonder",
+            "we forgot",
+            f"when i met {w.agent()} , i asked",
+            f"one who lives where {w.agent()} does told me",
+        )
         return f"{lead} {w.of(*core)}"
     core = {
         "person": (
@@ -351,9 +367,15 @@ def question(w: Writer, asked: str, topic: str = "") -> str:
         ),
     }[asked]
     lead = w.of(
-        "", "", "", "when it rains , ", "where the road ends , ", f"{day} , ",
-        "for one who was there , ", f"after {w.number()} days , ",
-    )  # fmt: skip
+        "",
+        "",
+        "",
+        "when it rains , ",
+        "where the road ends , ",
+        f"{day} , ",
+        "for one who was there , ",
+        f"after {w.number()} days , ",
+    )
     return f"{lead}{w.of(*core)} ?"
 
 

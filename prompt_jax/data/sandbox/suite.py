@@ -22,10 +22,14 @@ NOISE = 0.2
 CARELESS: tuple[str, ...] = tuple(
     f"sandbox/{name}"
     for name in (
-        "sentiment_talk", "topic_headlines", "entailment_reports", "paraphrase",
-        "acceptability_questions", "question_indirect",
+        "sentiment_talk",
+        "topic_headlines",
+        "entailment_reports",
+        "paraphrase",
+        "acceptability_questions",
+        "question_indirect",
     )
-)  # fmt: skip
+)
 """Targets with careless annotators: they ask what a source asks, and a few rows alone leave open
 what that is."""
 
@@ -63,16 +67,16 @@ SKILLS: dict[str, Skill] = {
     "entailment": Skill(lambda w, c: grammar.entailment(w, c == 1), ("premise", "hypothesis"), 2),
     "paraphrase": Skill(lambda w, c: grammar.paraphrase(w, c == 1), ("premise", "hypothesis"), 2),
     "acceptability": Skill(
-        lambda w, c: {
-            "text": grammar.sentence(w) if c else grammar.spoil(w, grammar.sentence(w))
-        },
-        ("text",), 2,
+        lambda w, c: {"text": grammar.sentence(w) if c else grammar.spoil(w, grammar.sentence(w))},
+        ("text",),
+        2,
     ),
-    "question_type": Skill(lambda w, c: {"text": grammar.question(w, grammar.ASKED[c])},
-                           ("text",), 4),
+    "question_type": Skill(
+        lambda w, c: {"text": grammar.question(w, grammar.ASKED[c])}, ("text",), 4
+    ),
     "giver": _span("giver"),
     "receiver": _span("receiver"),
-}  # fmt: skip
+}
 
 
 def rows(
@@ -81,13 +85,13 @@ def rows(
     """The rows of a split: pure functions of the task's name; no text is in two splits or twice.
 
     Args:
-        name: of the task, which seeds the draw.
-        skill: of `SKILLS`.
-        side: whose words.
-        lane: 0, 1 or 2: a text's checksum says in which lane it lies, so that tasks of one skill
-            in different lanes share no text.
-        noise: share of training rows with a wrong label, as many of each class.
-        split: "train" or "validation".
+      name: of the task, which seeds the draw.
+      skill: of `SKILLS`.
+      side: whose words.
+      lane: 0, 1 or 2: a text's checksum says in which lane it lies, so that tasks of one skill
+        in different lanes share no text.
+      noise: share of training rows with a wrong label, as many of each class.
+      split: "train" or "validation".
     """
     return _splits(name, skill, side, lane, noise)[split]
 
@@ -133,9 +137,11 @@ def _mislabelled(name: str, clean: tuple[Row, ...], classes: int, noise: float) 
 def _worded(plain: str, *asked: tuple[str, ...]) -> tuple[Template, ...]:
     return (
         Template("plain", plain),
-        *(Template(f"asked_{i}", text, labels=tuple(labels))
-          for i, (text, *labels) in enumerate(asked, 1)),
-    )  # fmt: skip
+        *(
+            Template(f"asked_{i}", text, labels=tuple(labels))
+            for i, (text, *labels) in enumerate(asked, 1)
+        ),
+    )
 
 
 _single = functools.partial(_worded, "{text}")
@@ -158,10 +164,15 @@ _TOPIC = _single(
 )
 _DESK = _single(
     ("which desk is free while this one is busy ? {text}", "sport", "music", "travel", "food"),
-    ("who should not read this but the next text ? {text}",
-     "athlete", "musician", "traveller", "cook"),
+    (
+        "who should not read this but the next text ? {text}",
+        "athlete",
+        "musician",
+        "traveller",
+        "cook",
+    ),
     ("choose the page after the page for this : {text}", "arena", "concert", "journey", "kitchen"),
-)  # fmt: skip
+)
 _ENTAILMENT = _pair(
     ("does the second follow from the first ? {premise} | {hypothesis}", "no", "yes"),
     ("if the first is true , is the second ? {premise} | {hypothesis}", "false", "true"),
@@ -199,11 +210,21 @@ _QUESTION = _single(
 )
 _NEXT_QUESTION = _single(
     ("what is asked for next , after this ? {text}", "place", "time", "number", "person"),
-    ("which kind of answer comes after the wanted one ? {text}",
-     "location", "date", "amount", "human"),
-    ("answer with the word after the right one of who , where , when , many : {text}",
-     "where", "when", "many", "who"),
-)  # fmt: skip
+    (
+        "which kind of answer comes after the wanted one ? {text}",
+        "location",
+        "date",
+        "amount",
+        "human",
+    ),
+    (
+        "answer with the word after the right one of who , where , when , many : {text}",
+        "where",
+        "when",
+        "many",
+        "who",
+    ),
+)
 _GIVER = _single(
     ("who gave it ? {text}",),
     ("from whom did it come ? {text}",),
@@ -217,9 +238,14 @@ _RECEIVER = _single(
 
 
 def _task(
-    name: str, skill: str, side: grammar.Side, lane: int, labels: Sequence[str],
-    templates: tuple[Template, ...], description: str,
-) -> Task:  # fmt: skip
+    name: str,
+    skill: str,
+    side: grammar.Side,
+    lane: int,
+    labels: Sequence[str],
+    templates: tuple[Template, ...],
+    description: str,
+) -> Task:
     full = f"sandbox/{name}"
     noise = NOISE if full in CARELESS else 0.0
     spans = not SKILLS[skill].classes
@@ -243,57 +269,174 @@ def _task(
 
 
 SOURCES: tuple[Task, ...] = (
-    _task("sentiment", "sentiment", "source", 0, OPINION, _SENTIMENT,
-          "Does the speaker like the thing?"),
+    _task(
+        "sentiment",
+        "sentiment",
+        "source",
+        0,
+        OPINION,
+        _SENTIMENT,
+        "Does the speaker like the thing?",
+    ),
     _task("topic", "topic", "source", 0, TOPIC, _TOPIC, "Which of four topics a text has."),
-    _task("entailment", "entailment", "source", 0, FOLLOWS, _ENTAILMENT,
-          "Does the second sentence follow from the first?"),
-    _task("acceptability", "acceptability", "source", 0, SOUND, _ACCEPTABILITY,
-          "Is the sentence sound, or is a word out of place?"),
-    _task("question_type", "question_type", "source", 0, ASKED, _QUESTION,
-          "What does the question ask for?"),
+    _task(
+        "entailment",
+        "entailment",
+        "source",
+        0,
+        FOLLOWS,
+        _ENTAILMENT,
+        "Does the second sentence follow from the first?",
+    ),
+    _task(
+        "acceptability",
+        "acceptability",
+        "source",
+        0,
+        SOUND,
+        _ACCEPTABILITY,
+        "Is the sentence sound, or is a word out of place?",
+    ),
+    _task(
+        "question_type",
+        "question_type",
+        "source",
+        0,
+        ASKED,
+        _QUESTION,
+        "What does the question ask for?",
+    ),
     _task("giver", "giver", "source", 0, (), _GIVER, "Who of two persons gave the thing?"),
-)  # fmt: skip
+)
 
 TARGETS: tuple[Task, ...] = (
-    _task("sentiment_talk", "sentiment", "target", 1, OPINION, _SENTIMENT,
-          "Opinions in talk, in other sentences and with partly other words."),
-    _task("complaints", "sentiment", "target", 2, OPINION[::-1], _COMPLAINT,
-          "Is it good material for the complaints desk? Opinions with the labels inverted."),
+    _task(
+        "sentiment_talk",
+        "sentiment",
+        "target",
+        1,
+        OPINION,
+        _SENTIMENT,
+        "Opinions in talk, in other sentences and with partly other words.",
+    ),
+    _task(
+        "complaints",
+        "sentiment",
+        "target",
+        2,
+        OPINION[::-1],
+        _COMPLAINT,
+        "Is it good material for the complaints desk? Opinions with the labels inverted.",
+    ),
     _task("topic_headlines", "topic", "target", 1, TOPIC, _TOPIC, "Topics of headlines."),
-    _task("topic_next", "topic", "target", 2, (*TOPIC[1:], TOPIC[0]), _DESK,
-          "The desk after the one the headline belongs to: topics with the labels moved on."),
-    _task("entailment_reports", "entailment", "target", 1, FOLLOWS, _ENTAILMENT,
-          "Does a sentence follow from what somebody reports?"),
-    _task("contradiction", "entailment", "target", 2, FOLLOWS[::-1], _CONTRADICTION,
-          "Does a sentence conflict with a report? Entailment with the labels inverted."),
-    _task("paraphrase", "paraphrase", "target", 1, FOLLOWS, _PARAPHRASE,
-          "Do two sentences say the same?"),
-    _task("difference", "paraphrase", "target", 2, FOLLOWS[::-1], _DIFFERENCE,
-          "Do two sentences differ? Paraphrase with the labels inverted."),
-    _task("acceptability_questions", "acceptability", "target", 1, SOUND, _ACCEPTABILITY,
-          "Are questions and requests sound?"),
-    _task("errors", "acceptability", "target", 2, _SOUND_TOO, _ERRORS,
-          "Does an editor have work here? Acceptability with other label words."),
-    _task("question_indirect", "question_type", "target", 1, ASKED, _QUESTION,
-          "What do indirect questions ask for?"),
-    _task("question_next", "question_type", "target", 2,
-          (*ASKED[1:], ASKED[0]), _NEXT_QUESTION,
-          "What would be asked next: question types with the labels moved on."),
-    _task("giver_tales", "giver", "target", 1, (), _GIVER,
-          "Who gave the thing, in other sentences?"),
-    _task("receiver", "receiver", "target", 2, (), _RECEIVER,
-          "Who got the thing? The same sentences as a giver's, the other person."),
-)  # fmt: skip
+    _task(
+        "topic_next",
+        "topic",
+        "target",
+        2,
+        (*TOPIC[1:], TOPIC[0]),
+        _DESK,
+        "The desk after the one the headline belongs to: topics with the labels moved on.",
+    ),
+    _task(
+        "entailment_reports",
+        "entailment",
+        "target",
+        1,
+        FOLLOWS,
+        _ENTAILMENT,
+        "Does a sentence follow from what somebody reports?",
+    ),
+    _task(
+        "contradiction",
+        "entailment",
+        "target",
+        2,
+        FOLLOWS[::-1],
+        _CONTRADICTION,
+        "Does a sentence conflict with a report? Entailment with the labels inverted.",
+    ),
+    _task(
+        "paraphrase",
+        "paraphrase",
+        "target",
+        1,
+        FOLLOWS,
+        _PARAPHRASE,
+        "Do two sentences say the same?",
+    ),
+    _task(
+        "difference",
+        "paraphrase",
+        "target",
+        2,
+        FOLLOWS[::-1],
+        _DIFFERENCE,
+        "Do two sentences differ? Paraphrase with the labels inverted.",
+    ),
+    _task(
+        "acceptability_questions",
+        "acceptability",
+        "target",
+        1,
+        SOUND,
+        _ACCEPTABILITY,
+        "Are questions and requests sound?",
+    ),
+    _task(
+        "errors",
+        "acceptability",
+        "target",
+        2,
+        _SOUND_TOO,
+        _ERRORS,
+        "Does an editor have work here? Acceptability with other label words.",
+    ),
+    _task(
+        "question_indirect",
+        "question_type",
+        "target",
+        1,
+        ASKED,
+        _QUESTION,
+        "What do indirect questions ask for?",
+    ),
+    _task(
+        "question_next",
+        "question_type",
+        "target",
+        2,
+        (*ASKED[1:], ASKED[0]),
+        _NEXT_QUESTION,
+        "What would be asked next: question types with the labels moved on.",
+    ),
+    _task(
+        "giver_tales", "giver", "target", 1, (), _GIVER, "Who gave the thing, in other sentences?"
+    ),
+    _task(
+        "receiver",
+        "receiver",
+        "target",
+        2,
+        (),
+        _RECEIVER,
+        "Who got the thing? The same sentences as a giver's, the other person.",
+    ),
+)
 
 TASKS = (*SOURCES, *TARGETS)
 
 FROZEN: tuple[str, ...] = tuple(
     f"sandbox/{name}"
     for name in (
-        "complaints", "topic_headlines", "entailment_reports", "difference", "errors",
-        "question_indirect", "receiver",
+        "complaints",
+        "topic_headlines",
+        "entailment_reports",
+        "difference",
+        "errors",
+        "question_indirect",
+        "receiver",
     )
-)  # fmt: skip
+)
 """Targets on which no choice in this library has been tuned: not the tasks, not the T5, not a
 learning rate, not a number of steps. Two exceptions: docs/sandbox.md."""

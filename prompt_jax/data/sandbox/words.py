@@ -40,12 +40,14 @@ ACTIONS = MappingProxyType(
     {
         "food": _list("cooked tasted sliced served baked peeled boiled seasoned fried stirred"),
         "sport": _list("kicked threw caught won trained_with chased swung hurled passed aimed"),
-        "music": _list("played sang tuned rehearsed composed hummed strummed performed recorded"
-                       " whistled"),
-        "travel": _list("packed booked boarded unpacked reserved stamped unfolded missed carried"
-                        " awaited"),
+        "music": _list(
+            "played sang tuned rehearsed composed hummed strummed performed recorded whistled"
+        ),
+        "travel": _list(
+            "packed booked boarded unpacked reserved stamped unfolded missed carried awaited"
+        ),
     }
-)  # fmt: skip
+)
 PLACES = MappingProxyType(
     {
         "food": _list("kitchen bakery market cafe diner orchard pantry canteen"),
@@ -90,25 +92,52 @@ NUMBERS = _list("two three four five six seven eight nine ten eleven twelve twen
 # Pairs that mean the same.
 SYNONYMS = MappingProxyType(
     {
-        "small": "little", "large": "big", "tiny": "minute", "cooked": "prepared",
-        "tasted": "sampled", "sliced": "cut", "threw": "tossed", "won": "gained",
-        "chased": "pursued", "played": "performed on", "sang": "voiced", "rehearsed": "practised",
-        "packed": "put away", "booked": "ordered", "boarded": "got on", "carried": "bore",
-        "doctor": "physician", "clerk": "office worker", "captain": "skipper",
-        "student": "pupil", "in the evening": "at dusk", "before dawn": "very early",
-        "yesterday": "the day before today", "in the morning": "after sunrise",
-        "suitcase": "bag", "ship": "vessel", "song": "air", "inn": "guesthouse",
-        "stadium": "sports ground", "market": "bazaar",
+        "small": "little",
+        "large": "big",
+        "tiny": "minute",
+        "cooked": "prepared",
+        "tasted": "sampled",
+        "sliced": "cut",
+        "threw": "tossed",
+        "won": "gained",
+        "chased": "pursued",
+        "played": "performed on",
+        "sang": "voiced",
+        "rehearsed": "practised",
+        "packed": "put away",
+        "booked": "ordered",
+        "boarded": "got on",
+        "carried": "bore",
+        "doctor": "physician",
+        "clerk": "office worker",
+        "captain": "skipper",
+        "student": "pupil",
+        "in the evening": "at dusk",
+        "before dawn": "very early",
+        "yesterday": "the day before today",
+        "in the morning": "after sunrise",
+        "suitcase": "bag",
+        "ship": "vessel",
+        "song": "air",
+        "inn": "guesthouse",
+        "stadium": "sports ground",
+        "market": "bazaar",
     }
-)  # fmt: skip
+)
 
 GAVE = _list("gave handed lent sold showed sent offered threw")
 GIVEN = MappingProxyType(
     {
-        "gave": "given", "handed": "handed", "lent": "lent", "sold": "sold", "showed": "shown",
-        "sent": "sent", "offered": "offered", "threw": "thrown",
+        "gave": "given",
+        "handed": "handed",
+        "lent": "lent",
+        "sold": "sold",
+        "showed": "shown",
+        "sent": "sent",
+        "offered": "offered",
+        "threw": "thrown",
     }
-)  # fmt: skip
+)
 
 
 def front(words: Sequence[str]) -> tuple[str, ...]:

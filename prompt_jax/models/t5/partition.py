@@ -37,6 +37,7 @@ def part_of(config: T5Config, model: int) -> T5Config:
         return size // model if size % model == 0 else size
 
     return config.replace(
-        num_heads=share(config.num_heads), d_ff=share(config.d_ff),
+        num_heads=share(config.num_heads),
+        d_ff=share(config.d_ff),
         vocab_size=share(config.vocab_size),
-    )  # fmt: skip
+    )

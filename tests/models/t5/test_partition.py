@@ -57,11 +57,14 @@ def on_the_mesh(data: int, model: int) -> jax.stages.Compiled:
     rows, i = ROWS * data, jnp.int32
     table = Table(shape(8, PROMPT, CONFIG.d_model), None)
     batch = Batch(
-        shape(rows, WIDTH, dtype=i, axis="data"), shape(rows, WIDTH, dtype=i, axis="data"),
-        shape(rows, TARGETS, dtype=i, axis="data"), shape(rows, dtype=i, axis="data"),
-        shape(rows, dtype=i, axis="data"), shape(rows, axis="data"),
+        shape(rows, WIDTH, dtype=i, axis="data"),
+        shape(rows, WIDTH, dtype=i, axis="data"),
+        shape(rows, TARGETS, dtype=i, axis="data"),
+        shape(rows, dtype=i, axis="data"),
+        shape(rows, dtype=i, axis="data"),
+        shape(rows, axis="data"),
         shape(rows, dtype=jnp.bool_, axis="data"),
-    )  # fmt: skip
+    )
     weights = jax.tree.map(placed, lm, sharding.shardings(lm, T5_RULES, mesh))
     sums = Sums(table.prompts, None, shape(8), shape(8))
     return micro_program(PromptTuning()).lower(weights, None, table, sums, batch).compile()
@@ -71,9 +74,14 @@ def test_a_part_needs_the_memory_of_a_device() -> None:
     """What `--dry-run --mesh` compiles for one device, and what one of eight devices gets."""
     lm = FrozenT5.abstract(part_of(CONFIG, 2))
     planned = memory.compile_micro(
-        lm, PromptTuning(), OptimizerConfig(), rows=ROWS, width=WIDTH, targets=TARGETS,
+        lm,
+        PromptTuning(),
+        OptimizerConfig(),
+        rows=ROWS,
+        width=WIDTH,
+        targets=TARGETS,
         prompt_tokens=PROMPT,
-    )  # fmt: skip
+    )
     real = on_the_mesh(4, 2)
     ratio = memory.temporary_bytes(planned) / memory.temporary_bytes(real)
     print(f"planned / real: {ratio:.3f}")

@@ -33,7 +33,7 @@ from prompt_jax.data.render import Example
 from prompt_jax.data.tokenise import TokenisedSplit
 from prompt_jax.methods import BmtptParticles, Context
 from prompt_jax.models.t5 import FrozenT5, T5Config
-from prompt_jax.training.loop import Population, Run, TrainConfig
+from prompt_jax.training.loop import Population, Replica, TrainConfig
 from prompt_jax.training.optimizers import OptimizerConfig
 
 
@@ -74,7 +74,9 @@ def population(
         optimizer=OptimizerConfig(schedule="constant"),
         micro_batch_tokens=args.micro_batch_tokens,
     )
-    return Population(lm, method, [Run("run", Feed(rows, args.batch, 0), params, consts)], config)
+    return Population(
+        lm, method, [Replica("run", Feed(rows, args.batch, 0), params, consts)], config
+    )
 
 
 def timed(call: Callable[[], object]) -> float:

@@ -21,7 +21,7 @@ from pathlib import Path
 from experiments import command
 from prompt_jax.errors import DataError
 from prompt_jax.report import folder
-from prompt_jax.report.folder import RunFolder
+from prompt_jax.report.folder import RunDirectory
 
 SUFFIX = ".tar.gz"
 FILES = ("config.json", "provenance.json", "results.jsonl", "items.npz")
@@ -86,7 +86,7 @@ def unpack(path: Path, into: Path) -> Path:
     return made
 
 
-def read(paths: Sequence[str | Path]) -> list[RunFolder]:
+def read(paths: Sequence[str | Path]) -> list[RunDirectory]:
     """Reads run directories and archives of some.
 
     Raises:

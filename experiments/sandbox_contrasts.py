@@ -39,7 +39,7 @@ from prompt_jax.evaluation import (
     summarise,
 )
 from prompt_jax.report import folder, results
-from prompt_jax.report.answer import p_text
+from prompt_jax.report.findings import p_text
 
 Key = tuple[str, str]  # method, target
 
@@ -167,9 +167,9 @@ def _items(runs: Runs, key: Key, seeds: Sequence[int], templates: tuple[str, ...
     names = [template.name for template in registry.get(key[1]).templates]
     if not runs.per_row:
         return table
-    by_template = table.reshape(len(seeds), -1, len(names))
+    template_prompts = table.reshape(len(seeds), -1, len(names))
     keep = [i for i, name in enumerate(names) if not templates or name in templates]
-    return by_template[:, :, keep].mean(2)
+    return template_prompts[:, :, keep].mean(2)
 
 
 def table(runs: Runs, asked_about: Sequence[str] = ()) -> list[str]:

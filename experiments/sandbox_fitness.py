@@ -43,7 +43,7 @@ from prompt_jax.methods.prompt_tuning import PromptTuning
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.prompts.initialisers import parse
 from prompt_jax.recipes.rows import RowStore
-from prompt_jax.training.loop import Run, TrainConfig, TrainedRun, train
+from prompt_jax.training.loop import Replica, TrainConfig, TrainedReplica, train
 from prompt_jax.training.tracking import RunTracker
 
 ALL_ROWS = protocol.budget(300, 0.3, every=60)
@@ -195,7 +195,7 @@ class Study:
                 first = origin[1].prompts[f"full {origin[0].name} {seed}"]
             feed = self.rows.feed(task.name, own, k, budget.batch_size, "order")
             runs.append(
-                Run(
+                Replica(
                     f"{kind} {task.name} {own}",
                     feed,
                     {"prompt": first},
@@ -228,7 +228,7 @@ class Study:
         for seed in range(first, first + self.config.fine_tuned):
             rows = self.rows.rows(task.name, seed)
             feed = self.rows.feed(task.name, seed, 0, self.config.fine.batch_size, "order")
-            run = Run(
+            run = Replica(
                 f"fine {task.name} {seed}",
                 feed,
                 {"lm": self.lm.params},
@@ -236,7 +236,7 @@ class Study:
                 dev=rows.dev,
                 dev_metrics=task.metrics,
             )
-            trained: TrainedRun
+            trained: TrainedReplica
             (trained,) = train(self.lm, FullFineTuning(), [run], self.config.fine)
             tuned = self.lm.replace(params=trained.params["lm"])
             (result,) = evaluate(tuned, [Job(rows.test, 0)], metrics=[task.metrics])

@@ -33,11 +33,11 @@ from prompt_jax.data.tokenise import trained_templates
 from prompt_jax.errors import DataError
 from prompt_jax.evaluation import summarise
 from prompt_jax.methods import Context, create
-from prompt_jax.methods.base import Wording
+from prompt_jax.methods.base import TemplateTokens
 from prompt_jax.methods.spt import Spt
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.report import folder
-from prompt_jax.report.folder import RunFolder
+from prompt_jax.report.folder import RunDirectory
 
 _SAME = 1 - 1e-6  # cosine of two blocks that are one slot
 
@@ -54,7 +54,7 @@ class Asked(NamedTuple):
     trained: bool = False  # rows of the source were under this wording
 
 
-def read(run: RunFolder) -> tuple[str, dict[int, list[Asked]]]:
+def read(run: RunDirectory) -> tuple[str, dict[int, list[Asked]]]:
     """The spec whose retrieval is read, and for every seed what each wording retrieved.
 
     Raises:
@@ -103,7 +103,7 @@ class Start(NamedTuple):
     blocks: tuple[float, float]
 
 
-def before(run: RunFolder, spec: str, seeds: Sequence[int]) -> Start:
+def before(run: RunDirectory, spec: str, seeds: Sequence[int]) -> Start:
     """Makes the banks of a run again, as they were before the first step.
 
     Args:
@@ -115,10 +115,10 @@ def before(run: RunFolder, spec: str, seeds: Sequence[int]) -> Start:
     lm = FrozenT5.from_pretrained(str(run.config["model"]))
     tokens = int(folder.get(run.config, "prompt", "tokens"))
 
-    def wordings(name: str, trained: bool) -> list[Wording]:
+    def wordings(name: str, trained: bool) -> list[TemplateTokens]:
         task = registry.get(name)
         templates = trained_templates(task, mode) if trained else task.templates
-        return Wording.of(task.name, templates, lm.tokenizer)
+        return TemplateTokens.of(task.name, templates, lm.tokenizer)
 
     every = [w for name in run.targets for w in wordings(name, trained=False)]
     sources = [w for name in run.sources for w in wordings(name, trained=True)]

@@ -23,7 +23,7 @@ from prompt_jax import memory_bank as mb
 from prompt_jax.data import registry
 from prompt_jax.data.sources import open_split
 from prompt_jax.data.tokenise import TokenisedSplit, concat, tokenise_rows
-from prompt_jax.methods import Context, Spt, Wording
+from prompt_jax.methods import Context, Spt, TemplateTokens
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.training.protocol import Rows
 
@@ -59,9 +59,9 @@ def rows_of(tokenizer: Any) -> TokenisedSplit:
 
 def start(lm: FrozenT5) -> Context:
     """A bank on the mixture of the sources, worded by every template of each."""
-    asked: list[Wording] = []
+    asked: list[TemplateTokens] = []
     for task in map(registry.get, SOURCES):
-        asked += Wording.of(task.name, task.templates, lm.tokenizer)
+        asked += TemplateTokens.of(task.name, task.templates, lm.tokenizer)
     return Context(
         lm,
         np.zeros((PROMPT.tokens, lm.d_model), np.float32),

@@ -108,7 +108,7 @@ def start(
             f"the processes of the job did not find each other: {first} Name them with"
             " --coordinator HOST:PORT --processes N --process I, or use --distributed off."
         ) from error
-    return several()
+    return is_multiprocess()
 
 
 def _check(coordinator: str, processes: int, process: int) -> None:
@@ -154,14 +154,14 @@ def _tpu_hosts(environment: Mapping[str, str]) -> int:
     return len([name for name in (names or "").split(",") if name])
 
 
-def several() -> bool:
+def is_multiprocess() -> bool:
     """Whether this process is one of several; touches no device where it is alone."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def number() -> int:
     """Number of this process; process 0 prints and writes."""
-    return jax.process_index() if several() else 0
+    return jax.process_index() if is_multiprocess() else 0
 
 
 def is_main() -> bool:
@@ -169,9 +169,9 @@ def is_main() -> bool:
     return number() == 0
 
 
-def tell(raw: bytes | None) -> bytes | None:
+def broadcast_bytes(raw: bytes | None) -> bytes | None:
     """What process 0 says, to all; the others' argument is ignored. All have to call it."""
-    if not several():
+    if not is_multiprocess():
         return raw
     from jax.experimental import multihost_utils
 
@@ -192,7 +192,7 @@ def on_main(function: Callable[[], bytes | None]) -> bytes | None:
     Raises:
       PromptJaxError: what it raised, in every process.
     """
-    if not several():
+    if not is_multiprocess():
         return function()
     answer: bytes | None = None
     if is_main():
@@ -201,9 +201,9 @@ def on_main(function: Callable[[], bytes | None]) -> bytes | None:
             answer = None if result is None else b"+" + result
         except PromptJaxError as error:
             error.add_note(_SAID)
-            tell(b"-" + json.dumps([type(error).__name__, str(error)]).encode())
+            broadcast_bytes(b"-" + json.dumps([type(error).__name__, str(error)]).encode())
             raise
-    found = tell(answer)
+    found = broadcast_bytes(answer)
     if found is None:
         return None
     if found[:1] == b"-":
@@ -219,7 +219,7 @@ def on_main(function: Callable[[], bytes | None]) -> bytes | None:
 
 def any_of(*flags: bool) -> list[bool]:
     """Each flag: whether it is set in any process. All have to call it."""
-    if not several():
+    if not is_multiprocess():
         return list(flags)
     from jax.experimental import multihost_utils
 
@@ -230,7 +230,7 @@ def any_of(*flags: bool) -> list[bool]:
 
 def barrier(name: str) -> None:
     """Waits for all processes."""
-    if several():
+    if is_multiprocess():
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(name)
@@ -245,7 +245,7 @@ def to_host(leaf: Any) -> np.ndarray:
     return np.array(leaf)
 
 
-def quieten() -> None:
+def filter_native_logs() -> None:
     """Lets nobody but Python write to the terminal, and says once what native code says at length.
 
     A lost process makes JAX's runtime end the others with a page of its own internals, and gloo
@@ -266,25 +266,25 @@ def quieten() -> None:
     )
 
 
-def leave(code: int) -> None:
+def hard_exit(code: int) -> None:
     """Ends this process of a job at once: the others notice, and nothing waits for them."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)
 
 
-def say_loss() -> None:
+def report_peer_failure() -> None:
     """Says that a process was lost, where `quieten` was called, and once with what JAX says."""
     os.write(2, b"lost: \n")
 
 
-def is_said(error: BaseException) -> bool:
+def is_reported(error: BaseException) -> bool:
     """Whether every process raises this error, so that process 0 alone has to print it."""
     return isinstance(error, StoppedError) or _SAID in getattr(error, "__notes__", ())
 
 
-def is_loss(error: BaseException) -> bool:
+def is_peer_failure(error: BaseException) -> bool:
     """Whether an error of a computation says that another process is gone."""
     # JAX raises it as JaxRuntimeError or as a bare ValueError.
     known = isinstance(error, jax.errors.JaxRuntimeError | ValueError | RuntimeError)
-    return several() and known and _GONE.search(str(error)) is not None
+    return is_multiprocess() and known and _GONE.search(str(error)) is not None

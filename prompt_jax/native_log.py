@@ -1,7 +1,7 @@
 """Reads what native code of a process prints, and says it in one line where a process was lost.
 
-A program of its own that needs the standard library alone: `distributed.quieten` starts it and
-points the process's file descriptors 1 and 2 to its stdin. It ends when the process does.
+A program of its own that needs the standard library alone: `distributed.filter_native_logs` starts
+it and points the process's file descriptors 1 and 2 to its stdin. It ends when the process does.
 """
 
 from __future__ import annotations

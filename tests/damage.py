@@ -22,7 +22,7 @@ from prompt_jax.prompts import PromptRecord, SoftPrompt
 from prompt_jax.recipes.artefacts import ArtefactStore
 from prompt_jax.training.checkpoints import Checkpoints
 from prompt_jax.training.fingerprint import array_hash
-from prompt_jax.training.loop import TrainedRun
+from prompt_jax.training.loop import TrainedReplica
 
 MARK = {"budget": {"steps": 4}, "weights": "0123456789abcdef"}
 
@@ -121,7 +121,7 @@ class RunCase:
     def __init__(self, folder: Path) -> None:
         self.store = ArtefactStore(folder)
         values = tree(1)["prompt"][0]
-        self.run = TrainedRun(
+        self.run = TrainedReplica(
             "a", {"prompt": values}, values, 2, 0.5, ((2, 0.5),), 4, 8, 9, 9, True
         )
         self.store.save("key", self.run)

@@ -191,15 +191,15 @@ def test_those_that_do_not_find_each_other(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_alone_everything_is_the_main_process() -> None:
     assert distributed.is_main()
-    assert not distributed.several()
-    assert distributed.tell(b"x") == b"x"
+    assert not distributed.is_multiprocess()
+    assert distributed.broadcast_bytes(b"x") == b"x"
     assert distributed.on_main(lambda: b"y") == b"y"
     assert distributed.any_of(True, False) == [True, False]
     distributed.barrier("nobody")
     np.testing.assert_array_equal(distributed.to_host(np.arange(3)), np.arange(3))
-    assert not distributed.is_loss(RuntimeError("Gloo all-reduce failed"))
-    assert distributed.is_said(StoppedError("told to stop"))
-    assert not distributed.is_said(ConfigError("wrong"))
+    assert not distributed.is_peer_failure(RuntimeError("Gloo all-reduce failed"))
+    assert distributed.is_reported(StoppedError("told to stop"))
+    assert not distributed.is_reported(ConfigError("wrong"))
 
 
 def test_what_native_code_says_is_one_line() -> None:

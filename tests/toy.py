@@ -15,7 +15,7 @@ import numpy as np
 
 from prompt_jax.data import Example, Feed, Ragged, TokenisedSplit
 from prompt_jax.models.t5 import FrozenT5, T5Config
-from prompt_jax.training.loop import Run, TrainConfig
+from prompt_jax.training.loop import Replica, TrainConfig
 from prompt_jax.training.optimizers import OptimizerConfig
 
 CONFIG = T5Config(
@@ -112,10 +112,10 @@ def make_run(
     batch_size: int = B,
     split: TokenisedSplit | None = None,
     **rows: Any,
-) -> Run:
+) -> Replica:
     """A run of prompt tuning, or of another method with other params and consts."""
     split = make_split(seed=seed, **rows) if split is None else split
-    return Run(
+    return Replica(
         f"run{seed}",
         Feed(split, batch_size, seed),
         {"prompt": prompt(seed)} if params is None else params,

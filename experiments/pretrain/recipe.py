@@ -28,7 +28,7 @@ from prompt_jax.data.tokenise import TokenisedSplit
 from prompt_jax.methods.full_fine_tuning import FullFineTuning
 from prompt_jax.models.t5 import FrozenT5, T5Config
 from prompt_jax.training.checkpoints import Checkpoints
-from prompt_jax.training.loop import Run, TrainConfig, train
+from prompt_jax.training.loop import Replica, TrainConfig, train
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.protocol import Params
 from prompt_jax.training.tracking import RunTracker
@@ -178,7 +178,7 @@ def run(config: PretrainConfig, say: Callable[[str], None] = print) -> FrozenT5:
     feed = Feed(rows, config.train.batch_size, config.seed, "source")
     say(f"{lm.config.parameter_count:,} parameters, {config.train.steps:,} steps")
     began = time.monotonic()
-    member = Run(
+    member = Replica(
         "pretraining",
         feed,
         {"lm": lm.params},

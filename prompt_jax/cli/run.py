@@ -18,7 +18,7 @@ from prompt_jax.errors import PromptJaxError
 
 if TYPE_CHECKING:
     from prompt_jax.recipes import ExperimentConfig, Report
-    from prompt_jax.training.tracking import Observe
+    from prompt_jax.training.tracking import TrackingConfig
 
 
 def run(
@@ -70,9 +70,9 @@ def run(
     targets=glue/rte,mr.
     """
     from prompt_jax import distributed as jobs
-    from prompt_jax.training.tracking import Observe
+    from prompt_jax.training.tracking import TrackingConfig
 
-    observe = Observe(tensorboard, wandb, profile)
+    observe = TrackingConfig(tensorboard, wandb, profile)
     changes = [*(overrides or []), *([] if mesh is None else [f"mesh={mesh}"])]
     loaded = common.load_experiment(config, changes)
     if dry_run or not jobs.start(distributed, coordinator, processes, process):
@@ -81,7 +81,9 @@ def run(
         return _execute(loaded, dry_run, as_json, observe)
 
 
-def _execute(loaded: ExperimentConfig, dry_run: bool, as_json: bool, observe: Observe) -> None:
+def _execute(
+    loaded: ExperimentConfig, dry_run: bool, as_json: bool, observe: TrackingConfig
+) -> None:
     from prompt_jax import distributed as jobs
     from prompt_jax.cli import show
     from prompt_jax.recipes import experiment, make_plan
@@ -113,25 +115,25 @@ def _one_of_several() -> Iterator[None]:
     """Ends this process of a job with one message, without waiting for the others."""
     from prompt_jax import distributed as jobs
 
-    jobs.quieten()
+    jobs.filter_native_logs()
     try:
         yield
     except PromptJaxError as error:
-        if jobs.is_said(error):
+        if jobs.is_reported(error):
             if jobs.is_main():
                 common.warn(str(error))
             jobs.barrier("end")  # so that nobody takes the others for lost
         else:
             common.warn(f"process {jobs.number()}: {error}")
-        jobs.leave(2)
+        jobs.hard_exit(2)
     except BaseException as error:
-        if jobs.is_loss(error):
-            jobs.say_loss()
-            jobs.leave(2)
+        if jobs.is_peer_failure(error):
+            jobs.report_peer_failure()
+            jobs.hard_exit(2)
         if isinstance(error, KeyboardInterrupt):
-            jobs.leave(130)
+            jobs.hard_exit(130)
         traceback.print_exception(error)
-        jobs.leave(1)
+        jobs.hard_exit(1)
 
 
 def _say(line: str, err: bool) -> None:

@@ -50,7 +50,7 @@ def target_width(length: int) -> int:
     return _round(_TARGETS, length)
 
 
-def share_out(task: np.ndarray, views: int) -> tuple[np.ndarray, np.ndarray]:
+def assign_views(task: np.ndarray, views: int) -> tuple[np.ndarray, np.ndarray]:
     """Gives every view its own rows of a batch, of each task in turn.
 
     Args:

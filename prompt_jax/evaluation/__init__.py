@@ -1,9 +1,9 @@
 """Evaluators, metrics and statistics."""
 
 from prompt_jax.data.batching import EvalRows as EvalRows
-from prompt_jax.evaluation.average import Calibration as Calibration
-from prompt_jax.evaluation.average import calibration as calibration
-from prompt_jax.evaluation.average import evaluate_average as evaluate_average
+from prompt_jax.evaluation.ensemble import Calibration as Calibration
+from prompt_jax.evaluation.ensemble import calibration as calibration
+from prompt_jax.evaluation.ensemble import evaluate_ensemble as evaluate_ensemble
 from prompt_jax.evaluation.evaluators import Evaluation as Evaluation
 from prompt_jax.evaluation.evaluators import RankResult as RankResult
 from prompt_jax.evaluation.evaluators import evaluate as evaluate

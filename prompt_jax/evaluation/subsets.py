@@ -21,7 +21,7 @@ HALVES_SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
-class Landscape:
+class SubsetScores:
     """Every subset on one target, k and seed; N = 2^K subsets in the order of `subsets`.
 
     Attributes:
@@ -43,7 +43,7 @@ class Landscape:
     items: np.ndarray | None = None
 
 
-class Held(NamedTuple):
+class CrossFitEstimate(NamedTuple):
     """A choice among subsets by one half of the items, measured on the other, both ways."""
 
     chosen: tuple[int, int]  # by the first half, by the second
@@ -87,7 +87,7 @@ def split_items(units: Sequence[Any], seed: int = HALVES_SEED) -> np.ndarray:
     return np.asarray([unit in first for unit in units])
 
 
-def hold_out(land: Landscape, candidates: np.ndarray) -> Held:
+def cross_fit(land: SubsetScores, candidates: np.ndarray) -> CrossFitEstimate:
     """Chooses the best candidate by each half and measures it on the other one.
 
     Args:
@@ -95,31 +95,31 @@ def hold_out(land: Landscape, candidates: np.ndarray) -> Held:
       candidates: int [m], numbers of subsets; of equal ones the first is chosen.
     """
     by_first, by_second = (
-        int(candidates[or_worst(half[candidates]).argmax()]) for half in land.halves
+        int(candidates[nan_to_neg_inf(half[candidates]).argmax()]) for half in land.halves
     )
     if land.items is None:
         value = (land.halves[1, by_first] + land.halves[0, by_second]) / 2
-        return Held((by_first, by_second), float(value), None)
+        return CrossFitEstimate((by_first, by_second), float(value), None)
     items = np.where(land.first, land.items[by_second], land.items[by_first])
-    return Held((by_first, by_second), float(items.mean()), items)
+    return CrossFitEstimate((by_first, by_second), float(items.mean()), items)
 
 
-def standing(values: np.ndarray, number: int) -> tuple[float, float]:
+def rank_percentile(values: np.ndarray, number: int) -> tuple[float, float]:
     """Rank (1 is the best) and percentile (100 is the best) of one of [N] values.
 
     Equal values share the mean of their ranks, so that a blind choice gets the percentile 50.
 
-    >>> standing(np.array([0.5, 0.9, 0.5]), 0)
+    >>> rank_percentile(np.array([0.5, 0.9, 0.5]), 0)
     (2.5, 25.0)
     """
-    values = or_worst(values)
+    values = nan_to_neg_inf(values)
     better = int((values > values[number]).sum())
     equal = int((values == values[number]).sum()) - 1
     rank = 1 + better + equal / 2
     return rank, 100 * (len(values) - rank) / (len(values) - 1)
 
 
-def compare(better: Sequence[Held], other: Sequence[Held]) -> Comparison:
+def compare(better: Sequence[CrossFitEstimate], other: Sequence[CrossFitEstimate]) -> Comparison:
     """Paired over seeds and items, or over seeds where the metric is no mean of items."""
     a, b = ([held.items for held in found] for found in (better, other))
     if all(x is not None for x in (*a, *b)):
@@ -127,6 +127,6 @@ def compare(better: Sequence[Held], other: Sequence[Held]) -> Comparison:
     return statistics.sign_flip([held.value for held in better], [held.value for held in other])
 
 
-def or_worst(values: np.ndarray) -> np.ndarray:
+def nan_to_neg_inf(values: np.ndarray) -> np.ndarray:
     """NaN is what a prompt that is not finite achieves: worse than anything."""
     return np.where(np.isnan(values), -np.inf, values)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from prompt_jax.config import parse_value, split_list
 from prompt_jax.errors import ConfigError, did_you_mean
-from prompt_jax.methods.base import Artefact, BaseMethod, Context, Panel, Stage, Wording
+from prompt_jax.methods.base import Artefact, BaseMethod, Context, Panel, Stage, TemplateTokens
 from prompt_jax.methods.bmtpt import Bmtpt, BmtptParticles
 from prompt_jax.methods.dtvg import Dtvg
 from prompt_jax.methods.full_fine_tuning import FullFineTuning
@@ -95,7 +95,7 @@ __all__ = [
     "SptFull",
     "Stage",
     "TaskPromptVectors",
-    "Wording",
+    "TemplateTokens",
     "create",
     "source_similarity",
 ]

@@ -106,16 +106,18 @@ class Artefact:
     initial: np.ndarray | None = None
 
 
-class Wording(NamedTuple):
+class TemplateTokens(NamedTuple):
     """A template as a method may read it: what it says to every row alike."""
 
     task: str
     template: str
     ids: tuple[int, ...]  # tokens of `Template.instruction`; the end of sequence where it is empty
-    speaks: bool = True  # whether the instruction has a word, not fields and punctuation alone
+    has_words: bool = True  # whether the instruction has a word, not fields and punctuation alone
 
     @classmethod
-    def of(cls, task: str, templates: Sequence[Template], tokenizer: Any) -> tuple[Wording, ...]:
+    def of(
+        cls, task: str, templates: Sequence[Template], tokenizer: Any
+    ) -> tuple[TemplateTokens, ...]:
         """The wordings of a task's templates, in their order."""
         texts = [template.instruction for template in templates]
         found = tokenizer.encode(texts, add_eos=False) if texts else []
@@ -153,9 +155,9 @@ class Context:
     target: str
     trial: int = 0
     artefacts: Mapping[str, Artefact] | None = None
-    templates: tuple[Wording, ...] = ()
-    source_templates: tuple[Wording, ...] = ()
-    own_templates: tuple[Wording, ...] = ()
+    templates: tuple[TemplateTokens, ...] = ()
+    source_templates: tuple[TemplateTokens, ...] = ()
+    own_templates: tuple[TemplateTokens, ...] = ()
 
     def artefact(self, stage: str) -> Artefact:
         """The artefact of an earlier stage.
@@ -185,7 +187,7 @@ class BaseMethod:
     trains_lm: ClassVar[bool] = False
     observe: ClassVar[frozenset[str]] = frozenset()
     reduction: ClassVar[Literal["mean", "sum"]] = "mean"
-    own_rows: ClassVar[bool] = False
+    per_view_batches: ClassVar[bool] = False
     panels: ClassVar[tuple[Panel, ...]] = ()  # what the report draws of `metrics`
 
     def stages(self) -> tuple[Stage, ...]:
@@ -240,7 +242,7 @@ class BaseMethod:
         """No numbers from the optimizer."""
         return {}
 
-    def remark(self, carry: Carry) -> str:
+    def summarize(self, carry: Carry) -> str:
         """Nothing to remark."""
         return ""
 
@@ -260,7 +262,7 @@ class BaseMethod:
         """The T5 stays frozen."""
         return None
 
-    def by_template(self, params: Params, consts: Consts) -> jax.Array | None:
+    def template_prompts(self, params: Params, consts: Consts) -> jax.Array | None:
         """Row-wise methods whose prompt depends on the row's template alone override this."""
         return None
 

@@ -143,7 +143,7 @@ class BmtptParticles(_Posterior):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "views", self.particles)
-        object.__setattr__(self, "own_rows", self.batch == "own")
+        object.__setattr__(self, "per_view_batches", self.batch == "own")
 
     def init(self, context: Context) -> tuple[Params, Consts]:
         """Different draws, and the prior around the mean of what they are drawn from."""

@@ -21,7 +21,7 @@ from prompt_jax import memory_bank as mb
 from prompt_jax import streams
 from prompt_jax.errors import ConfigError
 from prompt_jax.memory_bank import MemoryBank
-from prompt_jax.methods.base import BaseMethod, Context, Panel, Stage, Wording, spec_of
+from prompt_jax.methods.base import BaseMethod, Context, Panel, Stage, TemplateTokens, spec_of
 from prompt_jax.training.protocol import Array, Carry, Consts, Params, Prompted, Rows
 
 _FREQUENT = 5000  # values start as rows of the first pieces of the vocabulary
@@ -171,7 +171,7 @@ class Spt(BaseMethod):
         pooled = self._pooled(context)
         if self.transfer == "prompt" and context.artefacts:
             # One prompt is tuned for all templates: they ask for it together.
-            asked = _speaking(context)
+            asked = _with_words(context)
             pooled = self._pooled(context, asked).mean(0, keepdims=True)
             context = dataclasses.replace(context, templates=asked[:1])
         consts: dict[str, Any] = {"centre": centre, "pooled": pooled}
@@ -193,7 +193,7 @@ class Spt(BaseMethod):
         if self.transfer == "slots":
             return self._retrieved_slots(params, consts, k)
         if self.transfer == "prompt":
-            prompts = self.by_template(params, consts)
+            prompts = self.template_prompts(params, consts)
             assert prompts is not None
             return {"prompt": np.asarray(prompts[0], np.float32)}, {}
         return params, consts
@@ -225,7 +225,7 @@ class Spt(BaseMethod):
             )
         return k
 
-    def _pooled(self, context: Context, some: Sequence[Wording] | None = None) -> np.ndarray:
+    def _pooled(self, context: Context, some: Sequence[TemplateTokens] | None = None) -> np.ndarray:
         """Embedded templates before centring, [P, D] float32."""
         rows = [w.ids for w in (context.templates if some is None else some)]
         width = max(map(len, rows))
@@ -359,7 +359,7 @@ class Spt(BaseMethod):
                 aux["pull"] = mb.key_pull(bank, memory.query[of], memory.indices[of])
         return Prompted(memory.prompts[of][None], carry={"usage": usage}, aux=aux)
 
-    def by_template(self, params: Params, consts: Consts) -> jax.Array | None:
+    def template_prompts(self, params: Params, consts: Consts) -> jax.Array | None:
         """The prompt of every template, [P, L, D]: one retrieval each for any number of rows."""
         if self.query == "instance":
             return None
@@ -386,7 +386,7 @@ class Spt(BaseMethod):
             made["slot_usage"] = shares
         return made
 
-    def remark(self, carry: Carry) -> str:
+    def summarize(self, carry: Carry) -> str:
         """How many slots the mixture used, and how many are dead.
 
         One task alone is not asked: it retrieves few slots.
@@ -403,15 +403,15 @@ class Spt(BaseMethod):
         return {"keys": self.key_rate}
 
     def deploy(self, params: Params, consts: Consts) -> None:
-        """No single prompt: see `by_template`."""
+        """No single prompt: see `template_prompts`."""
 
 
-def _speaking(context: Context) -> tuple[Wording, ...]:
+def _with_words(context: Context) -> tuple[TemplateTokens, ...]:
     """The templates that the run's rows are trained under and that have a word.
 
     The first one of all where none has.
     """
-    found = tuple(w for w in context.own_templates or context.templates if w.speaks)
+    found = tuple(w for w in context.own_templates or context.templates if w.has_words)
     return found or context.templates[:1]
 
 

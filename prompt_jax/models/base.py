@@ -18,7 +18,7 @@ class Scores(NamedTuple):
     nll: jax.Array  # [B] float32: negative log-likelihood summed over the row's target tokens
     tokens: jax.Array  # [B] float32: number of target tokens (labels other than -100)
     logits: jax.Array | None = None  # [B, T, V] float32, only where observed
-    decoder_hidden: jax.Array | None = None  # [B, T, D] float32, only where observed
+    hidden: jax.Array | None = None  # [B, T, D] float32, only where observed
 
 
 @runtime_checkable

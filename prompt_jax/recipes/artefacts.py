@@ -24,11 +24,13 @@ from prompt_jax.errors import ConfigError, TrainingError
 from prompt_jax.evaluation import Evaluation
 from prompt_jax.paths import write_atomically
 from prompt_jax.training.fingerprint import STAGE_VERSION, array_hash, budget_of, split_hash
-from prompt_jax.training.loop import Run, TrainConfig, TrainedRun
+from prompt_jax.training.loop import Replica, TrainConfig, TrainedReplica
 from prompt_jax.training.protocol import Method
 
 
-def run_key(lm: Any, method: Method, run: Run, config: TrainConfig, feed_description: str) -> str:
+def run_key(
+    lm: Any, method: Method, run: Replica, config: TrainConfig, feed_description: str
+) -> str:
     """The key of a run's outcome.
 
     Args:
@@ -65,7 +67,7 @@ class ArtefactStore:
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
-    def load(self, key: str, name: str) -> TrainedRun | None:
+    def load(self, key: str, name: str) -> TrainedReplica | None:
         """The run stored under a key; None when there is none or it is damaged.
 
         In a job of several processes it is process 0 that reads, and all have to call it.
@@ -80,9 +82,11 @@ class ArtefactStore:
         prompt = arrays.pop("__prompt__", None)
         facts["history"] = tuple((int(s), float(v)) for s, v in facts["history"])
         facts["best_value"] = float("nan" if facts["best_value"] is None else facts["best_value"])
-        return TrainedRun(name=name, params=unflatten_dict(arrays, sep="/"), prompt=prompt, **facts)
+        return TrainedReplica(
+            name=name, params=unflatten_dict(arrays, sep="/"), prompt=prompt, **facts
+        )
 
-    def save(self, key: str, trained: TrainedRun) -> None:
+    def save(self, key: str, trained: TrainedReplica) -> None:
         """Stores a run, atomically; in a job of several processes it is process 0 that does.
 
         Raises:

@@ -15,15 +15,15 @@ from prompt_jax.config import digest
 from prompt_jax.data.feed import Feed
 from prompt_jax.data.tokenise import trained_templates
 from prompt_jax.evaluation import Calibration, Evaluation, Job, calibration
-from prompt_jax.methods import Artefact, BaseMethod, Context, Stage, Wording, create
+from prompt_jax.methods import Artefact, BaseMethod, Context, Stage, TemplateTokens, create
 from prompt_jax.prompts import SoftPrompt, parse
 from prompt_jax.recipes.artefacts import ArtefactStore, run_key
 from prompt_jax.recipes.config import ExperimentConfig
-from prompt_jax.recipes.progress import Measured, Progress
 from prompt_jax.recipes.rows import RowStore
+from prompt_jax.recipes.unfinished import Progress, TestResult
 from prompt_jax.training.deployed import evaluate_runs
 from prompt_jax.training.fingerprint import describe_feed, split_hash
-from prompt_jax.training.loop import Run, TrainedRun, train
+from prompt_jax.training.loop import Replica, TrainedReplica, train
 from prompt_jax.training.tracking import Tracker
 
 _NAMED = 4  # runs that one line names
@@ -94,12 +94,12 @@ class Outcome:
     """
 
     member: Member
-    trained: TrainedRun
+    trained: TrainedReplica
     test: Evaluation
     cost: Cost
     trained_parameters: int
     trials: int
-    by_template: Mapping[str, np.ndarray] = field(default_factory=dict)
+    template_prompts: Mapping[str, np.ndarray] = field(default_factory=dict)
     chosen: tuple[str, ...] | None = None
     calibration: Calibration | None = None
 
@@ -130,9 +130,9 @@ class Executor:
         self.reused: list[tuple[str, int, int]] = []
         self._said = 0
         self._dead: set[str] = set()  # keys of runs that died, once that was said
-        self._memo: dict[str, TrainedRun] = {}
+        self._memo: dict[str, TrainedReplica] = {}
         self._initial: dict[int, SoftPrompt] = {}
-        self._sources: dict[int, dict[str, TrainedRun]] = {}
+        self._sources: dict[int, dict[str, TrainedReplica]] = {}
 
     def initial(self, seed: int) -> SoftPrompt:
         """The experiment's initial prompt for a seed: the same for every task and method."""
@@ -141,7 +141,7 @@ class Executor:
             self._initial[seed] = named(self.lm, self.config.prompt.tokens, seed)
         return self._initial[seed]
 
-    def sources(self, seed: int) -> dict[str, TrainedRun]:
+    def sources(self, seed: int) -> dict[str, TrainedReplica]:
         """The source runs of a seed that some method has asked for, by task."""
         return dict(self._sources.get(seed, {}))
 
@@ -164,7 +164,7 @@ class Executor:
         method = create(spec)
         return self._contexts(method, method.stages()[-1], k, self._before_last(method, spec, k))
 
-    def tune(self, starts: Mapping[Member, np.ndarray], k: int) -> list[TrainedRun]:
+    def tune(self, starts: Mapping[Member, np.ndarray], k: int) -> list[TrainedReplica]:
         """Prompt tuning of targets from given prompts, with their budget; each start competes.
 
         Args:
@@ -182,9 +182,9 @@ class Executor:
 
     def _before_last(
         self, method: BaseMethod, spec: str, k: int
-    ) -> dict[str, dict[Member, TrainedRun]]:
+    ) -> dict[str, dict[Member, TrainedReplica]]:
         """The runs of every stage but the last, by its name."""
-        done: dict[str, dict[Member, TrainedRun]] = {}
+        done: dict[str, dict[Member, TrainedReplica]] = {}
         for stage in method.stages()[:-1]:
             trained = create(stage.trains) if stage.trains else method
             label = f"{stage.trains or spec}: {stage.title}"
@@ -210,7 +210,11 @@ class Executor:
         ]
 
     def _contexts(
-        self, method: BaseMethod, stage: Stage, k: int, done: dict[str, dict[Member, TrainedRun]]
+        self,
+        method: BaseMethod,
+        stage: Stage,
+        k: int,
+        done: dict[str, dict[Member, TrainedReplica]],
     ) -> dict[Member, Context]:
         """What every run of a stage may use to start."""
         contexts = {}
@@ -239,15 +243,15 @@ class Executor:
             )
         return contexts
 
-    def _wordings(self, task: str, trained_on: bool = False) -> tuple[Wording, ...]:
+    def _wordings(self, task: str, trained_on: bool = False) -> tuple[TemplateTokens, ...]:
         """The templates of a task, or of all sources, in the order of `Rows.template`."""
-        found: list[Wording] = []
+        found: list[TemplateTokens] = []
         for name in (task,) if task else self.config.sources:
             known = self.rows.task(name)
             templates = known.templates
             if trained_on:
                 templates = trained_templates(known, self.config.data.templates)
-            found += Wording.of(known.name, templates, self.lm.tokenizer)
+            found += TemplateTokens.of(known.name, templates, self.lm.tokenizer)
         return tuple(found)
 
     def _train(
@@ -257,10 +261,10 @@ class Executor:
         starts: dict[Member, tuple[Any, Any]],
         k: int,
         label: str,
-        finish: Callable[[list[Member], list[Run], list[TrainedRun]], None] | None = None,
-        tested: dict[Member, Measured] | None = None,
+        finish: Callable[[list[Member], list[Replica], list[TrainedReplica]], None] | None = None,
+        tested: dict[Member, TestResult] | None = None,
         keep_start: bool = False,
-    ) -> dict[Member, TrainedRun]:
+    ) -> dict[Member, TrainedReplica]:
         """Trains the members that no store has.
 
         The last stage of a method passes `finish`, which sees each population with its weights and
@@ -275,12 +279,12 @@ class Executor:
         compete = last or keep_start
         runs = {m: self._run(stage, m, batch_size, *start, compete) for m, start in starts.items()}
         if budget is None:
-            return self._as_they_are(method, runs, label, finish)
+            return self._evaluate_untrained(method, runs, label, finish)
         keys = {
             m: run_key(self.lm, method, run, budget, describe_feed(run.feed))
             for m, run in runs.items()
         }
-        found: dict[Member, TrainedRun] = {}
+        found: dict[Member, TrainedReplica] = {}
         named = {m.label: m for m in members}
         by_label = {m.label: key for m, key in keys.items()}
         place = f"{label}, k = {k}"
@@ -331,10 +335,10 @@ class Executor:
                 kept.delete()
             if self.on_stored is not None:
                 self.on_stored()
-        self._say_who_died(label, {m.label: keys[m] for m in members if not found[m].healthy})
+        self._warn_diverged(label, {m.label: keys[m] for m in members if not found[m].healthy})
         return {m: found[m] for m in members}
 
-    def _say_who_died(self, stage: str, dead: Mapping[str, str]) -> None:
+    def _warn_diverged(self, stage: str, dead: Mapping[str, str]) -> None:
         """Says it in one line, once: the table will only have a gap there.
 
         A warning, as a damaged checkpoint is: beside progress lines nothing of `news` is shown.
@@ -357,16 +361,16 @@ class Executor:
         names = [template.name for template in rows.task.templates]
         return digest(key, split_hash(rows.test), rows.task.metrics, names)
 
-    def _as_they_are(
+    def _evaluate_untrained(
         self,
         method: BaseMethod,
-        runs: dict[Member, Run],
+        runs: dict[Member, Replica],
         label: str,
-        finish: Callable[[list[Member], list[Run], list[TrainedRun]], None] | None,
-    ) -> dict[Member, TrainedRun]:
+        finish: Callable[[list[Member], list[Replica], list[TrainedReplica]], None] | None,
+    ) -> dict[Member, TrainedReplica]:
         """The outcome of a stage without steps: each run's start, with its development value."""
         self.reused.append((label, 0, len(runs)))
-        found: dict[Member, TrainedRun] = {}
+        found: dict[Member, TrainedReplica] = {}
         for chunk in self._chunks(method, list(runs)):
             trained = untrained(self.lm, method, [runs[m] for m in chunk], self.mesh)
             if finish is not None:
@@ -387,20 +391,20 @@ class Executor:
         params: Any,
         consts: Any,
         keep_start: bool,
-    ) -> Run:
+    ) -> Replica:
         if stage.on == "mixture":
             feed: Feed = self.rows.mixture(
                 self.config.sources, member.seed, batch_size, stage.mixing
             )
             # Its tasks have no metric in common: the last step is kept.
-            return Run(member.label, feed, params, consts, member.seed)
+            return Replica(member.label, feed, params, consts, member.seed)
         k = member.k or 0
         stream = "source" if stage.on == "source" else "order"
         feed = self.rows.feed(member.task, member.seed, k, batch_size, stream)
         rows = self.rows.rows(member.task, member.seed, k)
         # A start that was never improved is a fair result of a target. As a source it would be an
         # untrained prompt, which resembles every early target prompt more than trained ones do.
-        return Run(
+        return Replica(
             member.label,
             feed,
             params,
@@ -413,13 +417,15 @@ class Executor:
         )
 
     def _last(
-        self, method: BaseMethod, spec: str, k: int, done: dict[str, dict[Member, TrainedRun]]
+        self, method: BaseMethod, spec: str, k: int, done: dict[str, dict[Member, TrainedReplica]]
     ) -> list[Outcome]:
         stage = method.stages()[-1]
         trainer = create(stage.trains) if stage.trains else method
-        tested: dict[Member, Measured] = {}
+        tested: dict[Member, TestResult] = {}
 
-        def finish(members: list[Member], runs: list[Run], trained: list[TrainedRun]) -> None:
+        def finish(
+            members: list[Member], runs: list[Replica], trained: list[TrainedReplica]
+        ) -> None:
             def stack(*leaves: Any) -> np.ndarray:
                 return np.stack([np.asarray(leaf) for leaf in leaves])
 
@@ -430,7 +436,7 @@ class Executor:
             metrics = [rows.task.metrics for rows in opened]
             results = evaluate_runs(self.lm, trainer, params, consts, jobs, metrics, self.mesh)
             # Prompts beside a T5 that was trained with them would be wrong in front of any other.
-            made = None if trainer.trains_lm else jax.vmap(trainer.by_template)(params, consts)
+            made = None if trainer.trains_lm else jax.vmap(trainer.template_prompts)(params, consts)
             for i, (member, run, result) in enumerate(zip(members, trained, results, strict=True)):
                 names = [template.name for template in opened[i].task.templates]
                 prompts = (
@@ -442,7 +448,7 @@ class Executor:
                     }
                 )
                 size = sum(np.size(leaf) for leaf in jax.tree.leaves(run.params))
-                tested[member] = Measured(result, size, prompts)
+                tested[member] = TestResult(result, size, prompts)
 
         label = f"{spec}: {stage.name}, {'all rows' if k == 0 else f'k = {k}'}"
         contexts = self._contexts(method, stage, k, done)
@@ -465,7 +471,7 @@ class Executor:
                         cost,
                         found.parameters,
                         len(trials),
-                        found.by_template,
+                        found.template_prompts,
                         self._chosen(method, contexts[best], last[best]),
                         self._calibration(best, found.evaluation),
                     )
@@ -479,7 +485,7 @@ class Executor:
         return calibration(test.scores, rows.test.label)
 
     def _chosen(
-        self, method: BaseMethod, context: Context, run: TrainedRun
+        self, method: BaseMethod, context: Context, run: TrainedReplica
     ) -> tuple[str, ...] | None:
         group = method.chosen(context, run.params)
         if group is None:
@@ -488,20 +494,20 @@ class Executor:
         return tuple(name for name, taken in zip(sources, group, strict=True) if taken)
 
     def _earlier(
-        self, method: BaseMethod, member: Member, done: dict[str, dict[Member, TrainedRun]]
+        self, method: BaseMethod, member: Member, done: dict[str, dict[Member, TrainedReplica]]
     ) -> Cost:
         cost = Cost()
         for stage in method.stages()[:-1]:
             trained = create(stage.trains) if stage.trains else method
             for m, run in done[stage.name].items():
-                if _serves(m, member):
+                if _is_upstream_of(m, member):
                     cost += self._cost(trained, stage, run)
         return cost
 
-    def _cost(self, method: BaseMethod, stage: Stage, run: TrainedRun) -> Cost:
+    def _cost(self, method: BaseMethod, stage: Stage, run: TrainedReplica) -> Cost:
         tokens = round(run.tokens_seen / max(1, run.rows_seen))
         tokens += 0 if run.prompt is None else len(run.prompt)
-        passes = 1 if method.own_rows else method.views
+        passes = 1 if method.per_view_batches else method.views
         flops = (
             run.rows_seen
             * passes
@@ -517,8 +523,8 @@ class Executor:
 
 
 def untrained(
-    lm: Any, method: BaseMethod, runs: Sequence[Run], mesh: jax.sharding.Mesh | None = None
-) -> list[TrainedRun]:
+    lm: Any, method: BaseMethod, runs: Sequence[Replica], mesh: jax.sharding.Mesh | None = None
+) -> list[TrainedReplica]:
     """Runs as they start: deployed and read on their development sets without a step.
 
     Args:
@@ -551,7 +557,7 @@ def untrained(
     for i, run in enumerate(runs):
         prompt, value = method.deploy(run.params, run.consts), values.get(i, float("nan"))
         made.append(
-            TrainedRun(
+            TrainedReplica(
                 name=run.name,
                 params=run.params,
                 prompt=None if prompt is None else np.asarray(prompt),
@@ -569,12 +575,12 @@ def untrained(
 
 
 def _artefacts(
-    member: Member, done: dict[str, dict[Member, TrainedRun]], initial: dict[str, np.ndarray]
+    member: Member, done: dict[str, dict[Member, TrainedReplica]], initial: dict[str, np.ndarray]
 ) -> dict[str, Artefact]:
     """What earlier stages left for a run: everything of its seed, but of targets only its own."""
     found = {}
     for name, runs in done.items():
-        mine = [(m.task, run) for m, run in runs.items() if _serves(m, member)]
+        mine = [(m.task, run) for m, run in runs.items() if _is_upstream_of(m, member)]
         prompts = [run.prompt for _, run in mine if run.prompt is not None]
         found[name] = Artefact(
             tuple(task for task, _ in mine),
@@ -587,11 +593,11 @@ def _artefacts(
     return found
 
 
-def _serves(earlier: Member, member: Member) -> bool:
+def _is_upstream_of(earlier: Member, member: Member) -> bool:
     """Whether a run of an earlier stage is of this run's seed, and not of another target."""
     return earlier.seed == member.seed and (earlier.k is None or earlier.task == member.task)
 
 
-def _score(run: TrainedRun) -> tuple[bool, float]:
+def _score(run: TrainedReplica) -> tuple[bool, float]:
     """Larger is better; a run that died is taken only where all did."""
     return run.healthy, run.best_value if np.isfinite(run.best_value) else -np.inf

@@ -30,13 +30,13 @@ from prompt_jax.recipes.artefacts import ArtefactStore
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.execute import Executor, Outcome
 from prompt_jax.recipes.mirror import OWNER, TRAINED, Mirror, staging
-from prompt_jax.recipes.progress import Progress
 from prompt_jax.recipes.rows import RowStore
+from prompt_jax.recipes.unfinished import Progress
 from prompt_jax.report import page, results
 from prompt_jax.report.results import Cell, Contrast, ResultRow
 from prompt_jax.training import speed
-from prompt_jax.training.loop import TrainedRun, check_tokens
-from prompt_jax.training.tracking import Observe, RunTracker, finite
+from prompt_jax.training.loop import TrainedReplica, check_tokens
+from prompt_jax.training.tracking import RunTracker, TrackingConfig, finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +200,7 @@ def run(
     *,
     show: bool = True,
     say: Callable[[str], None] = print,
-    observe: Observe | None = None,
+    observe: TrackingConfig | None = None,
 ) -> Report:
     """Executes an experiment and writes its run directory.
 
@@ -225,7 +225,7 @@ def run(
 
 @contextmanager
 def opened(
-    config: ExperimentConfig, lm: Any, *, show: bool = True, observe: Observe | None = None
+    config: ExperimentConfig, lm: Any, *, show: bool = True, observe: TrackingConfig | None = None
 ) -> Iterator[tuple[Path, Executor]]:
     """The run directory of an experiment, and what executes its stages, after all checks.
 
@@ -275,7 +275,7 @@ def opened(
         newest=config.checkpoint_keep,
         on_written=send if mirror is not None else None,
     )
-    observe = (observe if elsewhere is None else None) or Observe()
+    observe = (observe if elsewhere is None else None) or TrackingConfig()
     listening = RunTracker(
         folder / "metrics.jsonl",
         show=show,
@@ -322,7 +322,7 @@ def _trained(config: ExperimentConfig, folder: Path, cache: Path | None) -> Path
 
 def _mesh(config: ExperimentConfig) -> Any:
     """The mesh of the config; several processes without one share the rows."""
-    every = jax.device_count() if distributed.several() else 0
+    every = jax.device_count() if distributed.is_multiprocess() else 0
     if not config.mesh:
         return sharding.make_mesh(every) if every else None
     sizes = sharding.parse_mesh(config.mesh)
@@ -364,7 +364,7 @@ def _execute(
                 scores = outcome.test.per_item.get(primary[target])
                 if scores is not None and outcome.trained.healthy:
                     items[spec, target, k, seed] = scores
-                named = dict(outcome.by_template)
+                named = dict(outcome.template_prompts)
                 if outcome.trained.prompt is not None:
                     named[""] = outcome.trained.prompt
                 for name, prompt in named.items():
@@ -449,7 +449,7 @@ def _record(
     config: ExperimentConfig,
     lm: Any,
     executor: Executor,
-    trained: TrainedRun,
+    trained: TrainedReplica,
     facts: dict[str, Any],
 ) -> PromptRecord:
     initial = executor.initial(seed).record

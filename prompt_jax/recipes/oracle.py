@@ -23,10 +23,10 @@ from prompt_jax.data import registry
 from prompt_jax.errors import ConfigError
 from prompt_jax.evaluation import Verdict, statistics
 from prompt_jax.evaluation.subsets import (
-    Landscape,
+    SubsetScores,
     compare,
-    hold_out,
-    standing,
+    cross_fit,
+    rank_percentile,
     subsets,
 )
 from prompt_jax.methods import BaseMethod, create
@@ -158,7 +158,7 @@ def _cell(
     executor: Executor,
     target: str,
     k: int,
-    lands: tuple[Landscape, ...],
+    lands: tuple[SubsetScores, ...],
     picked: dict[str, Choices],
     groups: np.ndarray,
 ) -> OracleCell:
@@ -166,8 +166,8 @@ def _cell(
     task = executor.rows.task(target)
     metric, sizes = task.metrics[0], groups.sum(1)
     simple = np.flatnonzero((sizes <= 1) | (sizes == groups.shape[1]))
-    best = tuple(hold_out(land, np.arange(len(groups))) for land in lands)
-    plain = tuple(hold_out(land, simple) for land in lands)
+    best = tuple(cross_fit(land, np.arange(len(groups))) for land in lands)
+    plain = tuple(cross_fit(land, simple) for land in lands)
     choices = []
     for spec, found in picked.items():
         for land in lands:
@@ -181,7 +181,7 @@ def _cell(
                     land.seed,
                     number,
                     float(land.test[number]),
-                    *standing(land.test, number),
+                    *rank_percentile(land.test, number),
                     float(outcome.test.metrics[metric]),
                 )
             )

@@ -192,7 +192,7 @@ def _stage(
     runs = per_seed[stage.on] * config.seeds
     budget, spent = config.budget(stage.budget, k), config.stage_budget(stage, k)
     steps = 0 if spent is None else spent.steps
-    rows = budget.batch_size * stage.batch * (1 if method.own_rows else method.views)
+    rows = budget.batch_size * stage.batch * (1 if method.per_view_batches else method.views)
     # A method that trains the T5 has prompts only where rows have their own.
     prompt = 0 if method.trains_lm and not method.rowwise else config.prompt.tokens
     flops = lm.flops(

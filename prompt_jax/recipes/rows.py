@@ -14,7 +14,7 @@ from prompt_jax.data.splits import Limits, load_splits
 from prompt_jax.data.tasks import Task
 from prompt_jax.data.tokenise import TokenisedSplit, concat, tokenise_rows
 from prompt_jax.recipes.config import DataConfig
-from prompt_jax.report import cuts
+from prompt_jax.report import truncation
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,4 +114,4 @@ class RowStore:
         Args:
           tested: names of the tasks whose test rows are used.
         """
-        return cuts.losses(self.report(), self.config.max_input_tokens, tested)
+        return truncation.losses(self.report(), self.config.max_input_tokens, tested)

@@ -17,7 +17,7 @@ from prompt_jax.config import digest
 from prompt_jax.data import TokenisedSplit
 from prompt_jax.evaluation import Evaluation, Job, evaluate
 from prompt_jax.evaluation.metrics import compute
-from prompt_jax.evaluation.subsets import Landscape, or_worst, split_items
+from prompt_jax.evaluation.subsets import SubsetScores, nan_to_neg_inf, split_items
 from prompt_jax.methods import Context
 from prompt_jax.recipes.execute import Executor, Member
 from prompt_jax.recipes.rows import TaskRows
@@ -29,7 +29,7 @@ _PROMPTS_AT_ONCE = 64
 
 def survey(
     executor: Executor, context: Context, target: str, k: int, groups: np.ndarray, tuned: bool
-) -> Landscape:
+) -> SubsetScores:
     """Evaluates every subset of the sources for one target and seed.
 
     Args:
@@ -51,7 +51,7 @@ def survey(
     found = _evaluate(executor, rows.test, metric, prompts)
     per_row = len(rows.task.templates) if executor.config.data.test_templates == "all" else 1
     first_half, halves, items = _halved(found, rows.test, metric, per_row)
-    return Landscape(
+    return SubsetScores(
         context.seed, coefficients, dev, _values(found, metric), halves, first_half, items
     )
 
@@ -73,7 +73,7 @@ def _starts(
     if len(several):
         means = _merged(context, groups[several], 1.0 / sizes[several])
         averaged = values(means)
-        better = or_worst(averaged) > or_worst(dev[several])
+        better = nan_to_neg_inf(averaged) > nan_to_neg_inf(dev[several])
         chosen = several[better]
         prompts[chosen], dev[chosen] = means[better], averaged[better]
         coefficients[chosen] = 1.0 / sizes[chosen]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from prompt_jax.report import curves, figures, results, svg
-from prompt_jax.report.answer import Findings
-from prompt_jax.report.folder import RunFolder
+from prompt_jax.report.findings import Findings
+from prompt_jax.report.folder import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Figure:
     svg: str
 
 
-def forests(run: RunFolder, found: Findings) -> list[Figure]:
+def forests(run: RunDirectory, found: Findings) -> list[Figure]:
     """Every comparison with the baseline, method by method, on one scale."""
     rows: dict[str, list[figures.Interval]] = {}
     for c in found.contrasts:
@@ -48,7 +48,7 @@ def forests(run: RunFolder, found: Findings) -> list[Figure]:
     ]
 
 
-def table(run: RunFolder, found: Findings) -> list[dict[str, Any]]:
+def table(run: RunDirectory, found: Findings) -> list[dict[str, Any]]:
     """Rows of the table; a cell is (text, whether it is the highest, verdict against baseline)."""
     made = []
     for k, method, texts in results.table_rows(run.methods, run.targets, run.shots, found.table):
@@ -73,7 +73,7 @@ def table(run: RunFolder, found: Findings) -> list[dict[str, Any]]:
     return made
 
 
-def scores(run: RunFolder, found: Findings) -> list[Figure]:
+def scores(run: RunDirectory, found: Findings) -> list[Figure]:
     """Every seed of every cell, target by target, on one scale."""
     everything = [100 * v for by_seed in found.values.values() for v in by_seed.values()]
     limits = figures.span(everything, 5.0)
@@ -99,12 +99,12 @@ def scores(run: RunFolder, found: Findings) -> list[Figure]:
     return made
 
 
-def keys(run: RunFolder) -> list[svg.Key]:
+def keys(run: RunDirectory) -> list[svg.Key]:
     """The legend of the methods."""
     return svg.legend(run.methods)
 
 
-def learning(run: RunFolder) -> list[Figure]:
+def learning(run: RunDirectory) -> list[Figure]:
     """Development values over steps, target by target, on one scale."""
     logged = curves.collect(run, "dev")
     drawn = []
@@ -122,7 +122,7 @@ def learning(run: RunFolder) -> list[Figure]:
     return _on_one_scale("Development value", drawn, run, 5.0)
 
 
-def losses(run: RunFolder) -> list[Figure]:
+def losses(run: RunDirectory) -> list[Figure]:
     """Training loss over steps, stage by stage, on one scale: the mean over the runs of a stage."""
     stages: dict[str, curves.Lines] = {}
     for group, lines in curves.collect(run, "loss").items():
@@ -139,7 +139,7 @@ def losses(run: RunFolder) -> list[Figure]:
 
 
 def _on_one_scale(
-    what: str, drawn: Sequence[tuple[str, list[figures.Curve]]], run: RunFolder, least: float
+    what: str, drawn: Sequence[tuple[str, list[figures.Curve]]], run: RunDirectory, least: float
 ) -> list[Figure]:
     values = [v for _, lines in drawn for line in lines for v in line.values]
     up = figures.span(values, least)

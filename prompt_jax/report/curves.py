@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prompt_jax.report.figures import Curve
-from prompt_jax.report.folder import RunFolder, number
+from prompt_jax.report.folder import RunDirectory, number
 from prompt_jax.report.results import heading
 
 _RUN = re.compile(
@@ -28,7 +28,7 @@ class Group(NamedTuple):
 Lines = dict[tuple[int, int], dict[int, Any]]  # (seed, trial) -> step -> what was logged
 
 
-def collect(run: RunFolder, key: str) -> dict[Group, Lines]:
+def collect(run: RunDirectory, key: str) -> dict[Group, Lines]:
     """Everything that was logged under a key.
 
     A stage that was broken off and begun again has steps twice: the later ones count.

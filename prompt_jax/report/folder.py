@@ -57,7 +57,7 @@ class PromptFile:
 
 
 @dataclass(eq=False)
-class RunFolder:
+class RunDirectory:
     """What a run directory holds.
 
     Attributes:
@@ -122,7 +122,7 @@ def whole(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value < 1 << 53 else None
 
 
-def read(folder: str | os.PathLike[str]) -> RunFolder:
+def read(folder: str | os.PathLike[str]) -> RunDirectory:
     """Reads a run directory.
 
     Raises:
@@ -132,7 +132,7 @@ def read(folder: str | os.PathLike[str]) -> RunFolder:
     path = Path(folder)
     if not path.is_dir():
         raise DataError(f"there is no run directory {path}.")
-    made = RunFolder(path)
+    made = RunDirectory(path)
     try:
         if not any(os.path.lexists(path / name) for name in ("config.json", "results.jsonl")):
             raise DataError(
@@ -150,7 +150,7 @@ def read(folder: str | os.PathLike[str]) -> RunFolder:
     return made
 
 
-def _bytes(made: RunFolder, name: str, lost: str) -> bytes | None:
+def _bytes(made: RunDirectory, name: str, lost: str) -> bytes | None:
     """A plain file inside the directory; a problem is noted where there is none."""
     path = made.path / name
     if not os.path.lexists(path):
@@ -172,12 +172,12 @@ def _bytes(made: RunFolder, name: str, lost: str) -> bytes | None:
     return raw
 
 
-def _text(made: RunFolder, name: str, lost: str) -> str | None:
+def _text(made: RunDirectory, name: str, lost: str) -> str | None:
     raw = _bytes(made, name, lost)
     return None if raw is None else raw.decode("utf-8", "replace")
 
 
-def _json(made: RunFolder, name: str, lost: str) -> dict[str, Any]:
+def _json(made: RunDirectory, name: str, lost: str) -> dict[str, Any]:
     text = _text(made, name, lost)
     if text is None:
         return {}
@@ -191,14 +191,14 @@ def _json(made: RunFolder, name: str, lost: str) -> dict[str, Any]:
     return found
 
 
-def _lines(made: RunFolder, name: str, bad: Sequence[int]) -> None:
+def _lines(made: RunDirectory, name: str, bad: Sequence[int]) -> None:
     if bad:
         which = ", ".join(map(str, bad[:_SHOWN])) + (", ..." if len(bad) > _SHOWN else "")
         noun, verb = ("line", "was") if len(bad) == 1 else ("lines", "were")
         made.problems.append(f"{name}: {len(bad)} damaged {noun} {verb} left out ({noun} {which}).")
 
 
-def _results(made: RunFolder) -> None:
+def _results(made: RunDirectory) -> None:
     text = _text(made, "results.jsonl", "there are no numbers to show")
     if text is not None:
         made.rows, bad = results.parse_rows(text)
@@ -213,7 +213,7 @@ def _results(made: RunFolder) -> None:
             made.problems.append(f"items.npz is damaged: {lost}.")
 
 
-def _metrics(made: RunFolder) -> None:
+def _metrics(made: RunDirectory) -> None:
     text = _text(made, "metrics.jsonl", "there are no learning curves")
     bad = []
     for count, line in enumerate((text or "").splitlines(), 1):
@@ -233,7 +233,7 @@ def _metrics(made: RunFolder) -> None:
     _lines(made, "metrics.jsonl", bad)
 
 
-def _data(made: RunFolder) -> None:
+def _data(made: RunDirectory) -> None:
     found = _json(made, "data.json", "what was cut is not known")
     bad = False
     for task, entries in found.items():
@@ -257,7 +257,7 @@ def _entry(entry: Any) -> bool:
     return plain and isinstance(entry.get("task", ""), str) and None not in map(whole, counts)
 
 
-def _prompts(made: RunFolder) -> None:
+def _prompts(made: RunDirectory) -> None:
     root = made.path / "prompts"
     if root.is_symlink() or not root.is_dir():
         made.problems.append("prompts/ is missing: there are no prompts to compare.")
@@ -296,7 +296,7 @@ def _stored(path: Path) -> files.Stored | None:
     return None
 
 
-def _axes(made: RunFolder) -> None:
+def _axes(made: RunDirectory) -> None:
     """Methods, targets, sources, shots and seeds: the config's, and what only the results name."""
 
     def axis(name: str, good: Callable[[Any], bool], seen: Sequence[Any]) -> tuple[Any, ...]:

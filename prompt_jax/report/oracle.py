@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from prompt_jax.evaluation import Verdict, statistics
-from prompt_jax.evaluation.subsets import HALVES_SEED, Held, Landscape
+from prompt_jax.evaluation.subsets import HALVES_SEED, CrossFitEstimate, SubsetScores
 from prompt_jax.report.results import cell_text, heading, interval_text
 from prompt_jax.training.tracking import finite
 
@@ -70,9 +70,9 @@ class OracleCell:
     k: int
     metric: str
     minimum: float
-    landscapes: tuple[Landscape, ...]
-    any: tuple[Held, ...]
-    simple: tuple[Held, ...]
+    landscapes: tuple[SubsetScores, ...]
+    any: tuple[CrossFitEstimate, ...]
+    simple: tuple[CrossFitEstimate, ...]
     verdict: Verdict
     choices: tuple[Choice, ...]
 
@@ -177,7 +177,7 @@ class OracleReport:
             ],
         }
 
-    def _held(self, found: Sequence[Held]) -> list[dict[str, Any]]:
+    def _held(self, found: Sequence[CrossFitEstimate]) -> list[dict[str, Any]]:
         return [
             {"value": finite(held.value), "chosen": [self.names(n) for n in held.chosen]}
             for held in found

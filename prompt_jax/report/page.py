@@ -12,18 +12,18 @@ from prompt_jax import units
 from prompt_jax.errors import DataError
 from prompt_jax.paths import write_atomically
 from prompt_jax.report import (
-    alike,
-    answer,
     charts,
-    cuts,
-    facts,
+    findings,
     folder,
     panels,
     results,
+    similarity,
     svg,
+    tables,
+    truncation,
 )
-from prompt_jax.report.answer import Findings
-from prompt_jax.report.folder import RunFolder
+from prompt_jax.report.findings import Findings
+from prompt_jax.report.folder import RunDirectory
 
 NAME = "report.html"
 _HERE = Path(__file__).parent
@@ -57,7 +57,7 @@ def render(run_directory: str | os.PathLike[str]) -> str:
     import jinja2
 
     run = folder.read(run_directory)
-    found = answer.find(run)
+    found = findings.find(run)
     with svg.drawing():
         context = _context(run, found)
     environment = jinja2.Environment(
@@ -73,7 +73,7 @@ def render(run_directory: str | os.PathLike[str]) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _context(run: RunFolder, found: Findings) -> dict[str, Any]:
+def _context(run: RunDirectory, found: Findings) -> dict[str, Any]:
     name = run.config.get("name")
     return {
         "name": name if isinstance(name, str) and name else run.path.resolve().name,
@@ -82,9 +82,9 @@ def _context(run: RunFolder, found: Findings) -> dict[str, Any]:
         "lead": found.lead,
         "more": found.more,
         "standings": found.standings,
-        "setting": lambda standing: answer.setting(run, standing),
-        "multiple": answer.multiple,
-        "p_text": answer.p_text,
+        "setting": lambda standing: findings.setting(run, standing),
+        "multiple": findings.multiple,
+        "p_text": findings.p_text,
         "several_shots": len(run.shots) > 1,
         "forests": charts.forests(run, found),
         "minimum": f"{100 * results.minimum(run.targets):g}",
@@ -106,27 +106,27 @@ def _context(run: RunFolder, found: Findings) -> dict[str, Any]:
         "keys": charts.keys(run),
         "learning": charts.learning(run),
         "losses": charts.losses(run),
-        "alike": alike.draw(run),
+        "alike": similarity.draw(run),
         "sections": panels.sections(run),
-        "costs": facts.costs(run, found),
-        "cut": cuts.losses(
+        "costs": tables.costs(run, found),
+        "cut": truncation.losses(
             run.data, folder.get(run.config, "data", "max_input_tokens") or "?", run.targets
         ),
-        "rows": facts.rows(run),
-        "died": [r for r in facts.primary(run, found) if not math.isfinite(r.value)],
+        "rows": tables.rows(run),
+        "died": [r for r in tables.primary(run, found) if not math.isfinite(r.value)],
         "run_name": run.name,
         "heading": results.heading,
-        "prompts": facts.picked(run),
+        "prompts": tables.picked(run),
         "prompt_count": len(run.prompts),
-        "commands": facts.commands(run),
-        "python": facts.python(run),
-        "provenance": facts.provenance(run),
+        "commands": tables.commands(run),
+        "python": tables.python(run),
+        "provenance": tables.provenance(run),
         "config": json.dumps(run.config, indent=2, ensure_ascii=False),
         "hashes": [(name, units.size(size), sha) for name, size, sha in run.hashes],
     }
 
 
-def _run_facts(run: RunFolder) -> list[tuple[str, str]]:
+def _run_facts(run: RunDirectory) -> list[tuple[str, str]]:
     """What was run, in a line."""
     model = folder.get(run.provenance, "model", "name") or run.config.get("model")
     tokens = folder.get(run.config, "prompt", "tokens")

@@ -11,7 +11,7 @@ from prompt_jax.errors import ConfigError
 from prompt_jax.methods import BaseMethod, Panel, create
 from prompt_jax.report import curves, figures, svg
 from prompt_jax.report.curves import Group, Lines
-from prompt_jax.report.folder import RunFolder
+from prompt_jax.report.folder import RunDirectory
 from prompt_jax.report.results import heading
 from prompt_jax.report.svg import SERIES, Key, legend
 
@@ -60,7 +60,7 @@ class Section:
     remarks: list[tuple[str, str]] = field(default_factory=list)
 
 
-def sections(run: RunFolder) -> list[Section]:
+def sections(run: RunDirectory) -> list[Section]:
     """One section per method of the run."""
     made = []
     for spec in run.methods:
@@ -85,7 +85,7 @@ def sections(run: RunFolder) -> list[Section]:
     return made
 
 
-def _trained(run: RunFolder, spec: str, method: BaseMethod) -> list[tuple[BaseMethod, set[str]]]:
+def _trained(run: RunDirectory, spec: str, method: BaseMethod) -> list[tuple[BaseMethod, set[str]]]:
     """What trains each stage of a method, with the stage's labels."""
     *earlier, last = method.stages()
     found = []
@@ -96,7 +96,7 @@ def _trained(run: RunFolder, spec: str, method: BaseMethod) -> list[tuple[BaseMe
     return [*found, (trainer, {f"{spec}: {last.name}, {heading(k)}" for k in run.shots})]
 
 
-def _declared(run: RunFolder, spec: str, method: BaseMethod) -> dict[Panel, set[str]]:
+def _declared(run: RunDirectory, spec: str, method: BaseMethod) -> dict[Panel, set[str]]:
     """The panels of a method and of those that train its stages, with the stages' labels."""
     found: dict[Panel, set[str]] = {}
     for trainer, labels in _trained(run, spec, method):
@@ -105,19 +105,19 @@ def _declared(run: RunFolder, spec: str, method: BaseMethod) -> dict[Panel, set[
     return found
 
 
-def _remarks(run: RunFolder, spec: str, method: BaseMethod) -> list[tuple[str, str]]:
+def _remarks(run: RunDirectory, spec: str, method: BaseMethod) -> list[tuple[str, str]]:
     """(run, what was said of it) over all stages."""
     labels = set().union(*(labels for _, labels in _trained(run, spec, method)))
     return [
         (f"{_name(run, group)}, seed {seed}", svg.clean(str(said)))
-        for group, lines in curves.collect(run, "remark").items()
+        for group, lines in curves.collect(run, "summary").items()
         if group.stage in labels
         for (seed, _), by_step in sorted(lines.items())
         for said in by_step.values()
     ]
 
 
-def _draw(run: RunFolder, spec: str, panel: Panel, labels: Collection[str]) -> Drawn | None:
+def _draw(run: RunDirectory, spec: str, panel: Panel, labels: Collection[str]) -> Drawn | None:
     """All figures of a panel on one scale; None where nothing was logged for it."""
     found = {
         group: lines
@@ -133,7 +133,7 @@ def _draw(run: RunFolder, spec: str, panel: Panel, labels: Collection[str]) -> D
     return Drawn(panel.title, panel.caption, made, keys, max(0, len(found) - _MOST))
 
 
-def _name(run: RunFolder, group: Group) -> str:
+def _name(run: RunDirectory, group: Group) -> str:
     """What a figure shows: the task, its shots, and the stage."""
     parts = [run.name(group.task)]
     if group.task in run.targets:
@@ -142,19 +142,19 @@ def _name(run: RunFolder, group: Group) -> str:
     return ", ".join(parts) + f" ({stage})"
 
 
-def _labels(run: RunFolder, panel: Panel, count: int) -> list[str]:
+def _labels(run: RunDirectory, panel: Panel, count: int) -> list[str]:
     if panel.labels == "sources" and len(run.sources) == count:
         return [run.name(source) for source in run.sources]
     return [str(i) for i in range(count)]
 
 
-def _named(run: RunFolder, panel: Panel, count: int) -> list[str]:
+def _named(run: RunDirectory, panel: Panel, count: int) -> list[str]:
     """Labels of a heat map: none where they would only count."""
     labels = _labels(run, panel, count)
     return [] if count > _COUNTED and labels[0] == "0" else labels
 
 
-def _keys(run: RunFolder, panel: Panel, shown: Sequence[tuple[Group, Lines]]) -> list[str]:
+def _keys(run: RunDirectory, panel: Panel, shown: Sequence[tuple[Group, Lines]]) -> list[str]:
     """The legend of a panel whose figures have several lines."""
     for _, lines in shown if panel.kind == "lines" else ():
         table = curves.arrays(lines, 1)
@@ -164,7 +164,7 @@ def _keys(run: RunFolder, panel: Panel, shown: Sequence[tuple[Group, Lines]]) ->
 
 
 def _lines(
-    run: RunFolder, spec: str, panel: Panel, shown: Sequence[tuple[Group, Lines]]
+    run: RunDirectory, spec: str, panel: Panel, shown: Sequence[tuple[Group, Lines]]
 ) -> list[tuple[str, str]]:
     drawn = []
     for group, lines in shown:
@@ -197,7 +197,7 @@ def _lines(
 
 
 def _timelines(
-    run: RunFolder, spec: str, panel: Panel, shown: Sequence[tuple[Group, Lines]]
+    run: RunDirectory, spec: str, panel: Panel, shown: Sequence[tuple[Group, Lines]]
 ) -> list[tuple[str, str]]:
     tables = [(_name(run, group), curves.arrays(lines, 1)) for group, lines in shown]
     known = [(name, *table) for name, table in tables if table is not None]
@@ -218,7 +218,7 @@ def _timelines(
 
 
 def _heatmaps(
-    run: RunFolder, spec: str, panel: Panel, shown: Sequence[tuple[Group, Lines]]
+    run: RunDirectory, spec: str, panel: Panel, shown: Sequence[tuple[Group, Lines]]
 ) -> list[tuple[str, str]]:
     if panel.first_seed:
         shown = [(group, {min(lines): lines[min(lines)]}) for group, lines in shown]

@@ -6,13 +6,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prompt_jax.training.loop import Run as Run
+    from prompt_jax.training.loop import Replica as Replica
     from prompt_jax.training.loop import TrainConfig as TrainConfig
-    from prompt_jax.training.loop import TrainedRun as TrainedRun
+    from prompt_jax.training.loop import TrainedReplica as TrainedReplica
     from prompt_jax.training.loop import train as train
     from prompt_jax.training.optimizers import OptimizerConfig as OptimizerConfig
 
-__all__ = ["OptimizerConfig", "Run", "TrainConfig", "TrainedRun", "train"]
+__all__ = ["OptimizerConfig", "Replica", "TrainConfig", "TrainedReplica", "train"]
 
 
 def __getattr__(name: str) -> Any:

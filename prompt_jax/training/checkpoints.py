@@ -202,7 +202,7 @@ class Checkpoints:
             cannot be read.
         """
         self.wait()
-        if not distributed.several():
+        if not distributed.is_multiprocess():
             return self._restore(template, fingerprint)
         found: list[Saved | None] = []
 
@@ -302,7 +302,7 @@ def _fill(folder: Path, leaves: dict[str, np.ndarray] | None, record: dict[str, 
     ]
     # Orbax saves no array without elements, and its names are parts of paths.
     numbered = {f"{i:05d}": leaf for i, leaf in enumerate((leaves or {}).values()) if leaf.size}
-    if numbered and distributed.several():
+    if numbered and distributed.is_multiprocess():
         # Orbax would have all processes take part, from a thread, amid the programs of the step.
         with (folder / RAW).open("wb") as file:
             for leaf in numbered.values():
@@ -370,7 +370,7 @@ def _load(path: Path, record: dict[str, Any], template: Any) -> Any:
         return _from_bytes((path / RAW).read_bytes(), template)
     arrays: Mapping[str, Any] = {}
     if any(np.prod(shape) for _, shape, _ in described):
-        if distributed.several():
+        if distributed.is_multiprocess():
             raise ConfigError(
                 f"{path} was written by one process: go on with one, or remove {path.parent}."
             )

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from prompt_jax import sharding
-from prompt_jax.evaluation import Evaluation, Job, evaluate, evaluate_average
+from prompt_jax.evaluation import Evaluation, Job, evaluate, evaluate_ensemble
 from prompt_jax.models.t5.partition import T5_RULES
 from prompt_jax.training.protocol import Method, Rows
 
@@ -53,7 +53,7 @@ def evaluate_runs(
         )
     several = jax.vmap(method.ensemble)(params, consts)
     if several is not None:
-        return evaluate_average(lm, jobs, several, metrics=metrics, mesh=mesh)
+        return evaluate_ensemble(lm, jobs, several, metrics=metrics, mesh=mesh)
     return evaluate(lm, jobs, jax.vmap(method.deploy)(params, consts), metrics=metrics, mesh=mesh)
 
 
@@ -64,7 +64,7 @@ def take_by_template(state: Any, index: jax.Array, rows: Any) -> jax.Array:
 
 @functools.lru_cache(maxsize=64)
 def _by_template(method: Method) -> Any:
-    return jax.jit(jax.vmap(method.by_template))
+    return jax.jit(jax.vmap(method.template_prompts))
 
 
 @functools.lru_cache(maxsize=64)

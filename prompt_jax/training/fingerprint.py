@@ -16,7 +16,7 @@ from prompt_jax.data.tokenise import TokenisedSplit
 from prompt_jax.training.protocol import Method
 
 if TYPE_CHECKING:
-    from prompt_jax.training.loop import Run, TrainConfig
+    from prompt_jax.training.loop import Replica, TrainConfig
 
 # Raise when a change to the trainer or a method changes what the same inputs give.
 STAGE_VERSION = 2
@@ -71,7 +71,7 @@ def budget_of(config: TrainConfig) -> dict[str, Any]:
 
 
 def fingerprint(
-    lm: Any, method: Method, runs: Sequence[Run], config: TrainConfig
+    lm: Any, method: Method, runs: Sequence[Replica], config: TrainConfig
 ) -> dict[str, Any]:
     """What a checkpoint of a population has to agree with, as JSON with names a person can read.
 

@@ -23,8 +23,8 @@ from prompt_jax.training.checkpoints import Checkpoints
 from prompt_jax.training.deployed import evaluate_runs
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.protocol import Method, Rows
-from prompt_jax.training.resume import Guard
-from prompt_jax.training.speed import Watch
+from prompt_jax.training.resume import CheckpointCallback
+from prompt_jax.training.speed import StepTimer
 from prompt_jax.training.step import Batch, Programs, State, StepMetrics, Sums, Table, programs
 from prompt_jax.training.tracking import NullTracker, Tracker
 
@@ -68,7 +68,7 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Replica:
     """One member of a population.
 
     Attributes:
@@ -95,7 +95,7 @@ class Run:
 
 
 @dataclass(frozen=True, eq=False)
-class TrainedRun:
+class TrainedReplica:
     """What training leaves of a run.
 
     Attributes:
@@ -130,14 +130,14 @@ class TrainedRun:
 def train(
     lm: Any,
     method: Method,
-    runs: Sequence[Run],
+    runs: Sequence[Replica],
     config: TrainConfig,
     *,
     stage: str = "train",
     mesh: jax.sharding.Mesh | None = None,
     tracker: Tracker | None = None,
     checkpoints: Checkpoints | None = None,
-) -> list[TrainedRun]:
+) -> list[TrainedReplica]:
     """Trains a population of runs of one method.
 
     A run's result does not depend on its neighbours, on the micro-batches or on the mesh, beyond
@@ -167,11 +167,11 @@ def train(
     tracker = tracker or NullTracker()
     population = Population(lm, method, runs, config, mesh)
     tracker.start(stage, config.steps, len(runs))
-    with Guard(population, checkpoints, tracker, stage) as guard:
+    with CheckpointCallback(population, checkpoints, tracker, stage) as guard:
         done = guard.begin()
         if not done:
             population.evaluate(0, tracker)
-        watch = Watch(population, tracker)
+        watch = StepTimer(population, tracker)
         while done < config.steps and population.active.any():
             metrics = watch.step(done)
             done += 1
@@ -182,11 +182,11 @@ def train(
                 watch.pause()
                 population.evaluate(done, tracker)
             guard.after(done, evaluated)
-        population.remark(tracker)
+        population.summarize(tracker)
         return population.results(guard.seconds)
 
 
-def _check(lm: Any, method: Method, runs: Sequence[Run], config: TrainConfig) -> None:
+def _check(lm: Any, method: Method, runs: Sequence[Replica], config: TrainConfig) -> None:
     if not runs:
         raise ConfigError("a population needs at least one run.")
     if method.trains_lm and len(runs) > 1:
@@ -245,7 +245,7 @@ class Population:
         self,
         lm: Any,
         method: Method,
-        runs: Sequence[Run],
+        runs: Sequence[Replica],
         config: TrainConfig,
         mesh: jax.sharding.Mesh | None = None,
     ) -> None:
@@ -263,10 +263,10 @@ class Population:
         self.target_lengths = np.concatenate([s.targets.lengths for s in self.pool.splits])
         self.input_width = batching.input_width(int(self.pool.lengths.max()))
         # Everything with the axis R, where the devices divide it; over the devices of one process.
-        data = 1 if mesh is None or distributed.several() else mesh.shape["data"]
+        data = 1 if mesh is None or distributed.is_multiprocess() else mesh.shape["data"]
         self.split = data > 1 and len(runs) % data == 0
         # Trained T5 weights, their gradient and moments, likewise over the devices of one process.
-        model = 1 if mesh is None or distributed.several() else mesh.shape["model"]
+        model = 1 if mesh is None or distributed.is_multiprocess() else mesh.shape["model"]
         self.weights_split = method.trains_lm and model > 1
         placing = mesh if self.split or self.weights_split else None
         self.programs: Programs = programs(method, config.optimizer, placing)
@@ -394,9 +394,9 @@ class Population:
             np.flatnonzero(self.folded), np.arange(views), np.arange(batch), indexing="ij"
         )
         r, v, b = (axis.reshape(-1) for axis in grid)
-        if self.method.own_rows:
+        if self.method.per_view_batches:
             tasks, _ = self.pool.kinds(index.reshape(-1))
-            owner, share = batching.share_out(tasks.reshape(index.shape), views)
+            owner, share = batching.assign_views(tasks.reshape(index.shape), views)
             r, v, b = (axis[owner[r, b] == v] for axis in (r, v, b))
             scale = scale * share
         rows = index[r, b]
@@ -441,13 +441,13 @@ class Population:
         live = loss[self.active]
         tracker.advance(step, f"loss {live.mean():.3f}" if live.size else "stopped")
 
-    def remark(self, tracker: Tracker) -> None:
+    def summarize(self, tracker: Tracker) -> None:
         """Logs what the method has to say of each run at its end."""
         carry = jax.device_get(self.state.carry)
         for r, run in enumerate(self.runs):
-            said = self.method.remark(jax.tree.map(lambda x, r=r: x[r], carry))
+            said = self.method.summarize(jax.tree.map(lambda x, r=r: x[r], carry))
             if said:
-                tracker.log({"run": run.name, "step": int(self.steps[r]), "remark": said})
+                tracker.log({"run": run.name, "step": int(self.steps[r]), "summary": said})
 
     def _notice(self, step: int, healthy: np.ndarray, tracker: Tracker) -> None:
         died = np.flatnonzero(self.healthy & ~healthy).tolist()
@@ -503,7 +503,7 @@ class Population:
             float(result.metrics[names[0]]) for result, names in zip(results, metrics, strict=True)
         ]
 
-    def results(self, seconds: float = 0.0) -> list[TrainedRun]:
+    def results(self, seconds: float = 0.0) -> list[TrainedReplica]:
         """The population's outcome, on the host; the runs share the seconds it took."""
         # Without a development value: the last step, or the last good one.
         last = np.isneginf(self.best_value)
@@ -513,7 +513,7 @@ class Population:
         params = jax.device_get(self.best)
         prompts = jax.device_get(self.programs.deploy(self.best, self.consts))
         return [
-            TrainedRun(
+            TrainedReplica(
                 run.name,
                 jax.tree.map(lambda x, r=r: x[r], params),
                 None if prompts is None else prompts[r],

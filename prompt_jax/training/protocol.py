@@ -54,9 +54,9 @@ class Method(Protocol):
     rowwise: ClassVar[bool]  # a prompt per row
     needs_inputs: ClassVar[bool]  # `prompts` reads the tokens of the rows
     trains_lm: ClassVar[bool]  # params hold the T5's weights; one run at a time
-    observe: ClassVar[frozenset[str]]  # beyond the loss: "logits", "decoder_hidden"
+    observe: ClassVar[frozenset[str]]  # beyond the loss: "logits", "hidden"
     reduction: ClassVar[Literal["mean", "sum"]]  # token mean, or the full-data sum with Rows.scale
-    own_rows: ClassVar[bool]  # each view sees its own share of the rows, not all of them
+    per_view_batches: ClassVar[bool]  # each view sees its own share of the rows, not all of them
 
     def __hash__(self) -> int:
         """Equal methods share their compiled programs."""
@@ -91,10 +91,10 @@ class Method(Protocol):
     def update_metrics(self, opt_state: Any) -> Mapping[str, Array]:
         """Likewise, from the state that `transform`'s update left."""
 
-    def remark(self, carry: Carry) -> str:
+    def summarize(self, carry: Carry) -> str:
         """One line for people about what a run's carry says when it is trained, or "".
 
-        It is logged under `remark`, and the report shows it.
+        It is logged under `summarize`, and the report shows it.
         """
 
     def groups(self, params: Params) -> Any:
@@ -109,7 +109,7 @@ class Method(Protocol):
     def lm_params(self, params: Params) -> Any:
         """The T5 weights inside `params` where `trains_lm`, otherwise None."""
 
-    def by_template(self, params: Params, consts: Consts) -> jax.Array | None:
+    def template_prompts(self, params: Params, consts: Consts) -> jax.Array | None:
         """The prompts [P, L, D] of row-wise methods that only read `Rows.template`, else None.
 
         Evaluation then makes them once, not once per row.

@@ -63,7 +63,7 @@ def put_back(population: Population, arrays: Any, host: dict[str, Any]) -> None:
         population.token_budget = int(host["token_budget"])
 
 
-class Guard:
+class CheckpointCallback:
     """Keeps a population's checkpoints while `train` runs; does nothing without `checkpoints`.
 
     As a context manager it takes SIGTERM (where Python lets it: in the main thread), so that the
@@ -91,7 +91,7 @@ class Guard:
         """Wall-clock of this training, earlier processes included."""
         return self._before + time.monotonic() - self._began
 
-    def __enter__(self) -> Guard:
+    def __enter__(self) -> CheckpointCallback:
         main = threading.current_thread() is threading.main_thread()
         if self._checkpoints is not None and main:
             before = signal.signal(signal.SIGTERM, self._on_signal)
@@ -150,7 +150,7 @@ class Guard:
         if self._checkpoints is None:
             return
         told, due = self._told, self._checkpoints.due(step, evaluated)
-        if distributed.several():
+        if distributed.is_multiprocess():
             every = self._checkpoints.every_steps or _ASK
             if not evaluated and step % every and step % _ASK:
                 return  # the clocks and signals of the processes wait for a step of all

@@ -52,7 +52,7 @@ class Work(NamedTuple):
     devices: int
 
 
-class Watch:
+class StepTimer:
     """Takes the steps of a population and tells the tracker how long they took.
 
     Args:
@@ -117,7 +117,7 @@ def count_flops(lm: Any, method: Method, rows: int, tokens: int, targets: int) -
     """
     if not rows:
         return 0.0
-    passes = 1 if method.own_rows else method.views
+    passes = 1 if method.per_view_batches else method.views
     backward = "full" if method.trains_lm else "prompt"
     per_row = round(tokens / rows), max(1, round(targets / rows))
     return float(rows * passes * lm.flops(1, *per_row, backward=backward))

@@ -25,7 +25,7 @@ from prompt_jax.training.protocol import Array, Method, Rows
 
 # Keys of a line in metrics.jsonl that no method may use for its own numbers.
 RESERVED = frozenset(
-    {"stage", "run", "step", "seconds", "loss", "gradient_norm", "dev", "event", "remark"}
+    {"stage", "run", "step", "seconds", "loss", "gradient_norm", "dev", "event", "summary"}
 )
 
 

@@ -1,6 +1,6 @@
 """Where the numbers of a run go: metrics.jsonl always, a progress line on a terminal.
 
-What else listens (TensorBoard, Weights & Biases, the profiler) is described by `Observe`.
+What else listens (TensorBoard, Weights & Biases, the profiler) is described by `TrackingConfig`.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class RunTracker:
         if self._writes:
             self._sinks = [make() for make in self._make_sinks]
             self._file = self.path.open("a", encoding="utf-8")
-            self._drop_half_a_line()
+            self._truncate_partial_record()
         if self._show:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -216,7 +216,7 @@ class RunTracker:
         if self._file is not None and position < self.position():
             self._file.truncate(position)
 
-    def _drop_half_a_line(self) -> None:
+    def _truncate_partial_record(self) -> None:
         """A machine that went down may have left one; nobody could read the file."""
         content = self.path.read_bytes()
         self.rewind(content.rfind(b"\n") + 1)
@@ -228,7 +228,7 @@ class RunTracker:
 
 
 @dataclass(frozen=True)
-class Observe:
+class TrackingConfig:
     """What else listens to a run; never a part of what it computes.
 
     Attributes:

@@ -178,9 +178,9 @@ def test_a_run_of_spt_answers_rows_of_many_tasks_in_one_batch(
     mine = [path for path in prompts if path.name.startswith("one-")]
     scored = invoke("evaluate", world.model, *mine, "--task", world.tasks["one"], "--json")
     assert scored.code == 0, scored.err
-    by_template = [entry["metrics"]["accuracy"] for entry in json.loads(scored.out)]
-    assert sum(by_template) / 2 == pytest.approx(said["one"])
-    for entry, template in zip(by_template, ("plain", "short"), strict=True):
+    template_prompts = [entry["metrics"]["accuracy"] for entry in json.loads(scored.out)]
+    assert sum(template_prompts) / 2 == pytest.approx(said["one"])
+    for entry, template in zip(template_prompts, ("plain", "short"), strict=True):
         under = [
             row["answer"] == label
             for row, (task, t, label) in zip(found, gold, strict=True)

@@ -182,18 +182,18 @@ def test_a_run_prints_plan_stages_table_and_paths(ran: Ran) -> None:
 def test_what_else_listens(files: World, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     """The options reach the experiment, before the model is read."""
     from prompt_jax.recipes import experiment
-    from prompt_jax.training.tracking import Observe
+    from prompt_jax.training.tracking import TrackingConfig
 
     got = {}
 
-    def run(*_: object, observe: Observe, **__: object) -> None:
+    def run(*_: object, observe: TrackingConfig, **__: object) -> None:
         got["observe"] = observe
         raise ConfigError("that is enough.")
 
     monkeypatch.setattr(experiment, "run", run)
     result = invoke("run", files.config, "--tensorboard", "--profile", "2:4")
     assert (result.code, result.err) == (2, "prompt-jax: that is enough.\n")
-    assert got["observe"] == Observe(tensorboard=True, profile="2:4")
+    assert got["observe"] == TrackingConfig(tensorboard=True, profile="2:4")
 
 
 def test_the_run_directory_is_complete(world: World) -> None:

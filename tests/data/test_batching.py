@@ -114,7 +114,7 @@ def test_pool_skips_an_empty_split():
 
 def test_every_view_gets_rows_of_every_task():
     task = np.asarray([[0, 1, 0, 1, 0, 1, 0, 1], [2, 2, 2, 0, 0, 0, 0, 0]])
-    view, factor = batching.share_out(task, 2)
+    view, factor = batching.assign_views(task, 2)
     np.testing.assert_array_equal(view, [[0, 0, 1, 1, 0, 0, 1, 1], [0, 1, 0, 0, 1, 0, 1, 0]])
     even = [1.5, 3.0, 1.5]
     np.testing.assert_allclose(factor[0], 2.0)
@@ -126,4 +126,4 @@ def test_every_view_gets_rows_of_every_task():
                 mine = (view[run] == v) & (task[run] == k)
                 assert factor[run][mine].sum() == pytest.approx((task[run] == k).sum())
     with pytest.raises(ConfigError, match="a task with 3 rows, but 4 particles"):
-        batching.share_out(task, 4)
+        batching.assign_views(task, 4)

@@ -192,7 +192,7 @@ def test_no_prompt(lm):
     np.testing.assert_allclose(result.scores[1], total / tokens, rtol=2e-5)
 
 
-def by_template(state, index, rows):
+def template_prompts(state, index, rows):
     return state["shared"][index] + state["offsets"][rows.template][:, None, :]
 
 
@@ -205,7 +205,7 @@ def test_prompts_may_depend_on_the_row(lm, prompts):
     split = choice(8)
     offsets = np.random.default_rng(1).normal(size=(2, 16)).astype(np.float32)
     state = {"shared": prompts, "offsets": offsets}
-    (result,) = rank(lm, [Job(split, 1)], state, prompt_fn=by_template)
+    (result,) = rank(lm, [Job(split, 1)], state, prompt_fn=template_prompts)
     (tokens,) = rank(lm, [Job(split, 1)], prompts, prompt_fn=by_tokens)
     sums = np.array([split.inputs[row].sum() for row in range(8)], np.float32)
     oracles = (

@@ -9,22 +9,22 @@ import pytest
 
 from prompt_jax.errors import DataError
 from prompt_jax.evaluation.subsets import (
-    Held,
-    Landscape,
+    CrossFitEstimate,
+    SubsetScores,
     compare,
-    hold_out,
+    cross_fit,
+    rank_percentile,
     split_items,
-    standing,
     subsets,
 )
 
 
-def landscape(items: np.ndarray, first: np.ndarray | None = None, seed: int = 0) -> Landscape:
+def landscape(items: np.ndarray, first: np.ndarray | None = None, seed: int = 0) -> SubsetScores:
     """Subsets with these items [N, n]."""
     first = split_items(range(items.shape[1])) if first is None else first
     halves = np.stack([items[:, first].mean(1), items[:, ~first].mean(1)])
     ones = np.ones(len(items))
-    return Landscape(seed, ones, ones, items.mean(1), halves, first, items)
+    return SubsetScores(seed, ones, ones, items.mean(1), halves, first, items)
 
 
 def drawn(chances: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -67,11 +67,11 @@ def test_the_planted_subset_is_found_and_measured_where_it_was_not_chosen():
     chances = np.full(16, 0.5)
     chances[9] = 0.9
     land = landscape(drawn(chances, 400, np.random.default_rng(0)))
-    held = hold_out(land, np.arange(16))
+    held = cross_fit(land, np.arange(16))
     assert held.chosen == (9, 9)
     np.testing.assert_array_equal(held.items, land.items[9])
     assert held.value == land.items[9].mean()
-    singles = hold_out(land, np.array([0, 1, 2, 3, 4, 15]))
+    singles = cross_fit(land, np.array([0, 1, 2, 3, 4, 15]))
     assert 9 not in singles.chosen
     assert compare([held], [singles]).p < 1e-6
 
@@ -80,7 +80,7 @@ def test_each_item_comes_from_the_choice_of_the_other_half():
     # Subset 1 is perfect on the first half and fails on the second, subset 2 the other way round.
     first = np.array([True, False, True, False])
     items = np.stack([np.full(4, 0.5), first.astype(float), (~first).astype(float)])
-    held = hold_out(landscape(items, first), np.arange(3))
+    held = cross_fit(landscape(items, first), np.arange(3))
     assert held.chosen == (1, 2)
     assert held.value == 0.0
     assert items.mean(1).max() == 0.5  # while choosing on all items looks harmless
@@ -92,7 +92,7 @@ def test_noise_gains_nothing_though_the_maximum_looks_good():
     gains, naive = [], []
     for _ in range(60):
         land = landscape(drawn(np.full(64, 0.5), 200, rng))
-        gains.append(hold_out(land, np.arange(64)).value - hold_out(land, simple).value)
+        gains.append(cross_fit(land, np.arange(64)).value - cross_fit(land, simple).value)
         naive.append(land.test.max() - land.test[simple].max())
     assert np.mean(naive) > 0.025
     assert abs(np.mean(gains)) < 3 * np.std(gains) / np.sqrt(60)
@@ -101,18 +101,18 @@ def test_noise_gains_nothing_though_the_maximum_looks_good():
 
 def test_of_equal_subsets_the_smallest_is_chosen_and_nan_never():
     items = np.full((4, 6), 0.5)
-    assert hold_out(landscape(items), np.arange(4)).chosen == (0, 0)
+    assert cross_fit(landscape(items), np.arange(4)).chosen == (0, 0)
     items[0] = np.nan
-    assert hold_out(landscape(items), np.arange(4)).chosen == (1, 1)
-    assert hold_out(landscape(items), np.array([3, 2])).chosen == (3, 3)
+    assert cross_fit(landscape(items), np.arange(4)).chosen == (1, 1)
+    assert cross_fit(landscape(items), np.array([3, 2])).chosen == (3, 3)
 
 
 def test_a_metric_that_is_no_mean_is_measured_on_the_halves():
     halves = np.array([[0.2, 0.9, 0.4], [0.3, 0.1, 0.8]])
-    land = Landscape(0, np.ones(3), np.ones(3), halves.mean(0), halves, np.ones(4, bool))
-    held = hold_out(land, np.arange(3))
-    assert held == Held((1, 2), (0.1 + 0.4) / 2, None)
-    others = [Held((0, 0), value, None) for value in (0.5, 0.4, 0.6)]
+    land = SubsetScores(0, np.ones(3), np.ones(3), halves.mean(0), halves, np.ones(4, bool))
+    held = cross_fit(land, np.arange(3))
+    assert held == CrossFitEstimate((1, 2), (0.1 + 0.4) / 2, None)
+    others = [CrossFitEstimate((0, 0), value, None) for value in (0.5, 0.4, 0.6)]
     comparison = compare([held] * 3, others)
     assert comparison.difference == pytest.approx(0.25 - 0.5)
     assert comparison.p == 2 / 2**3
@@ -126,15 +126,17 @@ def test_standing_is_the_rank_of_scipy():
     values = np.random.default_rng(0).integers(0, 6, 32) / 6
     ranks = stats.rankdata(-values)
     for number, rank in enumerate(ranks):
-        assert standing(values, number) == (rank, pytest.approx(100 * (32 - rank) / 31))
+        assert rank_percentile(values, number) == (rank, pytest.approx(100 * (32 - rank) / 31))
 
 
 def test_standing_of_a_blind_choice_is_50_and_nan_is_the_worst():
     values = np.array([0.1, 0.1, 0.7, 0.3, np.nan, 0.7])
-    assert np.mean([standing(values, n)[1] for n in range(6)]) == pytest.approx(50)
-    assert standing(values, 4) == (6.0, 0.0)
-    assert all(standing(values, a) == standing(values, b) for a, b in [(0, 1), (2, 5)])
+    assert np.mean([rank_percentile(values, n)[1] for n in range(6)]) == pytest.approx(50)
+    assert rank_percentile(values, 4) == (6.0, 0.0)
+    assert all(
+        rank_percentile(values, a) == rank_percentile(values, b) for a, b in [(0, 1), (2, 5)]
+    )
     assert not any(
-        standing(values, a) == standing(values, b)
+        rank_percentile(values, a) == rank_percentile(values, b)
         for a, b in itertools.combinations((0, 2, 3, 4), 2)
     )

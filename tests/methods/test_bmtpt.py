@@ -140,7 +140,7 @@ def test_metrics_are_logged():
 def test_particles_with_rows_of_their_own():
     """The gradient of each particle is that of its share, scaled to the full data."""
     method, sgd = BmtptParticles(particles=2, batch="own", kernel="none"), {"b1": 0.0}
-    assert method.own_rows
+    assert method.per_view_batches
     params, consts = method.init(context())
     split = toy.make_split(rows=24, tasks=2)
     run = toy.make_run(0, params=params, consts=consts, split=split)

@@ -11,13 +11,21 @@ import numpy as np
 import pytest
 import toy
 
-from prompt_jax.methods import REGISTRY, Artefact, BaseMethod, Context, Stage, Wording, create
+from prompt_jax.methods import (
+    REGISTRY,
+    Artefact,
+    BaseMethod,
+    Context,
+    Stage,
+    TemplateTokens,
+    create,
+)
 from prompt_jax.models.base import Scores
 from prompt_jax.recipes.artefacts import ArtefactStore
 from prompt_jax.streams import key as stream_key
 from prompt_jax.training import loop, optimizers
 from prompt_jax.training.fingerprint import array_hash
-from prompt_jax.training.loop import Run, TrainedRun
+from prompt_jax.training.loop import Replica, TrainedReplica
 from prompt_jax.training.protocol import Rows
 
 from .toy_methods import TASKS, TEMPLATES, TOYS
@@ -34,7 +42,8 @@ BUDGET = toy.budget(
 
 # The templates of `split`: row i is under the i-th, in turn, and of the i-th task.
 WORDINGS = tuple(
-    Wording(f"task{i}", str(i), (toy.FIRST_WORD + i, toy.FIRST_WORD + 7)) for i in range(TEMPLATES)
+    TemplateTokens(f"task{i}", str(i), (toy.FIRST_WORD + i, toy.FIRST_WORD + 7))
+    for i in range(TEMPLATES)
 )
 
 
@@ -59,7 +68,7 @@ def split(seed: int) -> Any:
     return toy.make_split(seed=seed, tasks=TASKS, templates=TEMPLATES)
 
 
-def make_runs(method: BaseMethod) -> list[Run]:
+def make_runs(method: BaseMethod) -> list[Replica]:
     """Two runs that differ in everything; one where the T5 is trained."""
     runs = []
     for seed in range(1 if method.trains_lm else 2):
@@ -69,9 +78,9 @@ def make_runs(method: BaseMethod) -> list[Run]:
 
 
 class Outcome(NamedTuple):
-    runs: list[Run]
-    trained: list[TrainedRun]
-    again: list[TrainedRun]
+    runs: list[Replica]
+    trained: list[TrainedReplica]
+    again: list[TrainedReplica]
     losses: dict[str, list[float]]
     traces: int
     traces_again: int
@@ -164,7 +173,7 @@ def test_initial_values(name):
         assert deployed.shape == (toy.L, toy.D)
 
 
-def rows_of(run: Run, width: int = 8) -> tuple[Rows, np.ndarray, np.ndarray, np.ndarray]:
+def rows_of(run: Replica, width: int = 8) -> tuple[Rows, np.ndarray, np.ndarray, np.ndarray]:
     """What step 0 of a run sees: `Rows` with tokens, and inputs, mask and labels."""
     split, picked = run.feed.split, run.feed.rows(0)
     ids = split.inputs.padded(picked, width)
@@ -183,7 +192,7 @@ def test_row_losses_are_of_the_row_alone(name):
             "nll": rng.uniform(1, 5, rows),
             "tokens": np.full(rows, 2.0),
             "logits": rng.normal(size=(rows, 3, 11)),
-            "decoder_hidden": rng.normal(size=(rows, 3, 5)),
+            "hidden": rng.normal(size=(rows, 3, 5)),
         }
         keep = {"nll", "tokens", *method.observe}
         return Scores(**{k: v.astype(np.float32) for k, v in draw.items() if k in keep})
@@ -198,7 +207,7 @@ def test_row_losses_are_of_the_row_alone(name):
         np.testing.assert_allclose(alone.weight[0], together.weight[i])
 
 
-def naive_objective(method: BaseMethod, run: Run, carry: Any, key: Any, rows: Any) -> Any:
+def naive_objective(method: BaseMethod, run: Replica, carry: Any, key: Any, rows: Any) -> Any:
     """The objective of one run written down without folding: one batch per view."""
     rows, ids, mask, labels = rows
     lm = toy.tiny_t5()

@@ -13,18 +13,18 @@ import toy
 from prompt_jax import memory_bank as mb
 from prompt_jax.errors import ConfigError
 from prompt_jax.evaluation import Job
-from prompt_jax.methods import Artefact, Context, PromptTuning, Spt, SptFull, Wording, create
+from prompt_jax.methods import Artefact, Context, PromptTuning, Spt, SptFull, TemplateTokens, create
 from prompt_jax.methods.base import spec_of
 from prompt_jax.training import deployed, loop
 from prompt_jax.training.protocol import Rows
 
 SOURCES = tuple(
-    Wording(f"task{i // 2}", f"t{i % 2}", (40 + i, 60 + i // 2, 70 + i)) for i in range(6)
+    TemplateTokens(f"task{i // 2}", f"t{i % 2}", (40 + i, 60 + i // 2, 70 + i)) for i in range(6)
 )
 TARGET = (
-    Wording("new", "a", (41, 60, 99)),
-    Wording("new", "b", (90, 91)),
-    Wording("new", "b", (90, 91)),
+    TemplateTokens("new", "a", (41, 60, 99)),
+    TemplateTokens("new", "b", (90, 91)),
+    TemplateTokens("new", "b", (90, 91)),
 )
 SMALL = {"slots": 12, "tokens": 2}
 
@@ -98,8 +98,8 @@ def test_every_row_gets_what_its_template_retrieves():
     consts = method.init(context())[1]
     order, expected = oracle(params, centre_of_sources(), [embed(w.ids) for w in SOURCES], 2)
     np.testing.assert_allclose(consts["centre"], centre_of_sources(), atol=1e-5)
-    by_template = method.by_template(params, consts)
-    np.testing.assert_allclose(by_template, expected, rtol=1e-3, atol=1e-4)
+    template_prompts = method.template_prompts(params, consts)
+    np.testing.assert_allclose(template_prompts, expected, rtol=1e-3, atol=1e-4)
     template, task = [3, 0, 3, 5, 1], [1, 0, 1, 2, 0]
     made = call(method, params, consts, rows(template, task))
     assert made.prompts.shape == (1, 5, toy.L, toy.D)
@@ -124,7 +124,7 @@ def test_instances_are_retrieved_by_their_own_tokens():
     _, expected = oracle(params, centre_of_sources(), [embed(t) for t in texts], 2)
     np.testing.assert_allclose(made.prompts[0], expected, rtol=1e-3, atol=1e-4)
     assert np.abs(expected[0] - expected[1]).max() > 0.1
-    assert method.by_template(params, consts) is None
+    assert method.template_prompts(params, consts) is None
 
 
 def test_one_retrieval_for_each_template(monkeypatch):
@@ -185,7 +185,9 @@ def test_tied_slots_are_their_own_keys():
     assert set(params) == {"values", "projection"}
     given = {**params, "keys": params["values"][:, 0]}
     _, expected = oracle(given, centre_of_sources(), [embed(w.ids) for w in SOURCES], 4)
-    np.testing.assert_allclose(method.by_template(params, consts), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        method.template_prompts(params, consts), expected, rtol=1e-3, atol=1e-4
+    )
 
 
 def test_queries_can_stay_uncentred():
@@ -217,7 +219,7 @@ def test_random_slots_are_fixed_by_the_task():
 def test_one_prompt_for_all_and_one_for_each_task():
     method, params, consts = assigned("shared")
     assert params["values"].shape == (2, 2, toy.D)
-    for prompt in method.by_template(params, consts):
+    for prompt in method.template_prompts(params, consts):
         np.testing.assert_array_equal(prompt, params["values"].reshape(toy.L, toy.D))
     method, params, consts = assigned("task")
     assert params["values"].shape == (3 * 2, 2, toy.D)
@@ -231,7 +233,7 @@ def test_one_prompt_for_all_and_one_for_each_task():
 def test_attention_over_all_slots_is_as_long_and_as_large():
     method, params, consts = assigned("attention")
     assert params["values"].shape == (6, 4, toy.D)
-    prompts = np.asarray(method.by_template(params, consts))
+    prompts = np.asarray(method.template_prompts(params, consts))
     weights = np.asarray(
         mb.probabilities(
             mb.MemoryBank(params["keys"], params["values"]),
@@ -312,11 +314,11 @@ def test_a_mixture_with_dead_slots_says_so():
     for run in ("run0", "run1"):
         used = int(recorder.of("slots_used", run)[-1])
         assert used == 2  # one template for all of them, and k = L / m
-        (said,) = recorder.of("remark", run)
+        (said,) = recorder.of("summary", run)
         assert said.startswith("2 of 12 slots were retrieved, as evenly as 2.0; 10 are dead")
-    assert [record["step"] for record in recorder.records if "remark" in record] == [2, 2]
+    assert [record["step"] for record in recorder.records if "summary" in record] == [2, 2]
     # A target alone is not asked.
-    assert method.remark({"usage": np.eye(1, 12, dtype=np.float32)}) == ""
+    assert method.summarize({"usage": np.eye(1, 12, dtype=np.float32)}) == ""
 
 
 def test_keys_learn_more_slowly_than_values():
@@ -363,7 +365,7 @@ def test_bank_and_zero_shot_start_from_the_trained_bank():
             np.testing.assert_array_equal(params[name], leaf)
         _, expected = oracle(left, centre_of_sources(), [embed(w.ids) for w in TARGET], 2)
         np.testing.assert_allclose(
-            method.by_template(params, consts), expected, rtol=1e-3, atol=1e-4
+            method.template_prompts(params, consts), expected, rtol=1e-3, atol=1e-4
         )
         assert consts["tasks"].shape == (1,)
 
@@ -385,7 +387,7 @@ def test_the_tuned_prompt_is_retrieved_by_wordings_that_say_something(retrieval)
     """Not by a template of fields alone, nor by one that training has not seen."""
     options = {"slots": 12, "tokens": 2, "retrieval": retrieval}
     left = trained(Spt(**options))
-    mute = Wording("new", "plain", (1,), speaks=False)
+    mute = TemplateTokens("new", "plain", (1,), has_words=False)
     method = Spt(transfer="prompt", **options)
     artefact = Artefact(("mixture",), np.zeros((0, 0, 0)), np.zeros(1), params=(left,))
 
@@ -411,13 +413,17 @@ def test_only_retrieved_slots_are_tuned():
     used = set(order.reshape(-1).tolist())
     assert used <= set(consts["where"].tolist())
     assert len(set(consts["where"].tolist())) == 6
-    np.testing.assert_allclose(method.by_template(params, consts), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        method.template_prompts(params, consts), expected, rtol=1e-3, atol=1e-4
+    )
     # What is trained is what is deployed, and keys stay.
     moved = {"values": params["values"] + 1.0}
     grown = {**left, "values": left["values"].copy()}
     grown["values"][consts["where"]] += 1.0
     _, expected = oracle(grown, centre_of_sources(), [embed(w.ids) for w in TARGET], 2)
-    np.testing.assert_allclose(method.by_template(moved, consts), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        method.template_prompts(moved, consts), expected, rtol=1e-3, atol=1e-4
+    )
     assert method.groups(params) == {"values": "values"}
     assert method.carry(params, consts)["usage"].shape == (1, 12)
 

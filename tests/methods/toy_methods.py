@@ -110,7 +110,7 @@ class Distilled(BaseMethod):
 
     name = "toy_distilled"
     rowwise = True
-    observe = frozenset({"logits", "decoder_hidden"})
+    observe = frozenset({"logits", "hidden"})
 
     def init(self, context):
         length, d = _shape(context)
@@ -131,7 +131,7 @@ class Distilled(BaseMethod):
         real = jnp.arange(out.logits.shape[1], dtype=jnp.float32)[None, :] < out.tokens[:, None]
         want, have = jax.nn.log_softmax(teacher.logits), jax.nn.log_softmax(out.logits)
         divergence = (jnp.exp(want) * (want - have)).sum(-1)
-        apart = ((teacher.decoder_hidden - out.decoder_hidden) ** 2).mean(-1)
+        apart = ((teacher.hidden - out.hidden) ** 2).mean(-1)
         extra = jnp.where(real, divergence + apart, 0.0).sum(1)
         return RowLoss(out.nll + self.weight * extra, out.tokens)
 

@@ -18,7 +18,7 @@ from prompt_jax.recipes import DataConfig, ExperimentConfig, PromptConfig, execu
 from prompt_jax.recipes.artefacts import ArtefactStore
 from prompt_jax.recipes.execute import Executor
 from prompt_jax.recipes.rows import RowStore
-from prompt_jax.training.loop import TrainedRun
+from prompt_jax.training.loop import TrainedReplica
 from prompt_jax.training.tracking import NullTracker
 
 WORDS = tuple(f"w{i}" for i in range(40))
@@ -137,7 +137,7 @@ class Pretender:
 
     def train(
         self, lm: Any, method: Any, runs: Sequence[Any], config: Any, *, stage: str, **_: Any
-    ) -> list[TrainedRun]:
+    ) -> list[TrainedReplica]:
         self.calls.append((stage, [run.name for run in runs], config))
         assert len({run.name for run in runs}) == len(runs)
         trained = []
@@ -149,7 +149,7 @@ class Pretender:
                 params = {"prompt": self.prompts[name]}
             rows = config.steps * config.batch_size
             trained.append(
-                TrainedRun(
+                TrainedReplica(
                     run.name,
                     params,
                     params.get("prompt"),

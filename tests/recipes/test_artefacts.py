@@ -17,7 +17,7 @@ from prompt_jax.methods import PromptTuning, Spot
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.recipes.artefacts import ArtefactStore, run_key
 from prompt_jax.training.fingerprint import array_hash, describe_feed, split_hash
-from prompt_jax.training.loop import TrainedRun
+from prompt_jax.training.loop import TrainedReplica
 
 
 def key(run=None, config=None, lm=None, method=None, feed=None):
@@ -127,8 +127,8 @@ def test_feeds_are_described():
 # The store
 
 
-def trained(**changes) -> TrainedRun:
-    made = TrainedRun(
+def trained(**changes) -> TrainedReplica:
+    made = TrainedReplica(
         "r",
         {"prompt": toy.prompt(), "deep": {"x": np.arange(3, dtype=np.int32)}},
         toy.prompt(),

@@ -19,7 +19,7 @@ from prompt_jax.recipes import ExperimentConfig, PromptConfig, Report, run
 from prompt_jax.recipes.experiment import prepare_folder, run_folder, slug
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.report import results
-from prompt_jax.training.tracking import Observe
+from prompt_jax.training.tracking import TrackingConfig
 
 from .conftest import TEST
 
@@ -41,7 +41,7 @@ def ran(world, tmp_path_factory) -> Ran:
     folder = tmp_path_factory.mktemp("experiment")
     config = world.config(folder, methods=METHODS)
     said: tuple[list[str], list[str]] = ([], [])
-    observe = Observe(tensorboard=True, profile="2:4")
+    observe = TrackingConfig(tensorboard=True, profile="2:4")
     first = run(config, world.lm, show=False, say=said[0].append, observe=observe)
     second = dataclasses.replace(config, out=str(folder / "again"))
     again = run(second, world.lm, show=False, say=said[1].append)

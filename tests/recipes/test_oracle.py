@@ -15,7 +15,7 @@ from prompt_jax.evaluation.subsets import subsets
 from prompt_jax.methods import create
 from prompt_jax.recipes import execute, run, survey
 from prompt_jax.recipes.oracle import MOST_SOURCES, check, oracle
-from prompt_jax.training.loop import Run, train
+from prompt_jax.training.loop import Replica, train
 
 K = 3
 SOURCES = ("a", "b", "two")
@@ -293,7 +293,7 @@ def test_tuned_subsets_go_on_from_where_they_were_merged(world, executor, tmp_pa
         vectors = context.artefact("sources").prompts - context.initial
         prompt = context.artefact("first").prompts[0] + land.coefficients[-1] * vectors.sum(0)
         budget = config.few_shot
-        run_ = Run(
+        run_ = Replica(
             "alone",
             made.rows.feed(target, 0, 4, budget.batch_size, "order"),
             {"prompt": np.asarray(prompt, np.float32)},

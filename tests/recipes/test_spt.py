@@ -12,7 +12,7 @@ import toy
 from prompt_jax.prompts import SoftPrompt
 from prompt_jax.recipes.artefacts import ArtefactStore
 from prompt_jax.recipes.experiment import run
-from prompt_jax.training.loop import TrainedRun
+from prompt_jax.training.loop import TrainedReplica
 
 OPTIONS = "slots=6,tokens=2"
 
@@ -49,11 +49,11 @@ def test_transfers_share_a_bank(executor, world, tmp_path):
     assert slots.trained_parameters <= 4 * 2 * toy.D
     assert prompt.trained_parameters == toy.L * toy.D
     assert prompt.trained.prompt.shape == (toy.L, toy.D)
-    assert prompt.by_template == {}
+    assert prompt.template_prompts == {}
     for outcome in (bank, slots, zero):
         assert outcome.trained.prompt is None
-        assert set(outcome.by_template) == {"plain", "other"}
-        assert all(p.shape == (toy.L, toy.D) for p in outcome.by_template.values())
+        assert set(outcome.template_prompts) == {"plain", "other"}
+        assert all(p.shape == (toy.L, toy.D) for p in outcome.template_prompts.values())
     # Both start from what is retrieved for each template (`prompt` from one for all of them).
     for outcome in (bank, slots):
         assert outcome.trained.history[0] == zero.trained.history[0]
@@ -68,7 +68,7 @@ def test_the_full_form_keeps_its_weights_between_stages(executor, world, tmp_pat
     found = again.run(spec("zero_shot", "spt_full"), 0)
     assert again.reused[0][1:] == (1, 1)
     assert found[0].cost.source_steps == 6
-    assert found[0].by_template == {}  # no prompt is left for a T5 that nobody keeps
+    assert found[0].template_prompts == {}  # no prompt is left for a T5 that nobody keeps
     size = sum(x.size for x in jax.tree.leaves(toy.tiny_t5().params))
     assert found[0].trained_parameters > size
     np.testing.assert_array_equal(found[0].test.scores, zero[0].test.scores)
@@ -79,7 +79,7 @@ def test_the_full_form_keeps_its_weights_between_stages(executor, world, tmp_pat
 
 def test_bfloat16_parameters_are_stored(tmp_path):
     params = {"lm": {"w": np.asarray(jnp.arange(5, dtype=jnp.bfloat16) / 3)}, "values": np.ones(2)}
-    trained = TrainedRun("run", params, None, 3, 0.5, ((0, 0.5),), 3, 24, 9, 9, True)
+    trained = TrainedReplica("run", params, None, 3, 0.5, ((0, 0.5),), 3, 24, 9, 9, True)
     store = ArtefactStore(tmp_path)
     store.save("key", trained)
     found = store.load("key", "run").params

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prompt_jax.report.folder import RunFolder, read
+from prompt_jax.report.folder import RunDirectory, read
 
 from .synthetic import write_run
 
@@ -25,6 +25,6 @@ def copy(made: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def loaded(made: Path) -> RunFolder:
+def loaded(made: Path) -> RunDirectory:
     """What it holds."""
     return read(made)

@@ -1,4 +1,4 @@
-"""Tables and figures of the results, and the plain facts."""
+"""Tables and figures of the results, and the plain tables."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prompt_jax.report import charts, facts, results, svg
-from prompt_jax.report.answer import find
-from prompt_jax.report.folder import RunFolder
+from prompt_jax.report import charts, results, svg, tables
+from prompt_jax.report.findings import find
+from prompt_jax.report.folder import RunDirectory
 
 from .synthetic import METHODS, TARGETS
 
@@ -74,7 +74,7 @@ def test_losses_of_every_stage(loaded):
     titles = {figure.title for figure in drawn}
     assert len(titles) == len(drawn) == 7
     assert "prompt_tuning: sources" in titles
-    empty = RunFolder(Path("run"))
+    empty = RunDirectory(Path("run"))
     assert charts.losses(empty) == charts.learning(empty) == []
 
 
@@ -86,7 +86,7 @@ def test_the_legend_has_the_colours_of_the_lines(loaded):
 
 
 def test_costs_are_means_of_a_run(loaded, found):
-    costs = facts.costs(loaded, found)
+    costs = tables.costs(loaded, found)
     assert [(c["k"], c["method"]) for c in costs] == [(k, m) for k in (16, 0) for m in METHODS]
     base, spot, _ = costs[:3]
     assert (base["flops"], base["ratio"], base["share"]) == (1e11, "1", "33.3")
@@ -96,18 +96,18 @@ def test_costs_are_means_of_a_run(loaded, found):
 
 
 def test_rows_are_ranges_over_draws(loaded):
-    rows = facts.rows(loaded)
+    rows = tables.rows(loaded)
     assert [row["role"] for row in rows] == ["target"] * 4 + ["source"] * 3
     assert (rows[0]["task"], rows[0]["k"], rows[0]["draws"]) == ("t/near", "all rows", 5)
     assert (rows[0]["train"], rows[0]["train_cut"], rows[0]["test_cut"]) == ("30", "10%", "5%")
-    run = RunFolder(Path("run"), data={"a": [dict(loaded.data["s/one"][0]) for _ in range(2)]})
+    run = RunDirectory(Path("run"), data={"a": [dict(loaded.data["s/one"][0]) for _ in range(2)]})
     run.data["a"][1]["rows"] = {"train": 1000, "dev": 0, "test": 60}
-    (row,) = facts.rows(run)
+    (row,) = tables.rows(run)
     assert (row["train"], row["dev"], row["dev_cut"]) == ("30 to 1,000", "0 to 20", "15%")
 
 
 def test_the_prompt_is_picked_on_the_development_set(loaded):
-    picked = facts.picked(loaded)
+    picked = tables.picked(loaded)
     assert [(task, data) for task, data, _ in picked] == [
         ("t/near", "k = 16"),
         ("t/near", "all rows"),
@@ -120,7 +120,7 @@ def test_the_prompt_is_picked_on_the_development_set(loaded):
 
 
 def test_commands_can_be_copied(loaded):
-    commands = [shlex.split(command) for _, command in facts.commands(loaded)]
+    commands = [shlex.split(command) for _, command in tables.commands(loaded)]
     assert [command[1] for command in commands] == [
         "evaluate",
         "predict",
@@ -133,30 +133,30 @@ def test_commands_can_be_copied(loaded):
     assert Path(evaluate[3]).is_file()
     assert evaluate[4:] == ["--task", "t/near", "--root", "my data"]
     assert commands[-1][2] == str(loaded.path)
-    code = facts.python(loaded)
+    code = tables.python(loaded)
     compile(code, "page", "exec")
     assert repr(evaluate[3]) in code
-    bare = RunFolder(Path("run"))
-    assert facts.commands(bare) == [("Write this page again", "prompt-jax report run")]
-    assert facts.python(bare) == ""
+    bare = RunDirectory(Path("run"))
+    assert tables.commands(bare) == [("Write this page again", "prompt-jax report run")]
+    assert tables.python(bare) == ""
 
 
 def test_provenance(loaded):
-    known = dict(facts.provenance(loaded))
+    known = dict(tables.provenance(loaded))
     assert known["model.weights_sha256"] == "ab" * 32
     assert known["seeds"] == "0, 1, 2, 3, 4"
     assert "suite" not in known
     rows = [dataclasses.replace(row, suite="f00d") for row in loaded.rows]
-    assert facts.provenance(RunFolder(Path("run"), rows=rows)) == [("suite", "f00d")]
+    assert tables.provenance(RunDirectory(Path("run"), rows=rows)) == [("suite", "f00d")]
 
 
 def test_flat():
     tree = {"a": {"b": 1, "c": {"d": "x"}}, "e": [1, None], "f": {}}
-    assert list(facts.flat(tree)) == [("a.b", "1"), ("a.c.d", "x"), ("e", "[1, null]")]
+    assert list(tables.flat(tree)) == [("a.b", "1"), ("a.c.d", "x"), ("e", "[1, null]")]
 
 
 def test_primary_rows(loaded, found):
-    rows = facts.primary(loaded, found)
+    rows = tables.primary(loaded, found)
     assert len(rows) == 60
     assert {row.split for row in rows} == {"test"}
     assert np.mean([r.value for r in rows if r.method == "spot"]) > 0.5

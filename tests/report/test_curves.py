@@ -10,11 +10,11 @@ import pytest
 
 from prompt_jax.report import curves
 from prompt_jax.report.curves import Group
-from prompt_jax.report.folder import RunFolder
+from prompt_jax.report.folder import RunDirectory
 
 
-def log(*lines: tuple[str, str, int, object], key: str = "dev") -> RunFolder:
-    made = RunFolder(Path("run"))
+def log(*lines: tuple[str, str, int, object], key: str = "dev") -> RunDirectory:
+    made = RunDirectory(Path("run"))
     made.metrics = [{"stage": s, "run": r, "step": n, key: v} for s, r, n, v in lines]
     return made
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from prompt_jax.evaluation import Comparison, Verdict
-from prompt_jax.evaluation.subsets import Held, Landscape, subsets
+from prompt_jax.evaluation.subsets import CrossFitEstimate, SubsetScores, subsets
 from prompt_jax.report.oracle import Choice, OracleCell, OracleReport
 
 
-def land(seed: int, test: list[float]) -> Landscape:
+def land(seed: int, test: list[float]) -> SubsetScores:
     values = np.asarray(test)
-    return Landscape(
+    return SubsetScores(
         seed, np.ones(4), values / 2, values, np.stack([values, values]), np.ones(6, bool)
     )
 
@@ -27,8 +27,8 @@ def report(*choices: Choice) -> OracleReport:
         "accuracy",
         0.02,
         lands,
-        (Held((3, 3), 0.65, None), Held((2, 3), 0.55, None)),
-        (Held((2, 2), 0.6, None), Held((2, 0), 0.4, None)),
+        (CrossFitEstimate((3, 3), 0.65, None), CrossFitEstimate((2, 3), 0.55, None)),
+        (CrossFitEstimate((2, 2), 0.6, None), CrossFitEstimate((2, 0), 0.4, None)),
         Verdict(Comparison(0.1, -0.05, 0.25, 0.2, 2, 1), 0.4, False),
         choices,
     )

@@ -16,7 +16,7 @@ import pytest
 from prompt_jax import report
 from prompt_jax.errors import DataError, PromptJaxError
 from prompt_jax.report import results
-from prompt_jax.report.answer import find
+from prompt_jax.report.findings import find
 from prompt_jax.report.folder import read
 
 from .synthetic import write_run

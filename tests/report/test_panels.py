@@ -139,7 +139,7 @@ def test_remarks_stand_beside_the_panels(run):
     """Those of the method's own stages."""
     stage = next(line["stage"] for line in run.metrics if line["stage"].startswith("fake: "))
     for where, step, said in ((stage, 3, "early"), (stage, 4, "9 are <dead>"), ("x: y", 4, "no")):
-        line = {"stage": where, "run": "t/near seed=1", "step": step, "remark": said}
+        line = {"stage": where, "run": "t/near seed=1", "step": step, "summary": said}
         run.metrics.append(line)
     with svg.drawing():
         _, fake, _ = panels.sections(run)

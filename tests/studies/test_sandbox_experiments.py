@@ -115,7 +115,7 @@ def test_equal_gradients(name, lines):
         for stage in method.stages():
             if stage.on == "mixture":
                 budget, trainer = config.stage_budget(stage), create(stage.trains)
-                views = 1 if trainer.own_rows else trainer.views
+                views = 1 if trainer.per_view_batches else trainer.views
                 rows = budget.steps * budget.batch_size * views
                 spent[spec] = rows / (config.source.steps * config.source.batch_size)
     assert len(spent) == lines

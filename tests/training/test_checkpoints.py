@@ -407,8 +407,8 @@ def test_what_the_first_process_refuses_all_refuse(tmp_path, monkeypatch):
     with pytest.raises(ConfigError) as second:
         Checkpoints(tmp_path / "nowhere").restore(tree(), {"other": 1})
     assert str(second.value) == str(first.value)
-    assert distributed.is_said(first.value)
-    assert distributed.is_said(second.value)
+    assert distributed.is_reported(first.value)
+    assert distributed.is_reported(second.value)
 
 
 def test_no_thread_stays_behind(tmp_path):

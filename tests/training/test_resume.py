@@ -18,7 +18,7 @@ from methods.toy_methods import Dying, Memory, Particles
 
 from prompt_jax import sharding
 from prompt_jax.errors import ConfigError, StoppedError, TrainingError
-from prompt_jax.methods import Context, FullFineTuning, PromptTuning, SptFull, Wording
+from prompt_jax.methods import Context, FullFineTuning, PromptTuning, SptFull, TemplateTokens
 from prompt_jax.training import loop
 from prompt_jax.training.checkpoints import Checkpoints
 from prompt_jax.training.fingerprint import array_hash
@@ -50,7 +50,7 @@ def killed_before(step):
 
 
 WORDINGS = tuple(
-    Wording(f"task{i}", f"t{i}", (toy.FIRST_WORD + i, toy.FIRST_WORD + 7)) for i in range(2)
+    TemplateTokens(f"task{i}", f"t{i}", (toy.FIRST_WORD + i, toy.FIRST_WORD + 7)) for i in range(2)
 )
 
 

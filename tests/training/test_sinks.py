@@ -12,7 +12,7 @@ from prompt_jax.errors import ConfigError, MissingExtraError
 from prompt_jax.training import sinks, tracking
 from prompt_jax.training.profiling import Profiler
 from prompt_jax.training.sinks import TensorBoard, Wandb, flat, folder_name
-from prompt_jax.training.tracking import Observe, RunTracker
+from prompt_jax.training.tracking import RunTracker, TrackingConfig
 
 
 def scalars(folder):
@@ -137,7 +137,7 @@ def test_a_package_that_is_missing_is_named_at_once(tmp_path, monkeypatch, packa
     monkeypatch.setattr(tracking, "find_spec", lambda name: None)
     option = {"tensorboard": True} if package == "tensorboard" else {"wandb": "project"}
     with pytest.raises(MissingExtraError, match=rf"pip install 'prompt-jax\[{package}\]'"):
-        Observe(**option)
+        TrackingConfig(**option)
     monkeypatch.setitem(sys.modules, package, None)
     for name in list(sys.modules):
         if name.startswith("tensorboard."):
@@ -153,7 +153,7 @@ def test_a_folder_called_wandb_is_no_package(tmp_path, monkeypatch):
     (tmp_path / "wandb").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(MissingExtraError):
-        Observe(wandb="project")
+        TrackingConfig(wandb="project")
 
 
 def test_the_tracker_passes_on_what_it_logs(tmp_path):
@@ -216,9 +216,9 @@ def test_a_sink_that_cannot_be_made_leaves_nothing_open(tmp_path):
 
 
 def test_observe_makes_what_is_wanted(tmp_path, wandb):
-    assert Observe().sinks(tmp_path, {}) == []
-    assert Observe().profiler(tmp_path) is None
-    observe = Observe(wandb="project", profile="3:5")
+    assert TrackingConfig().sinks(tmp_path, {}) == []
+    assert TrackingConfig().profiler(tmp_path) is None
+    observe = TrackingConfig(wandb="project", profile="3:5")
     (make,) = observe.sinks(tmp_path, {"a": 1})
     assert isinstance(make(), Wandb)
     profiler = observe.profiler(tmp_path)

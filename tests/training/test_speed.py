@@ -14,7 +14,7 @@ import toy
 from prompt_jax.methods import create
 from prompt_jax.training import speed
 from prompt_jax.training.loop import Population, train
-from prompt_jax.training.speed import Watch, Work
+from prompt_jax.training.speed import StepTimer, Work
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_what_happens_between_steps_does_not_count(lm):
     tracker = toy.Recorder()
     p = population(lm)
     p.step(0)  # compiles
-    watch = Watch(p, tracker)
+    watch = StepTimer(p, tracker)
     watch.report(0)
     assert tracker.works == []  # no step, no report
     watch.step(1)
@@ -72,7 +72,7 @@ def test_the_tracker_is_asked_before_every_step(lm):
             calls.append(int(p.steps[0]))
 
     p = population(lm)
-    watch = Watch(p, Asked())
+    watch = StepTimer(p, Asked())
     for step in range(3):
         watch.step(step)
     assert calls == [0, 1, 2]
@@ -83,8 +83,8 @@ def test_flops_are_those_of_the_passes(lm):
     assert speed.count_flops(lm, method, 4, 40, 8) == lm.flops(4, 10, 2, backward="prompt")
     assert speed.count_flops(lm, method, 0, 0, 0) == 0
     one = lm.flops(4, 10, 2, backward="prompt")
-    for own_rows, passes in ((False, 3), (True, 1)):
-        particles = SimpleNamespace(views=3, own_rows=own_rows, trains_lm=False)
+    for per_view_batches, passes in ((False, 3), (True, 1)):
+        particles = SimpleNamespace(views=3, per_view_batches=per_view_batches, trains_lm=False)
         assert speed.count_flops(lm, particles, 4, 40, 8) == passes * one
     whole = create("full_fine_tuning")
     assert speed.count_flops(lm, whole, 4, 40, 8) == lm.flops(4, 10, 2, backward="full")

@@ -13,7 +13,7 @@ from prompt_jax import sharding
 from prompt_jax.methods import BaseMethod, Context, FullFineTuning, SptFull
 from prompt_jax.models.t5.partition import T5_RULES
 from prompt_jax.training.checkpoints import Checkpoints
-from prompt_jax.training.loop import Population, Run, train
+from prompt_jax.training.loop import Population, Replica, train
 
 from .test_resume import WORDINGS, facts, killed_before
 
@@ -21,7 +21,7 @@ STEPS = 4
 METHODS: dict[str, BaseMethod] = {"spt_full": SptFull(slots=6, tokens=2), "all": FullFineTuning()}
 
 
-def make_run(method: BaseMethod) -> Run:
+def make_run(method: BaseMethod) -> Replica:
     start = Context(
         toy.tiny_t5(), toy.prompt(), 0, "t", templates=WORDINGS, source_templates=WORDINGS
     )

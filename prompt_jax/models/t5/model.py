@@ -18,7 +18,7 @@ from prompt_jax.models.t5.config import T5Config
 from prompt_jax.models.t5.flops import flops as count_flops
 from prompt_jax.models.t5.modules import T5, shift_right
 
-_OBSERVABLE = frozenset({"logits", "decoder_hidden"})
+_OBSERVABLE = frozenset({"logits", "hidden"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,11 +223,11 @@ class FrozenT5:
           attention_mask: `[B, S]`, 0 or 1.
           labels: `[B, T]`, -100 where nothing is predicted.
           prompt: see the class.
-          observe: "logits" and / or "decoder_hidden", kept in the result.
+          observe: "logits" and / or "hidden", kept in the result.
           key: dropout key; only used where `config.dropout_rate` is above 0.
 
         Returns:
-          `Scores`. A row without target tokens has `nll` 0 and `tokens` 0. `decoder_hidden` is the
+          `Scores`. A row without target tokens has `nll` 0 and `tokens` 0. `hidden` is the
           decoder's output after the final norm, before the scale of the head.
 
         Raises:
@@ -400,7 +400,7 @@ def _score(
         nll=jnp.sum(nll, axis=1),
         tokens=_count(labels),
         logits=logits,
-        decoder_hidden=hidden.astype(jnp.float32) if "decoder_hidden" in observe else None,
+        hidden=hidden.astype(jnp.float32) if "hidden" in observe else None,
     )
 
 

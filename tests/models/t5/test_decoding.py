@@ -56,8 +56,8 @@ def test_nothing_follows_the_end():
     lm = FrozenT5.from_config(TINY)
     ids = np.full((2, 3), 4)
     hidden = lm.score(
-        ids, np.ones_like(ids), np.full((2, 1), 1), observe=frozenset({"decoder_hidden"})
-    ).decoder_hidden[0, 0]
+        ids, np.ones_like(ids), np.full((2, 1), 1), observe=frozenset({"hidden"})
+    ).hidden[0, 0]
     head = jnp.zeros_like(lm.params["lm_head"]).at[lm.eos_id].set(hidden)
     ends = lm.replace(params={**lm.params, "lm_head": head})
     tokens = np.asarray(ends.generate(ids, np.ones_like(ids), max_new_tokens=300))

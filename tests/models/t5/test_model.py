@@ -147,16 +147,14 @@ def test_bf16_is_close_and_keeps_float32_where_it_counts(v11):
 def test_score_observes_what_is_asked_for(tiny):
     ids = np.full((2, 3), 5)
     labels = np.array([[3, 1], [4, -100]])
-    full = tiny.score(
-        ids, np.ones_like(ids), labels, observe=frozenset({"logits", "decoder_hidden"})
-    )
+    full = tiny.score(ids, np.ones_like(ids), labels, observe=frozenset({"logits", "hidden"}))
     assert full.logits.shape == (2, 2, 50)
-    assert full.decoder_hidden.shape == (2, 2, 12)
+    assert full.hidden.shape == (2, 2, 12)
     bare = tiny.score(ids, np.ones_like(ids), labels)
-    assert (bare.logits, bare.decoder_hidden) == (None, None)
+    assert (bare.logits, bare.hidden) == (None, None)
     np.testing.assert_allclose(full.nll, bare.nll, rtol=1e-6)
     # An unscaled head of its own reads the hidden state as it is.
-    product = np.einsum("btd,vd->btv", full.decoder_hidden, tiny.params["lm_head"])
+    product = np.einsum("btd,vd->btv", full.hidden, tiny.params["lm_head"])
     np.testing.assert_allclose(product, full.logits, atol=1e-5)
     with pytest.raises(ModelError, match="Cannot observe attention"):
         tiny.score(ids, np.ones_like(ids), labels, observe=frozenset({"attention"}))

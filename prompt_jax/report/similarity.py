@@ -12,7 +12,7 @@ import numpy as np
 
 from prompt_jax.prompts import similarity
 from prompt_jax.report import figures
-from prompt_jax.report.folder import PromptFile, RunFolder
+from prompt_jax.report.folder import PromptFile, RunDirectory
 from prompt_jax.report.results import heading
 
 _MOST = 40  # rows of the heat map of all prompts
@@ -43,7 +43,7 @@ class Alike:
     note: str
 
 
-def draw(run: RunFolder) -> Alike:
+def draw(run: RunDirectory) -> Alike:
     """Draws what the prompts of a run directory show."""
     usable, note = _one_width(run.prompts)
     kinds = _kinds(run, usable)
@@ -86,7 +86,7 @@ def _kind(prompt: PromptFile) -> Kind:
     return Kind(method, str(record.task), prompt.k)
 
 
-def _kinds(run: RunFolder, prompts: list[PromptFile]) -> list[Kind]:
+def _kinds(run: RunDirectory, prompts: list[PromptFile]) -> list[Kind]:
     """Sources first, then method by method, each in the order of the config."""
 
     def place(value: object, known: list[object]) -> int:
@@ -105,7 +105,7 @@ def _kinds(run: RunFolder, prompts: list[PromptFile]) -> list[Kind]:
     )
 
 
-def _name(run: RunFolder, kind: Kind) -> str:
+def _name(run: RunDirectory, kind: Kind) -> str:
     if not kind.method:
         return f"{kind.task} (source)"
     shots = f", {heading(kind.k)}" if len(run.shots) > 1 else ""
@@ -135,7 +135,7 @@ def _similarity(
 
 
 def _near(
-    run: RunFolder, kinds: list[Kind], mean: np.ndarray, nearest: dict[Kind, list[Kind]]
+    run: RunDirectory, kinds: list[Kind], mean: np.ndarray, nearest: dict[Kind, list[Kind]]
 ) -> list[tuple[str, str, str]]:
     """Targets x sources, method by method, all on one scale; a frame marks the nearest source."""
     sources = [i for i, kind in enumerate(kinds) if not kind.method]

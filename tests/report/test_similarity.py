@@ -7,23 +7,24 @@ import re
 import numpy as np
 import pytest
 
-from prompt_jax.prompts import PromptRecord, similarity
-from prompt_jax.report import alike, svg
+from prompt_jax import prompts
+from prompt_jax.prompts import PromptRecord
+from prompt_jax.report import similarity, svg
 from prompt_jax.report.folder import PromptFile, read
 
 from .synthetic import write_run
 
 
 def test_means_over_seeds(loaded):
-    kinds = alike._kinds(loaded, loaded.prompts)
+    kinds = similarity._kinds(loaded, loaded.prompts)
     assert [k.method for k in kinds] == [""] * 3 + ["prompt_tuning"] * 4 + ["spot"] * 4
     assert [k.task for k in kinds[:5]] == ["s/one", "s/two", "s/three", "t/near", "mine/far"]
     assert [k.k for k in kinds[3:7]] == [16, 16, 0, 0]
-    mean, nearest = alike._similarity(loaded.prompts, kinds)
+    mean, nearest = similarity._similarity(loaded.prompts, kinds)
     by_seed = []
     for seed in range(5):
-        mine = {alike._kind(p): p.array for p in loaded.prompts if p.record.seed == seed}
-        by_seed.append(similarity([mine[kind] for kind in kinds]))
+        mine = {similarity._kind(p): p.array for p in loaded.prompts if p.record.seed == seed}
+        by_seed.append(prompts.similarity([mine[kind] for kind in kinds]))
     np.testing.assert_allclose(mean, np.mean(by_seed, 0), atol=1e-12)
     # The synthetic spot starts from the second source.
     for kind in kinds[7:]:
@@ -32,7 +33,7 @@ def test_means_over_seeds(loaded):
 
 def test_figures(loaded):
     with svg.drawing():
-        drawn = alike.draw(loaded)
+        drawn = similarity.draw(loaded)
     assert [(method, data) for method, data, _ in drawn.near] == [
         ("prompt_tuning", "k = 16"),
         ("prompt_tuning", "all rows"),
@@ -50,10 +51,10 @@ def test_figures(loaded):
 
 
 def test_majority():
-    assert alike._majority([1, 3, 1]) == 1
-    assert alike._majority([1, 1, 1]) == -1
-    assert alike._majority([2, 2]) == -1
-    assert alike._majority([0, 0]) == -1
+    assert similarity._majority([1, 3, 1]) == 1
+    assert similarity._majority([1, 1, 1]) == -1
+    assert similarity._majority([2, 2]) == -1
+    assert similarity._majority([0, 0]) == -1
 
 
 def prompt(method: str, task: str, seed: int, width: int = 8, **config: object) -> PromptFile:
@@ -66,7 +67,7 @@ def test_other_widths_and_crowds_are_named(loaded, tmp_path):
     run.prompts.append(prompt("spot", "t/near", 0, 16, k=0))
     run.prompts += [prompt("spot", f"t{i}", 0, k=0) for i in range(50)]
     with svg.drawing():
-        drawn = alike.draw(run)
+        drawn = similarity.draw(run)
     assert drawn.note == (
         "1 prompts of another width are left out. The heat map of all prompts shows 40 of 61 kinds."
     )
@@ -77,13 +78,13 @@ def test_other_widths_and_crowds_are_named(loaded, tmp_path):
 def test_too_few(loaded, tmp_path, count):
     run = read(write_run(tmp_path / "run", seeds=1))
     run.prompts = run.prompts[:count]
-    assert alike.draw(run) == alike.Alike([], "", [], "")
+    assert similarity.draw(run) == similarity.Alike([], "", [], "")
 
 
 def test_seeds_without_a_common_kind(tmp_path):
     run = read(write_run(tmp_path / "run", seeds=1))
     run.prompts = [prompt("spot", "a", 0, k=0), prompt("", "b", 1)]
     with svg.drawing():
-        drawn = alike.draw(run)
+        drawn = similarity.draw(run)
     assert len(drawn.names) == 2
     assert len(drawn.near) == 1

@@ -11,7 +11,7 @@ import numpy as np
 
 from prompt_jax.errors import ConfigError
 from prompt_jax.evaluation.statistics import Summary
-from prompt_jax.report.folder import RunFolder
+from prompt_jax.report.folder import RunDirectory
 from prompt_jax.report.results import (
     Cell,
     Contrast,
@@ -114,7 +114,7 @@ def status(spec: str) -> str:
         return ""
 
 
-def find(run: RunFolder) -> Findings:
+def find(run: RunDirectory) -> Findings:
     """Computes everything from the rows and items of a run directory."""
     primary = primary_metrics(run.rows)
     values = primary_cells(run.rows, primary)
@@ -199,7 +199,7 @@ def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def setting(run: RunFolder, standing: Standing) -> str:
+def setting(run: RunDirectory, standing: Standing) -> str:
     """How a target at one k is called in a sentence."""
     name = run.name(standing.target)
     return name if len(run.shots) == 1 else f"{name}, {heading(standing.k)}"
@@ -212,7 +212,7 @@ def _range(texts: Sequence[str]) -> str:
     return f"{low} points" if low == high else f"{low} to {high} points"
 
 
-def _lead(run: RunFolder, standings: Sequence[Standing], kind: str) -> str:
+def _lead(run: RunDirectory, standings: Sequence[Standing], kind: str) -> str:
     """The answer in one or two sentences; `kind` is what may win: a method, a prompt method."""
     if not run.rows:
         return "There are no results yet."
@@ -250,7 +250,7 @@ def _lead(run: RunFolder, standings: Sequence[Standing], kind: str) -> str:
 
 
 def _more(
-    run: RunFolder,
+    run: RunDirectory,
     standings: Sequence[Standing],
     compared: Sequence[Contrast],
     references: frozenset[str],

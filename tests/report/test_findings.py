@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from prompt_jax.report import answer
-from prompt_jax.report.folder import RunFolder, read
+from prompt_jax.report import findings
+from prompt_jax.report.folder import RunDirectory, read
 from prompt_jax.report.results import ResultRow
 
 from .synthetic import TARGETS, write_run
@@ -16,7 +16,7 @@ from .synthetic import TARGETS, write_run
 
 def run_of(
     values: dict[tuple[str, str], tuple[float, ...]], flops: float = 1e9, k: int = 0
-) -> RunFolder:
+) -> RunDirectory:
     """A run with one value per seed for every (method, target); seeds are all that differ."""
     rows = []
     for (method, target), by_seed in values.items():
@@ -26,7 +26,7 @@ def run_of(
                 rows.append(
                     ResultRow(method, target, k, seed, "f1", split, value, 0, 1, 1, cost, 1, 1, 1)
                 )
-    return RunFolder(
+    return RunDirectory(
         path=None,  # type: ignore[arg-type]
         rows=rows,
         methods=tuple(dict.fromkeys(m for m, _ in values)),
@@ -44,7 +44,7 @@ def shifted(by: float) -> tuple[float, ...]:
 
 
 def test_an_established_gain():
-    found = answer.find(run_of({("prompt_tuning", "a"): BASE, ("spot", "a"): shifted(0.1)}))
+    found = findings.find(run_of({("prompt_tuning", "a"): BASE, ("spot", "a"): shifted(0.1)}))
     (standing,) = found.standings
     assert (standing.state, standing.best, standing.against) == ("ahead", "spot", "prompt_tuning")
     assert standing.difference.startswith("+10.0 [+10.0, +10.0]")
@@ -55,7 +55,7 @@ def test_an_established_gain():
 
 
 def test_a_gain_that_is_too_small_is_not_established():
-    found = answer.find(run_of({("prompt_tuning", "a"): BASE, ("spot", "a"): shifted(0.01)}))
+    found = findings.find(run_of({("prompt_tuning", "a"): BASE, ("spot", "a"): shifted(0.01)}))
     (standing,) = found.standings
     assert (standing.state, standing.best) == ("open", "spot")
     assert standing.p < 0.05
@@ -64,7 +64,7 @@ def test_a_gain_that_is_too_small_is_not_established():
 
 
 def test_a_baseline_that_wins():
-    found = answer.find(run_of({("prompt_tuning", "a"): BASE, ("spot", "a"): shifted(-0.1)}))
+    found = findings.find(run_of({("prompt_tuning", "a"): BASE, ("spot", "a"): shifted(-0.1)}))
     (standing,) = found.standings
     assert (standing.state, standing.best, standing.against) == (
         "baseline",
@@ -80,7 +80,7 @@ def test_a_baseline_that_wins():
 
 
 def test_a_second_winner_is_named():
-    found = answer.find(
+    found = findings.find(
         run_of(
             {("prompt_tuning", "a"): BASE, ("spot", "a"): shifted(0.05), ("x", "a"): shifted(0.1)}
         )
@@ -91,7 +91,7 @@ def test_a_second_winner_is_named():
 
 def test_a_higher_mean_does_not_hide_what_is_established():
     noisy = tuple(v + (0.9 if i < 3 else 0.0) - 0.05 for i, v in enumerate(BASE))
-    found = answer.find(
+    found = findings.find(
         run_of({("prompt_tuning", "a"): BASE, ("spot", "a"): shifted(0.05), ("x", "a"): noisy})
     )
     (standing,) = found.standings
@@ -106,7 +106,7 @@ def test_several_targets_in_one_sentence():
         for t, by in (("a", 0.1), ("b", 0.2), ("c", 0.0))
         for m in ("prompt_tuning", "spot")
     }
-    found = answer.find(run_of(values))
+    found = findings.find(run_of(values))
     assert [s.state for s in found.standings] == ["ahead", "ahead", "open"]
     assert found.lead == (
         "spot beats prompt_tuning on 2 of 3 targets, by 10.0 to 20.0 points."
@@ -115,7 +115,7 @@ def test_several_targets_in_one_sentence():
 
 
 def test_a_reference_line_is_no_rival():
-    found = answer.find(
+    found = findings.find(
         run_of(
             {
                 ("prompt_tuning", "a"): BASE,
@@ -131,26 +131,26 @@ def test_a_reference_line_is_no_rival():
         "full_fine_tuning is a reference line: established ahead of prompt_tuning in 1 of"
         " 1 comparison, behind in 0."
     )
-    alone = answer.find(
+    alone = findings.find(
         run_of({("prompt_tuning", "a"): BASE, ("full_fine_tuning", "a"): shifted(0.3)})
     )
     assert alone.standings[0].best == "full_fine_tuning"
 
 
 def test_nothing_to_compare():
-    one = answer.find(run_of({("prompt_tuning", "a"): (0.5, 0.6)}))
+    one = findings.find(run_of({("prompt_tuning", "a"): (0.5, 0.6)}))
     assert one.standings[0].state == "alone"
     assert one.lead == "prompt_tuning reaches 55.0 ± 7.1 points; nothing was compared."
-    none = answer.find(RunFolder(path=None))  # type: ignore[arg-type]
+    none = findings.find(RunDirectory(path=None))  # type: ignore[arg-type]
     assert none.lead == "There are no results yet."
-    dead = answer.find(run_of({("prompt_tuning", "a"): (math.nan,), ("spot", "a"): (math.nan,)}))
+    dead = findings.find(run_of({("prompt_tuning", "a"): (math.nan,), ("spot", "a"): (math.nan,)}))
     assert dead.standings[0].state == "failed"
     assert dead.standings[0].verdict == "no result"
     assert "Nothing was compared" in dead.lead
 
 
 def test_dead_baseline():
-    found = answer.find(
+    found = findings.find(
         run_of({("prompt_tuning", "a"): (math.nan, math.nan), ("spot", "a"): (0.4, 0.5)})
     )
     assert found.standings[0].state == "alone"
@@ -158,7 +158,7 @@ def test_dead_baseline():
 
 
 def test_one_seed_is_said():
-    found = answer.find(run_of({("prompt_tuning", "a"): (0.5,), ("spot", "a"): (0.9,)}))
+    found = findings.find(run_of({("prompt_tuning", "a"): (0.5,), ("spot", "a"): (0.9,)}))
     assert found.standings[0].state == "open"
     assert found.standings[0].difference == "+40.0"  # no interval
     assert found.more[-1].startswith("There is one seed")
@@ -167,7 +167,7 @@ def test_one_seed_is_said():
 def test_items_count(tmp_path):
     """With per-item scores the synthetic lift is established where it was put, nowhere else."""
     run = read(write_run(tmp_path / "run", seeds=5))
-    found = answer.find(run)
+    found = findings.find(run)
     states = {(s.target, s.k): (s.state, s.best) for s in found.standings}
     assert states[TARGETS[0], 0] == states[TARGETS[0], 16] == ("ahead", "spot")
     assert states[TARGETS[1], 0][0] == states[TARGETS[1], 16][0] == "open"
@@ -177,13 +177,13 @@ def test_items_count(tmp_path):
     assert contrast is not None
     assert contrast.verdict.comparison.items == 60
     assert found.contrast("spot", "absent", 16) is None
-    assert answer.setting(run, found.standings[1]) == "mine/far, k = 16"
+    assert findings.setting(run, found.standings[1]) == "mine/far, k = 16"
 
 
 def test_small_texts():
-    assert answer.p_text(0.0004) == "<0.001"
-    assert answer.p_text(0.0006) == "0.001"
-    assert answer.multiple(9.126) == "9.1"
-    assert answer.multiple(math.nan) == ""
-    assert answer.status("spot(top_k=2)") == "as published"
-    assert answer.status("nobody's") == ""
+    assert findings.p_text(0.0004) == "<0.001"
+    assert findings.p_text(0.0006) == "0.001"
+    assert findings.multiple(9.126) == "9.1"
+    assert findings.multiple(math.nan) == ""
+    assert findings.status("spot(top_k=2)") == "as published"
+    assert findings.status("nobody's") == ""

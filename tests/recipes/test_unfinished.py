@@ -17,10 +17,10 @@ from prompt_jax.errors import ConfigError, StoppedError, TrainingError
 from prompt_jax.evaluation import Evaluation
 from prompt_jax.recipes import ExperimentConfig, experiment, run
 from prompt_jax.recipes.artefacts import ArtefactStore
-from prompt_jax.recipes.progress import Measured, Progress
+from prompt_jax.recipes.unfinished import Progress, TestResult
 from prompt_jax.training import loop
 from prompt_jax.training.fingerprint import array_hash
-from prompt_jax.training.loop import TrainedRun
+from prompt_jax.training.loop import TrainedReplica
 
 KEYS = {"a": "1", "b": "2", "c": "3"}
 
@@ -92,8 +92,8 @@ def test_results_of_a_run_without_its_weights(tmp_path, generated):
         3,
         None if generated else np.asarray([[0.5, np.inf], [1, 2]], np.float32),
     )
-    tested = Measured(evaluation, 12, {"plain/one": toy.prompt(), "two": toy.prompt(1)})
-    trained = TrainedRun(
+    tested = TestResult(evaluation, 12, {"plain/one": toy.prompt(), "two": toy.prompt(1)})
+    trained = TrainedReplica(
         "r", {"lm": np.ones(3)}, toy.prompt(2), 4, 0.75, ((0, 0.5),), 6, 48, 300, 96, True, 1.5
     )
     progress = Progress(tmp_path / "checkpoints")
@@ -103,7 +103,7 @@ def test_results_of_a_run_without_its_weights(tmp_path, generated):
     assert (found.name, found.params, found.seconds) == ("n", None, 1.5)
     np.testing.assert_array_equal(found.prompt, toy.prompt(2))
     assert again.parameters == 12
-    assert array_hash(again.by_template) == array_hash(tested.by_template)
+    assert array_hash(again.template_prompts) == array_hash(tested.template_prompts)
     assert repr(again.evaluation.metrics) == repr(evaluation.metrics)
     assert array_hash(again.evaluation.per_item) == array_hash(evaluation.per_item)
     assert list(again.evaluation.predictions) == list(predictions)

@@ -23,18 +23,18 @@ from prompt_jax.evaluation import Evaluation
 from prompt_jax.paths import write_atomically
 from prompt_jax.recipes.artefacts import ArtefactStore, packed, unpacked
 from prompt_jax.training.checkpoints import Checkpoints
-from prompt_jax.training.loop import TrainedRun
+from prompt_jax.training.loop import TrainedReplica
 
 _MEMBERS = "members.json"
 _FORMAT = 2  # of what `_packed` makes: files of another one are not found
 
 
-class Measured(NamedTuple):
+class TestResult(NamedTuple):
     """What the experiment wants of a run's parameters, so that they need not be kept."""
 
     evaluation: Evaluation
     parameters: int  # how many numbers were trained
-    by_template: dict[str, np.ndarray]  # [L, D] by the template's name
+    template_prompts: dict[str, np.ndarray]  # [L, D] by the template's name
 
 
 class Progress:
@@ -59,7 +59,7 @@ class Progress:
         self.every_seconds, self.newest, self.on_written = every_seconds, newest, on_written
         self._finished = ArtefactStore(self.folder and self.folder / "finished")
 
-    def keep(self, key: str, trained: TrainedRun, tested: Measured) -> None:
+    def keep(self, key: str, trained: TrainedReplica, tested: TestResult) -> None:
         """Keeps the results of a run without its weights.
 
         Raises:
@@ -67,7 +67,7 @@ class Progress:
         """
         self._finished.save(digest(_FORMAT, key), replace(trained, params=_packed(tested)))
 
-    def kept(self, key: str, name: str) -> tuple[TrainedRun, Measured] | None:
+    def kept(self, key: str, name: str) -> tuple[TrainedReplica, TestResult] | None:
         """The results kept under a key, in this or an earlier process; None when damaged, too."""
         found = self._finished.load(digest(_FORMAT, key), name)
         return None if found is None else (replace(found, params=None), _unpacked(found.params))
@@ -130,19 +130,23 @@ class Progress:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _packed(tested: Measured) -> dict[str, Any]:
+def _packed(tested: TestResult) -> dict[str, Any]:
     """As a tree of arrays, which is what the store takes."""
-    facts = {"parameters": tested.parameters, "by_template": list(tested.by_template)}
+    facts = {"parameters": tested.parameters, "template_prompts": list(tested.template_prompts)}
     tree: dict[str, Any] = {
         "evaluation": packed(tested.evaluation),
         "facts": np.frombuffer(json.dumps(facts).encode(), np.uint8),
     }
-    if tested.by_template:
-        tree["by_template"] = {str(i): x for i, x in enumerate(tested.by_template.values())}
+    if tested.template_prompts:
+        tree["template_prompts"] = {
+            str(i): x for i, x in enumerate(tested.template_prompts.values())
+        }
     return tree
 
 
-def _unpacked(tree: dict[str, Any]) -> Measured:
+def _unpacked(tree: dict[str, Any]) -> TestResult:
     facts = json.loads(tree["facts"].tobytes())
-    by_template = {name: tree["by_template"][str(i)] for i, name in enumerate(facts["by_template"])}
-    return Measured(unpacked(tree["evaluation"]), facts["parameters"], by_template)
+    template_prompts = {
+        name: tree["template_prompts"][str(i)] for i, name in enumerate(facts["template_prompts"])
+    }
+    return TestResult(unpacked(tree["evaluation"]), facts["parameters"], template_prompts)

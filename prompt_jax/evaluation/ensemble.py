@@ -45,7 +45,7 @@ def probabilities(scores: np.ndarray) -> np.ndarray:
     return weights / weights.sum(1, keepdims=True)
 
 
-def evaluate_average(
+def evaluate_ensemble(
     lm: LanguageModel,
     jobs: Sequence[Job],
     prompts: Any,

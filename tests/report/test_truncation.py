@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prompt_jax.report import cuts
+from prompt_jax.report import truncation
 
 
 def entry(train: int, test: int, rows: int = 100, notes: tuple[str, ...] = (), **more: object):
@@ -16,12 +16,12 @@ def test_sentences():
         "b": [entry(0, 50, notes=("few", "none"))],
         "c": [entry(0, 0, rows=0)],
     }
-    assert cuts.losses(found, 64, ["a"]) == [
+    assert truncation.losses(found, 64, ["a"]) == [
         "mine/a: 10% to 30% of the train inputs were longer than 64 tokens and were cut",
         "mine/a: 3% of the test inputs were longer than 64 tokens and were cut",
         "few",
         "none",
     ]
-    assert len(cuts.losses(found, 64, ["a", "b"])) == 5
-    assert cuts.losses({"a": [entry(0, 0)]}, 64, ["a"]) == []
-    assert cuts.losses({"a": [entry(4, 4, rows=1000)]}, 64, ["a"]) == []
+    assert len(truncation.losses(found, 64, ["a", "b"])) == 5
+    assert truncation.losses({"a": [entry(0, 0)]}, 64, ["a"]) == []
+    assert truncation.losses({"a": [entry(4, 4, rows=1000)]}, 64, ["a"]) == []

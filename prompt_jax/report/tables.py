@@ -12,8 +12,8 @@ import numpy as np
 
 from prompt_jax import units
 from prompt_jax.report import folder, results, svg
-from prompt_jax.report.answer import Findings, multiple
-from prompt_jax.report.folder import PromptFile, RunFolder
+from prompt_jax.report.findings import Findings, multiple
+from prompt_jax.report.folder import PromptFile, RunDirectory
 
 _MEANS = (
     "source_steps",
@@ -27,7 +27,7 @@ _MEANS = (
 )
 
 
-def primary(run: RunFolder, found: Findings) -> list[results.ResultRow]:
+def primary(run: RunDirectory, found: Findings) -> list[results.ResultRow]:
     """The test rows of each target's primary metric."""
     return [
         row
@@ -36,7 +36,7 @@ def primary(run: RunFolder, found: Findings) -> list[results.ResultRow]:
     ]
 
 
-def costs(run: RunFolder, found: Findings) -> list[dict[str, Any]]:
+def costs(run: RunDirectory, found: Findings) -> list[dict[str, Any]]:
     """Mean cost of one run of every method at every k, over targets and seeds."""
     made = []
     measured = primary(run, found)
@@ -67,7 +67,7 @@ def costs(run: RunFolder, found: Findings) -> list[dict[str, Any]]:
     return made
 
 
-def rows(run: RunFolder) -> list[dict[str, Any]]:
+def rows(run: RunDirectory) -> list[dict[str, Any]]:
     """Rows of every task at every k, as ranges over the seeds, and the share that was cut."""
     made = []
     for task, entries in run.data.items():
@@ -97,7 +97,7 @@ def _range(counts: Sequence[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def picked(run: RunFolder) -> list[tuple[str, str, PromptFile]]:
+def picked(run: RunDirectory) -> list[tuple[str, str, PromptFile]]:
     """For every target and k the prompt that is best on the development set."""
     best: dict[tuple[str, int], PromptFile] = {}
     for prompt in run.prompts:
@@ -111,7 +111,7 @@ def picked(run: RunFolder) -> list[tuple[str, str, PromptFile]]:
     return [(task, results.heading(k), best[task, k]) for task, k in order]
 
 
-def commands(run: RunFolder) -> list[tuple[str, str]]:
+def commands(run: RunDirectory) -> list[tuple[str, str]]:
     """What to type: (what it does, command)."""
     found = picked(run)
     path = shlex.quote(str(run.path))
@@ -139,7 +139,7 @@ def commands(run: RunFolder) -> list[tuple[str, str]]:
     return [*made, ("Write this page again", f"prompt-jax report {path}")]
 
 
-def python(run: RunFolder) -> str:
+def python(run: RunDirectory) -> str:
     """The same in Python; "" without a prompt."""
     found = picked(run)
     if not found:
@@ -152,7 +152,7 @@ def python(run: RunFolder) -> str:
     )
 
 
-def provenance(run: RunFolder) -> list[tuple[str, str]]:
+def provenance(run: RunDirectory) -> list[tuple[str, str]]:
     """`provenance.json`, the seeds, and the generated suites that targets are from."""
     known = list(flat(run.provenance))
     if run.seeds:

@@ -9,8 +9,8 @@ import pytest
 import toy
 
 from prompt_jax.errors import ConfigError, DataError
-from prompt_jax.evaluation import Job, calibration, evaluate, evaluate_average, rank
-from prompt_jax.evaluation.average import probabilities
+from prompt_jax.evaluation import Job, calibration, evaluate, evaluate_ensemble, rank
+from prompt_jax.evaluation.ensemble import probabilities
 
 INF = np.inf
 
@@ -31,7 +31,7 @@ def test_the_average_is_of_probabilities(normalise):
     both = np.stack([prompts(2), prompts(2)[::-1] + 0.5])  # [P, M, L, D]
     jobs = [Job(splits[0], 1), Job(splits[1], 0)]
     lm = toy.tiny_t5()
-    made = evaluate_average(lm, jobs, both, metrics=("accuracy",), normalise=normalise)
+    made = evaluate_ensemble(lm, jobs, both, metrics=("accuracy",), normalise=normalise)
     for job, got in zip(jobs, made, strict=True):
         each = rank(
             lm, [Job(job.split, i) for i in range(2)], both[job.prompt], normalise=normalise
@@ -46,7 +46,7 @@ def test_the_average_is_of_probabilities(normalise):
 def test_one_prompt_is_no_average():
     split, one = toy.make_split(rows=8), prompts(1)
     (alone,) = evaluate(toy.tiny_t5(), [Job(split)], one, metrics=("accuracy",))
-    (average,) = evaluate_average(toy.tiny_t5(), [Job(split)], one[None], metrics=("accuracy",))
+    (average,) = evaluate_ensemble(toy.tiny_t5(), [Job(split)], one[None], metrics=("accuracy",))
     assert alone.metrics == average.metrics
     np.testing.assert_array_equal(alone.predictions, average.predictions)
     first, second = (calibration(e.scores, split.label) for e in (alone, average))
@@ -56,7 +56,7 @@ def test_one_prompt_is_no_average():
 def test_a_dead_particle_is_a_dead_average():
     split, several = toy.make_split(rows=8), prompts(2)[None].copy()
     several[0, 1, 0, 0] = np.nan
-    (got,) = evaluate_average(toy.tiny_t5(), [Job(split)], several, metrics=("accuracy",))
+    (got,) = evaluate_ensemble(toy.tiny_t5(), [Job(split)], several, metrics=("accuracy",))
     assert math.isnan(got.metrics["accuracy"])
     assert (got.predictions == -1).all()
     assert all(math.isnan(v) for v in calibration(got.scores, split.label))
@@ -65,7 +65,7 @@ def test_a_dead_particle_is_a_dead_average():
 def test_mistakes_are_found_before_the_model_runs():
     split = toy.make_split(rows=8)
     with pytest.raises((ConfigError, DataError), match="accurracy"):
-        evaluate_average(None, [Job(split)], prompts()[None], metrics=("accurracy",))
+        evaluate_ensemble(None, [Job(split)], prompts()[None], metrics=("accurracy",))
 
 
 def test_calibration():

@@ -1,8 +1,8 @@
-"""Several processes as one job: how they find each other, and what they agree on.
+"""Several processes as one job: initialisation, broadcasts and barriers.
 
-Every process runs the same program on the same plan and holds its shards of the arrays; process 0
-alone prints, writes and reads the run directory, and tells the others what it read. Nothing here
-happens on import, and without `start` every function does what a single process needs.
+Every process runs the same program on the same plan and holds its shards of the arrays. Process 0
+alone prints, reads and writes the run directory, and broadcasts what it read. Nothing happens on
+import; without `initialize` every function does what a single process needs.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,22 +25,21 @@ from prompt_jax.errors import ConfigError, PromptJaxError, StoppedError, Trainin
 MODES = ("auto", "on", "off")
 HEARTBEAT = 30
 """Seconds without a sign of life after which a process counts as lost."""
-LOST = (
-    "another process of this job was lost. What was saved is kept: start all processes again with"
-    " the same command to go on from the last checkpoint."
+PEER_LOST = (
+    "another process of this job was lost. Checkpoints are kept: start all processes again with the"
+    " same command to resume from the last one."
 )
-_GONE = re.compile(
+_PEER_FAILURE = re.compile(
     r"gloo .*failed|nccl|connection (reset|closed|refused)|coordination service|heartbeat|"
     r"socket closed|unavailable:",
     re.IGNORECASE,
 )
-_SAID = "process 0 says it"
+_REPORTED = "raised in every process"
 _METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
-_filters: list[subprocess.Popen[bytes]] = []  # kept: a dropped one complains that it still runs
-_CONNECT = 300  # seconds that processes wait for each other at the start
+_CONNECT_TIMEOUT = 300  # seconds that processes wait for each other at the start
 
 
-def start(
+def initialize(
     mode: str = "auto",
     coordinator: str | None = None,
     processes: int | None = None,
@@ -54,9 +51,9 @@ def start(
       mode: `off`: this process is alone. `on`: it is one of several, or that is an error. `auto`:
         it is one of several where the arguments or the environment say so: a TPU slice of several
         hosts, a Slurm step or an Open MPI job of several tasks.
-      coordinator: HOST:PORT of process 0; None where the environment tells.
-      processes: how many there are; likewise.
-      process: number of this one; likewise.
+      coordinator: HOST:PORT of process 0; None: from the environment.
+      processes: how many there are; None: from the environment.
+      process: number of this one; None: from the environment.
 
     Returns:
       Whether this process is one of several.
@@ -82,25 +79,25 @@ def start(
         _check(coordinator, processes, process)
         if processes == 1 and mode == "auto":
             return False
-    elif mode == "auto" and not detected(os.environ):
+    elif mode == "auto" and not detect_cluster(os.environ):
         return False
-    known = {
+    options = {
         "coordinator_address": coordinator,
         "num_processes": processes,
         "process_id": process,
-        # What was said need not be asked for: a cluster around it may have other processes.
+        # With explicit arguments no detection: the cluster around may have other processes.
         "cluster_detection_method": None if coordinator is None else "deactivate",
     }
     # Collectives of a CPU have no order of their own: a program that is started while another runs
     # may take its messages.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    # SIGTERM is taken by the training loop, which asks all processes (training/resume.py).
+    # The training loop handles SIGTERM for all processes together (training/resume.py).
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
-            **{name: value for name, value in known.items() if value is not None},  # type: ignore[arg-type]
+            **{name: value for name, value in options.items() if value is not None},  # type: ignore[arg-type]
             heartbeat_timeout_seconds=HEARTBEAT,
-            initialization_timeout=_CONNECT,
+            initialization_timeout=_CONNECT_TIMEOUT,
         )
     except (RuntimeError, ValueError) as error:  # JaxRuntimeError is a RuntimeError
         first = (str(error).splitlines() or [""])[0]
@@ -119,14 +116,14 @@ def _check(coordinator: str, processes: int, process: int) -> None:
         raise ConfigError(f"--process must lie in 0 ... {processes - 1}, not be {process}.")
 
 
-def detected(environment: Mapping[str, str]) -> str | None:
-    """What started several processes, as JAX will find them; None for a process of its own."""
+def detect_cluster(environment: Mapping[str, str]) -> str | None:
+    """What started several processes, as JAX will detect it; None for a single process."""
     if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in environment:
         return "Slurm"
     if _mpi_tasks(environment) > 1:
         if "OMPI_MCA_orte_hnp_uri" not in environment:
             raise ConfigError(
-                "this Open MPI does not say where its first process is: name it with"
+                "this Open MPI does not give the address of its first process: name it with"
                 " --coordinator HOST:PORT."
             )
         return "Open MPI"
@@ -140,7 +137,7 @@ def _mpi_tasks(environment: Mapping[str, str]) -> int:
 
 
 def _tpu_hosts(environment: Mapping[str, str]) -> int:
-    """Hosts of the TPU slice: GKE tells by a variable, a TPU VM by its metadata server."""
+    """Hosts of the TPU slice: from a variable on GKE, from the metadata server on a TPU VM."""
     names = environment.get("TPU_WORKER_HOSTNAMES")
     if names is None and "TPU_SKIP_MDS_QUERY" not in environment:
         request = urllib.request.Request(
@@ -159,18 +156,18 @@ def is_multiprocess() -> bool:
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def number() -> int:
+def process_index() -> int:
     """Number of this process; process 0 prints and writes."""
     return jax.process_index() if is_multiprocess() else 0
 
 
 def is_main() -> bool:
     """Whether this process prints and writes."""
-    return number() == 0
+    return process_index() == 0
 
 
 def broadcast_bytes(raw: bytes | None) -> bytes | None:
-    """What process 0 says, to all; the others' argument is ignored. All have to call it."""
+    """Sends process 0's bytes to all; the others' argument is ignored. All have to call it."""
     if not is_multiprocess():
         return raw
     from jax.experimental import multihost_utils
@@ -187,7 +184,7 @@ def broadcast_bytes(raw: bytes | None) -> bytes | None:
 
 
 def on_main(function: Callable[[], bytes | None]) -> bytes | None:
-    """Calls a function in process 0 and gives its outcome to all. All have to call it.
+    """Calls a function in process 0 and sends its result to all. All have to call it.
 
     Raises:
       PromptJaxError: what it raised, in every process.
@@ -200,21 +197,21 @@ def on_main(function: Callable[[], bytes | None]) -> bytes | None:
             result = function()
             answer = None if result is None else b"+" + result
         except PromptJaxError as error:
-            error.add_note(_SAID)
+            error.add_note(_REPORTED)
             broadcast_bytes(b"-" + json.dumps([type(error).__name__, str(error)]).encode())
             raise
-    found = broadcast_bytes(answer)
-    if found is None:
+    received = broadcast_bytes(answer)
+    if received is None:
         return None
-    if found[:1] == b"-":
-        kind, message = json.loads(found[1:])
-        known = getattr(errors, kind, TrainingError)
+    if received[:1] == b"-":
+        name, message = json.loads(received[1:])
+        kind = getattr(errors, name, TrainingError)
         # Not every class takes a message alone.
-        said: PromptJaxError = known.__new__(known, message)
-        said.args = (message,)
-        said.add_note(_SAID)
-        raise said
-    return found[1:]
+        raised: PromptJaxError = kind.__new__(kind, message)
+        raised.args = (message,)
+        raised.add_note(_REPORTED)
+        raise raised
+    return received[1:]
 
 
 def any_of(*flags: bool) -> list[bool]:
@@ -245,46 +242,20 @@ def to_host(leaf: Any) -> np.ndarray:
     return np.array(leaf)
 
 
-def filter_native_logs() -> None:
-    """Lets nobody but Python write to the terminal, and says once what native code says at length.
-
-    A lost process makes JAX's runtime end the others with a page of its own internals, and gloo
-    greets on stdout. Their output goes through a filter, a process of its own: it is the only one
-    that outlives the runtime's `abort`.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    real = [os.dup(number) for number in (1, 2)]
-    script = Path(__file__).with_name("native_log.py")
-    child = subprocess.Popen([sys.executable, "-I", str(script), LOST], stdin=subprocess.PIPE)
-    _filters.append(child)
-    assert child.stdin is not None
-    for number in (1, 2):
-        os.dup2(child.stdin.fileno(), number)
-    sys.stdout, sys.stderr = (
-        os.fdopen(number, "w", encoding="utf-8", errors="replace", buffering=1) for number in real
-    )
-
-
 def hard_exit(code: int) -> None:
-    """Ends this process of a job at once: the others notice, and nothing waits for them."""
+    """Ends this process of a job at once, without waiting for the others; they notice it."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)
 
 
-def report_peer_failure() -> None:
-    """Says that a process was lost, where `quieten` was called, and once with what JAX says."""
-    os.write(2, b"lost: \n")
-
-
 def is_reported(error: BaseException) -> bool:
     """Whether every process raises this error, so that process 0 alone has to print it."""
-    return isinstance(error, StoppedError) or _SAID in getattr(error, "__notes__", ())
+    return isinstance(error, StoppedError) or _REPORTED in getattr(error, "__notes__", ())
 
 
 def is_peer_failure(error: BaseException) -> bool:
-    """Whether an error of a computation says that another process is gone."""
+    """Whether an error of a computation comes from the loss of another process."""
     # JAX raises it as JaxRuntimeError or as a bare ValueError.
-    known = isinstance(error, jax.errors.JaxRuntimeError | ValueError | RuntimeError)
-    return is_multiprocess() and known and _GONE.search(str(error)) is not None
+    is_runtime = isinstance(error, jax.errors.JaxRuntimeError | ValueError | RuntimeError)
+    return is_multiprocess() and is_runtime and _PEER_FAILURE.search(str(error)) is not None

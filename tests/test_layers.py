@@ -17,7 +17,7 @@ PACKAGE = ROOT / "prompt_jax"
 FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
     for floor in (
-        "errors paths streams units run_key config sharding distributed native_log",
+        "errors paths streams units run_key config sharding distributed",
         "models",
         "data",
         "prompts",

@@ -122,7 +122,7 @@ def work(
     import toy
 
     from prompt_jax import distributed, sharding
-    from prompt_jax.cli.run import _one_of_several
+    from prompt_jax.cli.run import _exit_with_one_message
     from prompt_jax.models.t5.partition import T5_RULES
     from prompt_jax.training import loop
     from prompt_jax.training.checkpoints import Checkpoints
@@ -130,7 +130,7 @@ def work(
 
     # The test is about the loss being noticed, not about how long the default waits.
     distributed.HEARTBEAT = 15
-    assert distributed.start("on", f"127.0.0.1:{port}", count, number)
+    assert distributed.initialize("on", f"127.0.0.1:{port}", count, number)
     original = loop.Population.step
 
     def step(self: Any, done: int) -> Any:
@@ -139,7 +139,7 @@ def work(
         return original(self, done)
 
     loop.Population.step = step  # type: ignore[method-assign]
-    with _one_of_several():
+    with _exit_with_one_message():
         model = 2 if jax.device_count() % 4 == 0 else 1
         mesh = sharding.make_mesh(jax.device_count() // model, model)
         lm = sharding.shard_tree(toy.tiny_t5(), T5_RULES, mesh)

@@ -75,9 +75,9 @@ def run(
     observe = TrackingConfig(tensorboard, wandb, profile)
     changes = [*(overrides or []), *([] if mesh is None else [f"mesh={mesh}"])]
     loaded = common.load_experiment(config, changes)
-    if dry_run or not jobs.start(distributed, coordinator, processes, process):
+    if dry_run or not jobs.initialize(distributed, coordinator, processes, process):
         return _execute(loaded, dry_run, as_json, observe)
-    with _one_of_several():
+    with _exit_with_one_message():
         return _execute(loaded, dry_run, as_json, observe)
 
 
@@ -111,11 +111,10 @@ def _execute(
 
 
 @contextmanager
-def _one_of_several() -> Iterator[None]:
+def _exit_with_one_message() -> Iterator[None]:
     """Ends this process of a job with one message, without waiting for the others."""
     from prompt_jax import distributed as jobs
 
-    jobs.filter_native_logs()
     try:
         yield
     except PromptJaxError as error:
@@ -124,11 +123,11 @@ def _one_of_several() -> Iterator[None]:
                 common.warn(str(error))
             jobs.barrier("end")  # so that nobody takes the others for lost
         else:
-            common.warn(f"process {jobs.number()}: {error}")
+            common.warn(f"process {jobs.process_index()}: {error}")
         jobs.hard_exit(2)
     except BaseException as error:
         if jobs.is_peer_failure(error):
-            jobs.report_peer_failure()
+            common.warn(jobs.PEER_LOST)
             jobs.hard_exit(2)
         if isinstance(error, KeyboardInterrupt):
             jobs.hard_exit(130)

@@ -25,6 +25,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "evaluation",
         "training",
         "methods",
+        "rundir",
         "report",
         "recipes",
         "configs",

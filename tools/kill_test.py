@@ -35,9 +35,9 @@ def work(folder: Path) -> None:
     from recipes.conftest import TASKS, World, write_task, write_tokenizer
 
     from prompt_jax.models.t5 import FrozenT5
-    from prompt_jax.recipes import experiment, run
+    from prompt_jax.recipes import outputs, run
 
-    experiment._write_page = lambda *args: None  # seconds of drawing, after everything else
+    outputs.write_page = lambda *args: None  # seconds of drawing, after everything else
     world_folder = folder.parent / "world"
     if not world_folder.is_dir():
         world_folder.mkdir()

@@ -87,6 +87,7 @@ def _execute(
     from prompt_jax import distributed as jobs
     from prompt_jax.cli import show
     from prompt_jax.recipes import experiment, make_plan
+    from prompt_jax.rundir.paths import run_folder
 
     lm = _shapes(loaded) if dry_run else None
     if lm is None:
@@ -99,7 +100,7 @@ def _execute(
         return common.emit(plan.to_dict())
     if not as_json:
         out = common.Printer()
-        show.plan(out, plan, loaded, loaded.out or str(experiment.run_folder(loaded)))
+        show.plan(out, plan, loaded, loaded.out or str(run_folder("", loaded.name)))
         if dry_run:
             return None
         out.print()

@@ -9,6 +9,7 @@ from prompt_jax.data import registry
 from prompt_jax.errors import ConfigError
 from prompt_jax.methods import Stage, create
 from prompt_jax.paths import is_url
+from prompt_jax.rundir.questions import Question, TargetGroup
 from prompt_jax.training.loop import TrainConfig
 from prompt_jax.training.optimizers import OptimizerConfig
 
@@ -112,6 +113,10 @@ class ExperimentConfig:
       checkpoint_seconds: seconds between checkpoints of what is being trained; 0: none.
       checkpoint_keep: how many of the newest checkpoints are kept; with more than one, a damaged
         one is no loss but of steps.
+      questions: contrasts that are declared before the run, answered by `prompt-jax contrasts`.
+      target_groups: targets whose macro average is shown beside that of all targets.
+      minimum_effect: smallest difference (a fraction) that counts in a contrast; None: 0.05 on a
+        generated suite, 0.02 on text.
       out: the run directory, or an fsspec URL that mirrors it; "" is runs/NAME.
     """
 
@@ -138,6 +143,9 @@ class ExperimentConfig:
     mesh: str = ""
     checkpoint_seconds: float = 60.0
     checkpoint_keep: int = 2
+    questions: tuple[Question, ...] = ()
+    target_groups: tuple[TargetGroup, ...] = ()
+    minimum_effect: float | None = None
     out: str = ""
 
     def __post_init__(self) -> None:
@@ -163,10 +171,29 @@ class ExperimentConfig:
             raise ConfigError(f"population must not be negative, but is {self.population}.")
         if not self.shots or min(self.shots) < 0 or len(set(self.shots)) != len(self.shots):
             raise ConfigError(f"shots must be different numbers >= 0, not {self.shots}.")
+        self._check_questions()
         for spec in self.methods:
             needs = [s.name for s in create(spec).stages() if s.on != "target"]
             if needs and not self.sources:
                 raise ConfigError(f"method '{spec}' needs sources, as in sources=snli,glue/qqp.")
+
+    def _check_questions(self) -> None:
+        kinds = (("questions", Question), ("target_groups", TargetGroup))
+        for name, kind in kinds:
+            if not all(isinstance(entry, kind) for entry in getattr(self, name)):
+                raise ConfigError(
+                    f"{name} are declared in the config file, as {kind.__name__}(...)."
+                )
+        for question in self.questions:
+            for spec in (question.a, question.b):
+                create(spec)
+        if sum(question.role == "primary" for question in self.questions) > 1:
+            raise ConfigError("questions have more than one primary contrast: it is one test.")
+        if self.minimum_effect is not None and not 0 <= self.minimum_effect < 1:
+            raise ConfigError(
+                f"minimum_effect is a fraction, 0 ... 1 (0.02: two points), not"
+                f" {self.minimum_effect}."
+            )
 
     def check_tasks(self) -> None:
         """Checks that the tasks exist, are different ones and do not leak into each other.

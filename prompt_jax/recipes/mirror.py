@@ -21,20 +21,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from prompt_jax.config import digest
 from prompt_jax.errors import ConfigError, PromptJaxError, TrainingError
-from prompt_jax.paths import user_cache
+from prompt_jax.rundir.paths import CONFIG, OWNER, staging
 from prompt_jax.training.checkpoints import MANIFEST
 
-CONFIG = "config.json"
-OWNER = ".owner"
 TRAINED = "trained"  # finished stages of a run without a cache of its own
 _WHOLE = ("checkpoints/", f"{TRAINED}/")  # files below never change; others may grow
-
-
-def staging(url: str) -> Path:
-    """The local folder of a run directory at a URL: the same one for every process and start."""
-    return user_cache() / "remote" / digest(url.rstrip("/"))
 
 
 class Mirror:

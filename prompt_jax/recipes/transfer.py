@@ -11,7 +11,7 @@ from typing import Any, Literal
 from prompt_jax.errors import ConfigError
 from prompt_jax.methods import create
 from prompt_jax.prompts import SoftPrompt
-from prompt_jax.recipes import experiment
+from prompt_jax.recipes import experiment, outputs
 from prompt_jax.recipes.config import DataConfig, ExperimentConfig, PromptConfig
 from prompt_jax.report import results
 
@@ -27,7 +27,7 @@ class Transfer:
     """
 
     config: ExperimentConfig
-    report: experiment.Report
+    report: outputs.Report
     prompt: SoftPrompt
 
     def markdown(self) -> str:

@@ -11,12 +11,10 @@ import numpy as np
 import pytest
 import toy
 
-from prompt_jax import config as configs
 from prompt_jax.errors import ConfigError, DataError, PromptJaxError
 from prompt_jax.evaluation import Calibration, Job, calibration, evaluate
 from prompt_jax.prompts import SoftPrompt
 from prompt_jax.recipes import ExperimentConfig, PromptConfig, Report, run
-from prompt_jax.recipes.experiment import prepare_folder, run_folder, slug
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.report import results
 from prompt_jax.training.tracking import TrackingConfig
@@ -242,50 +240,12 @@ def test_a_warm_cache_trains_no_prompt_and_counts_it(ran):
     assert "prompt_tuning: sources: 4 runs, 4 reused" in [line.strip() for line in ran.said_again]
 
 
-def test_a_run_can_be_repeated_in_its_directory(ran, world):
-    config = dataclasses.replace(ran.config, methods=ran.config.methods)
-    assert prepare_folder(config) == ran.first.folder
-
-
-def test_another_config_is_refused_with_the_difference(ran):
-    changed = dataclasses.replace(
-        ran.config, seeds=3, target=toy.budget(9, eval_every=2, learning_rate=0.5, unit="absolute")
-    )
-    with pytest.raises(ConfigError) as error:
-        prepare_folder(changed)
-    text = str(error.value)
-    assert "holds a run of another config" in text
-    assert "  seeds: 2 -> 3" in text
-    assert "  target.steps: 4 -> 9" in text
-    assert "first_seed" not in text
-    before = configs.to_dict(ran.config)
-    assert json.loads((ran.first.folder / "config.json").read_text()) == before
-
-
 def test_a_foreign_folder_is_refused(world, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("precious")
     with pytest.raises(ConfigError, match="is not empty and is no run directory"):
         run(world.config(tmp_path), world.lm, show=False)
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["thesis.tex"]
-
-
-def test_a_damaged_config_file_is_refused(world, tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text("{")
-    with pytest.raises(ConfigError, match="is damaged"):
-        prepare_folder(world.config(tmp_path))
-
-
-def test_an_empty_folder_is_used(world, tmp_path):
-    (tmp_path / "run").mkdir()
-    assert prepare_folder(world.config(tmp_path)) == tmp_path / "run"
-
-
-def test_a_folder_that_cannot_be_made(world, tmp_path):
-    (tmp_path / "run").write_text("a file")
-    with pytest.raises(ConfigError, match="run directory"):
-        prepare_folder(world.config(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -388,22 +348,3 @@ def test_a_page_that_cannot_be_made_loses_nothing(world, tmp_path, pretender, mo
 
 
 # Small things
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("glue/rte", "glue_rte"),
-        ("spot(variant=mixture)", "spot_variant_mixture"),
-        ("../../x", ".._.._x"),
-        ("a b", "a_b"),
-    ],
-)
-def test_slugs_stay_in_their_folder(text, expected):
-    assert slug(text) == expected
-    assert "/" not in slug(text)
-
-
-def test_folder_names(world, tmp_path):
-    assert run_folder(world.config(tmp_path, out="")).as_posix() == "runs/toy"
-    assert run_folder(world.config(tmp_path, out="", name="../x y")).as_posix() == "runs/.._x_y"

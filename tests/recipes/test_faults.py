@@ -15,7 +15,7 @@ import toy
 
 from prompt_jax.errors import ConfigError, DataError, ModelError, PromptError, TrainingError
 from prompt_jax.models.t5 import FrozenT5
-from prompt_jax.recipes import experiment, run
+from prompt_jax.recipes import outputs, run
 from prompt_jax.training import loop
 
 from .conftest import write_task, write_tokenizer
@@ -25,7 +25,7 @@ from .test_progress import Kill, killed_at, written
 @pytest.fixture
 def own(world, tmp_path, monkeypatch):
     """An experiment whose data may be destroyed: prompt tuning of two seeds on one target."""
-    monkeypatch.setattr(experiment, "_write_page", lambda *args: None)
+    monkeypatch.setattr(outputs, "write_page", lambda *args: None)
     write_task(tmp_path, "one", 2)
 
     def make(name, **changes):

@@ -15,8 +15,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from prompt_jax.errors import ConfigError, PromptJaxError, StoppedError, TrainingError
 from prompt_jax.paths import user_cache
-from prompt_jax.recipes import experiment, run
-from prompt_jax.recipes.mirror import OWNER, Mirror, staging
+from prompt_jax.recipes import outputs, run
+from prompt_jax.recipes.mirror import Mirror
+from prompt_jax.rundir.paths import OWNER, staging
 from prompt_jax.training import loop
 from prompt_jax.training.checkpoints import Checkpoints
 
@@ -308,14 +309,14 @@ def whole(world, tmp_path_factory):
     """What is written into a local run directory: 3 steps with k = 4, then 4 with all rows."""
     config = small(world, tmp_path_factory.mktemp("whole"), None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "_write_page", lambda *args: None)
+        patch.setattr(outputs, "write_page", lambda *args: None)
         execute(config, world)
     return comparable(Path(config.out))
 
 
 @pytest.fixture
 def config(world, machine, monkeypatch):
-    monkeypatch.setattr(experiment, "_write_page", lambda *args: None)
+    monkeypatch.setattr(outputs, "write_page", lambda *args: None)
     return small(world, machine, URL)
 
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from prompt_jax.errors import ConfigError, StoppedError, TrainingError
 from prompt_jax.evaluation import Evaluation
-from prompt_jax.recipes import ExperimentConfig, experiment, run
+from prompt_jax.recipes import ExperimentConfig, experiment, outputs, run
 from prompt_jax.recipes.artefacts import ArtefactStore
 from prompt_jax.recipes.unfinished import Progress, TestResult
 from prompt_jax.training import loop
@@ -159,7 +159,7 @@ def written(folder):
 @pytest.fixture
 def small(world, monkeypatch):
     """Makes configs of one target and two sources; a checkpoint after every step."""
-    monkeypatch.setattr(experiment, "_write_page", lambda *args: None)
+    monkeypatch.setattr(outputs, "write_page", lambda *args: None)
 
     def make(folder, **changes):
         made = world.config(

@@ -1,0 +1,114 @@
+"""The folder of a run: its name, and what it must hold before a run may write there."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prompt_jax.config import digest
+from prompt_jax.errors import ConfigError
+from prompt_jax.paths import is_url, user_cache
+
+CONFIG = "config.json"
+OWNER = ".owner"  # marks who writes to the copy at a URL
+_SIGNS = {"+": "plus", "*": "times", ";": "or"}  # a + b and a; b are two methods
+
+
+def slug(text: str) -> str:
+    """A file name for a method spec or task name.
+
+    >>> slug("spot(variant=mixture)"), slug("glue/rte"), slug("f(vectors=a + b)")
+    ('spot_variant_mixture', 'glue_rte', 'f_vectors_a_plus_b')
+    """
+    for sign, word in _SIGNS.items():
+        text = text.replace(sign, f" {word} ")
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_")
+
+
+def staging(url: str) -> Path:
+    """The local folder of a run directory at a URL: the same one for every process and start."""
+    return user_cache() / "remote" / digest(url.rstrip("/"))
+
+
+def run_folder(out: str, name: str) -> Path:
+    """Where an experiment is written on this machine.
+
+    Args:
+      out: a directory, an fsspec URL, or "" for `runs/NAME`.
+      name: of the experiment.
+    """
+    return staging(out) if is_url(out) else Path(out or f"runs/{slug(name)}")
+
+
+def check_folder(folder: Path, config: Mapping[str, Any]) -> None:
+    """Checks that a run directory, where it exists, holds the same config; writes nothing.
+
+    Args:
+      folder: the run directory.
+      config: as `prompt_jax.config.to_dict` makes it.
+
+    Raises:
+      ConfigError: the directory belongs to another config (the difference is shown), or to
+        something else.
+    """
+    path = folder / CONFIG
+    try:
+        if path.is_file():
+            _same_config(path, config)
+        elif folder.is_dir() and any(p.name != OWNER for p in folder.iterdir()):
+            raise ConfigError(f"{folder} is not empty and is no run directory. Choose another out=")
+    except OSError as error:
+        raise ConfigError(f"cannot read the run directory {folder}: {error.strerror}.") from None
+
+
+def prepare_folder(folder: Path, config: Mapping[str, Any]) -> None:
+    """Makes a run directory that holds the config.
+
+    Raises:
+      ConfigError: as `check_folder`, or it cannot be written.
+    """
+    check_folder(folder, config)
+    text = json.dumps(config, indent=2) + "\n"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write the run directory {folder}: {error.strerror}.") from None
+
+
+# Keys that change nothing of what is computed.
+_FREE = (
+    "out",
+    "checkpoint_seconds",
+    "checkpoint_keep",
+    "questions",
+    "target_groups",
+    "minimum_effect",
+)
+
+
+def _same_config(path: Path, new: Mapping[str, Any]) -> None:
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ConfigError(f"{path} is damaged. Choose another out=DIR, or remove it.") from None
+
+    def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+        if not isinstance(tree, dict):
+            return {prefix[:-1]: tree}
+        return {k: v for key in tree for k, v in flat(tree[key], f"{prefix}{key}.").items()}
+
+    a, b = flat(old), flat(new)
+    changed = [
+        f"  {key}: {a.get(key, '(absent)')} -> {b.get(key, '(absent)')}"
+        for key in sorted(set(a) | set(b))
+        if a.get(key) != b.get(key) and key not in _FREE
+    ]
+    if changed:
+        raise ConfigError(
+            f"{path.parent} holds a run of another config. Choose another out=DIR.\n"
+            + "\n".join(changed)
+        )

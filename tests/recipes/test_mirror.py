@@ -21,7 +21,7 @@ from prompt_jax.rundir.paths import OWNER, staging
 from prompt_jax.training import loop
 from prompt_jax.training.checkpoints import Checkpoints
 
-from .test_progress import Kill, killed_at, written
+from .test_unfinished import Kill, killed_at, written
 
 URL = "memory://bucket/run"
 

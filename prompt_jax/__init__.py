@@ -1,4 +1,4 @@
-"""Multi-task soft prompt tuning over a frozen T5, in JAX.
+"""Multi-task soft prompt tuning over a frozen language model, in JAX.
 
 Importing the package is cheap: no JAX backend is initialised, no environment variable is written,
 and every public name is imported from its module when it is first used.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from prompt_jax.memory_bank import MemoryBank as MemoryBank
     from prompt_jax.memory_bank import gather as gather
     from prompt_jax.memory_bank import retrieve as retrieve
-    from prompt_jax.models.t5 import FrozenT5 as FrozenT5
+    from prompt_jax.models import FrozenT5 as FrozenT5
     from prompt_jax.prompts import PromptRecord as PromptRecord
     from prompt_jax.prompts import SoftPrompt as SoftPrompt
     from prompt_jax.prompts import TaskVector as TaskVector
@@ -71,7 +71,7 @@ __all__ = [
 
 # Public name -> the module that defines it.
 _NAMES = {
-    "FrozenT5": "prompt_jax.models.t5",
+    "FrozenT5": "prompt_jax.models",
     "MemoryBank": "prompt_jax.memory_bank",
     "gather": "prompt_jax.memory_bank",
     "retrieve": "prompt_jax.memory_bank",

@@ -1,7 +1,7 @@
 """Meshes, the regex -> PartitionSpec table, and placing host arrays on them.
 
-Rows lie on 'data', T5 weights on 'model'. Every process holds the whole (small) plan of a step and
-places only the shards it owns, so nothing here depends on the number of processes.
+Rows lie on 'data', the model's weights on 'model'. Every process holds the whole (small) plan of a
+step and places only the shards it owns, so nothing here depends on the number of processes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from prompt_jax import distributed
 from prompt_jax.errors import ConfigError
 
-Rules = Sequence[tuple[str, tuple[str | None, ...]]]
+Rules = tuple[tuple[str, tuple[str | None, ...]], ...]  # hashable: part of a cache's key
 
 
 def make_mesh(data: int = 1, model: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -26,7 +26,7 @@ def make_mesh(data: int = 1, model: int = 1, devices: Sequence[jax.Device] | Non
 
     Args:
       data: devices over which rows are split.
-      model: devices over which T5 weights are split.
+      model: devices over which the model's weights are split.
       devices: defaults to the first data * model devices.
 
     Raises:
@@ -114,7 +114,7 @@ def state_shardings(tree: Any, rules: Rules, mesh: Mesh) -> Any:
     def one(path: Any, leaf: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         shape = tuple(np.shape(leaf))[1:]
-        mine = [rule for rule in rules if len(rule[1]) == len(shape)]
+        mine = tuple(rule for rule in rules if len(rule[1]) == len(shape))
         spec = spec_for(name, shape, mine, mesh)
         return NamedSharding(mesh, PartitionSpec(None, *spec) if spec else PartitionSpec())
 

@@ -12,7 +12,7 @@ import pytest
 from experiments.pretrain import instructions
 from prompt_jax.configs import quickstart
 from prompt_jax.data import registry, sandbox
-from prompt_jax.models.t5 import FrozenT5, hub
+from prompt_jax.models import FrozenT5, hub
 from tests.cli.conftest import call
 
 SMALL = (

@@ -25,7 +25,7 @@ _UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "
 
 app = typer.Typer(
     name="prompt-jax",
-    help="Multi-task soft prompt tuning over a frozen T5.",
+    help="Multi-task soft prompt tuning over a frozen language model.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -18,6 +18,7 @@ from prompt_jax.units import size as size
 from prompt_jax.units import work as work
 
 if TYPE_CHECKING:
+    from prompt_jax.models import LanguageModel
     from prompt_jax.prompts import SoftPrompt
     from prompt_jax.recipes import ExperimentConfig
 
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 _FILE_WIDTH = 10_000
 _WORD = 28  # longer words may be cut into lines
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="Directory or hub id of a T5.")]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Directory or hub id of a language model.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Root = Annotated[
     str | None, typer.Option("--root", help="Folder with one folder of data per task.")
@@ -180,11 +183,11 @@ def load_experiment(config: str, overrides: Sequence[str] | None) -> ExperimentC
     return loaded
 
 
-def load_model(name: str, dtype: str = "float32", *, remat: bool = False) -> Any:
-    """`FrozenT5.from_pretrained`."""
-    from prompt_jax.models.t5 import FrozenT5
+def load_model(name: str, dtype: str = "float32", *, remat: bool = False) -> LanguageModel:
+    """`prompt_jax.models.load`."""
+    from prompt_jax import models
 
-    return FrozenT5.from_pretrained(name, dtype, remat=remat)
+    return models.load(name, dtype, remat=remat)
 
 
 def short_names(paths: Sequence[str]) -> list[str]:

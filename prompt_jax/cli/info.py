@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import os
 import platform
@@ -19,7 +18,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets", "
 
 def info(
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="Directory or hub id of a T5.")
+        str | None, typer.Argument(metavar="[MODEL]", help="Directory or hub id of a model.")
     ] = None,
     as_json: common.AsJson = False,
 ) -> None:
@@ -96,6 +95,6 @@ def _model(name: str) -> dict[str, Any]:
         "embedding_rms": f"{float(lm.embedding_rms()):.4g}",
         "tokenizer": "none",
     }
-    if lm.spec.tokenizer_path:
+    if lm.has_tokenizer:
         facts["tokenizer"] = f"{lm.tokenizer.vocab_size:,} pieces"
-    return {**facts, **dataclasses.asdict(lm.config)}
+    return {**facts, **lm.describe()}

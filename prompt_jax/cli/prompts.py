@@ -32,7 +32,7 @@ def _top(context: typer.Context) -> None:
 def show(
     files: Files,
     model: Annotated[
-        str | None, typer.Option(help="A T5: show the words nearest to each token.")
+        str | None, typer.Option(help="A model: show the words nearest to each token.")
     ] = None,
     as_json: common.AsJson = False,
 ) -> None:
@@ -112,7 +112,7 @@ def convert(
         typer.Option(help="Array of a .npz, or number of the task of a multitask adapter."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="The T5 it was made for: its hash goes into the record.")
+        str | None, typer.Option(help="The model it was made for: its hash goes into the record.")
     ] = None,
 ) -> None:
     """Convert between safetensors, .npy, .npz (reading only) and PEFT adapter folders."""

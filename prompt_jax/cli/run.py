@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import sys
 import traceback
@@ -17,6 +16,7 @@ from prompt_jax.cli import common
 from prompt_jax.errors import PromptJaxError
 
 if TYPE_CHECKING:
+    from prompt_jax.models import LanguageModel
     from prompt_jax.recipes import ExperimentConfig, Report
     from prompt_jax.training.tracking import TrackingConfig
 
@@ -142,15 +142,13 @@ def _say(line: str, err: bool) -> None:
         typer.echo(line, err=err)
 
 
-def _shapes(config: ExperimentConfig) -> Any:
-    """The model's shapes alone where its name tells them and no directory holds it, else None."""
-    from prompt_jax.models.t5 import FrozenT5, T5Config
-    from prompt_jax.models.t5.config import KNOWN
+def _shapes(config: ExperimentConfig) -> LanguageModel | None:
+    """The model's shapes alone where its name is a published one's and no directory holds it."""
+    from prompt_jax import models
 
-    if config.model not in KNOWN or Path(config.model).exists():
+    if not models.has_known_shape(config.model) or Path(config.model).exists():
         return None
-    lm = FrozenT5.abstract(T5Config.known(config.model), config.dtype, name=config.model)
-    return FrozenT5(lm.params, dataclasses.replace(lm.spec, remat=config.remat))
+    return models.abstract(config.model, config.dtype, remat=config.remat)
 
 
 def _summary(report: Report) -> dict[str, Any]:

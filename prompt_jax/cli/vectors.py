@@ -29,7 +29,7 @@ def vectors(
         str | None, typer.Option(help="Where the prompt is written (.safetensors).")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Their T5: makes the initialisation again, evaluates.")
+        str | None, typer.Option(help="Their model: makes the initialisation again, evaluates.")
     ] = None,
     init: Annotated[
         str | None, typer.Option(help="The prompt that all prompts of EXPRESSION started from.")

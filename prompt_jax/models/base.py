@@ -1,4 +1,4 @@
-"""What a language model must offer to the floors above, whatever its architecture."""
+"""What a language model offers to the layers above, whatever its architecture."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
+from prompt_jax.sharding import Rules
+
 
 class Scores(NamedTuple):
-    """What one teacher-forced pass says about its target tokens.
+    """The result of one teacher-forced pass over target tokens.
 
     Sums and counts are kept apart until the very end, so that one device and N devices, one
     micro-batch and many, agree.
@@ -34,7 +36,7 @@ class Tokenizer(Protocol):
         """SHA-256 (hex) of the vocabulary file: part of every cache key."""
 
     def encode(self, texts: Sequence[str], add_eos: bool = True) -> list[list[int]]:
-        """Token ids of each text, never cut."""
+        """Token ids of each text, never truncated."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of one row of ids; padding and other special tokens are dropped."""
@@ -42,20 +44,44 @@ class Tokenizer(Protocol):
     def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """`decode` for each row."""
 
-    def sentinel_id(self, index: int) -> int:
-        """The id of `<extra_id_{index}>`, the span-corruption sentinels."""
 
-
-@runtime_checkable
 class LanguageModel(Protocol):
-    """A frozen encoder-decoder whose encoder input can be led by a soft prompt.
+    """A frozen language model whose input can start with a soft prompt.
 
     An implementation is a registered pytree of its weights: it is passed to jitted functions as an
     argument and never closed over. `prompt` is `None`, `[L, D]`, `[B, L, D]` or an object with such
     an array as `.embeddings`; `labels` are padded with -100.
+
+    The members are all that the layers above use. Inputs and targets of a row are given apart; how
+    an architecture joins them (encoder and decoder, or one sequence) is its own matter.
     """
 
-    params: Any
+    # ---------------------------------------------------------------- weights
+
+    @property
+    def params(self) -> Any:
+        """The weights: nested dict of arrays."""
+
+    @property
+    def weights_hash(self) -> str:
+        """SHA-256 (hex) over the canonical float32 parameter tree."""
+
+    @property
+    def partition_rules(self) -> Rules:
+        """Regex on a parameter's path -> mesh axes of its dimensions, for `prompt_jax.sharding`."""
+
+    def replace(self, *, params: Any) -> LanguageModel:
+        """The same model with other weights."""
+
+    # ---------------------------------------------------------------- facts
+
+    @property
+    def name(self) -> str:
+        """Directory name, Hugging Face repository or "random"."""
+
+    @property
+    def dtype(self) -> Any:
+        """Dtype of matrix products."""
 
     @property
     def d_model(self) -> int:
@@ -66,17 +92,35 @@ class LanguageModel(Protocol):
         """Rows of the embedding table."""
 
     @property
-    def weights_hash(self) -> str:
-        """SHA-256 (hex) over the canonical float32 parameter tree."""
+    def pad_id(self) -> int:
+        """Padding token."""
 
-    def replace(self, *, params: Any) -> LanguageModel:
-        """The same model with other weights."""
+    @property
+    def eos_id(self) -> int:
+        """End of sequence."""
 
-    def embedding_rms(self) -> jax.Array:
-        """The root mean square of the input embeddings, a float32 scalar: the unit of prompts."""
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether `tokenizer` can be read."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the checkpoint, read on first use.
+
+        Raises:
+          ModelError: the model has none.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """The shape, as names and plain values for display."""
+
+    # ---------------------------------------------------------------- computation
 
     def embed(self, ids: Any) -> jax.Array:
         """Input embeddings `[..., D]` of token ids `[...]`."""
+
+    def embedding_rms(self) -> jax.Array:
+        """The root mean square of the input embeddings, a float32 scalar: the unit of prompts."""
 
     def score(
         self,
@@ -103,4 +147,52 @@ class LanguageModel(Protocol):
         max_new_tokens: int = 32,
         num_beams: int = 1,
     ) -> jax.Array:
-        """Token ids `[B, max_new_tokens]`, without the start token, 0 after the end."""
+        """Token ids `[B, max_new_tokens]`, without the start token, padding after the end."""
+
+    # ---------------------------------------------------------------- work and memory
+
+    def flops(
+        self,
+        rows: int,
+        inputs: int,
+        targets: int,
+        *,
+        backward: str = "none",
+        one_layer: bool = False,
+    ) -> int:
+        """Hand-counted floating point operations of one pass, matrix products only.
+
+        Args:
+          rows: B.
+          inputs: input positions of a row, L + S.
+          targets: T.
+          backward: "none" (scoring), "prompt" (weights frozen) or "full" (weights trained).
+          one_layer: count every loop over layers as one pass of its body, as XLA does.
+
+        Raises:
+          ConfigError: `backward` is none of the three.
+        """
+
+    def row_tokens(self, inputs: int, targets: int, prompt_tokens: int) -> int:
+        """Positions of a row that limit a micro-batch: the unit of `micro_batch_tokens`.
+
+        Args:
+          inputs: S.
+          targets: T.
+          prompt_tokens: L.
+        """
+
+    @property
+    def feed_forward_shape(self) -> tuple[int, int]:
+        """`(D, hidden units)` of a feed-forward layer: the largest matrix product of a layer."""
+
+    def on_device(self, model: int, dtype: Any = None) -> LanguageModel:
+        """The shapes of what one of `model` devices computes, without weights.
+
+        Its activations have the shapes of that device's, so that a plan can compile them without
+        such devices.
+
+        Args:
+          model: devices over which the weights are split.
+          dtype: of matrix products; None keeps the model's.
+        """

@@ -17,7 +17,6 @@ import numpy as np
 from prompt_jax import config as configs
 from prompt_jax import distributed, sharding
 from prompt_jax.errors import ConfigError, TrainingError
-from prompt_jax.models.t5.partition import T5_RULES
 from prompt_jax.paths import is_url, user_cache
 from prompt_jax.prompts import parse
 from prompt_jax.recipes import outputs
@@ -100,7 +99,7 @@ def opened(
     _only_main(check)
     mesh, cache = _mesh(config), _cache(config)
     if mesh is not None:
-        lm = sharding.shard_tree(lm, T5_RULES, mesh)
+        lm = sharding.shard_tree(lm, lm.partition_rules, mesh)
     rows = RowStore(config.data, lm.tokenizer, cache)
     _try_inputs(config, lm, rows)
     # Only now: a start that fails leaves no directory for the next one to stumble over.

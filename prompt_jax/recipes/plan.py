@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
@@ -17,9 +17,7 @@ from prompt_jax.data.splits import PAPERS_LARGE
 from prompt_jax.data.tasks import Task
 from prompt_jax.errors import DataError
 from prompt_jax.methods import BaseMethod, Context, Stage, create
-from prompt_jax.models.t5 import FrozenT5
-from prompt_jax.models.t5.flops import flops as count_flops
-from prompt_jax.models.t5.partition import T5_RULES, part_of
+from prompt_jax.models import LanguageModel
 from prompt_jax.recipes.config import DataConfig, ExperimentConfig
 from prompt_jax.training import memory
 from prompt_jax.training.loop import TrainConfig
@@ -63,10 +61,10 @@ class PlannedMemory:
 
     Attributes:
       data: devices over which rows are split.
-      model: devices over which the T5's weights are split.
-      weights: of the frozen T5.
+      model: devices over which the model's weights are split.
+      weights: of the frozen model.
       population: prompts, best prompts, gradients and optimizer state of the largest population.
-      fine_tuning: the same for a method that trains the T5; 0 without one.
+      fine_tuning: the same for a method that trains the model; 0 without one.
       micro_batch: temporaries of one micro-batch, from the program compiled for the shapes that
         one device of the mesh computes.
       micro_batch_rows: b, of one device.
@@ -115,12 +113,12 @@ class Plan:
         return {**asdict(self), "flops": self.flops, "steps": self.steps}
 
 
-def make_plan(config: ExperimentConfig, lm: Any) -> Plan:
+def make_plan(config: ExperimentConfig, lm: LanguageModel) -> Plan:
     """Plans an experiment; compiles one micro-batch, executes nothing, needs no data.
 
     Args:
       config: the experiment.
-      lm: the model, or its shapes (`FrozenT5.abstract`).
+      lm: the model, or its shapes (`models.abstract`).
 
     Raises:
       PromptJaxError: for an unknown task or method, or tasks that leak into each other.
@@ -163,7 +161,7 @@ def _task(name: str, role: str, data: DataConfig) -> PlannedTask:
     return PlannedTask(name, role, train, test, where)
 
 
-def _stages(config: ExperimentConfig, lm: Any) -> list[PlannedStage]:
+def _stages(config: ExperimentConfig, lm: LanguageModel) -> list[PlannedStage]:
     found: dict[str, PlannedStage] = {}
     for k in config.shots:
         for spec in config.methods:
@@ -182,7 +180,12 @@ def _stages(config: ExperimentConfig, lm: Any) -> list[PlannedStage]:
 
 
 def _stage(
-    config: ExperimentConfig, lm: Any, method: BaseMethod, stage: Stage, k: int, label: str
+    config: ExperimentConfig,
+    lm: LanguageModel,
+    method: BaseMethod,
+    stage: Stage,
+    k: int,
+    label: str,
 ) -> PlannedStage:
     per_seed = {
         "source": len(config.sources),
@@ -193,7 +196,7 @@ def _stage(
     budget, spent = config.budget(stage.budget, k), config.stage_budget(stage, k)
     steps = 0 if spent is None else spent.steps
     rows = budget.batch_size * stage.batch * (1 if method.per_view_batches else method.views)
-    # A method that trains the T5 has prompts only where rows have their own.
+    # A method that trains the model has prompts only where rows have their own.
     prompt = 0 if method.trains_lm and not method.rowwise else config.prompt.tokens
     flops = lm.flops(
         rows,
@@ -216,23 +219,22 @@ def _targets(config: ExperimentConfig) -> int:
     )
 
 
-def _memory(config: ExperimentConfig, lm: Any) -> PlannedMemory:
+def _memory(config: ExperimentConfig, lm: LanguageModel) -> PlannedMemory:
     mesh = sharding.parse_mesh(config.mesh)
     budget, width = config.target, input_width(config.data.max_input_tokens)
     method = create("prompt_tuning")
     targets, length = _targets(config), config.prompt.tokens
-    # What one device computes is a T5 with its share of the heads, hidden units and vocabulary.
+    # What one device computes is a model with its share of the weights.
     # A CPU computes bfloat16 in float32 and keeps widened weights beside: count float32, which is
     # an upper bound, instead.
     dtype = jnp.float32 if jax.default_backend() == "cpu" else lm.dtype
-    part = FrozenT5.abstract(part_of(lm.config, mesh["model"]), dtype, name=lm.name)
-    abstract = FrozenT5(part.params, replace(part.spec, remat=lm.spec.remat))
+    part = lm.on_device(mesh["model"], dtype)
     tokens = budget.micro_batch_tokens or memory.token_budget(
-        abstract, method, budget.optimizer, width=width, targets=targets, prompt_tokens=length
+        part, method, budget.optimizer, width=width, targets=targets, prompt_tokens=length
     )
-    rows = max(1, tokens // (width + length))
+    rows = max(1, tokens // lm.row_tokens(width, targets, length))
     compiled = memory.compile_micro(
-        abstract,
+        part,
         method,
         budget.optimizer,
         rows=rows,
@@ -244,8 +246,8 @@ def _memory(config: ExperimentConfig, lm: Any) -> PlannedMemory:
     runs = max(s.runs for s in _stages(config, lm))
     population = _population_bytes(method, budget, length, lm, runs, mesh["data"])
     trained = [create(spec) for spec in config.methods]
-    weights = sharding.bytes_on_a_device(lm.params, T5_RULES, mesh["data"], mesh["model"])
-    # Parameters, best parameters, gradient and two moments of the T5, split as its weights are.
+    weights = sharding.bytes_on_a_device(lm.params, lm.partition_rules, mesh["data"], mesh["model"])
+    # Parameters, best parameters, gradient and two moments of the weights, split alike.
     fine_tuning = 5 * weights if any(m.trains_lm for m in trained) else 0
     return PlannedMemory(
         mesh["data"],
@@ -256,23 +258,21 @@ def _memory(config: ExperimentConfig, lm: Any) -> PlannedMemory:
         memory.temporary_bytes(compiled),
         rows,
         width + length,
-        _all_layers(counted, part.config, rows, width + length, targets),
+        _all_layers(counted, part, rows, width + length, targets),
         float(part.flops(rows, width + length, targets, backward="prompt")),
     )
 
 
-def _all_layers(counted: float, config: Any, rows: int, inputs: int, targets: int) -> float:
+def _all_layers(counted: float, lm: LanguageModel, rows: int, inputs: int, targets: int) -> float:
     """XLA's count of a program that loops over layers; most backends count a loop's body once."""
-    whole = count_flops(config, rows, inputs, targets, "prompt")
-    once = count_flops(
-        config.replace(num_layers=1, num_decoder_layers=1), rows, inputs, targets, "prompt"
-    )
+    whole = lm.flops(rows, inputs, targets, backward="prompt")
+    once = lm.flops(rows, inputs, targets, backward="prompt", one_layer=True)
     counts_once = abs(counted - once) < abs(counted - whole)
     return counted * whole / once if counts_once else counted
 
 
 def _population_bytes(
-    method: BaseMethod, budget: TrainConfig, tokens: int, lm: Any, runs: int, data: int
+    method: BaseMethod, budget: TrainConfig, tokens: int, lm: LanguageModel, runs: int, data: int
 ) -> int:
     """Bytes on a device: parameters, best parameters, optimizer state and gradient of all runs."""
     prompt = 4 * tokens * lm.d_model

@@ -147,7 +147,7 @@ def python(run: RunDirectory) -> str:
     model, file = str(run.config.get("model", "MODEL")), str(run.path / found[0][2].path)
     return (
         "import prompt_jax as pj\n\n"
-        f"lm = pj.FrozenT5.from_pretrained({model!r})\n"
+        f"lm = pj.models.load({model!r})\n"
         f"prompt = pj.SoftPrompt.load({file!r}, model=lm)\n"
     )
 

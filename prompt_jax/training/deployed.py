@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from prompt_jax import sharding
 from prompt_jax.evaluation import Evaluation, Job, evaluate, evaluate_ensemble
-from prompt_jax.models.t5.partition import T5_RULES
 from prompt_jax.training.protocol import Method, Rows
 
 
@@ -33,14 +32,14 @@ def evaluate_runs(
       consts: leaves [R, ...].
       jobs: `Job(split, r)` for run r.
       metrics: metric names of each job.
-      mesh: rows are split over its 'data' axis, trained T5 weights over 'model'.
+      mesh: rows are split over its 'data' axis, trained model weights over 'model'.
     """
     if not jobs:
         return []
     if method.trains_lm:
         weights = method.lm_params(jax.tree.map(lambda x: x[0], params))
         if mesh is not None and mesh.shape["model"] > 1:
-            weights = sharding.shard_tree(weights, T5_RULES, mesh)
+            weights = sharding.shard_tree(weights, lm.partition_rules, mesh)
         lm = lm.replace(params=weights)
     if method.rowwise:
         cached = _by_template(method)(params, consts)

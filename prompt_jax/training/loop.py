@@ -16,7 +16,6 @@ from prompt_jax.data.feed import Feed
 from prompt_jax.data.tokenise import TokenisedSplit
 from prompt_jax.errors import ConfigError, ModelError, TrainingError
 from prompt_jax.evaluation import Job
-from prompt_jax.models.t5.partition import T5_RULES
 from prompt_jax.streams import key as stream_key
 from prompt_jax.training import memory, optimizers
 from prompt_jax.training.checkpoints import Checkpoints
@@ -269,7 +268,7 @@ class Population:
         model = 1 if mesh is None or distributed.is_multiprocess() else mesh.shape["model"]
         self.weights_split = method.trains_lm and model > 1
         placing = mesh if self.split or self.weights_split else None
-        self.programs: Programs = programs(method, config.optimizer, placing)
+        self.programs: Programs = programs(method, config.optimizer, placing, lm.partition_rules)
 
         def stack(*leaves: Any) -> np.ndarray:
             return np.stack([np.asarray(leaf) for leaf in leaves])
@@ -304,7 +303,7 @@ class Population:
         """Places host arrays [R, ...]."""
         if self.weights_split:
             assert self.mesh is not None
-            return sharding.put_state(tree, T5_RULES, self.mesh)
+            return sharding.put_state(tree, self.lm.partition_rules, self.mesh)
         return sharding.put(tree, self.mesh, *(("data",) if self.split else ()))
 
     def _prompt_tokens(self) -> int:
@@ -320,7 +319,7 @@ class Population:
         return 0 if table.prompts is None else int(table.prompts.shape[-2])
 
     def _token_budget(self) -> int:
-        """Encoder tokens of a micro-batch, over all devices."""
+        """Tokens (`LanguageModel.row_tokens`) of a micro-batch, over all devices."""
         devices = 1 if self.mesh is None else self.mesh.shape["data"]
         budget = self.config.micro_batch_tokens or memory.token_budget(
             self.lm,
@@ -404,9 +403,8 @@ class Population:
         prompt = view * batch + b if self.method.rowwise else view
         devices = 1 if self.mesh is None else self.mesh.shape["data"]
         made = []
-        for micro in batching.plan(
-            self.pool.lengths[rows], self.prompt_tokens, self.token_budget, devices
-        ):
+        extra = self.lm.row_tokens(0, self.target_width, self.prompt_tokens)
+        for micro in batching.plan(self.pool.lengths[rows], extra, self.token_budget, devices):
             filler = np.full(micro.size - len(micro.rows), micro.rows[-1])
             at = np.concatenate([micro.rows, filler])
             inputs, labels = self.pool.gather(rows[at], micro.width, self.lm.pad_id, self.targets)

@@ -117,7 +117,7 @@ def token_budget(
     prompt_tokens: int,
     state: Any = None,
 ) -> int:
-    """Encoder tokens of one micro-batch on the devices at hand.
+    """Tokens (`LanguageModel.row_tokens`) of one micro-batch on the devices at hand.
 
     Sized at the widest shape, whose attention costs most per token, so that narrower ones fit too.
     """
@@ -138,4 +138,4 @@ def token_budget(
         )
         return temporary_bytes(compiled)
 
-    return fit_rows(measure, limit) * (width + prompt_tokens)
+    return fit_rows(measure, limit) * lm.row_tokens(width, targets, prompt_tokens)

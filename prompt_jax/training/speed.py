@@ -124,11 +124,11 @@ def count_flops(lm: Any, method: Method, rows: int, tokens: int, targets: int) -
 
 
 def matmul_ceiling(lm: Any) -> float:
-    """Operations per second of a plain matrix product of the encoder's shape on one device.
+    """Operations per second of one device on a matrix product of a feed-forward layer's shape.
 
     Measured once per process and shape; a fraction of a second.
     """
-    return _ceiling(lm.config.d_model, lm.config.d_ff, str(jnp.dtype(lm.dtype)))
+    return _ceiling(*lm.feed_forward_shape, str(jnp.dtype(lm.dtype)))
 
 
 @functools.lru_cache

@@ -18,7 +18,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from prompt_jax import sharding
-from prompt_jax.models.t5.partition import T5_RULES
+from prompt_jax.sharding import Rules
 from prompt_jax.training import optimizers
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.protocol import Array, Method, Rows
@@ -134,7 +134,9 @@ def micro_program(method: Method) -> Any:
     return jax.jit(micro, donate_argnums=(3,))
 
 
-def programs(method: Method, config: OptimizerConfig, mesh: Mesh | None = None) -> Programs:
+def programs(
+    method: Method, config: OptimizerConfig, mesh: Mesh | None = None, rules: Rules = ()
+) -> Programs:
     """The programs of a method; kept, so that equal methods share their compilations.
 
     Rates are arguments of `finish`: budgets that differ in rate and schedule share them too.
@@ -143,18 +145,21 @@ def programs(method: Method, config: OptimizerConfig, mesh: Mesh | None = None) 
       method: the method.
       config: its optimizer.
       mesh: the runs are split over its axis 'data', which divides R; where the method trains the
-        T5, its weights are split over the axis 'model' instead. None: everything is whole.
+        model, its weights are split over the axis 'model' instead. None: everything is whole.
+      rules: `LanguageModel.partition_rules`; used where the method trains the model on a mesh.
     """
     fixed = dataclasses.replace(
         config, learning_rate=1.0, unit="absolute", warmup_steps=0, schedule="constant"
     )
     if method.reduction == "sum":  # no norm of a mean: it would be cut at nearly every step
         fixed = dataclasses.replace(fixed, clip_norm=0.0)
-    return _programs(method, fixed, mesh)
+    if mesh is None or not method.trains_lm:
+        rules = ()
+    return _programs(method, fixed, mesh, rules)
 
 
 @functools.lru_cache(maxsize=64)
-def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None) -> Programs:
+def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None, rules: Rules) -> Programs:
     split: NamedSharding | None = None
     whole: NamedSharding | None = None
     if mesh is not None and not method.trains_lm:
@@ -165,10 +170,10 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None) -> Pro
         return x if whole is None else jax.lax.with_sharding_constraint(x, whole)
 
     def placed(tree: Any) -> Any:
-        """Trained T5 weights, and what is shaped like them, stay where the rule table put them."""
+        """Trained weights, and what is shaped like them, stay where the rule table put them."""
         if mesh is None or not method.trains_lm:
             return tree
-        where = sharding.state_shardings(tree, T5_RULES, mesh)
+        where = sharding.state_shardings(tree, rules, mesh)
         return jax.lax.with_sharding_constraint(tree, where)
 
     tx = method.transform(optimizers.build(config))

@@ -1,22 +1,29 @@
-"""`FrozenT5`: weights and static facts of one T5, and everything that can be asked of it."""
+"""`FrozenT5`: weights and static facts of one T5, and everything that it computes."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from prompt_jax.errors import ModelError
-from prompt_jax.models.base import Scores
-from prompt_jax.models.t5 import arguments, decoding, hub, ops, weights
-from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models import arguments, hub
+from prompt_jax.models.base import Scores, Tokenizer
+from prompt_jax.models.t5 import checkpoint, decoding, ops, weights
+from prompt_jax.models.t5.config import KNOWN, T5Config
 from prompt_jax.models.t5.flops import flops as count_flops
 from prompt_jax.models.t5.modules import T5, shift_right
+from prompt_jax.models.t5.partition import T5_RULES, part_of
+from prompt_jax.sharding import Rules
+
+if TYPE_CHECKING:
+    from prompt_jax.models.registry import FamilyClass
 
 _OBSERVABLE = frozenset({"logits", "hidden"})
 
@@ -59,6 +66,8 @@ class FrozenT5:
     params: Any
     spec: T5Spec
 
+    SHAPES: ClassVar[Mapping[str, T5Config]] = KNOWN
+
     # ---------------------------------------------------------------- construction
 
     @classmethod
@@ -88,18 +97,25 @@ class FrozenT5:
         return cls(params, T5Spec(config, kind, remat, name, digest, path))
 
     @classmethod
-    def abstract(cls, config: T5Config, dtype: Any = jnp.float32, *, name: str = "t5") -> FrozenT5:
+    def abstract(
+        cls, config: T5Config, dtype: Any = jnp.float32, *, remat: bool = False, name: str = "t5"
+    ) -> FrozenT5:
         """The model's shapes without weights, for plans: leaves are `jax.ShapeDtypeStruct`."""
         kind = arguments.dtype_name(dtype)
         flat = {
             path: jax.ShapeDtypeStruct(shape, weights.storage_dtype(path, kind))
             for path, shape in weights.parameter_shapes(config).items()
         }
-        return cls(weights.unflatten(flat), T5Spec(config, kind, False, name, "abstract", ""))
+        return cls(weights.unflatten(flat), T5Spec(config, kind, remat, name, "abstract", ""))
 
     @classmethod
     def from_pretrained(
-        cls, path_or_id: str | Path, dtype: Any = jnp.float32, *, remat: bool = False
+        cls,
+        path_or_id: str | Path,
+        dtype: Any = jnp.float32,
+        *,
+        remat: bool = False,
+        name: str | None = None,
     ) -> FrozenT5:
         """Loads a checkpoint.
 
@@ -109,16 +125,17 @@ class FrozenT5:
             the model that ships with the package.
           dtype: float32 or bfloat16; float16 overflows in T5.
           remat: recompute layers in the backward pass.
+          name: for files and tables; None takes the directory's or the repository's.
 
         Raises:
           ModelError: nothing there, not a T5, damaged, or the hub cannot be reached.
         """
         dtype = arguments.dtype_name(dtype)  # before any reading
         path = hub.locate(str(path_or_id))
-        found = hub.open_checkpoint(path)
-        params, config, digest = weights.assemble(found.tensors, found.config, dtype, str(path))
-        name = path.name if Path(path_or_id).exists() else str(path_or_id)
-        return cls(params, T5Spec(config, dtype, remat, name, digest, found.tokenizer_path))
+        opened = checkpoint.open_checkpoint(path)
+        params, config, digest = weights.assemble(opened.tensors, opened.config, dtype, str(path))
+        name = name or hub.display_name(path_or_id, path)
+        return cls(params, T5Spec(config, dtype, remat, name, digest, opened.tokenizer_path))
 
     def replace(self, *, params: Any) -> FrozenT5:
         """The same model with other weights (of any float dtype).
@@ -176,13 +193,23 @@ class FrozenT5:
         return self.spec.weights_hash or weights.weights_hash(self.params)
 
     @property
-    def tokenizer(self) -> Any:
+    def partition_rules(self) -> Rules:
+        """How the weights are split over the mesh axis 'model'."""
+        return T5_RULES
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether a directory or file of a tokenizer is known."""
+        return bool(self.spec.tokenizer_path)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
         """The tokenizer of the checkpoint's directory, read on first use.
 
         Raises:
           ModelError: the model has none.
         """
-        if not self.spec.tokenizer_path:
+        if not self.has_tokenizer:
             raise ModelError(
                 f"The model '{self.name}' has no tokenizer: pass tokenizer=DIRECTORY to "
                 "from_config, or put tokenizer.json beside the weights."
@@ -191,16 +218,62 @@ class FrozenT5:
 
         return load_tokenizer(self.spec.tokenizer_path)
 
-    # ---------------------------------------------------------------- what it computes
+    def describe(self) -> dict[str, Any]:
+        """The fields of the configuration."""
+        return dataclasses.asdict(self.config)
+
+    # ---------------------------------------------------------------- work and memory
+
+    def flops(
+        self,
+        rows: int,
+        inputs: int,
+        targets: int,
+        *,
+        backward: str = "none",
+        one_layer: bool = False,
+    ) -> int:
+        """Hand-counted floating point operations of one pass; see `prompt_jax.models.t5.flops`.
+
+        Args:
+          rows: B.
+          inputs: encoder positions of a row, L + S.
+          targets: T.
+          backward: "none" (scoring), "prompt" (weights frozen) or "full" (weights trained).
+          one_layer: count one layer of each stack.
+        """
+        config = self.config
+        if one_layer:
+            config = config.replace(num_layers=1, num_decoder_layers=1)
+        return count_flops(config, rows, inputs, targets, backward)
+
+    def row_tokens(self, inputs: int, targets: int, prompt_tokens: int) -> int:
+        """Encoder positions of a row: its few target tokens hardly count beside them."""
+        del targets
+        return inputs + prompt_tokens
+
+    @property
+    def feed_forward_shape(self) -> tuple[int, int]:
+        """`(D, hidden units)` of a feed-forward layer."""
+        return self.config.d_model, self.config.d_ff
+
+    def on_device(self, model: int, dtype: Any = None) -> FrozenT5:
+        """A T5 with one device's share of the heads, hidden units and vocabulary, without weights.
+
+        Args:
+          model: devices over which the weights are split.
+          dtype: of matrix products; None keeps the model's.
+        """
+        part = part_of(self.config, model)
+        kind = self.dtype if dtype is None else dtype
+        return FrozenT5.abstract(part, kind, remat=self.spec.remat, name=self.name)
+
+    # ---------------------------------------------------------------- computation
 
     def embed(self, ids: Any) -> jax.Array:
         """Input embeddings `[..., D]` of ids `[...]`, in the storage dtype of the table."""
         ids = arguments.integers("ids", ids, None, self.vocab_size)
         return _embed(self, ids)
-
-    def flops(self, rows: int, inputs: int, targets: int, *, backward: str = "none") -> int:
-        """Hand-counted floating point operations of one pass; see `prompt_jax.models.t5.flops`."""
-        return count_flops(self.config, rows, inputs, targets, backward)
 
     def embedding_rms(self) -> jax.Array:
         """Root mean square of the embedding table, `[]` float32: the scale of a useful prompt."""
@@ -334,7 +407,12 @@ class FrozenT5:
         Raises:
           ModelError: the directory cannot be written.
         """
-        hub.save(Path(directory), self.params, self.config, self.spec.tokenizer_path)
+        tensors = weights.to_hf(self.params)
+        hub.save(Path(directory), tensors, self.config.to_hf_dict(), self.spec.tokenizer_path)
+
+
+if TYPE_CHECKING:
+    _: type[FamilyClass] = FrozenT5  # checked: all that the layers above use is there
 
 
 # -------------------------------------------------------------------- compiled functions

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from prompt_jax.errors import ModelError
-from prompt_jax.models.t5 import formats
+from prompt_jax.models import formats
 from prompt_jax.models.t5.config import T5Config
 
 # T5X name of a sublayer and of the norm before it -> Hugging Face's position and name.

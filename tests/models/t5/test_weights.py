@@ -12,7 +12,8 @@ from flax import serialization
 from safetensors.numpy import load_file, save_file
 
 from prompt_jax.errors import ModelError
-from prompt_jax.models.t5 import FrozenT5, formats, weights
+from prompt_jax.models import formats
+from prompt_jax.models.t5 import FrozenT5, weights
 
 from ..conftest import TINY, load_case
 

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from prompt_jax.errors import ModelError
-from prompt_jax.models.t5 import FrozenT5, hub
+from prompt_jax.models import FrozenT5, hub
 
 
 def test_offline_names_fail_fast_and_say_so(monkeypatch):

@@ -1,20 +1,18 @@
-"""Checks of what callers pass to a `FrozenT5`: before any compute, with a message that helps.
+"""Checks of what callers pass to a language model: before any compute, with a message that helps.
 
 Shapes and dtypes are checked always, values where they are concrete (outside a caller's `jit`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from prompt_jax.errors import ModelError, PromptError
-
-if TYPE_CHECKING:
-    from prompt_jax.models.t5.model import FrozenT5
+from prompt_jax.models.base import LanguageModel
 
 _DTYPES = ("float32", "bfloat16")
 
@@ -31,7 +29,7 @@ def dtype_name(dtype: Any) -> str:
         name = str(dtype)
     if name not in _DTYPES:
         raise ModelError(
-            f"T5 runs in float32 or bfloat16, not {name} (float16 overflows to NaN in T5)."
+            f"Models run in float32 or bfloat16, not {name} (float16 overflows to NaN)."
         )
     return name
 
@@ -82,9 +80,9 @@ def integers(
 
 
 def rows(
-    lm: FrozenT5, input_ids: Any, attention_mask: Any, prompt: Any
+    lm: LanguageModel, input_ids: Any, attention_mask: Any, prompt: Any
 ) -> tuple[Any, Any, Any | None]:
-    """The encoder's arguments: ids `[B, S]`, mask `[B, S]`, prompt `[L, D]` or `[B, L, D]`.
+    """The input arguments: ids `[B, S]`, mask `[B, S]`, prompt `[L, D]` or `[B, L, D]`.
 
     Raises:
       ModelError, PromptError: they do not fit together or not the model.
@@ -99,7 +97,7 @@ def rows(
     return input_ids, mask, _prompt(lm, prompt, input_ids.shape[0])
 
 
-def _prompt(lm: FrozenT5, prompt: Any, rows: int) -> Any | None:
+def _prompt(lm: LanguageModel, prompt: Any, rows: int) -> Any | None:
     if prompt is None:
         return None
     array = _as_array("prompt", getattr(prompt, "embeddings", prompt))

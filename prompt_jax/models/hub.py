@@ -6,12 +6,15 @@ import importlib.resources
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from prompt_jax.errors import ModelError
-from prompt_jax.models.t5 import formats, t5x, weights
-from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models import formats
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # What is downloaded: never code, never pickles.
 TOKENIZER_FILES = (
@@ -27,19 +30,11 @@ _WEIGHTS = (
 )
 
 
-class Checkpoint(NamedTuple):
-    """An opened checkpoint: nothing large has been read yet."""
-
-    tensors: formats.Tensors
-    config: T5Config
-    tokenizer_path: str  # "" where the checkpoint has no tokenizer
-
-
 def locate(path_or_id: str) -> Path:
-    """The local directory or T5X file that holds a checkpoint, downloading it where needed.
+    """The local directory or file that holds a checkpoint, downloading it where needed.
 
     Args:
-      path_or_id: directory, T5X file, hub repository (`google/flan-t5-small`) or "mini".
+      path_or_id: directory, file, hub repository (`google/flan-t5-small`) or "mini".
 
     Raises:
       ModelError: it is in neither place, or the hub cannot be reached.
@@ -49,7 +44,7 @@ def locate(path_or_id: str) -> Path:
         if not (root / "config.json").is_file():
             raise ModelError(
                 "The packaged model 'mini' is not shipped with this version: give the directory "
-                "or hub name of another T5."
+                "or hub name of another model."
             )
         return root
     path = Path(os.path.expanduser(path_or_id))
@@ -61,6 +56,16 @@ def locate(path_or_id: str) -> Path:
     if path.is_absolute() or path_or_id.startswith((".", "~")) or path_or_id.count("/") > 1:
         raise ModelError(f"There is no directory {path}.")
     return _download(path_or_id)
+
+
+def display_name(path_or_id: str | Path, path: Path) -> str:
+    """The name of a model in files and tables: its directory's, or what it was asked for by.
+
+    Args:
+      path_or_id: as for `locate`.
+      path: what `locate` returned.
+    """
+    return path.name if Path(path_or_id).exists() else str(path_or_id)
 
 
 def _download(repo: str) -> Path:
@@ -90,39 +95,57 @@ def _download(repo: str) -> Path:
         ) from error
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
-    """Finds out the format of a directory or file.
+def model_type(path: Path) -> str | None:
+    """The `model_type` of a directory's config.json; None without one.
 
     Raises:
-      ModelError: no known format, no configuration, or a damaged file.
+      ModelError: the file is damaged.
     """
-    if path.is_file():
-        return Checkpoint(*t5x.open_t5x(path), "")
+    file = path / "config.json"
+    if not file.is_file():
+        return None
+    kind = formats.read_json(file).get("model_type")
+    return None if kind is None else str(kind)
+
+
+def open_tensors(path: Path) -> formats.Tensors | None:
+    """The tensors of a directory in the Hugging Face layout; None where it has no weights.
+
+    Raises:
+      ModelError: a damaged file.
+    """
     readers = (formats.safetensors_directory, formats.flax_directory, formats.torch_directory)
     for reader in readers:
         if (tensors := reader(path)) is not None:
-            config = T5Config.from_hf_json(path / "config.json")
-            return Checkpoint(tensors, config, str(path))
-    if (path / "checkpoint").is_file():
-        tensors, config = t5x.open_t5x(path / "checkpoint")
-        has_tokenizer = any((path / name).is_file() for name in TOKENIZER_FILES)
-        return Checkpoint(tensors, config, str(path) if has_tokenizer else "")
-    raise ModelError(
-        f"{path} holds no weights: expected model.safetensors, flax_model.msgpack, "
-        "pytorch_model.bin or a T5X 'checkpoint'."
-    )
+            return tensors
+    return None
 
 
-def save(directory: Path, params: weights.Params, config: T5Config, tokenizer_path: str) -> None:
-    """Writes a directory that `open_checkpoint` and transformers read; see `save_pretrained`."""
+def save(
+    directory: Path,
+    tensors: Iterable[tuple[str, np.ndarray]],
+    config: dict[str, Any],
+    tokenizer_path: str,
+) -> None:
+    """Writes config.json, model.safetensors and the tokenizer's files.
+
+    Args:
+      directory: created where it is missing.
+      tensors: Hugging Face names and arrays in PyTorch's orientation.
+      config: content of config.json.
+      tokenizer_path: directory or file of the tokenizer, or "".
+
+    Raises:
+      ModelError: the directory cannot be written.
+    """
     from safetensors.numpy import save_file
 
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(config.to_hf_dict(), indent=2, sort_keys=True)
+        text = json.dumps(config, indent=2, sort_keys=True)
         (directory / "config.json").write_text(text + "\n", encoding="utf-8")
         partial = directory / "model.safetensors.partial"
-        save_file(dict(weights.to_hf(params)), partial, metadata={"format": "pt"})
+        save_file(dict(tensors), partial, metadata={"format": "pt"})
         partial.replace(directory / "model.safetensors")
         source = Path(tokenizer_path) if tokenizer_path else directory
         files = [source] if source.is_file() else [source / name for name in TOKENIZER_FILES]

@@ -1,0 +1,107 @@
+"""The families of language models, and how a name becomes a model.
+
+A family is a package `prompt_jax.models.FAMILY` with a class, and one line of `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from prompt_jax.errors import ModelError, did_you_mean
+from prompt_jax.models import hub
+from prompt_jax.models.base import LanguageModel
+
+
+class FamilyClass(LanguageModel, Protocol):
+    """A language model that is read from files."""
+
+    SHAPES: ClassVar[Mapping[str, Any]]  # published name -> configuration
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_id: str | Path,
+        dtype: Any = ...,
+        *,
+        remat: bool = False,
+        name: str | None = None,
+    ) -> LanguageModel:
+        """Loads a checkpoint; see `load`."""
+
+    @classmethod
+    def abstract(
+        cls, config: Any, dtype: Any = ..., *, remat: bool = False, name: str = ...
+    ) -> LanguageModel:
+        """The shapes of a configuration without weights: leaves are `jax.ShapeDtypeStruct`."""
+
+
+class Family(NamedTuple):
+    """Where a family's class is, imported on first use."""
+
+    module: str
+    class_name: str
+    model_types: tuple[str, ...]  # values of `model_type` in a config.json
+
+    def load_class(self) -> type[FamilyClass]:
+        """Imports the class."""
+        return getattr(importlib.import_module(self.module), self.class_name)
+
+
+FAMILIES: tuple[Family, ...] = (Family("prompt_jax.models.t5", "FrozenT5", ("t5", "mt5", "byt5")),)
+# Of checkpoints whose configuration names none, and of T5X checkpoints, which have none.
+_DEFAULT_MODEL_TYPE = "t5"
+
+
+def load(path_or_id: str | Path, dtype: Any = "float32", *, remat: bool = False) -> LanguageModel:
+    """Loads a model of whatever family its `config.json` names.
+
+    Args:
+      path_or_id: a local directory or T5X file, the name of a Hugging Face repository, or "mini"
+        for the model that ships with the package.
+      dtype: float32 or bfloat16.
+      remat: recompute layers in the backward pass.
+
+    Raises:
+      ModelError: nothing there, an unknown family, damaged, or the hub cannot be reached.
+    """
+    path = hub.locate(str(path_or_id))
+    name = hub.display_name(path_or_id, path)
+    kind = hub.model_type(path) or _DEFAULT_MODEL_TYPE
+    for family in FAMILIES:
+        if kind in family.model_types:
+            return family.load_class().from_pretrained(path, dtype, remat=remat, name=name)
+    known = [name for family in FAMILIES for name in family.model_types]
+    raise ModelError(
+        f"{path_or_id}: model_type '{kind}' is not supported.{did_you_mean(kind, known)} "
+        f"Supported are {', '.join(known)}."
+    )
+
+
+def has_known_shape(name: str) -> bool:
+    """Whether `abstract` has the shape of a published model of that name."""
+    return any(name in family.load_class().SHAPES for family in FAMILIES)
+
+
+def abstract(name: str, dtype: Any = "float32", *, remat: bool = False) -> LanguageModel:
+    """The shapes of a published model by its name, without any file: for plans.
+
+    >>> abstract("google/flan-t5-base").d_model
+    768
+
+    Raises:
+      ModelError: the shape of that name is not known.
+    """
+    known: list[str] = []
+    for family in FAMILIES:
+        model_class = family.load_class()
+        if name in model_class.SHAPES:
+            config = model_class.SHAPES[name]
+            return model_class.abstract(config, dtype, remat=remat, name=name)
+        known += model_class.SHAPES
+    raise ModelError(
+        f"The shape of '{name}' is not known offline.{did_you_mean(name, known)} "
+        "Give a local directory with config.json, or one of: " + ", ".join(sorted(known))
+    )

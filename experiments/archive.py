@@ -20,8 +20,8 @@ from pathlib import Path
 
 from experiments import command
 from prompt_jax.errors import DataError
-from prompt_jax.report import folder
-from prompt_jax.report.folder import RunDirectory
+from prompt_jax.rundir import folder
+from prompt_jax.rundir.folder import RunDirectory
 
 SUFFIX = ".tar.gz"
 FILES = ("config.json", "provenance.json", "results.jsonl", "items.npz")

@@ -38,8 +38,8 @@ from prompt_jax.evaluation import (
     sign_flip,
     summarise,
 )
-from prompt_jax.report import folder, results
 from prompt_jax.report.findings import p_text
+from prompt_jax.rundir import folder, results
 
 Key = tuple[str, str]  # method, target
 

@@ -36,8 +36,8 @@ from prompt_jax.methods import Context, create
 from prompt_jax.methods.base import TemplateTokens
 from prompt_jax.methods.spt import Spt
 from prompt_jax.models.t5 import FrozenT5
-from prompt_jax.report import folder
-from prompt_jax.report.folder import RunDirectory
+from prompt_jax.rundir import folder
+from prompt_jax.rundir.folder import RunDirectory
 
 _SAME = 1 - 1e-6  # cosine of two blocks that are one slot
 

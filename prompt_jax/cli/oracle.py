@@ -9,7 +9,7 @@ import typer
 from prompt_jax.cli import common
 
 if TYPE_CHECKING:
-    from prompt_jax.report.oracle import OracleReport
+    from prompt_jax.rundir.oracle import OracleReport
 
 
 def oracle(
@@ -54,7 +54,7 @@ def _say(line: str) -> None:
 
 
 def _show(report: OracleReport) -> None:
-    from prompt_jax.report.oracle import CHOICES
+    from prompt_jax.rundir.oracle import CHOICES
 
     out = common.Printer()
     count = len(report.sources)

@@ -19,7 +19,7 @@ _LONGEST_EXAMPLE = 160  # characters of a row that stands in a command to copy
 
 def plan(out: common.Printer, made: Plan, config: ExperimentConfig, folder: str) -> None:
     """What will be done and what it costs."""
-    from prompt_jax.report import results
+    from prompt_jax.rundir import results
 
     counts = (
         (len(config.targets), "target"),
@@ -157,7 +157,7 @@ def report(out: common.Printer, found: Report, config: ExperimentConfig) -> None
 
 
 def _results(out: common.Printer, found: Report, config: ExperimentConfig) -> None:
-    from prompt_jax.report import results
+    from prompt_jax.rundir import results
 
     # The options of a method stand below its name, so that columns stay narrow.
     names = [method.replace("(", "\n(").replace(",", ",\n") for method in config.methods]
@@ -180,7 +180,7 @@ def _results(out: common.Printer, found: Report, config: ExperimentConfig) -> No
 
 
 def _contrasts(out: common.Printer, found: Report) -> None:
-    from prompt_jax.report import results
+    from prompt_jax.rundir import results
 
     least = results.minimum(contrast.target for contrast in found.contrasts)
     out.print()

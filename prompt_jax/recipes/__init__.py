@@ -7,6 +7,6 @@ from prompt_jax.recipes.experiment import run as run
 from prompt_jax.recipes.outputs import Report as Report
 from prompt_jax.recipes.plan import Plan as Plan
 from prompt_jax.recipes.plan import make_plan as make_plan
-from prompt_jax.report.results import ResultRow as ResultRow
 from prompt_jax.rundir.questions import Question as Question
 from prompt_jax.rundir.questions import TargetGroup as TargetGroup
+from prompt_jax.rundir.results import ResultRow as ResultRow

@@ -26,10 +26,10 @@ from prompt_jax.recipes.execute import Executor
 from prompt_jax.recipes.mirror import TRAINED, Mirror
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.recipes.unfinished import Progress
-from prompt_jax.report import results
-from prompt_jax.report.results import ResultRow
+from prompt_jax.rundir import results
 from prompt_jax.rundir.paths import check_folder, prepare_folder, run_folder
 from prompt_jax.rundir.provenance import provenance
+from prompt_jax.rundir.results import ResultRow
 from prompt_jax.training import speed
 from prompt_jax.training.loop import check_tokens
 from prompt_jax.training.tracking import RunTracker, TrackingConfig

@@ -35,8 +35,8 @@ from prompt_jax.recipes import experiment
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.execute import Executor, Outcome
 from prompt_jax.recipes.survey import survey
-from prompt_jax.report.oracle import Choice, OracleCell, OracleReport
-from prompt_jax.report.results import heading
+from prompt_jax.rundir.oracle import Choice, OracleCell, OracleReport
+from prompt_jax.rundir.results import heading
 
 MOST_SOURCES = 10
 DEFAULT_BASE = "dtvg"

@@ -15,9 +15,10 @@ from prompt_jax.data.tasks import Task
 from prompt_jax.prompts import PromptRecord, SoftPrompt
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.execute import Executor, Outcome
-from prompt_jax.report import page, results
-from prompt_jax.report.results import Cell, Contrast, ResultRow
+from prompt_jax.report import page
+from prompt_jax.rundir import results
 from prompt_jax.rundir.paths import slug
+from prompt_jax.rundir.results import Cell, Contrast, ResultRow
 from prompt_jax.training import speed
 from prompt_jax.training.loop import TrainedReplica
 from prompt_jax.training.tracking import finite

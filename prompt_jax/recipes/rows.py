@@ -14,7 +14,7 @@ from prompt_jax.data.splits import Limits, load_splits
 from prompt_jax.data.tasks import Task
 from prompt_jax.data.tokenise import TokenisedSplit, concat, tokenise_rows
 from prompt_jax.recipes.config import DataConfig
-from prompt_jax.report import truncation
+from prompt_jax.rundir import truncation
 
 
 @dataclass(frozen=True, eq=False)

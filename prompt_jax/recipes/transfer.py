@@ -13,7 +13,7 @@ from prompt_jax.methods import create
 from prompt_jax.prompts import SoftPrompt
 from prompt_jax.recipes import experiment, outputs
 from prompt_jax.recipes.config import DataConfig, ExperimentConfig, PromptConfig
-from prompt_jax.report import results
+from prompt_jax.rundir import results
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prompt_jax.report import curves, figures, results, svg
+from prompt_jax.report import figures, svg
 from prompt_jax.report.findings import Findings
-from prompt_jax.report.folder import RunDirectory
+from prompt_jax.rundir import curves, results
+from prompt_jax.rundir.folder import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def learning(run: RunDirectory) -> list[Figure]:
             for number, method in enumerate(run.methods):
                 runs = curves.numbers(curves.of_target(logged, method, target, k), 100.0)
                 if runs:
-                    lines += curves.with_mean(runs, number)
+                    lines += figures.with_mean(runs, number)
             if lines:
                 name = run.name(target)
                 name += f", {results.heading(k)}" if len(run.shots) > 1 else ""
@@ -132,7 +133,7 @@ def losses(run: RunDirectory) -> list[Figure]:
     drawn = []
     for stage, lines in stages.items():
         runs = curves.numbers(lines)
-        made = curves.with_mean(runs, 1) if runs else []
+        made = figures.with_mean(runs, 1) if runs else []
         if made:
             drawn.append((stage, made))
     return _on_one_scale("Training loss", drawn, run, 0.1)

@@ -50,6 +50,19 @@ class Curve(NamedTuple):
     strong: bool  # a mean; otherwise one run
 
 
+def with_mean(runs: Sequence[tuple[list[int], list[float]]], colour: int) -> list[Curve]:
+    """Faint lines for the runs and a strong one for their mean, where all of them have a value."""
+    if len(runs) == 1:
+        return [Curve(colour, *runs[0], True)]
+    made = [Curve(colour, steps, values, False) for steps, values in runs]
+    shared = sorted(set.intersection(*(set(steps) for steps, _ in runs))) if runs else []
+    if shared:
+        tables = [dict(zip(*pair, strict=True)) for pair in runs]
+        means = [float(np.mean([table[step] for table in tables])) for step in shared]
+        made.append(Curve(colour, shared, means, True))
+    return made
+
+
 def span(values: Sequence[float], least: float = 1.0) -> tuple[float, float]:
     """Limits of an axis around finite values, with some air."""
     finite = [v for v in values if math.isfinite(v)]

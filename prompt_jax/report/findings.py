@@ -11,8 +11,8 @@ import numpy as np
 
 from prompt_jax.errors import ConfigError
 from prompt_jax.evaluation.statistics import Summary
-from prompt_jax.report.folder import RunDirectory
-from prompt_jax.report.results import (
+from prompt_jax.rundir.folder import RunDirectory
+from prompt_jax.rundir.results import (
     Cell,
     Contrast,
     cell_text,
@@ -22,7 +22,7 @@ from prompt_jax.report.results import (
     primary_metrics,
     summaries,
 )
-from prompt_jax.report.results import cells as primary_cells
+from prompt_jax.rundir.results import cells as primary_cells
 from prompt_jax.units import many
 
 State = Literal["ahead", "open", "baseline", "alone", "failed"]

@@ -11,19 +11,10 @@ from typing import Any
 from prompt_jax import units
 from prompt_jax.errors import DataError
 from prompt_jax.paths import write_atomically
-from prompt_jax.report import (
-    charts,
-    findings,
-    folder,
-    panels,
-    results,
-    similarity,
-    svg,
-    tables,
-    truncation,
-)
+from prompt_jax.report import charts, findings, panels, similarity, svg, tables
 from prompt_jax.report.findings import Findings
-from prompt_jax.report.folder import RunDirectory
+from prompt_jax.rundir import folder, results, truncation
+from prompt_jax.rundir.folder import RunDirectory
 
 NAME = "report.html"
 _HERE = Path(__file__).parent

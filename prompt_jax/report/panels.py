@@ -9,11 +9,12 @@ import numpy as np
 
 from prompt_jax.errors import ConfigError
 from prompt_jax.methods import BaseMethod, Panel, create
-from prompt_jax.report import curves, figures, svg
-from prompt_jax.report.curves import Group, Lines
-from prompt_jax.report.folder import RunDirectory
-from prompt_jax.report.results import heading
+from prompt_jax.report import figures, svg
 from prompt_jax.report.svg import SERIES, Key, legend
+from prompt_jax.rundir import curves
+from prompt_jax.rundir.curves import Group, Lines
+from prompt_jax.rundir.folder import RunDirectory
+from prompt_jax.rundir.results import heading
 
 _MOST = 12  # figures of one panel
 _COUNTED = 12  # rows of a heat map whose labels are numbers
@@ -177,7 +178,7 @@ def _lines(
             ]
             drawn.append((_name(run, group), several))
         elif runs := curves.numbers(lines):
-            drawn.append((_name(run, group), curves.with_mean(runs, 1)))
+            drawn.append((_name(run, group), figures.with_mean(runs, 1)))
     across = figures.span([s for _, found in drawn for c in found for s in c.steps])
     up = figures.span([v for _, found in drawn for c in found for v in c.values], 1e-3)
     return [

@@ -12,8 +12,8 @@ import numpy as np
 
 from prompt_jax.prompts import similarity
 from prompt_jax.report import figures
-from prompt_jax.report.folder import PromptFile, RunDirectory
-from prompt_jax.report.results import heading
+from prompt_jax.rundir.folder import PromptFile, RunDirectory
+from prompt_jax.rundir.results import heading
 
 _MOST = 40  # rows of the heat map of all prompts
 

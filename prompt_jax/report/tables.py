@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from prompt_jax import units
-from prompt_jax.report import folder, results, svg
+from prompt_jax.report import svg
 from prompt_jax.report.findings import Findings, multiple
-from prompt_jax.report.folder import PromptFile, RunDirectory
+from prompt_jax.rundir import folder, results
+from prompt_jax.rundir.folder import PromptFile, RunDirectory
 
 _MEANS = (
     "source_steps",

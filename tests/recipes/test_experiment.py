@@ -16,7 +16,7 @@ from prompt_jax.evaluation import Calibration, Job, calibration, evaluate
 from prompt_jax.prompts import SoftPrompt
 from prompt_jax.recipes import ExperimentConfig, PromptConfig, Report, run
 from prompt_jax.recipes.rows import RowStore
-from prompt_jax.report import results
+from prompt_jax.rundir import results
 from prompt_jax.training.tracking import TrackingConfig
 
 from .conftest import TEST

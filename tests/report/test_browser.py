@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rundir.synthetic import write_run
 
 from prompt_jax import report
 
 from . import browser as browsers
-from .synthetic import write_run
 
 PROGRAM = browsers.find()
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium found; set CHROMIUM=PROGRAM")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rundir.synthetic import METHODS, TARGETS
 
-from prompt_jax.report import charts, results, svg, tables
+from prompt_jax.report import charts, svg, tables
 from prompt_jax.report.findings import find
-from prompt_jax.report.folder import RunDirectory
-
-from .synthetic import METHODS, TARGETS
+from prompt_jax.rundir import results
+from prompt_jax.rundir.folder import RunDirectory
 
 
 @pytest.fixture(scope="module")

@@ -115,3 +115,13 @@ def test_timeline_joins_what_does_not_change():
     assert len(boxes(one)) == 1
     tall = figures.timeline("t", [0, 1], np.ones((100, 2)), [str(i) for i in range(100)], (0, 1))
     assert "99" not in texts(tall)  # no room for labels
+
+
+def test_the_mean_stands_where_all_runs_have_a_value():
+    made = figures.with_mean([([0, 10, 20], [1.0, 2.0, 3.0]), ([0, 20], [3.0, 5.0])], 2)
+    assert [c.strong for c in made] == [False, False, True]
+    assert (list(made[-1].steps), list(made[-1].values)) == ([0, 20], [2.0, 4.0])
+    assert {c.number for c in made} == {2}
+    (one,) = figures.with_mean([([0], [1.0])], 0)
+    assert one.strong
+    assert not any(c.strong for c in figures.with_mean([([0], [1.0]), ([1], [1.0])], 0))

@@ -6,12 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from rundir.synthetic import TARGETS, write_run
 
 from prompt_jax.report import findings
-from prompt_jax.report.folder import RunDirectory, read
-from prompt_jax.report.results import ResultRow
-
-from .synthetic import TARGETS, write_run
+from prompt_jax.rundir.folder import RunDirectory, read
+from prompt_jax.rundir.results import ResultRow
 
 
 def run_of(

@@ -12,14 +12,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from rundir.synthetic import write_run
 
 from prompt_jax import report
 from prompt_jax.errors import DataError, PromptJaxError
-from prompt_jax.report import results
 from prompt_jax.report.findings import find
-from prompt_jax.report.folder import read
-
-from .synthetic import write_run
+from prompt_jax.rundir import results
+from prompt_jax.rundir.folder import read
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 EVIL = "x\"'><script>alert(1)</script><img src=http://evil.test/a>{{ 7*7 }}$\\frac{1}{2}$"

@@ -8,13 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from rundir.synthetic import SOURCES, write_run
 
 from prompt_jax import report
 from prompt_jax.methods import REGISTRY, BaseMethod, Panel, Stage
 from prompt_jax.report import panels, svg
-from prompt_jax.report.folder import read
-
-from .synthetic import SOURCES, write_run
+from prompt_jax.rundir.folder import read
 
 GROUP = Panel("group", "timeline", "Chosen sources", "Who is merged.", labels="sources")
 USAGE = Panel("usage", "heatmap", "Slot usage", "Who reads what.")

@@ -6,13 +6,12 @@ import re
 
 import numpy as np
 import pytest
+from rundir.synthetic import write_run
 
 from prompt_jax import prompts
 from prompt_jax.prompts import PromptRecord
 from prompt_jax.report import similarity, svg
-from prompt_jax.report.folder import PromptFile, read
-
-from .synthetic import write_run
+from prompt_jax.rundir.folder import PromptFile, read
 
 
 def test_means_over_seeds(loaded):

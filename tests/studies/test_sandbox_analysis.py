@@ -23,8 +23,8 @@ from prompt_jax.data import registry
 from prompt_jax.errors import DataError
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.prompts import PromptRecord, SoftPrompt
-from prompt_jax.report import folder, results
-from prompt_jax.report.results import ResultRow
+from prompt_jax.rundir import folder, results
+from prompt_jax.rundir.results import ResultRow
 
 TALK, COMPLAINTS = "sandbox/sentiment_talk", "sandbox/complaints"
 SEEDS = 5

@@ -12,7 +12,7 @@ import numpy as np
 
 from prompt_jax.evaluation import Verdict, statistics
 from prompt_jax.evaluation.subsets import HALVES_SEED, CrossFitEstimate, SubsetScores
-from prompt_jax.report.results import cell_text, heading, interval_text
+from prompt_jax.rundir.results import cell_text, heading, interval_text
 from prompt_jax.training.tracking import finite
 
 _MEASURED = "Test items, in points, means over seeds. Prompts are merged from the first stage and"

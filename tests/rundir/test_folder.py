@@ -11,8 +11,8 @@ import pytest
 
 from prompt_jax.errors import DataError
 from prompt_jax.prompts import PromptRecord, files
-from prompt_jax.report import folder
-from prompt_jax.report.folder import read
+from prompt_jax.rundir import folder
+from prompt_jax.rundir.folder import read
 
 from .synthetic import METHODS, SOURCES, TARGETS, D, L
 

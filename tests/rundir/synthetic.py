@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from prompt_jax.prompts import PromptRecord, files
-from prompt_jax.report import results
-from prompt_jax.report.results import ResultRow
+from prompt_jax.rundir import results
+from prompt_jax.rundir.results import ResultRow
 
 METHODS = ("prompt_tuning", "spot", "full_fine_tuning")
 SOURCES, TARGETS = ("s/one", "s/two", "s/three"), ("t/near", "tasks/far.toml")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from prompt_jax.report.figures import Curve
-from prompt_jax.report.folder import RunDirectory, number
-from prompt_jax.report.results import heading
+from prompt_jax.rundir.folder import RunDirectory, number
+from prompt_jax.rundir.results import heading
 
 _RUN = re.compile(
     r"(?P<task>.*?)(?: k=(?P<k>\d+))?(?: seed=(?P<seed>\d+))?(?: trial=(?P<trial>\d+))?", re.DOTALL
@@ -62,19 +61,6 @@ def numbers(lines: Lines, scale: float = 1.0) -> list[tuple[list[int], list[floa
         pairs = [(step, value) for step, value in pairs if np.isfinite(value)]
         if pairs:
             made.append(([step for step, _ in pairs], [value for _, value in pairs]))
-    return made
-
-
-def with_mean(runs: Sequence[tuple[list[int], list[float]]], colour: int) -> list[Curve]:
-    """Faint lines for the runs and a strong one for their mean, where all of them have a value."""
-    if len(runs) == 1:
-        return [Curve(colour, *runs[0], True)]
-    made = [Curve(colour, steps, values, False) for steps, values in runs]
-    shared = sorted(set.intersection(*(set(steps) for steps, _ in runs))) if runs else []
-    if shared:
-        tables = [dict(zip(*pair, strict=True)) for pair in runs]
-        means = [float(np.mean([table[step] for table in tables])) for step in shared]
-        made.append(Curve(colour, shared, means, True))
     return made
 
 

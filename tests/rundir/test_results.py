@@ -11,8 +11,8 @@ import pytest
 
 from prompt_jax.errors import DataError
 from prompt_jax.evaluation import statistics
-from prompt_jax.report import results
-from prompt_jax.report.results import ResultRow
+from prompt_jax.rundir import results
+from prompt_jax.rundir.results import ResultRow
 
 PRIMARY = {"one": "accuracy", "two": "f1"}
 METHODS = ("base", "x", "y")

@@ -18,8 +18,8 @@ import numpy as np
 
 from prompt_jax.errors import DataError, PromptError
 from prompt_jax.prompts import PromptRecord, files
-from prompt_jax.report import results
-from prompt_jax.report.results import Item, ResultRow
+from prompt_jax.rundir import results
+from prompt_jax.rundir.results import Item, ResultRow
 
 _LARGEST = 1 << 30  # bytes of a file that is read into memory
 _HUGE = 1e30  # numbers beyond it are damage, and would overflow in a figure

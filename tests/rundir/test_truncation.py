@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prompt_jax.report import truncation
+from prompt_jax.rundir import truncation
 
 
 def entry(train: int, test: int, rows: int = 100, notes: tuple[str, ...] = (), **more: object):

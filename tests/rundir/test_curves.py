@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prompt_jax.report import curves
-from prompt_jax.report.curves import Group
-from prompt_jax.report.folder import RunDirectory
+from prompt_jax.rundir import curves
+from prompt_jax.rundir.curves import Group
+from prompt_jax.rundir.folder import RunDirectory
 
 
 def log(*lines: tuple[str, str, int, object], key: str = "dev") -> RunDirectory:
@@ -66,16 +66,6 @@ def test_the_last_stage_of_a_target():
 def test_numbers_are_finite_and_in_order():
     lines = {(1, 0): {10: 0.2, 0: 0.1, 20: None, 30: math.nan, 40: "x"}, (0, 0): {0: None}}
     assert curves.numbers(lines, 100.0) == [([0, 10], [10.0, 20.0])]
-
-
-def test_the_mean_stands_where_all_runs_have_a_value():
-    made = curves.with_mean([([0, 10, 20], [1.0, 2.0, 3.0]), ([0, 20], [3.0, 5.0])], 2)
-    assert [c.strong for c in made] == [False, False, True]
-    assert (list(made[-1].steps), list(made[-1].values)) == ([0, 20], [2.0, 4.0])
-    assert {c.number for c in made} == {2}
-    (one,) = curves.with_mean([([0], [1.0])], 0)
-    assert one.strong
-    assert not any(c.strong for c in curves.with_mean([([0], [1.0]), ([1], [1.0])], 0))
 
 
 def test_arrays_are_averaged_over_seeds():

@@ -9,7 +9,7 @@ import numpy as np
 
 from prompt_jax.evaluation import Comparison, Verdict
 from prompt_jax.evaluation.subsets import CrossFitEstimate, SubsetScores, subsets
-from prompt_jax.report.oracle import Choice, OracleCell, OracleReport
+from prompt_jax.rundir.oracle import Choice, OracleCell, OracleReport
 
 
 def land(seed: int, test: list[float]) -> SubsetScores:

@@ -5,7 +5,7 @@
 Of a run directory: config, provenance, all results, the score of every test item and the numbers of
 an oracle, as one `NAME.tar.gz`. Not packed: prompts, logs, and what a config says of the machine's
 folders. The same run gives the same bytes. `experiments.sandbox_contrasts` and
-`experiments.sandbox_groups` read such files as they read directories.
+`experiments.analysis.groups` read such files as they read directories.
 """
 
 from __future__ import annotations

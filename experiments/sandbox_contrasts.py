@@ -1,8 +1,8 @@
 """Answers the questions that an experiment declared, from the run directories alone, as Markdown.
 
-    python -m experiments.sandbox_contrasts [--answerable] CONFIG.py RUN [RUN ...]
+    python -m experiments.sandbox_contrasts [--answerable] STUDY.py[:VARIANT] [suite=SUITE] RUN ...
 
-CONFIG declares `PRIMARY` and `SECONDARY` (`experiments.sandbox_protocol.Question`); the first RUN
+STUDY declares its questions (`get_questions`, `experiments.suites.Experiment`); the first RUN
 is its own, more are searched for methods that it does not have. A RUN is a run directory, or an
 archive of one (`experiments.archive`; those of docs/results are in docs/results/archives). The same
 seeds draw the same rows, so cells of different run directories are paired; runs with another T5,
@@ -13,7 +13,7 @@ metric has no items the signs of the seeds' differences are flipped. The primary
 test; p of the secondary ones is after Holm over them all. With `--answerable`, secondary questions
 about a line that no RUN has are named as not run and left out of the family.
 
-A config that declares `CALIBRATED`, two methods, gets a second table: how far the probabilities of
+A study that names two `calibrated` methods gets a second table: how far the probabilities of
 their answers can be trusted, beside their accuracy, and the differences, outside the family.
 """
 
@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments import archive, command
-from experiments.sandbox_protocol import CONTRARY, RELATED, Question
+from experiments.suites import CONTRARY, RELATED, Experiment, Question
 from prompt_jax.data import registry
 from prompt_jax.errors import DataError
 from prompt_jax.evaluation import (
@@ -296,21 +296,43 @@ def markdown(
     return "\n".join(lines) + "\n"
 
 
+def declared(address: str, assignments: Sequence[str]) -> Experiment:
+    """The experiment of a study with its declared questions.
+
+    Args:
+      address: path of the study, perhaps with a variant: `FILE.py:VARIANT`.
+      assignments: `suite=SUITE`.
+
+    Raises:
+      DataError: it declares none.
+    """
+    file, _, variant = address.partition(":")
+    study = runpy.run_path(file)
+    if "get_questions" not in study:
+        raise DataError(f"{file} declares no questions.")
+    chosen = {"variant": variant} if variant else {}
+    chosen |= dict(assignment.split("=", 1) for assignment in assignments)
+    return study["get_questions"](**chosen)
+
+
 def main(arguments: Sequence[str]) -> None:
-    """Prints the tables of a config's questions."""
+    """Prints the tables of a study's questions."""
     partly = "--answerable" in arguments
-    arguments = [argument for argument in arguments if argument != "--answerable"]
-    if len(arguments) < 2 or not Path(arguments[0]).is_file():
+    given = [argument for argument in arguments if argument != "--answerable"]
+    assignments = [argument for argument in given if argument.startswith("suite=")]
+    given = [argument for argument in given if argument not in assignments]
+    if len(given) < 2 or not Path(given[0].partition(":")[0]).is_file():
         raise DataError(
-            "usage: python -m experiments.sandbox_contrasts [--answerable] CONFIG.py RUN [RUN ...]"
+            "usage: python -m experiments.sandbox_contrasts [--answerable] STUDY.py[:VARIANT]"
+            " [suite=SUITE] RUN [RUN ...]"
         )
-    declared = runpy.run_path(arguments[0])
-    if "PRIMARY" not in declared:
-        raise DataError(f"{arguments[0]} declares no PRIMARY question.")
-    runs = read(arguments[1:])
-    print(markdown(runs, declared["PRIMARY"], declared.get("SECONDARY", ()), partly))
-    if "CALIBRATED" in declared:
-        print("\n".join(trust(runs, *declared["CALIBRATED"])))
+    experiment = declared(given[0], assignments)
+    if experiment.primary is None:
+        raise DataError(f"{experiment.config.name} declares no primary question.")
+    runs = read(given[1:])
+    print(markdown(runs, experiment.primary, experiment.secondary, partly))
+    if experiment.calibrated:
+        print("\n".join(trust(runs, *experiment.calibrated)))
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments import command
-from experiments import sandbox_protocol as protocol
+from experiments import command, suites
+from experiments.suites import SANDBOX
 from prompt_jax import config as configs
 from prompt_jax.data import sandbox
 from prompt_jax.data.tasks import Task
@@ -46,9 +46,9 @@ from prompt_jax.recipes.rows import RowStore
 from prompt_jax.training.loop import Replica, TrainConfig, TrainedReplica, train
 from prompt_jax.training.tracking import RunTracker
 
-ALL_ROWS = protocol.budget(300, 0.3, every=60)
-CARELESS = protocol.budget(300, 0.2, every=60, batch=32)
-_FINE = protocol.budget(150, 1e-3, every=50, batch=32)
+ALL_ROWS = suites.budget(300, 0.3, every=60)
+CARELESS = suites.budget(300, 0.2, every=60, batch=32)
+_FINE = suites.budget(150, 1e-3, every=50, batch=32)
 FINE_TUNING = dataclasses.replace(
     _FINE, optimizer=dataclasses.replace(_FINE.optimizer, unit="absolute")
 )
@@ -81,8 +81,8 @@ class FitnessConfig:
     """
 
     out: str = "runs/sandbox_fitness"
-    model: str = protocol.MODEL
-    seeds: int = protocol.SEEDS
+    model: str = SANDBOX.model
+    seeds: int = SANDBOX.seeds
     first_seed: int = 0
     fine_tuned: int = 2
     draws: int = 1
@@ -90,13 +90,13 @@ class FitnessConfig:
     labelled: bool = False
     tasks: bool = True
     targets: tuple[str, ...] = ()
-    tokens: int = protocol.PROMPT.tokens
-    init: str = protocol.PROMPT.init
-    k: int = protocol.K
-    source: TrainConfig = protocol.SOURCE
+    tokens: int = SANDBOX.prompt.tokens
+    init: str = SANDBOX.prompt.init
+    k: int = SANDBOX.shots[0]
+    source: TrainConfig = SANDBOX.source
     full: TrainConfig = ALL_ROWS
     careless: TrainConfig = CARELESS
-    few: TrainConfig = protocol.FEW_SHOT
+    few: TrainConfig = SANDBOX.few_shot
     fine: TrainConfig = FINE_TUNING
 
 
@@ -113,10 +113,10 @@ class Study:
         self.out = Path(config.out)
         self.out.mkdir(parents=True, exist_ok=True)
         self.lm = FrozenT5.from_pretrained(config.model)
-        self.rows = RowStore(protocol.DATA, self.lm.tokenizer, cache=None)
+        self.rows = RowStore(SANDBOX.data, self.lm.tokenizer, cache=None)
         self.seeds = range(config.first_seed, config.first_seed + config.seeds)
         self.sources = list(sandbox.SOURCES)
-        if unknown := {*config.targets} - {*protocol.TARGETS}:
+        if unknown := {*config.targets} - {*SANDBOX.targets}:
             raise ConfigError(f"no target of the sandbox: {', '.join(sorted(unknown))}.")
         targets = [t for t in sandbox.TARGETS if config.frozen or t.name not in sandbox.FROZEN]
         targets = [t for t in targets if t.name in config.targets or not config.targets]

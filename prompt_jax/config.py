@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.util
+import inspect
 import json
 import types
 import typing
@@ -163,23 +164,79 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def load_config(name: str, packaged: str = "prompt_jax.configs") -> Any:
-    """The config of a Python file, or one that ships inside the package: its `get_config()`.
+def load_config(
+    name: str, assignments: Iterable[str] = (), packaged: str = "prompt_jax.configs"
+) -> Any:
+    """The config of a Python file, or one that ships inside the package, with overrides.
+
+    A config module defines `get_config(...)`. Its parameters are chosen by name, as in
+    `suite=real`, and their values are parsed by the annotated type; `NAME:VALUE` sets the first
+    one. All other assignments are overrides of the config that it returns.
 
     Args:
-      name: a path ending in `.py`, or the name of a packaged config such as `quickstart`.
+      name: a path ending in `.py`, or the name of a packaged config such as `quickstart`; after it
+        perhaps `:VALUE`.
+      assignments: strings `key=value`: arguments of `get_config`, and overrides.
       packaged: the package that holds the named configs.
 
     Raises:
-      ConfigError: no such file or name, the module has no `get_config`, or it does not run.
+      ConfigError: no such file or name, the module has no `get_config`, it does not run, it takes
+        no such argument, or an override is wrong.
     """
-    module = _config_module(name, packaged)
+    address, colon, variant = _split_address(name)
+    module = _config_module(address, packaged)
     if not hasattr(module, "get_config"):
-        raise ConfigError(f"the config {name} defines no function get_config().")
+        raise ConfigError(f"the config {address} defines no function get_config().")
+    first = variant if colon else None
+    chosen, rest = _arguments(module.get_config, address, first, assignments)
     try:
-        return module.get_config()
+        config = module.get_config(**chosen)
     except Exception as error:
-        raise _broken(f"get_config() of {name} fails", error) from error
+        raise _broken(f"get_config() of {address} fails", error) from error
+    if rest and not dataclasses.is_dataclass(config):
+        raise ConfigError(
+            f"get_config() of {address} returns a {type(config).__name__}, which has no options"
+            " to override."
+        )
+    return override(config, rest) if rest else config
+
+
+def _split_address(name: str) -> tuple[str, str, str]:
+    """(file or name, ":" or "", value of the first parameter); a path may hold other colons."""
+    file, suffix, after = name.rpartition(".py:")
+    if suffix:
+        return f"{file}.py", ":", after
+    return (name, "", "") if name.endswith(".py") else name.partition(":")
+
+
+def _arguments(
+    get_config: Any, address: str, first: str | None, assignments: Iterable[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """The arguments of a `get_config`, and the assignments that are none of them."""
+    parameters = [
+        parameter
+        for parameter in inspect.signature(get_config).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+    names = [parameter.name for parameter in parameters]
+    if first is not None and not names:
+        raise ConfigError(f"the config {address} has no variants, so ':{first}' is not understood.")
+    texts = {} if first is None else {names[0]: first}
+    rest = []
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        key = key.strip()
+        if not equals or key not in names:
+            rest.append(assignment)
+        elif key in texts:
+            raise ConfigError(f"'{key}' of the config {address} is given more than once.")
+        else:
+            texts[key] = text.strip()
+    missing = [p.name for p in parameters if p.default is p.empty and p.name not in texts]
+    if missing:
+        raise ConfigError(f"the config {address} needs {', '.join(f'{m}=...' for m in missing)}.")
+    types = typing.get_type_hints(get_config)
+    return {key: parse_value(text, types.get(key, str), key) for key, text in texts.items()}, rest
 
 
 def _config_module(name: str, packaged: str) -> Any:

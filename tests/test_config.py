@@ -258,6 +258,61 @@ def test_a_config_file(tmp_path):
     assert set(sys.modules) == before
 
 
+VARIANTS = """
+from typing import Literal
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Config:
+    text: str
+    seeds: int = 3
+
+def get_config(variant: Literal["main", "ablations"] = "main", suite: str = "s", k: int = 1):
+    return Config(f"{variant} {suite} {k + 1}")
+"""
+
+
+def test_config_arguments_choose_a_variant(tmp_path):
+    path = write(tmp_path, VARIANTS)
+    assert load_config(path).text == "main s 2"
+    assert load_config(f"{path}:ablations").text == "ablations s 2"
+    changed = load_config(f"{path}:ablations", ["seeds=5", "k=2", "suite = real"])
+    assert (changed.text, changed.seeds) == ("ablations real 3", 5)
+    assert load_config(path, ["variant=ablations"]).text == "ablations s 2"
+    nested = tmp_path / "a.py:b"
+    nested.mkdir()
+    assert load_config(f"{write(nested, VARIANTS)}:ablations").text == "ablations s 2"
+
+
+@pytest.mark.parametrize(
+    ("variant", "assignments", "message"),
+    [
+        (":ablation", (), "'variant' must be one of main, ablations.*Did you mean 'ablations'"),
+        (":", (), "'variant' must be one of main, ablations"),
+        (":main", ("variant=main",), "'variant' of the config .* is given more than once"),
+        ("", ("k=many",), "'k' must be a whole number"),
+        ("", ("suit=real",), "unknown option 'suit'"),
+        ("", ("seeds",), "'seeds' is not of the form key=value"),
+    ],
+)
+def test_config_arguments_that_are_wrong_are_refused(tmp_path, variant, assignments, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, VARIANTS) + variant, assignments)
+
+
+def test_config_without_arguments_has_no_variants(tmp_path):
+    path = write(tmp_path, "def get_config():\n    return {}\n")
+    with pytest.raises(ConfigError, match="has no variants, so ':small' is not understood"):
+        load_config(f"{path}:small")
+    with pytest.raises(ConfigError, match="quickstart has no variants"):
+        load_config("quickstart:small")
+    with pytest.raises(ConfigError, match="returns a dict, which has no options"):
+        load_config(path, ["seeds=2"])
+    path = write(tmp_path, "def get_config(suite):\n    return {}\n")
+    with pytest.raises(ConfigError, match=r"needs suite=\.\.\."):
+        load_config(path)
+
+
 def test_packaged_configs_load():
     from pathlib import Path
 

@@ -10,7 +10,7 @@
 #SBATCH --open-mode=append
 # One experiment on several nodes of a Slurm cluster, one process per GPU:
 #
-#   sbatch experiments/launch/slurm.sh run experiments/glue_superglue.py --mesh data=8 out=runs/glue
+#   sbatch experiments/launch/slurm.sh run experiments/baselines.py:transfer suite=papers --mesh data=8 out=runs/glue
 #
 # JAX reads the step's variables, so nothing else names the processes. Two minutes before the end
 # the processes are told to stop: they finish their step and save. Submit the same line again, or

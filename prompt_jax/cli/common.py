@@ -164,21 +164,24 @@ def program() -> str:
 
 
 def load_experiment(config: str, overrides: Sequence[str] | None) -> ExperimentConfig:
-    """The experiment of a config file or packaged config, with overrides, its tasks checked.
+    """The experiment of a config file or packaged config, its tasks checked.
+
+    Args:
+      config: as `prompt_jax.config.load_config` takes it, perhaps with a variant (`FILE.py:NAME`).
+      overrides: arguments of its `get_config`, and overrides of the experiment.
 
     Raises:
       ConfigError: the config is none, or of something else.
       DataError: an unknown or forbidden task.
     """
-    from prompt_jax.config import load_config, override
+    from prompt_jax.config import load_config
     from prompt_jax.recipes import ExperimentConfig
 
-    loaded = load_config(config)
+    loaded = load_config(config, overrides or [])
     if not isinstance(loaded, ExperimentConfig):
         raise ConfigError(
             f"get_config() of {config} returns a {type(loaded).__name__}, not an ExperimentConfig."
         )
-    loaded = override(loaded, overrides or [])
     loaded.check_tasks()
     return loaded
 

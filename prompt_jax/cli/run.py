@@ -25,7 +25,8 @@ def run(
     config: Annotated[
         str,
         typer.Argument(
-            metavar="CONFIG", help="A Python file, or a packaged config (quickstart, few_shot)."
+            metavar="CONFIG",
+            help="A Python file or a packaged config (quickstart, few_shot); CONFIG:VARIANT.",
         ),
     ],
     overrides: Annotated[
@@ -66,8 +67,8 @@ def run(
 ) -> None:
     """Plan an experiment, execute it, and write its run directory.
 
-    CONFIG defines get_config(); overrides are dotted paths: data.root=DIR target.steps=2000
-    targets=glue/rte,mr.
+    CONFIG defines get_config(); what follows are its arguments, and overrides as dotted paths:
+    data.root=DIR target.steps=2000 targets=glue/rte,mr.
     """
     from prompt_jax import distributed as jobs
     from prompt_jax.training.tracking import TrackingConfig

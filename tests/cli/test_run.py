@@ -51,8 +51,9 @@ def test_a_dry_run_as_json(invoke: Invoke, files: World) -> None:
 
 
 def test_the_papers_protocol_is_planned_without_model_data_or_network(invoke: Invoke) -> None:
-    config = ROOT / "experiments" / "glue_superglue.py"
+    config = f"{ROOT}/experiments/baselines.py:transfer"
     smaller = (
+        "suite=papers",
         "model=t5-small",
         "data.max_input_tokens=16",
         "prompt.tokens=4",
@@ -72,8 +73,13 @@ def test_the_papers_protocol_is_planned_without_model_data_or_network(invoke: In
 
 def test_the_zero_shot_protocol_is_planned(invoke: Invoke) -> None:
     """31 tasks trained on, 9 held out, and no step on any of them."""
-    config = ROOT / "experiments" / "spt_t0.py"
-    smaller = ("data.max_input_tokens=16", "prompt.tokens=4", "target.micro_batch_tokens=40")
+    config = f"{ROOT}/experiments/spt.py"
+    smaller = (
+        "suite=papers",
+        "data.max_input_tokens=16",
+        "prompt.tokens=4",
+        "target.micro_batch_tokens=40",
+    )
     result = invoke("run", config, *smaller, "--dry-run", "--json")
     assert result.code == 0, result.err
     plan = json.loads(result.out)
@@ -99,6 +105,7 @@ def test_plans_for_many_devices_need_none_of_them(
 ) -> None:
     """Bytes on a device; that they are those of a mesh is in models/t5/test_partition.py."""
     smaller = (
+        "suite=papers",
         f"model={model}",
         "data.max_input_tokens=8",
         "prompt.tokens=8",
@@ -106,7 +113,7 @@ def test_plans_for_many_devices_need_none_of_them(
         "methods=prompt_tuning",
         "target.micro_batch_tokens=16",
     )
-    config = ROOT / "experiments" / "glue_superglue.py"
+    config = f"{ROOT}/experiments/baselines.py:transfer"
     result = invoke("run", config, *smaller, "--dry-run", "--mesh", mesh, "--json")
     assert result.code == 0, result.err
     plan = json.loads(result.out)

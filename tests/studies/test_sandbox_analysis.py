@@ -10,15 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import (
-    archive,
-    real_prompts,
-    sandbox_contrasts,
-    sandbox_groups,
-    sandbox_retrieval,
-    spt_key_gradient,
-)
-from experiments.sandbox_protocol import Question
+from experiments import archive, sandbox_contrasts
+from experiments.analysis import groups, key_gradient, real_prompts, retrieval
+from experiments.suites import Question
 from prompt_jax.data import registry
 from prompt_jax.errors import DataError
 from prompt_jax.models.t5 import FrozenT5
@@ -261,8 +255,9 @@ def test_the_calibration_that_a_config_asks_for_is_printed(runs, tmp_path, capsy
     calibrate(Path(runs[0]), {"better": 0.2, "base": 0.5}, (TALK,))
     config = tmp_path / "config.py"
     config.write_text(
-        "from experiments.sandbox_protocol import Question\n"
-        "PRIMARY = Question('better', 'base')\nCALIBRATED = ('better', 'base')\n"
+        "from experiments.suites import Experiment, Question\n"
+        "def get_questions():\n"
+        "    return Experiment(None, Question('better', 'base'), (), ('better', 'base'))\n"
     )
     sandbox_contrasts.main([str(config), runs[0]])
     assert "| difference |" in capsys.readouterr().out
@@ -298,12 +293,12 @@ def test_groups_are_compared_with_the_truth(tmp_path):
         },
         chosen=((sentiment,), (sentiment, topic), ()),
     )
-    sources, choices = sandbox_groups.read(run)
+    sources, choices = groups.read(run)
     assert (sources, len(choices)) == (2, 6)
-    found = sandbox_groups.count(choices, sources)
+    found = groups.count(choices, sources)
     assert (found.runs, found.size) == (6, 1.0)
     assert found.empty == pytest.approx(1 / 3)
-    truth = sandbox_groups.sandbox.truth()
+    truth = groups.sandbox.truth()
     assert truth[sentiment, TALK] == "helps"
     assert found.helping == pytest.approx(2 / 3)
     assert found.helping_blind == pytest.approx(0.5)
@@ -313,23 +308,23 @@ def test_groups_are_compared_with_the_truth(tmp_path):
     (run / "config.json").write_text(
         json.dumps({**json.loads((run / "config.json").read_text()), "name": "packed"})
     )
-    assert sandbox_groups.read(archive.pack(run, tmp_path)) == (sources, choices)
-    text = sandbox_groups.markdown(choices, sources)
+    assert groups.read(archive.pack(run, tmp_path)) == (sources, choices)
+    text = groups.markdown(choices, sources)
     assert "| `dtvg` | 6 | 1.00 | 33 | 67 (50) |" in text
     assert "| `sentiment_talk` | 67 (+) | 33 |" in text
 
 
 def test_chance_of_a_blind_group():
-    assert sandbox_groups._any(6, 0, 2) == 0
-    assert sandbox_groups._any(6, 1, 1) == pytest.approx(1 / 6)
-    assert sandbox_groups._any(6, 2, 2) == pytest.approx(1 - (4 * 3) / (6 * 5))
-    assert sandbox_groups._any(6, 5, 2) == 1
+    assert groups._any(6, 0, 2) == 0
+    assert groups._any(6, 1, 1) == pytest.approx(1 / 6)
+    assert groups._any(6, 2, 2) == pytest.approx(1 - (4 * 3) / (6 * 5))
+    assert groups._any(6, 5, 2) == 1
 
 
 def test_a_run_without_choices(tmp_path):
     run = write_run(tmp_path / "run", {("base", TALK): draw(0.5)})
     with pytest.raises(DataError, match="no result says"):
-        sandbox_groups.read(run)
+        groups.read(run)
 
 
 # Retrieval
@@ -354,11 +349,11 @@ def test_slots_are_recognised(tmp_path):
                 prompt = (bank[list(slots)] * scales).reshape(4, 8)
                 name = f"{task.split('/')[1]}-{template.name}-{seed}"
                 save(run, name, prompt, spec, task, seed, template=template.name)
-    read_spec, found = sandbox_retrieval.read(folder.read(run))
+    read_spec, found = retrieval.read(folder.read(run))
     assert read_spec == spec
     assert sorted(found) == [0, 1]
     assert {len(set(a.slots)) for a in found[0]} == {2}
-    means, (skill_part, words_part) = sandbox_retrieval.analyse(found[0])
+    means, (skill_part, words_part) = retrieval.analyse(found[0])
     assert means["one held-out task, two wordings"][1] == 1
     assert means["one source, a held-out wording"] == (2, 1.0)
     assert means["one source, two trained wordings"] == (1, 1.0)
@@ -366,19 +361,19 @@ def test_slots_are_recognised(tmp_path):
     assert means["two skills, other words"][1] == 0
     assert skill_part == pytest.approx(1)
     assert words_part == pytest.approx(0, abs=1e-9)
-    _, table = sandbox_retrieval.usage(found[0])
+    _, table = retrieval.usage(found[0])
     assert table.shape == (4, 4)
     np.testing.assert_allclose(table.sum(1), 1)
-    sandbox_retrieval.draw(found, tmp_path / "map.svg")
+    retrieval.draw(found, tmp_path / "map.svg")
     assert (tmp_path / "map.svg").read_text("utf-8").count("complaints") >= 2
     config = json.loads((run / "config.json").read_text())
     config |= {"model": "mini", "prompt": {"tokens": 4}, "targets": [TALK, "sandbox/sentiment"]}
     (run / "config.json").write_text(json.dumps(config))
-    start = sandbox_retrieval.before(folder.read(run), spec, [0, 1])
+    start = retrieval.before(folder.read(run), spec, [0, 1])
     assert {len(start.asked[seed]) for seed in (0, 1)} == {2 * 4}
     assert all(1 <= count <= 2 for count in (*start.slots, *start.blocks))
     everyone = {seed: [a._replace(slots=(0, 1)) for a in found[0]] for seed in (0, 1)}
-    text = sandbox_retrieval.markdown(spec, found, start._replace(asked=everyone))
+    text = retrieval.markdown(spec, found, start._replace(asked=everyone))
     assert "| skill (equal: 1) | 0.0 ± 0.0 | 100.0 ± 0.0 |" in text
     assert "| two skills, other words | 27 | 100.0 ± 0.0 | 0.0 ± 0.0 |" in text
 
@@ -393,12 +388,12 @@ def test_similarity_of_prompts(tmp_path):
     made = {name: base[i] + 0.05 * rng.normal(size=(4, 6)) for name, i in common.items()}
     np.savez(tmp_path / real_prompts.FILE, **made)
     prompts = real_prompts.load(tmp_path)
-    names, groups = real_prompts.sort(prompts)
-    assert groups == ["sentiment"] * 3 + ["inference"] * 3
+    names, kinds = real_prompts.sort(prompts)
+    assert kinds == ["sentiment"] * 3 + ["inference"] * 3
     table = real_prompts.similarity(np.stack([prompts[name] for name in names]))
-    within, between = real_prompts.within_and_between(table, groups)
+    within, between = real_prompts.within_and_between(table, kinds)
     assert within > 0.9 > between
-    assert real_prompts.chance(table, groups, 200) < 0.2
+    assert real_prompts.chance(table, kinds, 200) < 0.2
     real_prompts.main([str(tmp_path), str(tmp_path / "figure.svg")])
     assert (tmp_path / "figure.svg").read_bytes().startswith(b"<?xml")
     with pytest.raises(DataError, match="cannot be read"):
@@ -410,12 +405,15 @@ def test_similarity_of_prompts(tmp_path):
 
 def test_the_size_of_the_key_gradient(monkeypatch):
     """Hard retrieval gives the keys none; straight-through the values what hard gives them."""
-    monkeypatch.setattr(spt_key_gradient, "ROWS", 1)
-    monkeypatch.setattr(spt_key_gradient, "SOURCES", spt_key_gradient.SOURCES[:2])
-    lm = FrozenT5.from_pretrained(spt_key_gradient.MODEL)
-    forms = [spt_key_gradient.FORMS[i] for i in (0, 1, 3)]
-    hard, soft, through = (norms for _, norms in spt_key_gradient.measure(lm, forms))
+    monkeypatch.setattr(key_gradient, "ROWS", 1)
+    sandbox = key_gradient.SANDBOX
+    monkeypatch.setattr(
+        key_gradient, "SANDBOX", dataclasses.replace(sandbox, sources=sandbox.sources[:2])
+    )
+    lm = FrozenT5.from_pretrained(sandbox.model)
+    forms = [key_gradient.FORMS[i] for i in (0, 1, 3)]
+    hard, soft, through = (norms for _, norms in key_gradient.measure(lm, forms))
     assert hard["keys"] == hard["projection"] == 0
     assert min(soft["keys"], through["keys"], soft["values"]) > 0
     assert through["values"] == pytest.approx(hard["values"], rel=1e-5)
-    assert " of 64 slots were retrieved" in spt_key_gradient.usage(lm, forms[0])
+    assert " of 64 slots were retrieved" in key_gradient.usage(lm, forms[0])

@@ -16,7 +16,7 @@ def test_the_study_runs() -> None:
     pytest.importorskip("blackjax", reason="NUTS is blackjax's: make env-parity")
     small = "--rows 16 --draws 20 --warmup 20 --steps 20 --kernels rbf imq"
     ended = subprocess.run(
-        [sys.executable, "-m", "experiments.svgd_nuts", *small.split()],
+        [sys.executable, "-m", "experiments.analysis.svgd_nuts", *small.split()],
         cwd=ROOT,
         capture_output=True,
         text=True,

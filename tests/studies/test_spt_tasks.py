@@ -1,25 +1,11 @@
-"""The SPT experiments: counts of the protocol, what is held out, and what is on this machine."""
+"""The task lists of the SPT study: counts of the protocol, what is held out, and what is here."""
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
-import pytest
-
+from experiments import spt
 from prompt_jax.data import registry
 from prompt_jax.data.registry import RESERVED
 from prompt_jax.methods import create
-
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
-
-
-def module(name):
-    return runpy.run_path(str(EXPERIMENTS / f"{name}.py"))
-
-
-def load(name):
-    return module(name)["get_config"]()
 
 
 def test_every_task_has_three_wordings():
@@ -30,11 +16,10 @@ def test_every_task_has_three_wordings():
 
 
 def test_the_protocol_counts_31_and_9():
-    config = load("spt_t0")
+    config = spt.get_config("main", "papers")
     config.check_tasks()
     assert (len(config.sources), len(config.targets)) == (31, 9)
-    lists = module("spt_t0")
-    assert (len(lists["TRAINED"]), len(lists["HELD_OUT"])) == (8, 5)
+    assert (len(spt.TRAINED), len(spt.HELD_OUT)) == (8, 5)
     assert (config.data.templates, config.data.test_templates) == ("cycle", "all")
     assert config.shots == (0,)
     assert {create(spec).stages()[-1].part for spec in config.methods} == {(0.0, 0.0)}
@@ -50,8 +35,8 @@ def test_the_protocol_counts_31_and_9():
     assert both == set()
 
 
-def test_real_text_config():
-    config = load("spt_real_text")
+def test_real_text_trains_no_reserved_task():
+    config = spt.get_config("main", "real")
     config.check_tasks()
     assert set(config.targets) <= RESERVED
     assert not set(config.sources) & RESERVED - {"super_glue/boolq"}
@@ -60,8 +45,7 @@ def test_real_text_config():
     assert len(banks) == 1  # one mixture run a seed for every transfer
 
 
-@pytest.mark.parametrize("name", ["spt_real_text"])
-def test_its_data_is_here(name, shared_dir):
-    config = load(name)
+def test_real_text_tasks_are_in_the_shared_data(shared_dir):
+    config = spt.get_config("main", "real")
     for task in (*config.sources, *config.targets):
         assert (shared_dir / "data" / registry.get(task).folder).is_dir(), task

@@ -1,7 +1,7 @@
 """How much of a Gaussian's variance SVGD's particles keep, by kernel, dimension and M.
 
-    python -m experiments.svgd_variance                     # the table of docs/svgd.md
-    python -m experiments.svgd_variance --dims 20 --particles 20 50 --steps 500
+    python -m experiments.analysis.svgd_variance                     # the table of docs/svgd.md
+    python -m experiments.analysis.svgd_variance --dims 20 --particles 20 50 --steps 500
 
 Particles start at a standard normal draw, and settle under N(0, I): Adam with its rate falling
 from 0.2 to 0 along a cosine. Printed is the variance per coordinate (the truth is 1), and the

@@ -1,6 +1,6 @@
 """How alike are the trained prompts of others? The figure of docs/results/real_prompts.md.
 
-    python -m experiments.real_prompts FOLDER FIGURE.svg
+    python -m experiments.analysis.real_prompts FOLDER FIGURE.svg
 
 FOLDER holds `thunlp_t5_base.npz`: 17 prompts [100, 768] of T5-base, one a task, from
 github.com/thunlp/Prompt-Transferability (MIT). Prints the numbers of the page, too.
@@ -111,7 +111,7 @@ def draw(prompts: Mapping[str, np.ndarray], path: Path) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Draws the figure and prints its numbers."""
     if len(arguments) != 2:
-        raise DataError("usage: python -m experiments.real_prompts FOLDER FIGURE.svg")
+        raise DataError("usage: python -m experiments.analysis.real_prompts FOLDER FIGURE.svg")
     prompts = load(arguments[0])
     names, groups = sort(prompts)
     stack = np.stack([prompts[name] for name in names])

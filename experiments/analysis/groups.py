@@ -1,6 +1,6 @@
 """Do the sources that methods choose on the sandbox help? From results alone, as Markdown.
 
-    python -m experiments.sandbox_groups RUN [RUN ...]
+    python -m experiments.analysis.groups RUN [RUN ...]
 
 A RUN is a run directory or an archive of one (`experiments.archive`). Its results say which sources
 each run had chosen. They are compared with `sandbox.truth()`, which says of each pair beforehand
@@ -177,7 +177,7 @@ def _line(c: Counts) -> str:
 def main(arguments: Sequence[str]) -> None:
     """Prints the tables of all given run directories."""
     if not arguments:
-        raise DataError("usage: python -m experiments.sandbox_groups RUN [RUN ...]")
+        raise DataError("usage: python -m experiments.analysis.groups RUN [RUN ...]")
     for path in arguments:
         sources, choices = read(path)
         known = {target for _, target in sandbox.truth()}
@@ -185,4 +185,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run("sandbox_groups", main)
+    command.run("groups", main)

@@ -1,6 +1,6 @@
 """Does SPT's retrieval on the sandbox follow what is asked, or how it is worded?
 
-    python -m experiments.sandbox_retrieval RUN [--svg FILE]
+    python -m experiments.analysis.retrieval RUN [--svg FILE]
 
 Reads the prompts that a zero-shot run left, one file for each task, template and seed. Two prompts
 hold the same slot where a block of one is a block of the other but for its scale, so what was
@@ -309,9 +309,7 @@ def draw(found: dict[int, list[Asked]], path: Path) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Prints the tables and draws the figure."""
-    parser = argparse.ArgumentParser(
-        prog="sandbox_retrieval", description="What retrieval follows."
-    )
+    parser = argparse.ArgumentParser(prog="retrieval", description="What retrieval follows.")
     parser.add_argument("run")
     parser.add_argument("--svg", type=Path)
     options = parser.parse_args(arguments)
@@ -323,4 +321,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run("sandbox_retrieval", main)
+    command.run("retrieval", main)

@@ -1,6 +1,6 @@
 """How large is the gradient of SPT's keys beside that of its values?
 
-    python -m experiments.spt_key_gradient
+    python -m experiments.analysis.key_gradient
 
 One step at the start on the mini T5: 16 rows of each of the six sources of the sandbox under all
 their templates, N = 64, m = 2, k = 5, penalties off. Frobenius norms of the gradient of the mean
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import command
-from experiments.sandbox_protocol import DATA, MODEL, PROMPT, SOURCES
+from experiments.suites import SANDBOX
 from prompt_jax import memory_bank as mb
 from prompt_jax.data import registry
 from prompt_jax.data.sources import open_split
@@ -43,15 +43,15 @@ FORMS = tuple(
 def rows_of(tokenizer: Any) -> TokenisedSplit:
     """The first rows of every source, each under all templates."""
     parts = []
-    for task in map(registry.get, SOURCES):
+    for task in map(registry.get, SANDBOX.sources):
         source = open_split(task, "train")
         split = tokenise_rows(
             task,
             [source[i] for i in range(ROWS)],
             tokenizer,
             templates="all",
-            max_input=DATA.max_input_tokens,
-            max_target=DATA.max_target_tokens,
+            max_input=SANDBOX.data.max_input_tokens,
+            max_target=SANDBOX.data.max_target_tokens,
         )
         parts.append(split)
     return concat(parts)
@@ -60,11 +60,11 @@ def rows_of(tokenizer: Any) -> TokenisedSplit:
 def start(lm: FrozenT5) -> Context:
     """A bank on the mixture of the sources, worded by every template of each."""
     asked: list[TemplateTokens] = []
-    for task in map(registry.get, SOURCES):
+    for task in map(registry.get, SANDBOX.sources):
         asked += TemplateTokens.of(task.name, task.templates, lm.tokenizer)
     return Context(
         lm,
-        np.zeros((PROMPT.tokens, lm.d_model), np.float32),
+        np.zeros((SANDBOX.prompt.tokens, lm.d_model), np.float32),
         0,
         "mixture",
         templates=tuple(asked),
@@ -127,13 +127,13 @@ def usage(lm: FrozenT5, form: Spt) -> str:
     params, consts = form.init(start(lm))
     query = mb.make_query(consts["pooled"], consts["centre"])
     bank = mb.MemoryBank(params["keys"], params["values"])
-    indices, _ = mb.retrieve(bank, query, PROMPT.tokens // form.tokens)
+    indices, _ = mb.retrieve(bank, query, SANDBOX.prompt.tokens // form.tokens)
     return mb.describe_usage(mb.usage(indices, form.slots)).summary
 
 
 def main(arguments: Sequence[str]) -> None:
     """Prints the table."""
-    lm = FrozenT5.from_pretrained(arguments[0] if arguments else MODEL)
+    lm = FrozenT5.from_pretrained(arguments[0] if arguments else SANDBOX.model)
     print("| gradient | temperature | values | keys | W | keys / values |\n|-|-|-|-|-|-|")
     for form, norms in measure(lm):
         values, keys, w = (norms[name] for name in ("values", "keys", "projection"))
@@ -146,4 +146,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run("spt_key_gradient", main)
+    command.run("key_gradient", main)

@@ -1,7 +1,7 @@
 """The posterior of a two-token prompt: SVGD's particles against NUTS.
 
-    python -m experiments.svgd_nuts                     # needs blackjax (extra: parity)
-    python -m experiments.svgd_nuts --rows 16 --draws 20 --warmup 20 --steps 20    # does it run?
+    python -m experiments.analysis.svgd_nuts                # needs blackjax (extra: parity)
+    python -m experiments.analysis.svgd_nuts --rows 16 --draws 20 --warmup 20 --steps 20  # short
 
 A small random T5 is frozen; 64 fixed rows ask whether a sentence holds a marker; the prior is
 N(mean embedding, s^2 I) with s the embeddings' root mean square, times `--width`. NUTS is the truth

@@ -1,0 +1,184 @@
+"""The studies: their configs, what they declare, and that archived runs are theirs."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from experiments import bmtpt, suites
+from experiments.suites import CONTRARY, RELATED, SANDBOX, Experiment, Question
+from prompt_jax.config import load_config, to_dict
+from prompt_jax.data import registry
+from prompt_jax.data.registry import RESERVED
+from prompt_jax.errors import ConfigError
+from prompt_jax.methods import create
+
+ROOT = Path(__file__).resolve().parents[2]
+ARCHIVES = ROOT / "docs" / "results" / "archives"
+STUDIES = {
+    name: importlib.import_module(f"experiments.{name}")
+    for name in ("baselines", "bmtpt", "dtvg", "spt", "vectors")
+}
+EVERY = {
+    (name, *key): study.get_questions(*key)
+    for name, study in STUDIES.items()
+    for key in study.STUDY
+}
+BY_NAME = {experiment.config.name: experiment for experiment in EVERY.values()}
+DECLARED = {key: experiment for key, experiment in EVERY.items() if experiment.primary}
+FIVE_SEEDS = {
+    "sandbox_dtvg_rates",
+    "real_dtvg",
+    "real_dtvg_ablations",
+    "real_bmtpt",
+    "real_bmtpt_ablations",
+    "spt_real_text",
+}
+
+
+def test_studies_name_their_experiments_apart():
+    assert len(BY_NAME) == len(EVERY) == 23
+    assert len(DECLARED) == 20
+
+
+@pytest.mark.parametrize("key", DECLARED, ids="-".join)
+def test_study_declares_questions_that_its_runs_can_answer(key):
+    name, *variant = key
+    config, primary, secondary, _ = DECLARED[key]
+    config.check_tasks()
+    assert set(config.targets) - set(config.sources) <= RESERVED
+    assert config.seeds == (5 if config.name in FIVE_SEEDS else 10)
+    known = {spec for experiment in EVERY.values() for spec in experiment.config.methods}
+    for question in (primary, *secondary):
+        assert question.a != question.b
+        # The other method may be of another experiment.
+        assert question.a in config.methods
+        assert question.b in known
+        assert set(question.targets) <= set(config.targets)
+        for target in question.targets or config.targets:
+            names = {template.name for template in registry.get(target).templates}
+            assert set(question.templates) <= names
+    assert len(set(secondary)) == len(secondary)
+    make = STUDIES[name].STUDY[tuple(variant)]
+    assert "Primary contrast, declared before any run" in " ".join(make.__doc__.split())
+
+
+@pytest.mark.parametrize("key", EVERY, ids="-".join)
+def test_study_loads_by_its_address(key):
+    name, variant, suite = key
+    file = ROOT / "experiments" / f"{name}.py"
+    assert load_config(f"{file}:{variant}", [f"suite={suite}"]) == EVERY[key].config
+    changed = load_config(str(file), [f"variant={variant}", f"suite={suite}", "seeds=2"])
+    assert (changed.name, changed.seeds) == (EVERY[key].config.name, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "assignments", "message"),
+    [
+        ("dtvg.py:ablation", (), "'variant' must be one of .* Did you mean 'ablations'"),
+        ("dtvg.py", ("suite=reel",), "'suite' must be one of sandbox, real, .* mean 'real'"),
+        ("dtvg.py:rates", ("suite=real",), "no variant 'rates' with suite=real; there is main"),
+        ("dtvg.py:main", ("variant=rates",), "'variant' of the config .* more than once"),
+        ("dtvg.py", ("suites=real",), "unknown option 'suites'"),
+    ],
+)
+def test_study_refuses_what_it_does_not_have(name, assignments, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(str(ROOT / "experiments" / name), assignments)
+
+
+@pytest.mark.parametrize("path", sorted(ARCHIVES.glob("*.tar.gz")), ids=lambda path: path.stem)
+def test_archived_run_has_the_config_of_its_study(path):
+    """Parts of an experiment were run under other names and with some of the methods or targets."""
+    with tarfile.open(path) as archive:
+        stream = archive.extractfile("config.json")
+        assert stream is not None
+        archived = json.loads(stream.read())
+    matching = [name for name in BY_NAME if path.name.startswith(name)]
+    config = to_dict(BY_NAME[max(matching, key=len)].config)
+    # Where and how a run is executed does not belong to the experiment, nor do unused budgets.
+    free = {"name", "out", "population", "mesh", "checkpoint_seconds", "checkpoint_keep"}
+    stages = (stage for spec in archived["methods"] for stage in create(spec).stages())
+    if all(stage.budget != "fine_tuning" or stage.part == (0.0, 0.0) for stage in stages):
+        free |= {"fine_tuning", "fine_tuning_few_shot"}
+    for part in ("methods", "targets"):
+        assert set(archived[part]) <= set(config[part])
+    for field in set(archived) & set(config) - free - {"methods", "targets", "data"}:
+        assert archived[field] == config[field], field
+    for field in set(archived["data"]) - {"root", "cache"}:
+        assert archived["data"][field] == config["data"][field], field
+
+
+def test_methods_whose_calibration_is_compared():
+    for name in ("sandbox_bmtpt_priors", "real_bmtpt_ablations"):
+        config, _, _, calibrated = BY_NAME[name]
+        assert set(calibrated) < set(config.methods)
+        assert [create(spec).target for spec in calibrated] == ["average", "zero_shot"]
+
+
+def test_every_experiment_is_listed():
+    page = (ROOT / "docs" / "experiments.md").read_text("utf-8")
+    for name, variant, suite in EVERY:
+        default = STUDIES[name].get_config().name == EVERY[name, variant, suite].config.name
+        address = f"{name}.py" if variant == "main" or default else f"{name}.py:{variant}"
+        assert f"`{address}`" in page, address
+    for path in (ROOT / "experiments" / "analysis").glob("[a-z]*.py"):
+        assert f"experiments.analysis.{path.stem}" in page, path.stem
+
+
+def test_questions_about_real_text_can_be_answered():
+    """What a question asks under one template is asked of one task: templates are a task's own."""
+    config, primary, secondary, _ = BY_NAME["spt_real_text"]
+    assert config.data.test_templates == "all"
+    held_out = [question for question in (primary, *secondary) if question.templates]
+    assert [len(question.targets) for question in held_out] == [1] * 4
+    assert {registry.get(name).metrics[0] for name in config.targets} == {"accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("sandbox_bmtpt", 7), ("sandbox_bmtpt_repulsion", 10), ("real_bmtpt", 7)],
+)
+def test_baselines_of_bmtpt_take_as_many_gradients(name, count):
+    """BMTPT's baselines take as many gradients of as many rows as its particles."""
+    config = BY_NAME[name].config
+    spent = {}
+    for spec in config.methods:
+        method = create(spec)
+        for stage in method.stages():
+            if stage.on == "mixture":
+                budget, trainer = config.stage_budget(stage), create(stage.trains)
+                views = 1 if trainer.per_view_batches else trainer.views
+                rows = budget.steps * budget.batch_size * views
+                spent[spec] = rows / (config.source.steps * config.source.batch_size)
+    assert len(spent) == count
+    ten = {bmtpt.TEN, bmtpt.TEN_LONGER, bmtpt.TEN_LARGER, bmtpt.TEN_INDEPENDENT}
+    for spec, passes in spent.items():
+        assert passes == (1 if spec == bmtpt.ONE else 10 if spec in ten else 5), spec
+
+
+def test_sandbox_has_related_and_contrary_targets():
+    assert set(RELATED) | set(CONTRARY) <= set(SANDBOX.targets)
+    assert len(SANDBOX.sources) == 6
+    assert len(SANDBOX.targets) >= 12
+
+
+def test_spec_writes_options_as_methods_read_them():
+    text = suites.spec("prompt_tuning", steps=2, rates=(1, 0.3))
+    assert create(text) == type(create(text))(steps=2, rates=(1.0, 0.3))
+    text = suites.spec("dtvg", target_vector=False)
+    assert create(text) == type(create(text))(target_vector=False)
+
+
+def test_experiment_without_questions_declares_none():
+    assert [e.config.name for e in EVERY.values() if e.primary is None] == [
+        "real_text",
+        "glue_superglue",
+        "spt_t0",
+    ]
+    assert Experiment(SANDBOX) == (SANDBOX, None, (), ())
+    assert Question("a", "b") == ("a", "b", (), (), "")

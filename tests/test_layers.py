@@ -196,8 +196,6 @@ def test_imports_point_downwards() -> None:
 KNOWN_CIRCLES = [
     [f"prompt_jax.{name}" for name in names.split()]
     for names in (
-        "data.registry.__init__ data.toml",
-        "prompts.prompt prompts.vector",
         "training.fingerprint training.loop training.resume training.speed training.tracking",
     )
 ]

@@ -7,7 +7,7 @@ templates only plain fields, so a task file from somebody else reads nothing els
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any, cast
 
@@ -64,11 +64,12 @@ _ONLY_FOR = {
 _SMALLEST_STEP, _HUGE = 1e-6, 1e300
 
 
-def load_task(path: str | Path) -> Task:
+def load_task(path: str | Path, reserved: Collection[str] = ()) -> Task:
     """Reads a task from a TOML file.
 
     Args:
       path: the file; paths of data in it are relative to its folder.
+      reserved: names that the task may not have: those of the registry.
 
     Returns:
       The task; its `files` are absolute paths that exist.
@@ -84,15 +85,16 @@ def load_task(path: str | Path) -> Task:
             raise DataError(f"task file {path} cannot be read: {error.strerror}.") from None
         # Syntax errors, bytes that are not UTF-8, NUL in the path, absurdly deep nesting.
         raise DataError(f"task file {path} is not valid TOML: {error}.") from None
-    return parse_task(table, path)
+    return parse_task(table, path, reserved)
 
 
-def parse_task(table: Mapping[str, Any], path: Path) -> Task:
+def parse_task(table: Mapping[str, Any], path: Path, reserved: Collection[str] = ()) -> Task:
     """Builds a task from the content of a TOML file.
 
     Args:
       table: what `tomllib` read.
       path: the file that it came from, for messages and for the folder of the data.
+      reserved: names that the task may not have.
 
     Raises:
       DataError: as `load_task`.
@@ -100,7 +102,11 @@ def parse_task(table: Mapping[str, Any], path: Path) -> Task:
     where = str(path)
     top = _Table(table, where, _TASK_KEYS)
     name, kind = top.text("name"), top.text("kind")
-    _check_name(name, where)
+    if name in reserved:
+        raise DataError(
+            f"{where}: name '{name}' is that of a task of the registry; choose another, so that"
+            " results cannot be confused."
+        )
     if kind not in KINDS:
         raise DataError(
             f"{where}: kind '{kind}' is unknown.{did_you_mean(kind, KINDS)}"
@@ -268,16 +274,6 @@ def _data_file(name: str, where: str, folder: Path) -> Path:
     if not found:
         raise DataError(f"{where}: there is no file '{name}' in {folder}.")
     return full
-
-
-def _check_name(name: str, where: str) -> None:
-    from prompt_jax.data import registry
-
-    if name in registry.names() or name in registry.ALIASES:
-        raise DataError(
-            f"{where}: name '{name}' is that of a task of the registry; choose another, so that"
-            " results cannot be confused."
-        )
 
 
 def _check_metrics(

@@ -29,10 +29,10 @@ from prompt_jax.prompts.interchange import from_npz as from_npz
 from prompt_jax.prompts.interchange import from_peft as from_peft
 from prompt_jax.prompts.interchange import to_npy as to_npy
 from prompt_jax.prompts.interchange import to_peft as to_peft
-from prompt_jax.prompts.prompt import SoftPrompt as SoftPrompt
-from prompt_jax.prompts.prompt import check_model as check_model
 from prompt_jax.prompts.record import PromptRecord as PromptRecord
-from prompt_jax.prompts.vector import TaskVector as TaskVector
-from prompt_jax.prompts.vector import add as add
-from prompt_jax.prompts.vector import apply_vector as apply_vector
-from prompt_jax.prompts.vector import task_vector as task_vector
+from prompt_jax.prompts.record import check_model as check_model
+from prompt_jax.prompts.types import SoftPrompt as SoftPrompt
+from prompt_jax.prompts.types import TaskVector as TaskVector
+from prompt_jax.prompts.types import add as add
+from prompt_jax.prompts.types import apply_vector as apply_vector
+from prompt_jax.prompts.types import task_vector as task_vector

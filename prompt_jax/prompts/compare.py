@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from prompt_jax.errors import PromptError, did_you_mean
-from prompt_jax.prompts.prompt import SoftPrompt
-from prompt_jax.prompts.vector import TaskVector
+from prompt_jax.prompts.types import SoftPrompt, TaskVector
 
 _CHUNK = 64  # prompt tokens compared with the whole vocabulary at once
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 
 from prompt_jax.errors import PromptError
-from prompt_jax.prompts.vector import TaskVector, add
+from prompt_jax.prompts.types import TaskVector, add
 
 _LONGEST, _DEEPEST = 4000, 50
 _TOKEN = re.compile(

@@ -19,8 +19,8 @@ import numpy as np
 
 from prompt_jax import streams
 from prompt_jax.errors import PromptError, did_you_mean
-from prompt_jax.prompts.prompt import SoftPrompt
 from prompt_jax.prompts.record import PromptRecord
+from prompt_jax.prompts.types import SoftPrompt
 
 FREQUENT = 5000
 """How many of the first (most frequent) pieces Lester et al. draw from."""

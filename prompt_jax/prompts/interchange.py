@@ -22,8 +22,8 @@ import numpy as np
 
 from prompt_jax.errors import PromptError, did_you_mean
 from prompt_jax.prompts import files
-from prompt_jax.prompts.prompt import SoftPrompt
 from prompt_jax.prompts.record import PromptRecord
+from prompt_jax.prompts.types import SoftPrompt
 
 _CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"

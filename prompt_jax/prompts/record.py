@@ -124,3 +124,50 @@ class PromptRecord:
                         f"the record's {name} must be {kind.__name__}, not {fields[name]!r}."
                     )
         return cls(**fields)
+
+
+def check_model(
+    record: PromptRecord, model: Any, path: str, d_model: int, allow_other_model: bool = False
+) -> None:
+    """Checks that a prompt belongs to a model.
+
+    Args:
+      record: the prompt's record.
+      model: anything with `weights_hash`, `name` and `d_model`.
+      path: where the prompt was found, for messages.
+      d_model: width of the prompt.
+      allow_other_model: check the width only.
+
+    Raises:
+      PromptError: for other weights, unknown weights, or another width.
+    """
+    if not allow_other_model:
+        if record.model_hash is None:
+            raise PromptError(
+                f"{path} does not say which base model it was made for. If it was {model.name},"
+                " load it with allow_other_model=True."
+            )
+        if record.model_hash != model.weights_hash:
+            made, this = shorten(record.model_hash, model.weights_hash)
+            raise PromptError(
+                f"{path} was made for base model {made} ({record.model_name or 'unnamed'});"
+                f" this model is {this} ({model.name}). A prompt only works with the weights it"
+                " was trained on."
+            )
+    if d_model != model.d_model:
+        raise PromptError(
+            f"{path} has width {d_model}, but {model.name} has d_model {model.d_model}: it was made"
+            " for another model."
+        )
+
+
+def shorten(a: str, b: str) -> tuple[str, str]:
+    """Returns two different hashes cut where they can be told apart, at four characters or later.
+
+    >>> shorten("3f2a77", "91c0aa")
+    ('3f2a...', '91c0...')
+    """
+    n = 4
+    while a[:n] == b[:n] and n < max(len(a), len(b)):
+        n += 4
+    return tuple(f"{h[:n]}..." if len(h) > n else h for h in (a, b))  # type: ignore[return-value]

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from prompt_jax.data import registry
 from prompt_jax.data.render import render
 from prompt_jax.data.sources import labels, open_split
 from prompt_jax.data.tasks import KINDS, Task
@@ -335,7 +336,7 @@ def test_each_mistake_is_one_message_with_file_and_key(
     tmp_path: Path, text: str, message: str
 ) -> None:
     with pytest.raises(DataError, match=message) as caught:
-        load_task(written(tmp_path, text))
+        registry.get(str(written(tmp_path, text)))
     said = str(caught.value)
     assert "mood.toml" in said
     assert said.count("mood.toml") == 1

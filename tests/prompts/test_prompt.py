@@ -11,7 +11,7 @@ import pytest
 
 from prompt_jax.errors import PromptError
 from prompt_jax.prompts import PromptRecord, SoftPrompt, TaskVector
-from prompt_jax.prompts.prompt import shorten
+from prompt_jax.prompts.record import shorten
 
 
 def test_only_the_array_is_in_the_pytree(prompt):

@@ -21,6 +21,7 @@ from prompt_jax.data.registry import (
     superglue,
 )
 from prompt_jax.data.tasks import Task
+from prompt_jax.data.toml import load_task
 from prompt_jax.errors import DataError, did_you_mean
 
 __all__ = [
@@ -107,15 +108,13 @@ def get(name: str) -> Task:
     >>> get("glue_rte").name
     'glue/rte'
     """
+    known = (*_TASKS, *ALIASES)
     if name in _TASKS:
         return _TASKS[name]
     if name in ALIASES:
         return _TASKS[ALIASES[name]]
     if name.endswith(".toml"):
-        from prompt_jax.data.toml import load_task
-
-        return load_task(name)
-    known = (*_TASKS, *ALIASES)
+        return load_task(name, reserved=known)
     raise DataError(
         f"unknown task '{name}'.{did_you_mean(name, known)}"
         " See `prompt-jax tasks` for all of them, or give the path of a .toml file."

@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -45,6 +46,8 @@ def split_list(text: str) -> tuple[str, ...]:
 def parse_value(text: str, kind: Any, where: str) -> Any:
     """Parses `text` as a value of the annotated type `kind`.
 
+    Where it may be None, `none` (or `null`) is None, and an empty text is the empty text.
+
     Args:
       text: the right-hand side of an override.
       kind: bool, int, float, str, a Literal, an Optional of these, or a tuple of one of them.
@@ -55,7 +58,7 @@ def parse_value(text: str, kind: Any, where: str) -> Any:
     """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        if type(None) in args and text.lower() in ("none", "null", ""):
+        if type(None) in args and text.lower() in ("none", "null"):
             return None
         return parse_value(text, next(a for a in args if a is not type(None)), where)
     if origin is typing.Literal:
@@ -248,9 +251,11 @@ def _config_module(name: str, packaged: str) -> Any:
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # where classes of the file look for their source
         try:
             spec.loader.exec_module(module)
         except Exception as error:
+            del sys.modules[spec.name]
             raise _broken(f"the config file {name} does not run", error) from error
         return module
     package = importlib.import_module(packaged)

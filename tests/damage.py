@@ -125,7 +125,7 @@ class RunCase:
             "a", {"prompt": values}, values, 2, 0.5, ((2, 0.5),), 4, 8, 9, 9, True
         )
         self.store.save("key", self.run)
-        (self.path,) = folder.glob("*.run")
+        (self.path,) = folder.glob("*.safetensors")
         self.content = self.path.read_bytes()
 
     def hit(self, rng: np.random.Generator) -> tuple[str, str]:

@@ -1,24 +1,21 @@
-"""Token ids on disk: one .npz per hash of texts, vocabulary and lengths, with a checksum."""
+"""Token ids on disk: one sealed file per hash of texts, vocabulary and lengths."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from prompt_jax import store
 from prompt_jax.errors import DataError
-from prompt_jax.paths import write_atomically
 
 Arrays = dict[str, np.ndarray]
 
-# Raise when the arrays or the way they are cut change.
+# Raise when the arrays or the way they are truncated change.
 _VERSION = 1
-_CHECKSUM = "sha256"
 
 
 def cached(
@@ -28,8 +25,8 @@ def cached(
     key: tuple[str | int, ...],
     texts: Sequence[Sequence[str]],
     make: Callable[..., Arrays],
-) -> tuple[Arrays, str]:
-    """Returns `make(*texts)`, from the cache if it is there.
+) -> Arrays:
+    """Returns `make(*texts)`, from the cache if it is there and whole.
 
     Args:
       cache_dir: folder of the cache; None: always make.
@@ -38,31 +35,25 @@ def cached(
       texts: the lists of texts that are tokenised.
       make: gives the arrays.
 
-    Returns:
-      The arrays, and a note if a damaged file was replaced (else "").
-
     Raises:
       DataError: if the cache folder cannot be written.
     """
     if cache_dir is None:
-        return make(*texts), ""
+        return make(*texts)
     label = re.sub(r"[^A-Za-z0-9_\-]+", "_", name)
-    path = Path(cache_dir) / f"{label}-{_digest(key, texts)}.npz"
-    note = ""
-    if path.exists():
-        arrays = _read(path)
-        if arrays is not None:
-            return arrays, ""
-        note = f"the damaged cache file {path.name} was rebuilt"
+    path = Path(cache_dir) / f"{label}-{_digest(key, texts)}.safetensors"
+    entry = store.read(path)
+    if entry is not None:
+        return entry.arrays
     arrays = make(*texts)
     try:
-        _write(path, arrays)
+        store.write(path, {}, arrays)
     except OSError as error:
         raise DataError(
             f"the cache folder '{cache_dir}' cannot be written ({error.strerror}). Choose another "
             "with data.cache=DIR, or data.cache= for none."
         ) from None
-    return arrays, note
+    return arrays
 
 
 def _digest(key: tuple[str | int, ...], texts: Sequence[Sequence[str]]) -> str:
@@ -73,32 +64,3 @@ def _digest(key: tuple[str | int, ...], texts: Sequence[Sequence[str]]) -> str:
             raw = text.encode("utf-8", errors="surrogatepass")
             state.update(f"{len(raw)}:".encode() + raw)
     return state.hexdigest()[:32]
-
-
-def _checksum(arrays: Arrays) -> np.ndarray:
-    state = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        state.update(f"{name} {array.dtype} {array.shape}".encode())
-        state.update(array.tobytes())
-    return np.frombuffer(state.digest(), np.uint8)
-
-
-def _read(path: Path) -> Arrays | None:
-    try:
-        # Opened here: numpy leaves its own handle open when the zip is damaged.
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except Exception:  # zip, zlib and header parsing raise a dozen kinds; all mean: make it again
-        return None
-    stored = arrays.pop(_CHECKSUM, None)
-    if stored is None or not np.array_equal(stored, _checksum(arrays)):
-        return None
-    return arrays
-
-
-def _write(path: Path, arrays: Arrays) -> None:
-    contents: dict[str, Any] = {**arrays, _CHECKSUM: _checksum(arrays)}
-    buffer = io.BytesIO()
-    np.savez(buffer, **contents)
-    write_atomically(path, buffer.getvalue())

@@ -298,7 +298,7 @@ def encode(
         if example.candidates not in rows:
             rows[example.candidates] = [texts[text] for text in example.candidates]
 
-    arrays, note = token_cache.cached(
+    arrays = token_cache.cached(
         cache_dir,
         name=task_name or name or "examples",
         key=(tokenizer.fingerprint, max_input, max_target),
@@ -311,7 +311,6 @@ def encode(
     inputs = Ragged(arrays["inputs_values"], arrays["inputs_offsets"])
     answers = Ragged(arrays["answers_values"], arrays["answers_offsets"])
     target = np.asarray([texts[example.target] for example in examples], np.int64)
-    notes = (f"{name}: {note}",) if note else ()
     return TokenisedSplit(
         name=name,
         inputs=inputs,
@@ -326,7 +325,7 @@ def encode(
         examples=examples,
         template_names=tuple(f"{task_name}/{template}" for template in template_names),
         task_names=(task_name,),
-        notes=notes + _ambiguous(name, rows, answers, max_target, len(template_names)),
+        notes=_ambiguous(name, rows, answers, max_target, len(template_names)),
     )
 
 

@@ -1,22 +1,19 @@
 """One prompt, one safetensors file.
 
 A file holds one float32 tensor (`prompt` [L, D], `particles` [M, L, D] or `vector` [L, D]) and the
-record as metadata, sealed with a sha256 over both: safetensors itself does not notice a flipped
-bit. Writing is atomic and deterministic: equal prompts with equal records are equal files.
+record as facts, in the sealed container of `prompt_jax.store`. Writing is atomic and deterministic:
+equal prompts with equal records are equal files.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from prompt_jax import store
 from prompt_jax.errors import PromptError, did_you_mean
 from prompt_jax.paths import is_url, write_atomically
 from prompt_jax.prompts.record import METADATA_KEY, PromptRecord
@@ -29,8 +26,6 @@ _READERS = {
     "particles": "prompts.load_particles",
     "vector": "TaskVector.load",
 }
-_SEAL = re.compile(r', "sha256": "([0-9a-f]{64})"\}')
-_SEAL_LENGTH = len(', "sha256": "') + 64 + len('"}')
 
 
 class Stored(NamedTuple):
@@ -98,9 +93,7 @@ def write(path: str | os.PathLike[str], kind: str, array: Any, record: PromptRec
                 f"the record for {path} says {name} = {told}, but the {kind} has {is_}."
             )
     record = record.replace(tokens=tokens, d_model=width)
-    body = record.to_metadata()[METADATA_KEY]
-    sealed = body[:-1] + f', "sha256": "{_digest(body, kind, values)}"}}'
-    write_bytes(path, _serialise(kind, values, sealed))
+    write_bytes(path, store.pack(record.to_metadata()[METADATA_KEY], {kind: values}))
 
 
 def read(path: str | os.PathLike[str], kind: str) -> Stored:
@@ -114,32 +107,28 @@ def read(path: str | os.PathLike[str], kind: str) -> Stored:
       PromptError: for a missing, truncated, damaged or foreign file, or one of another kind.
     """
     raw = read_bytes(path)
-    tensors, metadata = parse_safetensors(raw, path)
-    if METADATA_KEY not in metadata:
-        names = ", ".join(sorted(tensors)[:4]) or "nothing"
+    try:
+        body, tensors = store.unpack(raw)
+    except store.UnsealedError as error:
+        parse_safetensors(raw, path)
         raise PromptError(
-            f"{path} is a safetensors file, but not a prompt of prompt_jax (it holds {names})."
-            " For a PEFT adapter use from_peft on its folder."
-        )
-    text = metadata[METADATA_KEY]
-    seal = _SEAL.fullmatch(text[-_SEAL_LENGTH:])
-    if seal is None or len(tensors) != 1:
-        raise PromptError(f"{path} is damaged: its seal or its tensor is missing.")
-    body = text[:-_SEAL_LENGTH] + "}"
-    found, array = next(iter(tensors.items()))
-    if _digest(body, found, array) != seal[1]:
-        raise PromptError(
-            f"{path} is damaged: its content does not match its sha256. Copy or make it again."
-        )
+            f"{path} is a safetensors file, but not a prompt of prompt_jax (it holds"
+            f" {error.names}). For a PEFT adapter use from_peft on its folder."
+        ) from None
+    except store.DamagedError as error:
+        raise PromptError(f"{path} {error}. Copy or make it again.") from None
+    if len(tensors) != 1:
+        raise PromptError(f"{path} holds {len(tensors)} tensors, not one prompt.")
+    kind_here, array = next(iter(tensors.items()))
     try:
         record = PromptRecord.from_metadata({METADATA_KEY: body})
     except PromptError as error:
         raise PromptError(f"{path} cannot be read: {error}") from None
-    if found != kind:
-        reader = _READERS.get(found, "a newer version of prompt_jax")
-        raise PromptError(f"{path} holds '{found}', not '{kind}'; read it with {reader}.")
+    if kind_here != kind:
+        reader = _READERS.get(kind_here, "a newer version of prompt_jax")
+        raise PromptError(f"{path} holds '{kind_here}', not '{kind}'; read it with {reader}.")
     values = check_array(array, rank=RANKS[kind], what=f"the {kind} in {path}")
-    return Stored(found, values, record)
+    return Stored(kind, values, record)
 
 
 def save_particles(
@@ -167,30 +156,15 @@ def parse_safetensors(
     Raises:
       PromptError: where the bytes are no complete safetensors file.
     """
-    import ml_dtypes
-    import safetensors
-
-    dtypes: Mapping[str, Any] = {
-        "F64": np.float64,
-        "F32": np.float32,
-        "F16": np.float16,
-        "BF16": ml_dtypes.bfloat16,
-    }
     try:
-        tensors = {}
-        for name, info in safetensors.deserialize(raw):
-            if info["dtype"] not in dtypes:
-                raise PromptError(f"{path}: tensor '{name}' has dtype {info['dtype']}, not floats.")
-            flat = np.frombuffer(bytes(info["data"]), dtype=dtypes[info["dtype"]])
-            tensors[name] = flat.reshape(info["shape"])
-        header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-    except (safetensors.SafetensorError, ValueError, OverflowError, RecursionError) as error:
-        if isinstance(error, PromptError):
-            raise
-        raise PromptError(
-            f"{path} is truncated, damaged or not a safetensors file ({error})."
-        ) from None
-    return tensors, header.get("__metadata__") or {}
+        tensors, metadata = store.parse_safetensors(raw)
+    except store.DamagedError as error:
+        raise PromptError(f"{path} {error}.") from None
+    for name, array in tensors.items():
+        # bfloat16 is registered by ml_dtypes with kind 'V'.
+        if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+            raise PromptError(f"{path}: tensor '{name}' has dtype {array.dtype}, not floats.")
+    return tensors, metadata
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -226,19 +200,6 @@ def write_bytes(path: str | os.PathLike[str], raw: bytes) -> None:
         write_atomically(path, raw)
     except OSError as error:
         raise PromptError(f"{path} cannot be written: {error.strerror or error}.") from None
-
-
-def _serialise(kind: str, values: np.ndarray, sealed: str) -> bytes:
-    from safetensors.numpy import save
-
-    return bytes(save({kind: values}, metadata={METADATA_KEY: sealed}))
-
-
-def _digest(body: str, kind: str, array: np.ndarray) -> str:
-    """Hash of everything a reader would use: record, tensor name, dtype, shape and numbers."""
-    head = json.dumps([body, kind, array.dtype.name, list(array.shape)])
-    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    return hashlib.sha256(head.encode() + little.tobytes()).hexdigest()
 
 
 def _is_adapter(folder: Path) -> bool:

@@ -1,48 +1,72 @@
-"""Trained runs on disk, under the hash of everything their training depended on.
+"""Trained replicas and test results on disk, under the hash of everything they depend on.
 
-A stage that has been paid for is not trained again, but its cost is still counted. A key covers
-the code version of the stage, method, budget, weights, rows, initial parameters and seed, so a
-stale artefact cannot be found. Files are written atomically and carry a checksum; a damaged one is
-trained again. Long evaluations (the oracle's) are kept in the same way.
+A stage that has been paid for is not trained or tested again, but its cost is still counted. A key
+covers the code, method, budget, weights, rows, initial parameters and seed, so an outdated artefact
+cannot be found. Files are sealed (`prompt_jax.store`); a damaged one is reported and made again.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from prompt_jax import distributed
+from prompt_jax import distributed, store
 from prompt_jax.config import digest
 from prompt_jax.errors import ConfigError, TrainingError
 from prompt_jax.evaluation import Evaluation
-from prompt_jax.paths import write_atomically
-from prompt_jax.training.fingerprint import STAGE_VERSION, array_hash, budget_of, split_hash
+from prompt_jax.training.fingerprint import array_hash, budget_of, code_of, split_hash
 from prompt_jax.training.loop import Replica, TrainConfig, TrainedReplica
 from prompt_jax.training.protocol import Method
+
+_PROMPT, _PARAMS = "prompt", "params/"
+_FACTS = (
+    "best_step",
+    "history",
+    "steps",
+    "rows_seen",
+    "tokens_seen",
+    "targets_seen",
+    "healthy",
+    "seconds",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class TestResult:
+    """What an experiment reads of a replica's parameters, so that they need not be kept.
+
+    Attributes:
+      evaluation: on the test rows.
+      parameters: how many numbers were trained.
+      template_prompts: [L, D] by the template's name, where the prompt depends on it alone.
+    """
+
+    __test__: ClassVar[bool] = False  # no test case of pytest's
+
+    evaluation: Evaluation
+    parameters: int
+    template_prompts: dict[str, np.ndarray]
 
 
 def run_key(
     lm: Any, method: Method, run: Replica, config: TrainConfig, feed_description: str
 ) -> str:
-    """The key of a run's outcome.
+    """The key of a replica's outcome.
 
     Args:
       lm: the frozen model.
       method: what is trained.
-      run: the run.
+      run: the replica.
       config: its budget.
       feed_description: how the feed orders and mixes its rows.
     """
     return digest(
-        STAGE_VERSION,
-        repr(method),
+        code_of(method),
         budget_of(config),
         lm.weights_hash,
         str(np.dtype(lm.dtype)),
@@ -58,7 +82,9 @@ def run_key(
 
 
 class ArtefactStore:
-    """Reads and writes trained runs, and evaluations that would take long to repeat.
+    """Reads and writes trained replicas, test results, and what else would take long to repeat.
+
+    In a job of several processes it is process 0 that reads and writes, and all have to call.
 
     Attributes:
       folder: None: nothing is stored or found.
@@ -68,49 +94,72 @@ class ArtefactStore:
         self.folder = folder
 
     def load(self, key: str, name: str) -> TrainedReplica | None:
-        """The run stored under a key; None when there is none or it is damaged.
-
-        In a job of several processes it is process 0 that reads, and all have to call it.
+        """The replica stored under a key; None when there is none or it is damaged.
 
         Raises:
-          TrainingError: a process asks for another run than process 0.
+          TrainingError: a process asks for another replica than process 0.
         """
-        stored = self._read(key, name)
-        if stored is None:
+        entry = self.read(key, name)
+        if entry is None:
             return None
-        facts, arrays = stored
-        prompt = arrays.pop("__prompt__", None)
+        facts, arrays = entry.facts, entry.arrays
+        prompt = arrays.pop(_PROMPT, None)
+        params = {name.removeprefix(_PARAMS): array for name, array in arrays.items()}
         facts["history"] = tuple((int(s), float(v)) for s, v in facts["history"])
         facts["best_value"] = float("nan" if facts["best_value"] is None else facts["best_value"])
+        kept = facts.pop("params")
         return TrainedReplica(
-            name=name, params=unflatten_dict(arrays, sep="/"), prompt=prompt, **facts
+            name=name,
+            params=unflatten_dict(params, sep="/") if kept else None,
+            prompt=prompt,
+            **facts,
         )
 
     def save(self, key: str, trained: TrainedReplica) -> None:
-        """Stores a run, atomically; in a job of several processes it is process 0 that does.
+        """Stores a replica, with its parameters if it has any.
 
         Raises:
           ConfigError: the folder cannot be written.
         """
-        arrays = flatten_dict(trained.params, sep="/")
+        params = trained.params
+        flat = {} if params is None else flatten_dict(params, sep="/")
+        arrays = {_PARAMS + name: array for name, array in flat.items()}
         if trained.prompt is not None:
-            arrays["__prompt__"] = trained.prompt
-        facts = {
-            name: getattr(trained, name)
-            for name in (
-                "best_step",
-                "history",
-                "steps",
-                "rows_seen",
-                "tokens_seen",
-                "targets_seen",
-                "healthy",
-                "seconds",
-            )
-        }
+            arrays[_PROMPT] = trained.prompt
+        facts = {name: getattr(trained, name) for name in _FACTS}
         value = trained.best_value
         facts["best_value"] = value if np.isfinite(value) else None
-        self._write(key, facts, arrays)
+        self.write(key, {**facts, "params": params is not None}, arrays)
+
+    def load_test(self, key: str, name: str) -> TestResult | None:
+        """As `load`, of what `save_test` has stored.
+
+        Raises:
+          TrainingError: a process asks for another result than process 0.
+        """
+        entry = self.read(key, name)
+        if entry is None:
+            return None
+        names, arrays = entry.facts["template_prompts"], entry.arrays
+        prompts = {name: arrays[f"template_prompts/{i}"] for i, name in enumerate(names)}
+        evaluation = _unpacked(entry.facts["evaluation"], arrays, "")
+        return TestResult(evaluation, entry.facts["parameters"], prompts)
+
+    def save_test(self, key: str, result: TestResult) -> None:
+        """As `save`, for a test result.
+
+        Raises:
+          ConfigError: the folder cannot be written.
+        """
+        prompts = result.template_prompts
+        evaluation, arrays = _packed(result.evaluation, "")
+        facts = {
+            "evaluation": evaluation,
+            "parameters": result.parameters,
+            "template_prompts": list(prompts),
+        }
+        arrays |= {f"template_prompts/{i}": x for i, x in enumerate(prompts.values())}
+        self.write(key, facts, arrays)
 
     def load_evaluations(self, key: str, name: str) -> list[Evaluation] | None:
         """As `load`, of what `save_evaluations` has stored.
@@ -118,100 +167,100 @@ class ArtefactStore:
         Raises:
           TrainingError: a process asks for others than process 0.
         """
-        stored = self._read(key, name)
-        if stored is None:
+        entry = self.read(key, name)
+        if entry is None:
             return None
-        facts, arrays = stored
-        tree = unflatten_dict(arrays, sep="/")
-        return [unpacked(tree[str(number)]) for number in range(facts["evaluations"])]
+        each = enumerate(entry.facts["evaluations"])
+        return [_unpacked(facts, entry.arrays, f"{number}/") for number, facts in each]
 
-    def save_evaluations(self, key: str, found: Sequence[Evaluation]) -> None:
+    def save_evaluations(self, key: str, evaluations: Sequence[Evaluation]) -> None:
         """As `save`, for the evaluations of several prompts.
 
         Raises:
           ConfigError: the folder cannot be written.
         """
-        tree = {str(number): packed(evaluation) for number, evaluation in enumerate(found)}
-        self._write(key, {"evaluations": len(found)}, flatten_dict(tree, sep="/"))
+        every: list[dict[str, Any]] = []
+        arrays: dict[str, np.ndarray] = {}
+        for number, evaluation in enumerate(evaluations):
+            facts, more = _packed(evaluation, f"{number}/")
+            every.append(facts)
+            arrays |= more
+        self.write(key, {"evaluations": every}, arrays)
 
-    def _read(self, key: str, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+    def read(self, key: str, name: str) -> store.Entry | None:
+        """The entry under a key; None when there is none or it is damaged, which is reported.
+
+        Args:
+          key: 16 hexadecimal digits.
+          name: of the entry, for messages.
+
+        Raises:
+          TrainingError: a process asks for another key than process 0.
+        """
         if self.folder is None:
             return None
-        from safetensors.numpy import load
+        path = self._path(key)
 
-        path = self.folder / f"{key}.run"
-
-        def read() -> bytes:
+        def read_bytes() -> bytes:
             try:
                 return key.encode() + b"\n" + path.read_bytes()
             except OSError:
-                return key.encode() + b"\n"
+                return key.encode()
 
-        asked, _, data = (distributed.on_main(read) or b"").partition(b"\n")
+        asked, there, raw = (distributed.on_main(read_bytes) or b"").partition(b"\n")
         if asked.decode() != key:
             raise TrainingError(
-                f"this process and process 0 mean different runs by '{name}': give all processes"
+                f"this process and process 0 mean different entries by '{name}': give all processes"
                 " the same config, data, weights and version of prompt_jax."
             )
-        try:
-            digest_line, _, body = data.partition(b"\n")
-            if hashlib.sha256(body).hexdigest().encode() != digest_line:
-                return None
-            header, _, tensors = body.partition(b"\n")
-            facts = json.loads(header)
-            arrays = load(tensors)
-        except (ValueError, KeyError):
-            return None
-        for path_of in facts.pop("bfloat16", ()):
-            arrays[path_of] = arrays[path_of].view(jnp.bfloat16)
-        return facts, arrays
+        return store.load(raw, path) if there else None
 
-    def _write(self, key: str, facts: Mapping[str, Any], leaves: Mapping[str, Any]) -> None:
+    def write(self, key: str, facts: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+        """Stores an entry, atomically.
+
+        Raises:
+          ConfigError: the folder cannot be written.
+        """
         if self.folder is None or not distributed.is_main():
             return
-        from safetensors.numpy import save
-
-        arrays = {path: np.ascontiguousarray(leaf) for path, leaf in leaves.items()}
-        # Numpy knows no bfloat16, and neither does safetensors' reader for it.
-        low = [path for path, leaf in arrays.items() if leaf.dtype == jnp.bfloat16]
-        arrays |= {path: arrays[path].view(np.uint16) for path in low}
-        body = json.dumps({**facts, "bfloat16": low}).encode() + b"\n" + save(arrays)
         try:
-            digest_line = hashlib.sha256(body).hexdigest().encode()
-            write_atomically(self.folder / f"{key}.run", digest_line + b"\n" + body)
+            store.write(self._path(key), facts, arrays)
         except OSError as error:
             raise ConfigError(
                 f"the cache folder '{self.folder}' cannot be written ({error.strerror}). Choose"
                 " another with data.cache=DIR, or data.cache= for none."
             ) from None
 
+    def _path(self, key: str) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{key}.safetensors"
 
-def packed(evaluation: Evaluation) -> dict[str, Any]:
-    """An evaluation as a tree of arrays, which is what files hold."""
+
+def _packed(evaluation: Evaluation, prefix: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """An evaluation as facts and arrays, whose names begin with `prefix`."""
     facts: dict[str, Any] = {
         "metrics": evaluation.metrics,
         "unparsable": evaluation.unparsable,
         "per_item": list(evaluation.per_item),
     }
-    arrays: dict[str, Any] = {}
-    if evaluation.per_item:
-        arrays["per_item"] = {str(i): x for i, x in enumerate(evaluation.per_item.values())}
+    arrays = {f"{prefix}per_item/{i}": x for i, x in enumerate(evaluation.per_item.values())}
     if isinstance(evaluation.predictions, list):
         facts["texts"] = evaluation.predictions
     else:
-        arrays["predictions"] = evaluation.predictions
+        arrays[f"{prefix}predictions"] = evaluation.predictions
     if evaluation.scores is not None:
-        arrays["scores"] = evaluation.scores
-    return {**arrays, "facts": np.frombuffer(json.dumps(facts).encode(), np.uint8)}
+        arrays[f"{prefix}scores"] = evaluation.scores
+    return facts, arrays
 
 
-def unpacked(arrays: Mapping[str, Any]) -> Evaluation:
+def _unpacked(
+    facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], prefix: str
+) -> Evaluation:
     """The evaluation that was packed."""
-    facts = json.loads(arrays["facts"].tobytes())
     return Evaluation(
         facts["metrics"],
-        facts["texts"] if "texts" in facts else arrays["predictions"],
-        {name: arrays["per_item"][str(i)] for i, name in enumerate(facts["per_item"])},
+        facts["texts"] if "texts" in facts else arrays[f"{prefix}predictions"],
+        {name: arrays[f"{prefix}per_item/{i}"] for i, name in enumerate(facts["per_item"])},
         facts["unparsable"],
-        arrays.get("scores"),
+        arrays.get(f"{prefix}scores"),
     )

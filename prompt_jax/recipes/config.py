@@ -39,8 +39,8 @@ class DataConfig:
 
     Attributes:
       root: folder with one sub-folder per task; None: TFDS or the Hugging Face cache.
-      cache: folder of tokenised rows and trained source prompts; "" turns caching off, None is
-        the user's cache folder.
+      cache: folder of tokenised rows, trained replicas and test results; "" (`data.cache=`) stores
+        and reuses nothing, None (`data.cache=none`) is the user's cache folder.
       max_input_tokens: longer inputs are cut, counted and reported.
       max_target_tokens: the same for targets.
       train_rows: at most this many training rows per task; 0: all.
@@ -66,6 +66,11 @@ class DataConfig:
     test_templates: Literal["first", "all"] = "first"
 
     def __post_init__(self) -> None:
+        if self.root == "":
+            raise ConfigError(
+                "data.root is empty: name a folder, or say data.root=none for TFDS or the Hugging"
+                " Face cache."
+            )
         _refuse_url("data.root", self.root)
         _refuse_url("data.cache", self.cache)
 

@@ -17,12 +17,12 @@ from prompt_jax.data.tokenise import trained_templates
 from prompt_jax.evaluation import Calibration, Evaluation, Job, calibration
 from prompt_jax.methods import Artefact, BaseMethod, Context, Stage, TemplateTokens, create
 from prompt_jax.prompts import SoftPrompt, parse
-from prompt_jax.recipes.artefacts import ArtefactStore, run_key
+from prompt_jax.recipes.artefacts import ArtefactStore, TestResult, run_key
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.rows import RowStore
-from prompt_jax.recipes.unfinished import Progress, TestResult
+from prompt_jax.recipes.unfinished import Progress
 from prompt_jax.training.deployed import evaluate_runs
-from prompt_jax.training.fingerprint import describe_feed, split_hash
+from prompt_jax.training.fingerprint import describe_feed, is_storable, split_hash
 from prompt_jax.training.loop import Replica, TrainedReplica, train
 from prompt_jax.training.tracking import Tracker
 
@@ -284,6 +284,7 @@ class Executor:
             m: run_key(self.lm, method, run, budget, describe_feed(run.feed))
             for m, run in runs.items()
         }
+        store = self.store if is_storable(method) else ArtefactStore(None)
         found: dict[Member, TrainedReplica] = {}
         named = {m.label: m for m in members}
         by_label = {m.label: key for m, key in keys.items()}
@@ -298,7 +299,7 @@ class Executor:
                 if whole is not None:
                     found[member], tested[member] = whole
                 continue
-            known = self._memo.get(key) or self.store.load(key, member.label)
+            known = self._memo.get(key) or store.load(key, member.label)
             if known is not None:
                 found[member] = replace(known, name=member.label)
         self.reused.append((label, len(found), len(members)))
@@ -327,7 +328,7 @@ class Executor:
                         self._tested_key(keys[member], member), result, tested[member]
                     )
                 else:
-                    self.store.save(keys[member], result)
+                    store.save(keys[member], result)
                 if not method.trains_lm:
                     self._memo[keys[member]] = result
                 found[member] = result

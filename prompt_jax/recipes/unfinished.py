@@ -13,28 +13,16 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from prompt_jax import distributed
 from prompt_jax.config import digest
-from prompt_jax.evaluation import Evaluation
 from prompt_jax.paths import write_atomically
-from prompt_jax.recipes.artefacts import ArtefactStore, packed, unpacked
+from prompt_jax.recipes.artefacts import ArtefactStore, TestResult
 from prompt_jax.training.checkpoints import Checkpoints
 from prompt_jax.training.loop import TrainedReplica
 
 _MEMBERS = "members.json"
-_FORMAT = 2  # of what `_packed` makes: files of another one are not found
-
-
-class TestResult(NamedTuple):
-    """What the experiment wants of a run's parameters, so that they need not be kept."""
-
-    evaluation: Evaluation
-    parameters: int  # how many numbers were trained
-    template_prompts: dict[str, np.ndarray]  # [L, D] by the template's name
 
 
 class Progress:
@@ -65,12 +53,14 @@ class Progress:
         Raises:
           ConfigError: the run directory cannot be written.
         """
-        self._finished.save(digest(_FORMAT, key), replace(trained, params=_packed(tested)))
+        self._finished.save(digest("trained", key), replace(trained, params=None))
+        self._finished.save_test(digest("tested", key), tested)
 
     def kept(self, key: str, name: str) -> tuple[TrainedReplica, TestResult] | None:
         """The results kept under a key, in this or an earlier process; None when damaged, too."""
-        found = self._finished.load(digest(_FORMAT, key), name)
-        return None if found is None else (replace(found, params=None), _unpacked(found.params))
+        trained = self._finished.load(digest("trained", key), name)
+        tested = self._finished.load_test(digest("tested", key), name)
+        return None if trained is None or tested is None else (trained, tested)
 
     def unfinished(self, stage: str, keys: Mapping[str, str]) -> list[list[str]]:
         """The populations of a stage that were begun and not stored, as labels of their runs.
@@ -128,25 +118,3 @@ class Progress:
         """The experiment is finished: nothing is in the middle any more."""
         if self.folder is not None and distributed.is_main():
             shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _packed(tested: TestResult) -> dict[str, Any]:
-    """As a tree of arrays, which is what the store takes."""
-    facts = {"parameters": tested.parameters, "template_prompts": list(tested.template_prompts)}
-    tree: dict[str, Any] = {
-        "evaluation": packed(tested.evaluation),
-        "facts": np.frombuffer(json.dumps(facts).encode(), np.uint8),
-    }
-    if tested.template_prompts:
-        tree["template_prompts"] = {
-            str(i): x for i, x in enumerate(tested.template_prompts.values())
-        }
-    return tree
-
-
-def _unpacked(tree: dict[str, Any]) -> TestResult:
-    facts = json.loads(tree["facts"].tobytes())
-    template_prompts = {
-        name: tree["template_prompts"][str(i)] for i, name in enumerate(facts["template_prompts"])
-    }
-    return TestResult(unpacked(tree["evaluation"]), facts["parameters"], template_prompts)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
+from prompt_jax import code_digest
 from prompt_jax.config import digest
 from prompt_jax.data.feed import Feed
 from prompt_jax.data.tokenise import TokenisedSplit
@@ -18,8 +19,41 @@ from prompt_jax.training.protocol import Method
 if TYPE_CHECKING:
     from prompt_jax.training.loop import Replica, TrainConfig
 
-# Raise when a change to the trainer or a method changes what the same inputs give.
-STAGE_VERSION = 2
+# The modules of the package that decide what the same inputs give, in training and on test rows.
+DECIDING = (
+    "training",
+    "models",
+    "data.batching",
+    "data.feed",
+    "data.ragged",
+    "data.render",
+    "data.splits",
+    "data.tokenise",
+    "prompts",
+    "svgd",
+    "task_vectors",
+    "memory_bank",
+    "evaluation",
+    "methods.base",
+    "streams",
+    "sharding",
+)
+# Among these: what only stores, shows, measures or summarises.
+NOT_DECIDING = (
+    "training.checkpoints",
+    "training.fingerprint",
+    "training.profiling",
+    "training.resume",
+    "training.sinks",
+    "training.speed",
+    "training.tracking",
+    "prompts.compare",
+    "prompts.files",
+    "prompts.interchange",
+    "prompts.record",
+    "evaluation.statistics",
+    "evaluation.subsets",
+)
 # What may change without changing what is trained, beyond the order of floating-point sums.
 _FREE = ("log_every", "micro_batch_tokens")
 
@@ -70,6 +104,34 @@ def budget_of(config: TrainConfig) -> dict[str, Any]:
     return {name: value for name, value in asdict(config).items() if name not in _FREE}
 
 
+def package_code() -> str | None:
+    """The digest of `DECIDING`; None where the package's source cannot be read."""
+    return code_digest.of_package(DECIDING, NOT_DECIDING)
+
+
+def code_of(method: Method) -> dict[str, Any]:
+    """What a method is, as JSON: name, class, options, and the digests of all code that decides.
+
+    Where some source cannot be read (`code_digest.identity`), no other process gets the same.
+    """
+    kind = type(method)
+    options: Any = repr(method)
+    if is_dataclass(method):
+        options = {field.name: repr(getattr(method, field.name)) for field in fields(method)}
+    return {
+        "name": getattr(method, "name", ""),
+        "class": f"{kind.__module__}.{kind.__qualname__}",
+        "options": options,
+        "code": code_digest.identity(kind),
+        "package": package_code() or code_digest.PROCESS,
+    }
+
+
+def is_storable(method: Method) -> bool:
+    """Whether results of a method may be found again by other processes: its source is known."""
+    return package_code() is not None and code_digest.of_class(type(method)) is not None
+
+
 def fingerprint(
     lm: Any, method: Method, runs: Sequence[Replica], config: TrainConfig
 ) -> dict[str, Any]:
@@ -84,8 +146,7 @@ def fingerprint(
     splits = {id(s): s for run in runs for s in (run.feed.split, run.dev) if s is not None}
     rows = {key: split_hash(split) for key, split in splits.items()}
     return {
-        "code": STAGE_VERSION,
-        "method": repr(method),
+        "method": code_of(method),
         "weights": lm.weights_hash,
         "dtype": str(np.dtype(lm.dtype)),
         "budget": budget_of(config),

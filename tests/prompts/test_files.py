@@ -185,7 +185,7 @@ def test_foreign_safetensors(tmp_path):
 
 def test_tensor_of_whole_numbers(tmp_path):
     save_file({"prompt": np.zeros((2, 2), np.int32)}, tmp_path / "p")
-    with pytest.raises(PromptError, match="dtype I32"):
+    with pytest.raises(PromptError, match="dtype int32"):
         SoftPrompt.load(tmp_path / "p")
 
 

@@ -166,7 +166,7 @@ def test_a_run_comes_back(tmp_path):
         "seconds",
     ):
         assert getattr(found, field) == getattr(trained(), field)
-    assert [path.name for path in (tmp_path / "deep" / "runs").iterdir()] == ["k.run"]
+    assert [path.name for path in (tmp_path / "deep" / "runs").iterdir()] == ["k.safetensors"]
 
 
 def test_nan_and_no_prompt(tmp_path):
@@ -178,10 +178,10 @@ def test_nan_and_no_prompt(tmp_path):
     assert math.isnan(found.history[0][1])
 
 
-def test_a_damaged_file_is_no_artefact(tmp_path):
+def test_a_damaged_file_is_reported_and_no_artefact(tmp_path, caplog):
     store = ArtefactStore(tmp_path)
     store.save("k", trained())
-    path = tmp_path / "k.run"
+    path = tmp_path / "k.safetensors"
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
     for position in (0, 10, 64, 65, 66, 200, *rng.integers(0, len(whole), 40)):
@@ -194,6 +194,8 @@ def test_a_damaged_file_is_no_artefact(tmp_path):
         assert store.load("k", "n") is None
     path.write_bytes(whole + b"x")
     assert store.load("k", "n") is None
+    assert len(caplog.records) == 46 + 6 + 1
+    assert all("k.safetensors" in record.getMessage() for record in caplog.records)
     path.write_bytes(whole)
     assert store.load("k", "n") is not None
 

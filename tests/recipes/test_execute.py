@@ -348,7 +348,7 @@ def test_without_a_cache_everything_is_trained_again(pretender, executor, world,
 
 def test_a_damaged_artefact_is_trained_again(pretender, executor, tmp_path):
     executor().run("spot", 0)
-    files = sorted((tmp_path / "cache" / "runs").glob("*.run"))
+    files = sorted((tmp_path / "cache" / "runs").glob("*.safetensors"))
     assert len(files) == 12
     pretender.calls.clear()
     files[3].write_bytes(files[3].read_bytes()[:-1])

@@ -498,7 +498,7 @@ def test_a_cache_of_ones_own_does_not_travel(config, world, machine, pretender, 
     changed = dataclasses.replace(config, data=dataclasses.replace(config.data, cache=place))
     execute(changed, world)
     assert not [name for name in content(URL) if name.startswith("trained/")]
-    assert bool(cache) == bool(list(machine.glob("own/runs/*.run")))
+    assert bool(cache) == bool(list(machine.glob("own/runs/*.safetensors")))
 
 
 @pytest.mark.parametrize("key", ["root", "cache"])

@@ -16,8 +16,8 @@ from safetensors.numpy import load_file
 from prompt_jax.errors import ConfigError, StoppedError, TrainingError
 from prompt_jax.evaluation import Evaluation
 from prompt_jax.recipes import ExperimentConfig, experiment, outputs, run
-from prompt_jax.recipes.artefacts import ArtefactStore
-from prompt_jax.recipes.unfinished import Progress, TestResult
+from prompt_jax.recipes.artefacts import ArtefactStore, TestResult
+from prompt_jax.recipes.unfinished import Progress
 from prompt_jax.training import loop
 from prompt_jax.training.fingerprint import array_hash
 from prompt_jax.training.loop import TrainedReplica

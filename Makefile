@@ -7,6 +7,7 @@ PIP_ARGS ?=
 # Test workers: one a core, at most four (each holds its own JAX).
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -lt 4 ] && echo $$n || echo 4)
 TESTS ?=
+FAST := not slow and not process and not multidevice and not parity
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq -c constraints.txt $(PIP_ARGS)
@@ -19,7 +20,7 @@ VENV_IS := $(shell cat $(VENV)/.made_by 2>/dev/null)
 VENV_SHOULD_BE := $(CURDIR) $(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2])' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test env env-docs env-parity lint types docs format bench test-newest clean
+.PHONY: help quickstart test test-fast env env-docs env-parity lint types docs format bench test-newest clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,15 +32,20 @@ quickstart: env ## the environment, then the main job on the built-in defaults
 	$(BIN)/prompt-jax run quickstart
 
 test: env ## all tests
-	$(BIN)/python -m pytest -n $(JOBS) $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) -m "not multidevice" $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) -m multidevice $(TESTS) || test $$? -eq 5 # 5: none selected
+
+test-fast: env ## the tests that take no process, no mesh and no peer, in a minute or two
+	$(BIN)/python -m pytest -n $(JOBS) -m "$(FAST)" $(TESTS)
 
 env: $(VENV)/.env ## the environment of the tests and of the command line
 env-docs: $(VENV)/.env-docs ## what builds the documentation, too
 env-parity: $(VENV)/.env-parity ## torch, transformers, peft and blackjax, too, for the tests that compare with them
 
-lint: env ## ruff, its linter and its formatter
+lint: env ## ruff (linter and formatter), and what files of the tree have to agree on
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tools/check_repository.py
 
 format: env ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
@@ -60,7 +66,7 @@ test-newest: ## all tests on Python 3.13 with the newest JAX
 	tools/test_newest.sh $(TESTS)
 
 clean: ## remove the environment and everything that was built (not runs/)
-	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache
 	find prompt_jax tests benchmarks experiments tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- how the environment is made ---------------------------------------------------------------

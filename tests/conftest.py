@@ -1,28 +1,18 @@
-"""Strict JAX settings, virtual devices and shared fixtures for every test."""
+"""Strict JAX settings, tiers, virtual devices and shared fixtures for every test."""
 
 from __future__ import annotations
 
 import os
-
-# Before jax is imported: eight virtual devices, and one thread pool per xdist worker that does not
-# oversubscribe two cores.
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-).strip()
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-import atexit
-import shutil
-import tempfile
+import subprocess
 from pathlib import Path
 
-# Compiling is most of the time that the tests take, and methods that differ in nothing the T5 sees
-# compile the same program: once a session is enough, over all workers (they inherit the variable).
-# Set the variable to a folder of your own to keep it between sessions.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="prompt-jax-tests-")
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Compiling is most of the time that the tests take. Programs are kept between test runs, and are
+# shared by all workers (they inherit the variables); `make clean` removes them.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".cache" / "jax")
+)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
@@ -33,6 +23,39 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+DEVICES = 8  # virtual devices of the tier `multidevice`
+MULTIDEVICE = "multidevice"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """`-m multidevice` gives every worker virtual devices: before the first program is compiled."""
+    if config.option.markexpr == MULTIDEVICE:
+        flag = f"--xla_force_host_platform_device_count={DEVICES}"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of a mesh skip where there is none."""
+    if config.option.markexpr == MULTIDEVICE:
+        return
+    skip = pytest.mark.skip(reason=f"needs {DEVICES} devices: pytest -m {MULTIDEVICE}")
+    for item in items:
+        if item.get_closest_marker(MULTIDEVICE):
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def only_marked_tests_start_processes(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keeps the tier `process` honest: elsewhere, starting one is an error."""
+    if request.node.get_closest_marker("process"):
+        return
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("this test starts a process: mark it with pytest.mark.process")
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
 
 
 @pytest.fixture(scope="session")

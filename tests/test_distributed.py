@@ -19,6 +19,8 @@ from prompt_jax import distributed, sharding
 from prompt_jax.errors import ConfigError, StoppedError
 from prompt_jax.models.t5.partition import T5_RULES
 
+pytestmark = pytest.mark.process
+
 LAUNCH = Path(__file__).resolve().parents[1] / "experiments" / "launch"
 
 

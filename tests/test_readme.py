@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 import jax.numpy as jnp
+import pytest
 
 from prompt_jax import FrozenT5, SoftPrompt
+
+pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -14,6 +14,7 @@ from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.models.t5.partition import T5_RULES
 
 
+@pytest.mark.multidevice
 def test_mesh():
     mesh = sharding.make_mesh(4, 2)
     assert dict(mesh.shape) == {"data": 4, "model": 2}
@@ -23,6 +24,7 @@ def test_mesh():
     assert few.devices.ravel().tolist() == jax.devices()[4:6]
 
 
+@pytest.mark.multidevice
 @pytest.mark.parametrize("sizes", [(9, 1), (4, 3), (0, 1), (1, -1)])
 def test_impossible_meshes(sizes):
     with pytest.raises(ConfigError, match="devices, but there are 8"):
@@ -51,6 +53,7 @@ def test_parse_mesh_errors(text):
 RULES = ((r"attention/q$", (None, "model")), (r"table", ("model", None)), (r".", ("data",)))
 
 
+@pytest.mark.multidevice
 def test_the_first_rule_counts():
     mesh = sharding.make_mesh(4, 2)
     assert sharding.spec_for("a/attention/q", (3, 4), RULES, mesh) == P(None, "model")
@@ -59,16 +62,19 @@ def test_the_first_rule_counts():
     assert sharding.spec_for("other", (3, 4), RULES[:2], mesh) == P()
 
 
+@pytest.mark.multidevice
 def test_an_axis_that_does_not_divide_is_left_whole():
     mesh = sharding.make_mesh(4, 2)
     assert sharding.spec_for("table", (5, 4), RULES, mesh) == P(None, None)
 
 
+@pytest.mark.multidevice
 def test_a_rule_of_another_rank_is_an_error():
     with pytest.raises(ConfigError, match="1 axes for"):
         sharding.spec_for("other", (3, 4), RULES, sharding.make_mesh(4, 2))
 
 
+@pytest.mark.multidevice
 def test_every_weight_of_a_t5_has_a_rule_but_the_norms():
     """Of both generations; and all large ones are split."""
     mesh = sharding.make_mesh(4, 2)
@@ -84,6 +90,7 @@ def test_every_weight_of_a_t5_has_a_rule_but_the_norms():
         assert all(name.rsplit("/", 1)[1] in ("norm", "final_norm") for name in whole)
 
 
+@pytest.mark.multidevice
 def test_heads_hidden_units_and_vocabulary_are_what_is_split():
     mesh = sharding.make_mesh(1, 2)
     placed = sharding.shardings(FrozenT5.abstract(toy.CONFIG), T5_RULES, mesh).params
@@ -96,6 +103,7 @@ def test_heads_hidden_units_and_vocabulary_are_what_is_split():
     assert placed["shared"].spec == placed["lm_head"].spec == P("model", None)
 
 
+@pytest.mark.multidevice
 def test_a_model_is_placed_by_its_rules():
     """That it then says the same is in training/test_loop.py."""
     lm = toy.tiny_t5()
@@ -108,6 +116,7 @@ def test_a_model_is_placed_by_its_rules():
         np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.multidevice
 def test_put():
     tree = {"a": np.arange(16.0).reshape(8, 2), "b": np.arange(8)}
     assert sharding.put(tree, None) is tree

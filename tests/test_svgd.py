@@ -341,6 +341,7 @@ def test_low_precision_leaves_come_back_in_their_own_type():
 # Devices -----------------------------------------------------------------------------------
 
 
+@pytest.mark.multidevice
 @pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize("kernel", [rbf(), per_token(imq())])
 def test_one_and_eight_devices_agree(kernel, told):

@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from prompt_jax.evaluation import Calibration
 from prompt_jax.prompts import SoftPrompt
 from tests.cli.conftest import Invoke, World
+
+pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("methods=prompt_tuning", "shots=0", "sources=", "checkpoint_seconds=0.001")

@@ -102,6 +102,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, error: BaseE
         main(["run", "few_shot"])
 
 
+@pytest.mark.process
 def test_the_command_line_imports_nothing_heavy() -> None:
     program = "import json, sys, prompt_jax.cli\nprint(json.dumps(sorted(sys.modules)))"
     done = fresh("-c", program)
@@ -111,6 +112,7 @@ def test_the_command_line_imports_nothing_heavy() -> None:
         assert name not in modules
 
 
+@pytest.mark.process
 def test_python_m_prompt_jax_and_its_exit_code() -> None:
     done = fresh("-m", "prompt_jax", "tasks", "show", "glue/rt")
     assert done.returncode == 2

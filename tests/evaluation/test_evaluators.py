@@ -169,6 +169,7 @@ def test_results_do_not_depend_on_the_order_of_jobs_or_the_budget(lm, prompts, p
         equal(result, together[i])
 
 
+@pytest.mark.multidevice
 def test_results_do_not_depend_on_the_mesh(lm, prompts, population):
     jobs, together = population
     mesh = sharding.make_mesh(data=4)

@@ -205,6 +205,7 @@ def test_memory_is_bounded():
 # Sharded
 
 
+@pytest.mark.multidevice
 @pytest.mark.parametrize("approximate", [False, True])
 def test_sharded_equals_whole(approximate):
     bank, query = make(8 * 200, 6)
@@ -231,6 +232,7 @@ def test_sharded_equals_whole(approximate):
     np.testing.assert_array_equal(prompts, gather(bank, expected))
 
 
+@pytest.mark.multidevice
 def test_sharded_block_wise_search_finds_what_it_promises():
     """Slices that are large enough to be searched block by block."""
     bank, query = make(8 * 1200, 16)
@@ -258,6 +260,7 @@ def test_sharded_block_wise_search_finds_what_it_promises():
     assert np.asarray(found).tolist() == [[5, 9, 1207]]
 
 
+@pytest.mark.multidevice
 def test_sharded_gradient_equals_whole():
     bank, query = make(64, 3)
     mesh = sharding.make_mesh(8)
@@ -306,6 +309,7 @@ def test_searches_of_several_banks_at_once():
             np.testing.assert_array_equal(one, brute_force(bank.keys, query, 6)[0])
 
 
+@pytest.mark.multidevice
 @pytest.mark.parametrize(
     ("change", "message"),
     [

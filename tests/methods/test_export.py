@@ -50,6 +50,7 @@ def exported(name: str, mesh: Any) -> dict[str, export.Exported]:
     return found
 
 
+@pytest.mark.multidevice
 @pytest.mark.parametrize("sizes", [None, (4, 2)], ids=["one", "data4model2"])
 @pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_the_step_lowers_for_tpu_and_cuda(name: str, sizes: tuple[int, int] | None) -> None:

@@ -85,6 +85,7 @@ def test_scores_cover_every_aspect_and_are_shares(reference: Path) -> None:
     assert all(0 <= value <= 1 for value in found.values())
 
 
+@pytest.mark.process
 def test_a_killed_run_goes_on_to_the_same_weights(reference: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "experiments.pretrain", f"out={out}", *SMALL]

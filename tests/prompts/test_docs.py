@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "prompts.md").read_text("utf-8")
 
 
+@pytest.mark.process
 def test_the_page_is_a_program_that_runs(tmp_path: Path) -> None:
     config = T5Config(vocab_size=384, d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
     FrozenT5.from_config(config).save_pretrained(tmp_path / "model")

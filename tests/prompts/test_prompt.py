@@ -196,6 +196,7 @@ def test_html_is_escaped(record):
     assert "token 0" not in text
 
 
+@pytest.mark.process
 def test_import_is_cheap():
     code = (
         "import sys, prompt_jax.prompts, jax\n"

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.process
 def test_the_study_runs() -> None:
     """In a process of its own: blackjax knows nothing of strict promotion."""
     pytest.importorskip("blackjax", reason="NUTS is blackjax's: make env-parity")

@@ -17,6 +17,8 @@ from prompt_jax.methods import PromptTuning
 from prompt_jax.models.t5.partition import T5_RULES
 from prompt_jax.training.loop import Population
 
+pytestmark = pytest.mark.multidevice
+
 BYTES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "pred": 1}
 COLLECTIVE = re.compile(
     r"= (?P<shapes>[^=]*?) (?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|"

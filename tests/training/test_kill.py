@@ -9,11 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import toy
 
 from prompt_jax.methods import PromptTuning
 from prompt_jax.training.fingerprint import array_hash
 from prompt_jax.training.loop import train
+
+pytestmark = pytest.mark.process
 
 TESTS = Path(__file__).resolve().parents[1]
 BUDGET = {"eval_every": 4, "learning_rate": 0.3, "unit": "absolute", "schedule": "linear"}

@@ -168,6 +168,7 @@ def test_programs_are_compiled_once_per_shape():
 # Devices
 
 
+@pytest.mark.multidevice
 @pytest.mark.parametrize("sizes", [(8, 1), (4, 2)])
 def test_losses_do_not_depend_on_the_mesh(sizes):
     """Eight devices over the rows, or 4 over rows and 2 over weights: 1e-5 after 5 steps."""

@@ -186,6 +186,7 @@ def test_metrics_file_is_the_same(tmp_path):
     assert lines(tmp_path / "cut")[0] == {"stage": "before"}
 
 
+@pytest.mark.multidevice
 def test_resuming_on_a_mesh(tmp_path):
     mesh = sharding.make_mesh(8, 1)
     runs, config = make_runs(PromptTuning(), dev=False), toy.budget(STEPS, **OPTIONS)

@@ -19,6 +19,8 @@ from prompt_jax.training.loop import Population, train
 
 from .test_resume import facts, killed_before
 
+pytestmark = pytest.mark.multidevice
+
 R, STEPS = 8, 20
 
 

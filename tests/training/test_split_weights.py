@@ -17,6 +17,8 @@ from prompt_jax.training.loop import Population, Replica, train
 
 from .test_resume import WORDINGS, facts, killed_before
 
+pytestmark = pytest.mark.multidevice
+
 STEPS = 4
 METHODS: dict[str, BaseMethod] = {"spt_full": SptFull(slots=6, tokens=2), "all": FullFineTuning()}
 

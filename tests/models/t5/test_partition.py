@@ -70,6 +70,7 @@ def on_the_mesh(data: int, model: int) -> jax.stages.Compiled:
     return micro_program(PromptTuning()).lower(weights, None, table, sums, batch).compile()
 
 
+@pytest.mark.multidevice
 def test_a_part_needs_the_memory_of_a_device() -> None:
     """What `--dry-run --mesh` compiles for one device, and what one of eight devices gets."""
     lm = FrozenT5.abstract(part_of(CONFIG, 2))

@@ -19,7 +19,7 @@ from prompt_jax.recipes import outputs, run
 from prompt_jax.training import loop
 
 from .conftest import write_task, write_tokenizer
-from .test_progress import Kill, killed_at, written
+from .test_unfinished import Kill, killed_at, written
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_jax.errors import ModelError
-from prompt_jax.models import arguments, hub
+from prompt_jax.models import arguments, decoding, hub
 from prompt_jax.models.base import Scores, Tokenizer
-from prompt_jax.models.t5 import checkpoint, decoding, ops, weights
+from prompt_jax.models.t5 import checkpoint, ops, weights
 from prompt_jax.models.t5.config import KNOWN, T5Config
 from prompt_jax.models.t5.flops import flops as count_flops
-from prompt_jax.models.t5.modules import T5, shift_right
+from prompt_jax.models.t5.modules import T5, Cache, shift_right
 from prompt_jax.models.t5.partition import T5_RULES, part_of
 from prompt_jax.sharding import Rules
 
@@ -207,7 +207,7 @@ class FrozenT5:
         """The tokenizer of the checkpoint's directory, read on first use.
 
         Raises:
-          ModelError: the model has none.
+          ModelError: the model has none, or one with other special tokens.
         """
         if not self.has_tokenizer:
             raise ModelError(
@@ -216,7 +216,15 @@ class FrozenT5:
             )
         from prompt_jax.models.t5.tokenizer import load_tokenizer
 
-        return load_tokenizer(self.spec.tokenizer_path)
+        tokenizer = load_tokenizer(self.spec.tokenizer_path)
+        ids, own = (tokenizer.pad_id, tokenizer.eos_id), (self.pad_id, self.eos_id)
+        if ids != own:
+            raise ModelError(
+                f"The tokenizer {self.spec.tokenizer_path} pads with {ids[0]} and ends with "
+                f"{ids[1]}, but the configuration of '{self.name}' says {own[0]} and {own[1]}: "
+                "is it the tokenizer of another model?"
+            )
+        return tokenizer
 
     def describe(self) -> dict[str, Any]:
         """The fields of the configuration."""
@@ -516,10 +524,26 @@ def _generate(
     num_beams: int,
 ) -> jax.Array:
     encoded, mask = _encode(lm, input_ids, mask, prompt)
-    module, variables = lm.spec.module, {"params": lm.params}
+    rows = input_ids.shape[0]
+    ids = {"pad_id": lm.pad_id, "eos_id": lm.eos_id}
+
+    def step(tokens: jax.Array, position: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+        return _apply(lm, "step", tokens, position, cache, mask)
+
+    cache = _apply(lm, "begin", encoded, rows * num_beams, max_new_tokens)
     if num_beams == 1:
-        return decoding.greedy(module, variables, encoded, mask, max_new_tokens)
-    return decoding.beam_search(module, variables, encoded, mask, max_new_tokens, num_beams)
+        first = jnp.full((rows,), lm.start_id, jnp.int32)
+        return decoding.greedy(step, cache, first, max_new_tokens, **ids)
+    first = jnp.full((rows, num_beams), lm.start_id, jnp.int32)
+    return decoding.beam_search(step, _reorder, cache, first, max_new_tokens, **ids)
+
+
+def _reorder(cache: Cache, parents: jax.Array) -> Cache:
+    """Cross-attention's keys and values are the row's, not a beam's."""
+    return cache._replace(
+        self_keys=decoding.reorder_rows(cache.self_keys, parents),
+        self_values=decoding.reorder_rows(cache.self_values, parents),
+    )
 
 
 def _count(labels: jax.Array) -> jax.Array:

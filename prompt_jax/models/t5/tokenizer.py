@@ -1,97 +1,48 @@
-"""Tokenizers of T5 checkpoints behind one small interface (`models.base.Tokenizer`).
-
-No truncation, no padding, no state: a text always gives the same ids.
-"""
+"""The tokenizers of T5, mT5 and ByT5 checkpoints, with the sentinels of span corruption."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from prompt_jax.errors import ModelError
 from prompt_jax.models.base import Tokenizer
+from prompt_jax.models.tokenizers import BaseTokenizer, FastTokenizer, read_bytes, read_config
 
-_PAD, _EOS, _UNK = 0, 1, 2
+_PAD, _EOS, _UNK = "<pad>", "</s>", "<unk>"
 _SPECIAL = re.compile(r"(<extra_id_\d+>|</s>|<pad>|<unk>)")
 
 
-class _Common:
-    """What all tokenizers of the T5 family share."""
+class T5Tokenizer(Tokenizer, Protocol):
+    """A tokenizer with sentinels."""
 
-    pad_id = _PAD
-    eos_id = _EOS
-    vocab_size: int
-
-    def __init__(self, fingerprint: str) -> None:
-        self.fingerprint = fingerprint
-
-    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        raise NotImplementedError
-
-    def _text(self, ids: list[int]) -> str:
-        raise NotImplementedError
-
-    def encode(self, texts: Sequence[str], add_eos: bool = True) -> list[list[int]]:
-        """Token ids of each text, with the end of sequence unless told otherwise.
+    def sentinel_id(self, index: int) -> int:
+        """The id of `<extra_id_{index}>`.
 
         Raises:
-          ModelError: `texts` is one string or holds something that is no string.
+          ModelError: the tokenizer has no such sentinel.
         """
-        if isinstance(texts, str):
-            raise ModelError("encode takes a list of texts, not one text.")
-        if not all(isinstance(text, str) for text in texts):
-            raise ModelError("encode takes a list of str.")
-        rows = self._tokens(texts)
-        return [[*row, self.eos_id] for row in rows] if add_eos else rows
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of one row; padding, end of sequence, sentinels and -100 are dropped."""
-        return self._text([int(i) for i in ids if i >= 0])
-
-    def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """`decode` for each row."""
-        return [self.decode(row) for row in rows]
 
 
-class FastTokenizer(_Common):
-    """A `tokenizer.json`, read by the `tokenizers` package."""
+class T5FastTokenizer(FastTokenizer):
+    """A `tokenizer.json`."""
 
     def __init__(self, path: Path) -> None:
-        from tokenizers import Tokenizer as Backend
-
-        content = _read(path)
-        super().__init__(hashlib.sha256(content).hexdigest())
-        try:
-            self._backend = Backend.from_str(content.decode("utf-8"))
-        except Exception as error:  # the package raises bare Exceptions
-            raise ModelError(f"{path} is not a valid tokenizer.json: {error}.") from error
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        for token, want in (("<pad>", _PAD), ("</s>", _EOS)):
-            if (have := self._backend.token_to_id(token)) != want:
-                raise ModelError(f"{path}: '{token}' has id {have}, but {want} in every T5.")
-        self.vocab_size = self._backend.get_vocab_size(with_added_tokens=True)
-
-    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        batch = self._backend.encode_batch(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in batch]
-
-    def _text(self, ids: list[int]) -> str:
-        return self._backend.decode(ids, skip_special_tokens=True)
+        super().__init__(path, _PAD, _EOS)
 
     def sentinel_id(self, index: int) -> int:
         """The id of `<extra_id_{index}>`."""
-        found = self._backend.token_to_id(f"<extra_id_{index}>")
-        if found is None:
-            raise ModelError(f"The tokenizer has no sentinel <extra_id_{index}>.")
-        return found
+        number = self._backend.token_to_id(f"<extra_id_{index}>")
+        if number is None:
+            raise _no_sentinel(index)
+        return number
 
 
-class PieceTokenizer(_Common):
+class PieceTokenizer(BaseTokenizer):
     """A bare `spiece.model`; the 100 sentinels follow the pieces, the first one last."""
 
     sentinels = 100
@@ -99,15 +50,19 @@ class PieceTokenizer(_Common):
     def __init__(self, path: Path) -> None:
         import sentencepiece
 
-        content = _read(path)
-        super().__init__(hashlib.sha256(content).hexdigest())
+        content = read_bytes(path)
         try:
             self._backend = sentencepiece.SentencePieceProcessor(model_proto=content)
         except RuntimeError as error:
             raise ModelError(f"{path} is not a SentencePiece model: {error}.") from error
         self._pieces = self._backend.vocab_size()
-        self.vocab_size = self._pieces + self.sentinels
-        self._special = {"<pad>": _PAD, "</s>": _EOS, "<unk>": _UNK}
+        pad, eos, unk = self._backend.pad_id(), self._backend.eos_id(), self._backend.unk_id()
+        if min(pad, eos) < 0:
+            raise ModelError(f"{path} lacks a padding token or an end of sequence.")
+        self._dropped = {pad, eos, unk}
+        vocab_size = self._pieces + self.sentinels
+        super().__init__(hashlib.sha256(content).hexdigest(), pad, eos, vocab_size)
+        self._special = {_PAD: pad, _EOS: eos, _UNK: unk}
         for i in range(self.sentinels):
             self._special[f"<extra_id_{i}>"] = self.sentinel_id(i)
 
@@ -128,22 +83,20 @@ class PieceTokenizer(_Common):
         return ids
 
     def _text(self, ids: list[int]) -> str:
-        return self._backend.decode([i for i in ids if _UNK < i < self._pieces])
+        return self._backend.decode([i for i in ids if i < self._pieces and i not in self._dropped])
 
     def sentinel_id(self, index: int) -> int:
         """The id of `<extra_id_{index}>`."""
         if not 0 <= index < self.sentinels:
-            raise ModelError(f"The tokenizer has no sentinel <extra_id_{index}>.")
+            raise _no_sentinel(index)
         return self._pieces + self.sentinels - 1 - index
 
 
-class ByteTokenizer(_Common):
+class ByteTokenizer(BaseTokenizer):
     """ByT5: UTF-8 bytes after three special ids, then 125 sentinels."""
 
-    vocab_size = 384
-
     def __init__(self) -> None:
-        super().__init__(hashlib.sha256(b"byt5").hexdigest())
+        super().__init__(hashlib.sha256(b"byt5").hexdigest(), pad_id=0, eos_id=1, vocab_size=384)
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         return [[byte + 3 for byte in text.encode("utf-8")] for text in texts]
@@ -154,11 +107,15 @@ class ByteTokenizer(_Common):
     def sentinel_id(self, index: int) -> int:
         """The id of `<extra_id_{index}>`."""
         if not 0 <= index < 125:
-            raise ModelError(f"The tokenizer has no sentinel <extra_id_{index}>.")
+            raise _no_sentinel(index)
         return 259 + index
 
 
-def load_tokenizer(path: str | Path) -> Tokenizer:
+def _no_sentinel(index: int) -> ModelError:
+    return ModelError(f"The tokenizer has no sentinel <extra_id_{index}>.")
+
+
+def load_tokenizer(path: str | Path) -> T5Tokenizer:
     """The tokenizer of a checkpoint directory, or of one file; read once per path.
 
     Args:
@@ -172,28 +129,17 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
 
 @functools.lru_cache(maxsize=16)
-def _load(where: str) -> Tokenizer:
+def _load(where: str) -> T5Tokenizer:
     path = Path(where)
     if path.is_file():
-        return FastTokenizer(path) if path.suffix == ".json" else PieceTokenizer(path)
+        return T5FastTokenizer(path) if path.suffix == ".json" else PieceTokenizer(path)
     if (path / "tokenizer.json").is_file():
-        return FastTokenizer(path / "tokenizer.json")
+        return T5FastTokenizer(path / "tokenizer.json")
     if (path / "spiece.model").is_file():
         return PieceTokenizer(path / "spiece.model")
-    for name, key, want in (
-        ("tokenizer_config.json", "tokenizer_class", "ByT5Tokenizer"),
-        ("config.json", "tokenizer_class", "ByT5Tokenizer"),
-    ):
-        file = path / name
-        if file.is_file() and json.loads(file.read_text(encoding="utf-8")).get(key) == want:
+    for name in ("tokenizer_config.json", "config.json"):
+        if read_config(path / name).get("tokenizer_class") == "ByT5Tokenizer":
             return ByteTokenizer()
     raise ModelError(
         f"{path} holds no tokenizer: put the checkpoint's tokenizer.json or spiece.model there."
     )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"Cannot read {path}: {error.strerror or error}.") from error

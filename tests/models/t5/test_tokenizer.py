@@ -8,7 +8,10 @@ import pytest
 
 from prompt_jax.errors import ModelError
 from prompt_jax.models.base import Tokenizer
+from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.models.t5.tokenizer import load_tokenizer
+
+from ..conftest import TINY
 
 TEXT = "the cat sat on a mat while dogs ran over hills and rivers under bright summer skies"
 WORDS = TEXT.split(" ")
@@ -122,13 +125,58 @@ def test_missing_and_damaged_files(tmp_path):
         load_tokenizer(tmp_path / "bad.model")
 
 
-def test_foreign_special_ids_are_refused(tmp_path):
+def word_level(folder, vocabulary, config=None):
+    """A tokenizer.json of whole words, and the configuration beside it."""
     from tokenizers import Tokenizer as Backend
     from tokenizers import models
 
-    backend = Backend(models.WordLevel({"a": 0, "<pad>": 1, "</s>": 2}, unk_token="a"))
-    backend.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(ModelError, match="'<pad>' has id 1, but 0 in every T5"):
+    folder.mkdir()
+    Backend(models.WordLevel(vocabulary, unk_token="a")).save(str(folder / "tokenizer.json"))
+    if config is not None:
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_special_ids_of_another_model_are_refused(tmp_path):
+    other = word_level(tmp_path / "other", {"a": 0, "<pad>": 1, "</s>": 2})
+    tokenizer = load_tokenizer(other)
+    assert (tokenizer.pad_id, tokenizer.eos_id) == (1, 2)
+    with pytest.raises(ModelError, match=r"pads with 1 and ends with 2, but .* says 0 and 1"):
+        _ = FrozenT5.from_config(TINY, tokenizer=other).tokenizer
+    fitting = TINY.replace(pad_token_id=1, eos_token_id=2)
+    assert FrozenT5.from_config(fitting, tokenizer=other).tokenizer is tokenizer
+
+
+def test_special_tokens_are_those_of_the_configuration(tmp_path):
+    vocabulary = {"a": 0, "[PAD]": 1, "<end>": 2, "</s>": 3}
+    config = {"pad_token": {"content": "[PAD]"}, "eos_token": "<end>"}
+    named = load_tokenizer(word_level(tmp_path / "named", vocabulary, config))
+    assert (named.pad_id, named.eos_id) == (1, 2)
+    assert named.encode(["a"]) == [[0, 2]]
+    # Other special tokens give other ids, so the cache key differs.
+    config["eos_token"] = "</s>"
+    other = load_tokenizer(word_level(tmp_path / "other", vocabulary, config))
+    assert other.encode(["a"]) == [[0, 3]]
+    assert other.fingerprint != named.fingerprint
+    with pytest.raises(ModelError, match=r"has no token '<pad>': name its padding token"):
+        load_tokenizer(word_level(tmp_path / "none", vocabulary))
+    with pytest.raises(ModelError, match="must hold a JSON object"):
+        load_tokenizer(word_level(tmp_path / "damaged", vocabulary, []))
+
+
+def test_pieces_without_padding_are_refused(tmp_path):
+    import sentencepiece
+
+    content = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES * 3),
+        model_writer=content,
+        vocab_size=60,
+        hard_vocab_limit=False,
+        minloglevel=3,
+    )
+    (tmp_path / "spiece.model").write_bytes(content.getvalue())
+    with pytest.raises(ModelError, match="lacks a padding token"):
         load_tokenizer(tmp_path)
 
 

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_jax.memory_bank import MemoryBank, blocks, retrieve
+from prompt_jax.memory_bank import MemoryBank, num_blocks, retrieve
 
 ORDERS = ("random", "clusters", "by turns")
 
@@ -90,7 +90,7 @@ def measure(args: argparse.Namespace, slots: int, order: str, check: bool) -> li
             "N": slots,
             "keys": order,
             "search": "exact" if r is None else f"recall {r:g}",
-            "blocks": None if r is None else blocks(args.k, r),
+            "blocks": None if r is None else num_blocks(args.k, r),
             "recall": overlap(answers[r], answers[None]),
             "ms": 1e3 * statistics.median(seconds[r]),
             "temporary_mb": programs[r].memory_analysis().temp_size_in_bytes / 1e6,

@@ -198,7 +198,7 @@ def rates_sandbox() -> Experiment:
         replace(
             suites.SANDBOX,
             name="sandbox_dtvg_rates",
-            targets=tuple(t for t in suites.SANDBOX.targets if t not in sandbox.FROZEN),
+            targets=tuple(t for t in suites.SANDBOX.targets if t not in sandbox.HELD_OUT),
             methods=("prompt_tuning", default, *slower),
             seeds=5,
             first_seed=100,

@@ -6,7 +6,7 @@
     python -m experiments.sandbox_fitness out=DIR tasks=no labelled=yes seeds=20 first_seed=10
                              # the pairs of which an effect is expected
     python -m experiments.sandbox_fitness out=DIR seeds=2 first_seed=100 frozen=no
-                             # while choosing budgets: other seeds, and never a frozen target
+                             # while choosing budgets: other seeds, and never a held-out target
 
 Per seed a fresh source set. For every task: prompt tuning with all rows and full fine-tuning; for
 every target: prompt tuning with k rows per class from scratch and from each source's prompt, on
@@ -66,7 +66,7 @@ class FitnessConfig:
       first_seed: the first of them.
       fine_tuned: seeds of full fine-tuning.
       draws: of k rows, their order and the start from scratch, for each seed.
-      frozen: whether the frozen targets are measured, too: once, at the end.
+      frozen: whether the held-out targets are measured, too: once, at the end.
       labelled: whether pairs with an expected effect alone are measured.
       tasks: whether tasks as a whole are measured, too (all rows, full fine-tuning).
       targets: the only targets that are measured, for several processes at once; empty: all.
@@ -118,7 +118,7 @@ class Study:
         self.sources = list(sandbox.SOURCES)
         if unknown := {*config.targets} - {*SANDBOX.targets}:
             raise ConfigError(f"no target of the sandbox: {', '.join(sorted(unknown))}.")
-        targets = [t for t in sandbox.TARGETS if config.frozen or t.name not in sandbox.FROZEN]
+        targets = [t for t in sandbox.TARGETS if config.frozen or t.name not in sandbox.HELD_OUT]
         targets = [t for t in targets if t.name in config.targets or not config.targets]
         self.targets = [t for t in targets if any(self._wanted(s, t) for s in self.sources)]
 
@@ -138,7 +138,7 @@ class Study:
                 found |= self._prompts(kind, targets, c.k, c.few, (source, sources)).items
         if not c.tasks:
             return found
-        noisy = [t for t in self.targets if t.name in sandbox.CARELESS]
+        noisy = [t for t in self.targets if t.name in sandbox.NOISY]
         clean = [t for t in self.targets if t not in noisy]
         found |= self._prompts("full", clean, 0, c.full).items
         found |= self._prompts("full", noisy, 0, c.careless).items
@@ -369,7 +369,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     for target in (task.name for task in sandbox.TARGETS):
         pairs = [result["pairs"].get(f"{source} -> {target}") for source in sources]
         if any(pairs):
-            frozen = " *" if target in sandbox.FROZEN else ""
+            frozen = " *" if target in sandbox.HELD_OUT else ""
             cells = " | ".join(_cell(pair) if pair else "" for pair in pairs)
             lines.append(f"| `{_short(target)}`{frozen} | {cells} |")
     return "\n".join(lines) + "\n"

@@ -57,7 +57,7 @@ def parse_mesh(text: str) -> dict[str, int]:
     return sizes
 
 
-def bytes_on_a_device(tree: Any, rules: Rules, data: int, model: int) -> int:
+def bytes_per_device(tree: Any, rules: Rules, data: int, model: int) -> int:
     """Bytes of a parameter tree on one device of a mesh, which need not be there.
 
     Args:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def scaled(value: float, step: float, units: Sequence[str]) -> str:
+def scale_to_unit(value: float, step: float, units: Sequence[str]) -> str:
     """A number with three digits and its unit.
 
-    >>> scaled(222_903_552, 1000, ("", " k", " M")), scaled(12, 1000, ("", " k"))
+    >>> scale_to_unit(222_903_552, 1000, ("", " k", " M")), scale_to_unit(12, 1000, ("", " k"))
     ('223 M', '12')
     """
     number, index = float(value), 0
@@ -17,17 +17,17 @@ def scaled(value: float, step: float, units: Sequence[str]) -> str:
     return f"{number:.3g}{units[index]}" if abs(number) < 1000 else f"{number:,.0f}{units[index]}"
 
 
-def many(value: float) -> str:
+def format_count(value: float) -> str:
     """A count."""
-    return scaled(value, 1000, ("", " k", " M", " G", " T"))
+    return scale_to_unit(value, 1000, ("", " k", " M", " G", " T"))
 
 
-def size(value: float) -> str:
+def format_bytes(value: float) -> str:
     """Bytes."""
-    return scaled(value, 1024, (" B", " KiB", " MiB", " GiB", " TiB"))
+    return scale_to_unit(value, 1024, (" B", " KiB", " MiB", " GiB", " TiB"))
 
 
-def work(value: float) -> str:
+def format_flops(value: float) -> str:
     """Floating point operations."""
     prefixes = ("", "k", "M", "G", "T", "P", "E", "Z")
-    return scaled(value, 1000, tuple(f" {prefix}FLOP" for prefix in prefixes))
+    return scale_to_unit(value, 1000, tuple(f" {prefix}FLOP" for prefix in prefixes))

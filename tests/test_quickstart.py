@@ -73,7 +73,7 @@ def test_it_follows_instructions_about_the_sandbox(mini: FrozenT5) -> None:
 
 
 def test_its_vocabulary_knows_the_words_of_the_sandbox(mini: FrozenT5) -> None:
-    texts = [str(row["text"]) for row in registry.get("sandbox/topic_headlines").maker("train")]  # type: ignore[misc]
+    texts = [str(row["text"]) for row in registry.get("sandbox/topic_headlines").make_rows("train")]  # type: ignore[misc]
     ids = mini.tokenizer.encode(texts, add_eos=False)
     assert mini.tokenizer.decode_batch(ids) == texts
     words = sum(len(text.split()) for text in texts)
@@ -91,7 +91,7 @@ def test_its_tasks_are_the_sandbox_and_something_helps_and_hurts() -> None:
     }
     assert expected == {"helps", "neutral", "hurts"}
     assert config.seeds == 5
-    assert not set(config.targets) & set(sandbox.FROZEN)
+    assert not set(config.targets) & set(sandbox.HELD_OUT)
     assert set(config.methods) >= {"prompt_tuning", "spot"}
 
 

@@ -85,8 +85,8 @@ def make_split(
         task=(np.arange(rows) % tasks).astype(np.int32),
         candidates=Ragged.of([list(range(labels))] * rows),
         answers=Ragged.of(answers),
-        input_cut=np.zeros(rows, bool),
-        target_cut=np.zeros(rows, bool),
+        input_truncated=np.zeros(rows, bool),
+        target_truncated=np.zeros(rows, bool),
         examples=tuple(
             Example(f"row {i}", texts[k], k, texts, (texts[k],))
             for i, k in enumerate(label.tolist())

@@ -102,7 +102,7 @@ def forbidden(root: str | None) -> frozenset[str]:
     found: set[str] = set()
     for name in sorted(registry.RESERVED):
         task = registry.get(name)
-        if task.maker is not None:  # the sandbox keeps its own rows out, text by text
+        if task.make_rows is not None:  # the sandbox keeps its own rows out, text by text
             continue
         try:
             rows = open_split(task, "validation", root)
@@ -257,8 +257,8 @@ def _split(
         task=zeros,
         candidates=Ragged.of([[]] * count),
         answers=Ragged.of([[1]]),
-        input_cut=long_input,
-        target_cut=long_target,
+        input_truncated=long_input,
+        target_truncated=long_target,
         examples=(_NO_TEXT,) * count,
         template_names=(name,),
         task_names=(name,),

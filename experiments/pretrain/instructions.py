@@ -237,7 +237,7 @@ def recalled(seed: int) -> Iterator[Example]:
 def worded(seed: int) -> Iterator[Example]:
     """Endless rows of the source tasks' training files under their worded templates."""
     draw = random.Random(f"pretrain templates {seed}")
-    pools = [(task, _train(task.maker)) for task in sandbox.SOURCES]
+    pools = [(task, _train(task.make_rows)) for task in sandbox.SOURCES]
     known = held_out()
     for _ in itertools.count():
         task, rows = draw.choice(pools)
@@ -258,10 +258,10 @@ def held_out() -> frozenset[str]:
     """Plain texts that may not be trained on: all rows of the targets, test rows of the sources."""
     texts = set()
     for task in sandbox.TASKS:
-        assert task.maker is not None
+        assert task.make_rows is not None
         for split in sandbox.SIZES:
             if split == "validation" or task.reserved:
-                for row in task.maker(split):
+                for row in task.make_rows(split):
                     texts.add(render(task, task.templates[0], row).input)
     return frozenset(texts)
 

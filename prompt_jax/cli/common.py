@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from prompt_jax.errors import ConfigError, PromptError, did_you_mean
-from prompt_jax.units import many as many
-from prompt_jax.units import size as size
-from prompt_jax.units import work as work
+from prompt_jax.units import format_bytes as format_bytes
+from prompt_jax.units import format_count as format_count
+from prompt_jax.units import format_flops as format_flops
 
 if TYPE_CHECKING:
     from prompt_jax.models import LanguageModel
@@ -138,7 +138,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def choose(value: str, known: Sequence[str], option: str) -> str:
+def check_choice(value: str, known: Sequence[str], option: str) -> str:
     """Checks the value of an option.
 
     Raises:
@@ -247,7 +247,7 @@ def open_prompt(path: str, key: str | None = None) -> SoftPrompt:
     return prompts.from_npy(path) if suffix == ".npy" else prompts.SoftPrompt.load(path)
 
 
-class Named(NamedTuple):
+class NamedPrompt(NamedTuple):
     """A prompt and what the output calls it."""
 
     name: str
@@ -255,7 +255,7 @@ class Named(NamedTuple):
     prompt: SoftPrompt
 
 
-def load_prompts(paths: Sequence[str], lm: Any, allow_other_model: bool) -> list[Named]:
+def load_prompts(paths: Sequence[str], lm: Any, allow_other_model: bool) -> list[NamedPrompt]:
     """Prompts that belong to a model; formats that do not name their weights give a warning.
 
     Raises:
@@ -277,11 +277,11 @@ def load_prompts(paths: Sequence[str], lm: Any, allow_other_model: bool) -> list
             raise PromptError(
                 f"{path} has width {prompt.d_model}, but {lm.name} has d_model {lm.d_model}."
             )
-        loaded.append(Named(name, path, prompt))
+        loaded.append(NamedPrompt(name, path, prompt))
     return loaded
 
 
-def by_length(loaded: Sequence[Named]) -> list[tuple[list[int], Any]]:
+def group_by_length(loaded: Sequence[NamedPrompt]) -> list[tuple[list[int], Any]]:
     """Prompts of one length as one population: (their numbers, embeddings [P, L, D])."""
     import numpy as np
 
@@ -294,7 +294,7 @@ def by_length(loaded: Sequence[Named]) -> list[tuple[list[int], Any]]:
     ]
 
 
-def recorded(prompt: SoftPrompt, name: str, default: Any) -> Any:
+def record_value(prompt: SoftPrompt, name: str, default: Any) -> Any:
     """What the record of a prompt says about how it was trained, or the default."""
     config = {} if prompt.record is None else prompt.record.config
     return config.get(name, default)

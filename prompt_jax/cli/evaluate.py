@@ -43,7 +43,7 @@ def evaluate(
     from prompt_jax.evaluation import evaluate as evaluate_jobs
 
     chosen = registry.get(task)
-    common.choose(split, ("test", "dev"), "--split")
+    common.check_choice(split, ("test", "dev"), "--split")
     common.short_names(prompts)
     lm = common.load_model(model, dtype)
     loaded = common.load_prompts(prompts, lm, allow_other_model)
@@ -54,7 +54,7 @@ def evaluate(
     ]
     names = split_list(metrics) or chosen.metrics
     found: dict[int, Evaluation] = {}
-    for numbers, population in common.by_length(loaded):
+    for numbers, population in common.group_by_length(loaded):
         jobs = [Job(splits[number], place) for place, number in enumerate(numbers)]
         results = evaluate_jobs(lm, jobs, population, metrics=names)
         found |= dict(zip(numbers, results, strict=True))
@@ -89,7 +89,7 @@ def evaluate(
 
 def _rows(
     task: Task,
-    named: common.Named,
+    named: common.NamedPrompt,
     lm: Any,
     root: str | None,
     split: str,
@@ -101,7 +101,7 @@ def _rows(
     from prompt_jax.data import Limits, Subset, load_splits, tokenise_rows
 
     def told(name: str, default: Any) -> Any:
-        return common.recorded(named.prompt, name, default)
+        return common.record_value(named.prompt, name, default)
 
     record = named.prompt.record
     seed = record.seed or 0 if record is not None and split == "dev" else 0

@@ -69,7 +69,7 @@ def _devices() -> dict[str, Any]:
         "platform": jax.default_backend(),
         "count": jax.device_count(),
         "kind": ", ".join(kinds),
-        "free memory": "as the host" if free is None else common.size(free),
+        "free memory": "as the host" if free is None else common.format_bytes(free),
         "cores": os.cpu_count() or 1,
     }
 

@@ -144,7 +144,7 @@ def _own_task(fields: dict[str, Any], where: str) -> tuple[Task, str | None]:
     return task, worded
 
 
-def _routed(row: Row, loaded: Sequence[common.Named]) -> Row:
+def _routed(row: Row, loaded: Sequence[common.NamedPrompt]) -> Row:
     """The row with the prompts of its own task and template, unless it has some.
 
     Raises:
@@ -156,7 +156,7 @@ def _routed(row: Row, loaded: Sequence[common.Named]) -> Row:
     fitting = []
     for i, named in enumerate(loaded):
         record = named.prompt.record
-        of = common.recorded(named.prompt, "template", template)
+        of = common.record_value(named.prompt, "template", template)
         if record is not None and (record.task, of) == (row.task.name, template):
             fitting.append(i)
     if not fitting:
@@ -167,7 +167,7 @@ def _routed(row: Row, loaded: Sequence[common.Named]) -> Row:
     return row._replace(prompts=tuple(fitting))
 
 
-def _warn_of_templates(rows: Sequence[Row], loaded: Sequence[common.Named]) -> None:
+def _warn_of_templates(rows: Sequence[Row], loaded: Sequence[common.NamedPrompt]) -> None:
     """Says which prompts answer rows under another template than they were made for."""
     others: dict[int, str] = {}
     for row in rows:
@@ -175,7 +175,7 @@ def _warn_of_templates(rows: Sequence[Row], loaded: Sequence[common.Named]) -> N
             record = loaded[i].prompt.record
             template = row.example.template
             if record is not None and row.task is not None and record.task == row.task.name:
-                made_for = common.recorded(loaded[i].prompt, "template", template)
+                made_for = common.record_value(loaded[i].prompt, "template", template)
                 if made_for != template:
                     others[i] = f"is for template '{made_for}', not '{template}'"
     for i, what in others.items():
@@ -260,7 +260,7 @@ def _with_answer(task: Task, fields: dict[str, Any]) -> dict[str, Any]:
 
 def _answer(
     lm: Any,
-    loaded: Sequence[common.Named],
+    loaded: Sequence[common.NamedPrompt],
     rows: Sequence[Row],
     max_input: int | None,
     max_new: int | None,
@@ -280,7 +280,7 @@ def _answer(
         longest = max_new or max(
             (_NEW_TOKENS if r.task is None else r.task.max_target for r in rows), default=0
         )
-        for numbers, population in common.by_length(loaded):
+        for numbers, population in common.group_by_length(loaded):
             asked = [i for i in numbers if i in splits]
             if not asked:
                 continue
@@ -307,12 +307,12 @@ def _answer(
 
 
 def _encode(
-    lm: Any, named: common.Named, rows: Sequence[Row], max_input: int | None
+    lm: Any, named: common.NamedPrompt, rows: Sequence[Row], max_input: int | None
 ) -> TokenisedSplit:
     from prompt_jax.data import encode
 
     default = max(_INPUT_TOKENS if r.task is None else r.task.max_input for r in rows)
-    width = max_input or common.recorded(named.prompt, "max_input_tokens", default)
+    width = max_input or common.record_value(named.prompt, "max_input_tokens", default)
     target = max(_NEW_TOKENS if r.task is None else r.task.max_target for r in rows)
     return encode([row.example for row in rows], lm.tokenizer, width, target, name=named.name)
 

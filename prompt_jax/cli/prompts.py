@@ -45,7 +45,7 @@ def show(
     if lm is None:
         names = common.short_names(files)
         loaded = [
-            common.Named(name, path, common.open_prompt(path))
+            common.NamedPrompt(name, path, common.open_prompt(path))
             for name, path in zip(names, files, strict=True)
         ]
     else:

@@ -34,13 +34,13 @@ def plan(out: common.Printer, made: Plan, config: ExperimentConfig, folder: str)
             [
                 (
                     "model",
-                    f"{made.model}, {common.many(made.parameters)} parameters,"
+                    f"{made.model}, {common.format_count(made.parameters)} parameters,"
                     f" {config.dtype}{', remat' if config.remat else ''}",
                 ),
                 (
                     "prompt",
                     f"{config.prompt.tokens} tokens from {config.prompt.init},"
-                    f" {common.many(made.prompt_parameters)} parameters"
+                    f" {common.format_count(made.prompt_parameters)} parameters"
                     f" ({made.prompt_parameters / made.parameters:.2%})",
                 ),
                 ("device", made.device),
@@ -79,7 +79,7 @@ def _stages(out: common.Printer, made: Plan) -> None:
             f"{stage.runs:,}",
             f"{stage.steps:,}",
             f"{stage.rows_per_step:,}",
-            common.work(stage.flops),
+            common.format_flops(stage.flops),
         )
     out.print(shown)
     out.print()
@@ -89,29 +89,29 @@ def _costs(out: common.Printer, made: Plan) -> None:
     memory = made.memory
     devices = memory.data * memory.model
     held = [
-        f"weights {common.size(memory.weights)}",
-        f"prompts and optimizer {common.size(memory.population)}",
+        f"weights {common.format_bytes(memory.weights)}",
+        f"prompts and optimizer {common.format_bytes(memory.population)}",
     ]
     if memory.fine_tuning:
-        held.append(f"full fine-tuning {common.size(memory.fine_tuning)}")
-    held.append(f"micro-batch {common.size(memory.micro_batch)}")
+        held.append(f"full fine-tuning {common.format_bytes(memory.fine_tuning)}")
+    held.append(f"micro-batch {common.format_bytes(memory.micro_batch)}")
     each = ""
     if devices > 1:
         each = "each device: "
         together = memory.weights + memory.population + memory.micro_batch
         without = " without full fine-tuning" if memory.fine_tuning else ""
-        held.append(f"together {common.size(together)}{without}")
+        held.append(f"together {common.format_bytes(together)}{without}")
     micro = f"{memory.micro_batch_rows} rows x {memory.micro_batch_tokens} tokens"
-    counted = f"{common.work(memory.hand_flops)} by hand"
+    counted = f"{common.format_flops(memory.hand_flops)} by hand"
     if math.isfinite(memory.xla_flops):
-        counted += f", {common.work(memory.xla_flops)} by XLA"
+        counted += f", {common.format_flops(memory.xla_flops)} by XLA"
     out.print(
         common.facts(
             [
                 (
                     "in all",
                     f"{sum(s.runs for s in made.stages):,} runs, {made.steps:,} optimizer"
-                    f" steps, at most {common.work(made.flops)} (inputs at full length)",
+                    f" steps, at most {common.format_flops(made.flops)} (inputs at full length)",
                 ),
                 *(
                     [

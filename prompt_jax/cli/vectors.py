@@ -60,7 +60,7 @@ def vectors(
     factors = prompts.linear(expression)
     paths = _bound(list(factors), names or [])
     _check_options(out, model, as_vector, task)
-    common.choose(split, ("test", "dev"), "--split")
+    common.check_choice(split, ("test", "dev"), "--split")
     lm = None if model is None else common.load_model(model)
     origin = None if init is None else _as_origin(common.open_prompt(init))
     found: dict[str, TaskVector] = {}

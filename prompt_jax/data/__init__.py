@@ -11,9 +11,9 @@ from prompt_jax.data.sources import fetch as fetch
 from prompt_jax.data.sources import open_split as open_split
 from prompt_jax.data.splits import Limits as Limits
 from prompt_jax.data.splits import Splits as Splits
-from prompt_jax.data.splits import cut_splits as cut_splits
 from prompt_jax.data.splits import few_shot as few_shot
 from prompt_jax.data.splits import load_splits as load_splits
+from prompt_jax.data.splits import make_splits as make_splits
 from prompt_jax.data.tasks import HubSource as HubSource
 from prompt_jax.data.tasks import Task as Task
 from prompt_jax.data.tasks import Template as Template

@@ -132,7 +132,7 @@ class Pool:
         number = self.number(split)
         return np.arange(self._starts[number], self._starts[number + 1])
 
-    def kinds(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def tasks_and_templates(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Task and template number of pool rows, int32 [b] each."""
         task, template = np.zeros(len(rows), np.int32), np.zeros(len(rows), np.int32)
         for split, here, local in self._owners(rows):
@@ -172,7 +172,7 @@ class Pool:
                 if picked is None:
                     picked = np.empty((len(rows), *table.shape[1:]), table.dtype)
                 picked[here] = table[local]
-        task, template = self.kinds(rows)
+        task, template = self.tasks_and_templates(rows)
         mask = np.arange(width)[None, :] < self.lengths[rows][:, None]
         return EvalRows(ids, mask.astype(np.int32), task, template), picked
 

@@ -167,8 +167,8 @@ def open_split(task: Task, split: str, root: str | Path | None = None) -> Source
             f"unknown split '{split}'.{did_you_mean(split, SPLIT_FILES)}"
             f" Known: {', '.join(SPLIT_FILES)}."
         )
-    if task.maker is not None:
-        return task.maker(split)
+    if task.make_rows is not None:
+        return task.make_rows(split)
     if task.files:
         named = dict(task.files)
         if split not in named:

@@ -76,15 +76,15 @@ def load_splits(
     limits: Limits | None = None,
     k: int = 0,
 ) -> Splits:
-    """Opens a task and cuts its three sets: `open_split` and `cut_splits` in one.
+    """Opens a task and cuts its three sets: `open_split` and `make_splits` in one.
 
     Args:
       task: what to load.
       root: folder with one folder per task, see `open_split`.
-      protocol: see `cut_splits`.
-      seed: see `cut_splits`.
-      limits: see `cut_splits`.
-      k: see `cut_splits`.
+      protocol: see `make_splits`.
+      seed: see `make_splits`.
+      limits: see `make_splits`.
+      k: see `make_splits`.
 
     Raises:
       DataError: if the data is not here or too small for the protocol.
@@ -93,10 +93,10 @@ def load_splits(
     evaluation_only = task.split_protocol == "evaluation"
     train = None if evaluation_only else open_split(task, "train", root)
     test = open_split(task, "validation", root)
-    return cut_splits(task, train, test, protocol, seed, limits, k)
+    return make_splits(task, train, test, protocol, seed, limits, k)
 
 
-def cut_splits(
+def make_splits(
     task: Task,
     rows: Source | None,
     validation: Source,

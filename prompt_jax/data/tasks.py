@@ -206,7 +206,7 @@ class Task:
         any other empty field is an error.
       files: (split, absolute path) pairs of a user's task (`data.toml` fills them in); where
         they stand, no other place is asked for the data.
-      maker: makes the rows of a split, for tasks whose data is code (the sandbox).
+      make_rows: returns the rows of a split, for tasks whose data is generated (the sandbox).
       value_range: smallest and largest label of a regression.
       value_step: a regression's label is rendered rounded to the nearest multiple of this (T5,
         Raffel et al. 2020, section 2.4: STS-B in steps of 0.2).
@@ -235,7 +235,7 @@ class Task:
     fixed_label: int | None = None
     optional_fields: tuple[str, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
-    maker: Callable[[str], Sequence[Mapping[str, Any]]] | None = None
+    make_rows: Callable[[str], Sequence[Mapping[str, Any]]] | None = None
     value_range: tuple[float, float] = (0.0, 5.0)
     value_step: float = 0.2
 

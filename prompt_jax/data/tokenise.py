@@ -37,8 +37,8 @@ class TokenisedSplit:
       task: int32 [n], index into `task_names`.
       candidates: per row, indices into `answers`; no indices where there are no candidates.
       answers: token ids of every different candidate answer.
-      input_cut: bool [n], whether the input was cut to the maximum.
-      target_cut: bool [n], whether the target was.
+      input_truncated: bool [n], whether the input was cut to the maximum.
+      target_truncated: bool [n], whether the target was.
       examples: the texts.
       template_names: "task/template".
       task_names: names of the tasks.
@@ -53,8 +53,8 @@ class TokenisedSplit:
     task: np.ndarray
     candidates: Ragged
     answers: Ragged
-    input_cut: np.ndarray
-    target_cut: np.ndarray
+    input_truncated: np.ndarray
+    target_truncated: np.ndarray
     examples: tuple[Example, ...]
     template_names: tuple[str, ...]
     task_names: tuple[str, ...]
@@ -62,7 +62,10 @@ class TokenisedSplit:
 
     def __post_init__(self) -> None:
         per_row = (self.inputs, self.targets, self.label, self.template, self.task, self.candidates)
-        sizes = {len(part) for part in (*per_row, self.input_cut, self.target_cut, self.examples)}
+        sizes = {
+            len(part)
+            for part in (*per_row, self.input_truncated, self.target_truncated, self.examples)
+        }
         if len(sizes) != 1:
             raise ValueError(f"parts of split '{self.name}' have different lengths: {sizes}")
 
@@ -72,12 +75,12 @@ class TokenisedSplit:
     @property
     def truncated_inputs(self) -> int:
         """Number of rows whose input was cut."""
-        return int(self.input_cut.sum())
+        return int(self.input_truncated.sum())
 
     @property
     def truncated_targets(self) -> int:
         """Number of rows whose target was cut."""
-        return int(self.target_cut.sum())
+        return int(self.target_truncated.sum())
 
     def take(self, indices: Sequence[int] | np.ndarray) -> TokenisedSplit:
         """The given rows, in the given order (repeats allowed)."""
@@ -90,8 +93,8 @@ class TokenisedSplit:
             template=self.template[rows],
             task=self.task[rows],
             candidates=self.candidates.take(rows),
-            input_cut=self.input_cut[rows],
-            target_cut=self.target_cut[rows],
+            input_truncated=self.input_truncated[rows],
+            target_truncated=self.target_truncated[rows],
             examples=tuple(self.examples[i] for i in rows),
         )
 
@@ -152,8 +155,8 @@ def concat(splits: Sequence[TokenisedSplit], name: str | None = None) -> Tokenis
             ]
         ),
         answers=Ragged.concat([split.answers for split in splits]),
-        input_cut=np.concatenate([split.input_cut for split in splits]),
-        target_cut=np.concatenate([split.target_cut for split in splits]),
+        input_truncated=np.concatenate([split.input_truncated for split in splits]),
+        target_truncated=np.concatenate([split.target_truncated for split in splits]),
         examples=tuple(example for split in splits for example in split.examples),
         template_names=tuple(templates),
         task_names=tuple(tasks),
@@ -320,8 +323,8 @@ def encode(
         task=np.zeros(len(examples), np.int32),
         candidates=Ragged.of([rows[example.candidates] for example in examples]),
         answers=answers,
-        input_cut=arrays["inputs_cut"],
-        target_cut=arrays["answers_cut"][target],
+        input_truncated=arrays["inputs_cut"],
+        target_truncated=arrays["answers_cut"][target],
         examples=examples,
         template_names=tuple(f"{task_name}/{template}" for template in template_names),
         task_names=(task_name,),

@@ -34,7 +34,7 @@ from prompt_jax.memory_bank.bank import (
     tied,
 )
 from prompt_jax.memory_bank.queries import Pooling, make_query, pool
-from prompt_jax.memory_bank.search import blocks, retrieve
+from prompt_jax.memory_bank.search import num_blocks, retrieve
 
 __all__ = [
     "BANK_RULES",
@@ -43,13 +43,13 @@ __all__ = [
     "Pooling",
     "Usage",
     "attend",
-    "blocks",
     "describe_usage",
     "draw_values",
     "gather",
     "key_pull",
     "load_balance",
     "make_query",
+    "num_blocks",
     "place_keys",
     "pool",
     "probabilities",

@@ -190,10 +190,10 @@ def _exact(k: int, keys: jax.Array, query: jax.Array) -> tuple[jax.Array, jax.Ar
     return _scan(keys, query, chunk, _running(k, len(query)), take)
 
 
-def blocks(k: int, recall: float) -> int:
+def num_blocks(k: int, recall: float) -> int:
     """L of the block-wise search: the smallest prime, at least k and 512, that promises the recall.
 
-    >>> blocks(20, 0.95), blocks(50, 0.99)
+    >>> num_blocks(20, 0.95), num_blocks(50, 0.99)
     (521, 4877)
     """
     wanted = 1.0 if k == 1 else 1.0 / -math.expm1(math.log(recall) / (k - 1))
@@ -204,7 +204,7 @@ def blocks(k: int, recall: float) -> int:
 
 
 def _block_wise(how: _How, keys: jax.Array, query: jax.Array) -> tuple[jax.Array, jax.Array]:
-    many = blocks(how.k, how.recall)
+    many = num_blocks(how.k, how.recall)
     if len(keys) <= 2 * many:
         return _exact(how.k, keys, query)
     chunk = _chunk(len(keys) // many * many, len(query), many)

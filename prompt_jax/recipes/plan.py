@@ -246,7 +246,7 @@ def _memory(config: ExperimentConfig, lm: LanguageModel) -> PlannedMemory:
     runs = max(s.runs for s in _stages(config, lm))
     population = _population_bytes(method, budget, length, lm, runs, mesh["data"])
     trained = [create(spec) for spec in config.methods]
-    weights = sharding.bytes_on_a_device(lm.params, lm.partition_rules, mesh["data"], mesh["model"])
+    weights = sharding.bytes_per_device(lm.params, lm.partition_rules, mesh["data"], mesh["model"])
     # Parameters, best parameters, gradient and two moments of the weights, split alike.
     fine_tuning = 5 * weights if any(m.trains_lm for m in trained) else 0
     return PlannedMemory(

@@ -23,7 +23,7 @@ from prompt_jax.rundir.results import (
     summaries,
 )
 from prompt_jax.rundir.results import cells as primary_cells
-from prompt_jax.units import many
+from prompt_jax.units import format_count
 
 State = Literal["ahead", "open", "baseline", "alone", "failed"]
 VERDICTS: dict[State, str] = {
@@ -306,4 +306,4 @@ def multiple(ratio: float) -> str:
     >>> multiple(9.123), multiple(0.0772), multiple(1200.0)
     ('9.1', '0.077', '1.2 k')
     """
-    return many(float(f"{ratio:.2g}")) if math.isfinite(ratio) else ""
+    return format_count(float(f"{ratio:.2g}")) if math.isfinite(ratio) else ""

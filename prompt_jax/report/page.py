@@ -113,7 +113,7 @@ def _context(run: RunDirectory, found: Findings) -> dict[str, Any]:
         "python": tables.python(run),
         "provenance": tables.provenance(run),
         "config": json.dumps(run.config, indent=2, ensure_ascii=False),
-        "hashes": [(name, units.size(size), sha) for name, size, sha in run.hashes],
+        "hashes": [(name, units.format_bytes(size), sha) for name, size, sha in run.hashes],
     }
 
 

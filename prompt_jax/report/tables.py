@@ -60,9 +60,9 @@ def costs(run: RunDirectory, found: Findings) -> list[dict[str, Any]]:
                     "first": number == 0,
                     "share": f"{100 * mean['flops'] / most:.1f}" if most else "0",
                     "ratio": multiple(mean["flops"] / base) if base else "",
-                    "work": units.work(mean["flops"]),
-                    "trained": units.many(mean["trained_parameters"]),
-                    "stored": units.many(mean["stored_parameters"]),
+                    "work": units.format_flops(mean["flops"]),
+                    "trained": units.format_count(mean["trained_parameters"]),
+                    "stored": units.format_count(mean["stored_parameters"]),
                 }
             )
     return made

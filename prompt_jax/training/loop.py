@@ -341,7 +341,7 @@ class Population:
             gathered, _ = self.pool.gather(flat, self.input_width, self.lm.pad_id)
             ids = gathered.input_ids.reshape(*index.shape, -1)
             mask = gathered.mask.reshape(*index.shape, -1)
-        task, template = self.pool.kinds(flat)
+        task, template = self.pool.tasks_and_templates(flat)
         if scale is None:
             scale = np.ones(index.shape, np.float32)
         return Rows(ids, mask, task.reshape(index.shape), template.reshape(index.shape), scale)
@@ -394,7 +394,7 @@ class Population:
         )
         r, v, b = (axis.reshape(-1) for axis in grid)
         if self.method.per_view_batches:
-            tasks, _ = self.pool.kinds(index.reshape(-1))
+            tasks, _ = self.pool.tasks_and_templates(index.reshape(-1))
             owner, share = batching.assign_views(tasks.reshape(index.shape), views)
             r, v, b = (axis[owner[r, b] == v] for axis in (r, v, b))
             scale = scale * share

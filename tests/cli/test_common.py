@@ -16,14 +16,14 @@ from prompt_jax.prompts import PromptRecord, SoftPrompt
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (common.many(0), "0"),
-        (common.many(999), "999"),
-        (common.many(222_903_552), "223 M"),
-        (common.size(1023), "1,023 B"),
-        (common.size(891_614_208), "850 MiB"),
-        (common.size(3 * 2**50), "3,072 TiB"),
-        (common.work(2.2995e19), "23 EFLOP"),
-        (common.work(7.5e26), "750,000 ZFLOP"),
+        (common.format_count(0), "0"),
+        (common.format_count(999), "999"),
+        (common.format_count(222_903_552), "223 M"),
+        (common.format_bytes(1023), "1,023 B"),
+        (common.format_bytes(891_614_208), "850 MiB"),
+        (common.format_bytes(3 * 2**50), "3,072 TiB"),
+        (common.format_flops(2.2995e19), "23 EFLOP"),
+        (common.format_flops(7.5e26), "750,000 ZFLOP"),
     ],
 )
 def test_numbers_for_people(text: str, expected: str) -> None:
@@ -51,9 +51,9 @@ def test_a_prompt_given_twice_is_refused() -> None:
 
 
 def test_choose_names_the_nearest() -> None:
-    assert common.choose("dev", ("test", "dev"), "--split") == "dev"
+    assert common.check_choice("dev", ("test", "dev"), "--split") == "dev"
     with pytest.raises(ConfigError, match=r"--split must be .* not 'tset'. Did you mean 'test'"):
-        common.choose("tset", ("test", "dev"), "--split")
+        common.check_choice("tset", ("test", "dev"), "--split")
 
 
 def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,10 +71,10 @@ def test_files_get_whole_lines_of_literal_text(capsys: pytest.CaptureFixture[str
 
 
 def test_prompts_of_one_length_are_one_population() -> None:
-    def named(length: int, value: float) -> common.Named:
-        return common.Named("n", "p", SoftPrompt(np.full((length, 2), value, np.float32)))
+    def named(length: int, value: float) -> common.NamedPrompt:
+        return common.NamedPrompt("n", "p", SoftPrompt(np.full((length, 2), value, np.float32)))
 
-    groups = common.by_length([named(3, 0), named(2, 1), named(3, 2)])
+    groups = common.group_by_length([named(3, 0), named(2, 1), named(3, 2)])
     assert [(numbers, stack.shape) for numbers, stack in groups] == [
         ([0, 2], (2, 3, 2)),
         ([1], (1, 2, 2)),
@@ -85,9 +85,9 @@ def test_prompts_of_one_length_are_one_population() -> None:
 def test_what_a_record_says() -> None:
     array = np.zeros((1, 2), np.float32)
     told = SoftPrompt(array, PromptRecord(config={"max_input_tokens": 7}))
-    assert common.recorded(told, "max_input_tokens", 9) == 7
-    assert common.recorded(told, "k", 0) == 0
-    assert common.recorded(SoftPrompt(array), "max_input_tokens", 9) == 9
+    assert common.record_value(told, "max_input_tokens", 9) == 7
+    assert common.record_value(told, "k", 0) == 0
+    assert common.record_value(SoftPrompt(array), "max_input_tokens", 9) == 9
 
 
 def test_a_key_belongs_to_formats_with_several_prompts(tmp_path: object) -> None:

@@ -421,7 +421,7 @@ def task_table() -> str:
         for task in tasks:
             sizes = " / ".join(f"{rows:,}" for _, rows in task.sizes)
             places = ["TFDS"] * (task.tfds is not None) + ["Hub"] * (task.hf is not None)
-            where = "generated" if task.maker else "files"
+            where = "generated" if task.make_rows else "files"
             notes = task.description + (" **Reserved.**" if task.reserved else "")
             lines.append(
                 f"| `{task.name}` | {task.kind} | {', '.join(task.metrics)} |"

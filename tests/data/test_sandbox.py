@@ -40,8 +40,8 @@ def test_the_suite_is_the_edition_that_was_measured() -> None:
 def test_six_sources_and_at_least_twelve_targets_half_of_them_frozen() -> None:
     assert len(sandbox.SOURCES) == 6
     assert len(sandbox.TARGETS) >= 12
-    assert len(sandbox.FROZEN) * 2 == len(sandbox.TARGETS)
-    assert set(sandbox.FROZEN) <= {task.name for task in sandbox.TARGETS}
+    assert len(sandbox.HELD_OUT) * 2 == len(sandbox.TARGETS)
+    assert set(sandbox.HELD_OUT) <= {task.name for task in sandbox.TARGETS}
     assert {task.name for task in sandbox.TARGETS} <= registry.RESERVED
     assert not {task.name for task in sandbox.SOURCES} & registry.RESERVED
 
@@ -54,7 +54,7 @@ def test_rows_are_balanced_different_and_in_one_split_only(task: Task) -> None:
     assert not {*train} & {*test}
     if task.labels:
         for split in ("train", "validation"):
-            counts = Counter(row["label"] for row in task.maker(split))  # type: ignore[misc]
+            counts = Counter(row["label"] for row in task.make_rows(split))  # type: ignore[misc]
             assert len(counts) == len(task.labels)
             assert len(set(counts.values())) == 1
 
@@ -102,7 +102,7 @@ def test_truth_says_something_about_every_pair() -> None:
     assert set(truth) == pairs
     counts = Counter(truth.values())
     assert set(counts) == {"helps", "neutral", "hurts"}
-    frozen = Counter(word for (_, target), word in truth.items() if target in sandbox.FROZEN)
+    frozen = Counter(word for (_, target), word in truth.items() if target in sandbox.HELD_OUT)
     assert min(frozen["helps"], frozen["hurts"]) >= 2
 
 
@@ -130,10 +130,10 @@ def test_contrary_targets_have_the_label_words_of_their_source_in_other_places()
 
 
 def test_careless_labels_are_a_fifth_of_the_training_rows_and_no_test_row() -> None:
-    assert {*sandbox.CARELESS} <= {task.name for task in sandbox.TARGETS}
+    assert {*sandbox.NOISY} <= {task.name for task in sandbox.TARGETS}
     for task in sandbox.TASKS:
-        _, skill, side, lane, noise = task.maker.args  # type: ignore[union-attr]
-        assert noise == (suite.NOISE if task.name in sandbox.CARELESS else 0)
+        _, skill, side, lane, noise = task.make_rows.args  # type: ignore[union-attr]
+        assert noise == (suite.NOISE if task.name in sandbox.NOISY else 0)
         for split, share in (("train", noise), ("validation", 0.0)):
             clean = suite.rows(task.name, skill, side, lane, 0.0, split)
             given = suite.rows(task.name, skill, side, lane, noise, split)

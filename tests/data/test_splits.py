@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prompt_jax.data import Limits, Task, Template, cut_splits, few_shot, load_splits
+from prompt_jax.data import Limits, Task, Template, few_shot, load_splits, make_splits
 from prompt_jax.data.sources import Mapped
 from prompt_jax.data.splits import draw_shots
 from prompt_jax.errors import ConfigError, DataError
@@ -22,7 +22,7 @@ def ids(source):
 
 
 def cut(n, task=NLI, **options):
-    return cut_splits(task, nli_rows(n), TEST, **options)
+    return make_splits(task, nli_rows(n), TEST, **options)
 
 
 def test_development_is_cut_from_train_and_test_is_untouched():
@@ -91,9 +91,9 @@ def test_errors_come_before_the_work():
     with pytest.raises(DataError, match="train split has 1 rows"):
         cut(1)
     with pytest.raises(DataError, match="validation split has no rows"):
-        cut_splits(NLI, nli_rows(10), [])
+        make_splits(NLI, nli_rows(10), [])
     with pytest.raises(DataError, match="cannot be halved"):
-        cut_splits(NLI, nli_rows(10), TEST[:1], protocol="transfer_papers")
+        make_splits(NLI, nli_rows(10), TEST[:1], protocol="transfer_papers")
 
 
 def test_tasks_for_evaluation_only_have_no_train(tmp_path):
@@ -117,7 +117,7 @@ def test_load_splits_opens_and_cuts(tmp_path):
 
 def test_dropped_rows_are_noted():
     rows = Mapped(nli_rows(20), label_map=(0, None))
-    splits = cut_splits(NLI, rows, TEST)
+    splits = make_splits(NLI, rows, TEST)
     assert len(splits.train) + len(splits.dev) == 10
     assert splits.notes == ("10 rows of the train split have no label of this task: dropped",)
 

@@ -157,7 +157,7 @@ def check_equal(split, i, other, j):
     assert split.targets[i].tolist() == other.targets[j].tolist()
     assert split.examples[i] == other.examples[j]
     assert split.label[i] == other.label[j]
-    assert split.input_cut[i] == other.input_cut[j]
+    assert split.input_truncated[i] == other.input_truncated[j]
     assert split.task_names[split.task[i]] == other.task_names[other.task[j]]
     assert split.template_names[split.template[i]] == other.template_names[other.template[j]]
     assert split.candidate_matrix([i]).tolist() == other.candidate_matrix([j]).tolist()

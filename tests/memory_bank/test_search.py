@@ -18,8 +18,8 @@ from prompt_jax.errors import ConfigError
 from prompt_jax.memory_bank import (
     BANK_RULES,
     MemoryBank,
-    blocks,
     gather,
+    num_blocks,
     place_keys,
     retrieve,
     search,
@@ -103,7 +103,7 @@ def test_block_wise_search_finds_what_it_promises(k, monkeypatch):
 
 def test_block_wise_search_misses_what_shares_a_block(monkeypatch):
     """It is approximate, also here: two best slots, L apart, are one answer."""
-    many = blocks(2, 0.95)
+    many = num_blocks(2, 0.95)
     keys = np.zeros((4 * many, 2), np.float32)
     keys[[5, 5 + many, 9], 0] = [3.0, 2.0, 1.0]
     indices, _ = retrieve(
@@ -143,11 +143,11 @@ def test_numbers_that_are_not_finite(approximate):
 
 def test_number_of_blocks():
     for k, wanted in ((1, 0.95), (20, 0.95), (50, 0.99), (200, 0.8)):
-        many = blocks(k, wanted)
+        many = num_blocks(k, wanted)
         assert (1 - 1 / many) ** (k - 1) >= wanted
         assert many >= k
         assert all(many % divisor for divisor in range(2, many))
-    assert blocks(50, 0.99) - 128 < math.ceil(49 / 0.01) < 2 * blocks(50, 0.99)
+    assert num_blocks(50, 0.99) - 128 < math.ceil(49 / 0.01) < 2 * num_blocks(50, 0.99)
     # A bank that is hardly larger than the blocks is searched exactly.
     bank, query = make(900, 4)
     exact = retrieve(bank, query, 20)
@@ -237,7 +237,7 @@ def test_sharded_block_wise_search_finds_what_it_promises():
     """Slices that are large enough to be searched block by block."""
     bank, query = make(8 * 1200, 16)
     mesh = sharding.make_mesh(8)
-    assert 2 * blocks(10, 0.95) < 1200
+    assert 2 * num_blocks(10, 0.95) < 1200
     placed = MemoryBank(**sharding.shard_tree(bank._asdict(), BANK_RULES, mesh))
     indices, scores = retrieve(placed, query, 10, mesh=mesh, approximate=True)
     indices = np.asarray(indices)
@@ -248,7 +248,7 @@ def test_sharded_block_wise_search_finds_what_it_promises():
     np.testing.assert_allclose(scores, products, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(indices[:, 0], true[:, 0])
     # That no slice was searched exactly: what shares a block on one device is one answer.
-    keys, many = np.zeros((8 * 1200, 2), np.float32), blocks(3, 0.95)
+    keys, many = np.zeros((8 * 1200, 2), np.float32), num_blocks(3, 0.95)
     keys[[5, 5 + many, 9, 1207], 0] = [4.0, 3.0, 2.0, 1.0]
     found, _ = retrieve(
         MemoryBank(keys, keys[:, None]),

@@ -17,9 +17,9 @@ SIZES = MappingProxyType({"train": 1600, "validation": 400})
 """Rows per split. The development set is cut from train, as for every task."""
 
 NOISE = 0.2
-"""Share of training rows with a wrong label where annotators are careless. Test rows are right."""
+"""Share of training rows of the `NOISY` targets with a wrong label. Test rows are right."""
 
-CARELESS: tuple[str, ...] = tuple(
+NOISY: tuple[str, ...] = tuple(
     f"sandbox/{name}"
     for name in (
         "sentiment_talk",
@@ -30,8 +30,8 @@ CARELESS: tuple[str, ...] = tuple(
         "question_indirect",
     )
 )
-"""Targets with careless annotators: they ask what a source asks, and a few rows alone leave open
-what that is."""
+"""Targets with label noise: they share the question of a source, and a few noisy rows alone do not
+determine what that question is."""
 
 # Answers under the plain template are code words: nothing that a language model knows about them
 # gives a task away, so what a prompt does with a task is what the prompt has learnt.
@@ -247,7 +247,7 @@ def _task(
     description: str,
 ) -> Task:
     full = f"sandbox/{name}"
-    noise = NOISE if full in CARELESS else 0.0
+    noise = NOISE if full in NOISY else 0.0
     spans = not SKILLS[skill].classes
     return Task(
         name=full,
@@ -256,7 +256,7 @@ def _task(
         labels=tuple(labels),
         templates=templates,
         metrics=("squad_em", "squad_f1") if spans else ("accuracy",),
-        maker=functools.partial(rows, full, skill, side, lane, noise),
+        make_rows=functools.partial(rows, full, skill, side, lane, noise),
         split_protocol="own",
         sizes=tuple(SIZES.items()),
         licence=_LICENCE,
@@ -426,7 +426,7 @@ TARGETS: tuple[Task, ...] = (
 
 TASKS = (*SOURCES, *TARGETS)
 
-FROZEN: tuple[str, ...] = tuple(
+HELD_OUT: tuple[str, ...] = tuple(
     f"sandbox/{name}"
     for name in (
         "complaints",
@@ -438,5 +438,5 @@ FROZEN: tuple[str, ...] = tuple(
         "receiver",
     )
 )
-"""Targets on which no choice in this library has been tuned: not the tasks, not the T5, not a
-learning rate, not a number of steps. Two exceptions: docs/sandbox.md."""
+"""Held-out targets: no choice in this library was tuned on them, neither the tasks nor the T5, a
+learning rate or a number of steps. Two exceptions: docs/sandbox.md."""

@@ -1,8 +1,8 @@
-"""What every source is expected to do to every target.
+"""The expected effect of every source on every target.
 
-No method reads this; reports and studies compare with it afterwards. What it says follows from what
-was learnt on the development targets, and is a forecast for seeds that had not been run when it was
-written down. What was known of the frozen targets by then: docs/results/sandbox.md.
+No method reads this table; reports and studies compare with it afterwards. It was derived from
+results on the development targets and is a prediction for seeds that had not been run when it was
+written. What was known of the held-out targets by then: docs/results/sandbox.md.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from prompt_jax.data.sandbox import suite
 
 Expected = Literal["helps", "neutral", "hurts"]
 
-# The same question and label words, in other sentences, and careless labels, which leave open what
-# is asked: a prompt should carry over. (`giver_tales` has the question of `giver`, but clean rows,
-# from which tuning from scratch gets there, too.)
+# The same question and label words, in other sentences, and noisy labels, which do not determine
+# the question: a prompt should transfer. (`giver_tales` has the question of `giver`, but clean
+# rows, from which tuning from scratch learns the task as well.)
 _HELPS = {
     "sentiment": ("sentiment_talk",),
     "topic": ("topic_headlines",),
@@ -24,20 +24,21 @@ _HELPS = {
     "acceptability": ("acceptability_questions",),
     "question_type": ("question_indirect",),
 }
-# A prompt that has learnt to look at the order of words and not at what they mean: it hurts where
-# meaning is asked for and tuning from scratch would get there (targets with clean labels).
+# This source's prompt has learnt word order and not meaning: it hurts where the task is about
+# meaning and tuning from scratch would learn it (targets with clean labels).
 _HURTS = {
     "acceptability": ("complaints", "topic_next", "contradiction", "difference", "question_next"),
 }
-# Everything else is neutral, labels inverted or moved on included: such a source has the right
-# features, and a few steps turn its labels round.
+# All other pairs are neutral, also those with inverted or rotated labels: such a source has the
+# right features, and a few steps relearn the labels.
 
 
 def truth() -> MappingProxyType[tuple[str, str], Expected]:
-    """(source, target) -> what starting the target's prompt from the source's should do.
+    """(source, target) -> expected effect of initialising the target's prompt with the source's.
 
-    Compared is few-shot prompt tuning (k = 16) from the source's prompt with the same tuning from
-    scratch: "helps" and "hurts" mean a difference of at least 5 points, "neutral" a smaller one.
+    The comparison is few-shot prompt tuning (k = 16) from the source's prompt with the same tuning
+    from scratch: "helps" and "hurts" mean a difference of at least 5 points, "neutral" a smaller
+    one.
 
     >>> truth()["sandbox/acceptability", "sandbox/complaints"]
     'hurts'

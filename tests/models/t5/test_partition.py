@@ -32,13 +32,13 @@ def test_a_part_is_a_share_of_what_divides() -> None:
 
 
 @pytest.mark.parametrize(("data", "model"), [(4, 2), (1, 8), (32, 1), (4, 8)])
-def test_bytes_on_a_device_are_counted_by_the_rules(data: int, model: int) -> None:
+def test_bytes_per_device_are_counted_by_the_rules(data: int, model: int) -> None:
     """Norms stay whole, and everything else of this shape divides by 8."""
     lm = FrozenT5.abstract(T5Config.known("t5-3b"))
     leaves = jax.tree_util.tree_leaves_with_path(lm)
     norms = sum(x.size for path, x in leaves if "norm" in jax.tree_util.keystr(path))
     others = sum(x.size for _, x in leaves) - norms
-    found = sharding.bytes_on_a_device(lm, T5_RULES, data, model)
+    found = sharding.bytes_per_device(lm, T5_RULES, data, model)
     assert found == 4 * (norms + others // model)
 
 

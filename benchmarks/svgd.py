@@ -33,8 +33,10 @@ from prompt_jax.data.render import Example
 from prompt_jax.data.tokenise import TokenisedSplit
 from prompt_jax.methods import BmtptParticles, Context
 from prompt_jax.models.t5 import FrozenT5, T5Config
-from prompt_jax.training.loop import Population, Replica, TrainConfig
+from prompt_jax.run_key import RunKey
 from prompt_jax.training.optimizers import OptimizerConfig
+from prompt_jax.training.population import Population
+from prompt_jax.training.types import Replica, TrainConfig
 
 
 def make_rows(args: argparse.Namespace, vocab: int) -> TokenisedSplit:
@@ -75,7 +77,7 @@ def population(
         micro_batch_tokens=args.micro_batch_tokens,
     )
     return Population(
-        lm, method, [Replica("run", Feed(rows, args.batch, 0), params, consts)], config
+        lm, method, [Replica(RunKey(), Feed(rows, args.batch, 0), params, consts)], config
     )
 
 

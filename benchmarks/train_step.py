@@ -39,8 +39,10 @@ from prompt_jax.data.render import Example
 from prompt_jax.data.tokenise import TokenisedSplit
 from prompt_jax.methods import create
 from prompt_jax.models.t5 import FrozenT5, T5Config
-from prompt_jax.training.loop import Population, Replica, TrainConfig
+from prompt_jax.run_key import RunKey
 from prompt_jax.training.optimizers import OptimizerConfig
+from prompt_jax.training.population import Population
+from prompt_jax.training.types import Replica, TrainConfig
 
 # Every fifth percentile of the input lengths of 250 validation rows each of RTE, MRPC, QNLI, SST-2
 # and BoolQ in their plain templates, T5's vocabulary, cut at 256: mean 75.
@@ -96,7 +98,7 @@ class Ours:
             eval_every=0,
             micro_batch_tokens=micro_tokens,
         )
-        run = Replica("benchmark", Feed(rows, batch, 0), {"prompt": prompt})
+        run = Replica(RunKey(), Feed(rows, batch, 0), {"prompt": prompt})
         self.population = Population(lm, create("prompt_tuning"), [run], config)
         self.feed = run.feed
 

@@ -22,8 +22,8 @@ from typing import Literal
 from experiments import suites
 from experiments.suites import LONG, TUNED, Experiment, Question
 from prompt_jax.recipes import ExperimentConfig
-from prompt_jax.training.loop import TrainConfig
 from prompt_jax.training.optimizers import OptimizerConfig
+from prompt_jax.training.types import TrainConfig
 
 Variant = Literal["tuned", "transfer"]
 Suite = Literal["sandbox", "real", "papers"]

@@ -43,8 +43,10 @@ from prompt_jax.methods.prompt_tuning import PromptTuning
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.prompts.initialisers import parse
 from prompt_jax.recipes.rows import RowStore
-from prompt_jax.training.loop import Replica, TrainConfig, TrainedReplica, train
+from prompt_jax.run_key import RunKey
+from prompt_jax.training.loop import train
 from prompt_jax.training.tracking import RunTracker
+from prompt_jax.training.types import Replica, TrainConfig, TrainedReplica
 
 ALL_ROWS = suites.budget(300, 0.3, every=60)
 CARELESS = suites.budget(300, 0.2, every=60, batch=32)
@@ -196,10 +198,9 @@ class Study:
             feed = self.rows.feed(task.name, own, k, budget.batch_size, "order")
             runs.append(
                 Replica(
-                    f"{kind} {task.name} {own}",
+                    RunKey("prompt_tuning", kind, task.name, k, own),
                     feed,
                     {"prompt": first},
-                    seed=own,
                     dev=rows.dev,
                     dev_metrics=task.metrics,
                 )
@@ -214,7 +215,8 @@ class Study:
         parts, n = [], len(self.seeds) * draws
         for i, task in enumerate(tasks):
             each = range(i * n, (i + 1) * n)
-            named = {runs[r].name: prompts[r] for r in each}
+            keys = {r: runs[r].key for r in each}
+            named = {f"{kind} {key.task} {key.seed}": prompts[r] for r, key in keys.items()}
             scores = np.stack([items[r] for r in each]).reshape(len(self.seeds), draws, -1)
             parts.append(_Part(named, {f"{kind} {task.name}": scores.mean(1)}))
         return parts
@@ -229,10 +231,9 @@ class Study:
             rows = self.rows.rows(task.name, seed)
             feed = self.rows.feed(task.name, seed, 0, self.config.fine.batch_size, "order")
             run = Replica(
-                f"fine {task.name} {seed}",
+                RunKey("full_fine_tuning", "fine", task.name, 0, seed),
                 feed,
                 {"lm": self.lm.params},
-                seed=seed,
                 dev=rows.dev,
                 dev_metrics=task.metrics,
             )

@@ -29,8 +29,8 @@ from experiments import suites
 from experiments.suites import CONTRARY, RELATED, TUNED, Experiment, Question, spec
 from prompt_jax.data import registry
 from prompt_jax.recipes import DataConfig, ExperimentConfig, PromptConfig
-from prompt_jax.training.loop import TrainConfig
 from prompt_jax.training.optimizers import OptimizerConfig
+from prompt_jax.training.types import TrainConfig
 
 Variant = Literal["main", "tuned", "temperature", "full", "full_tuned"]
 Suite = Literal["sandbox", "real", "papers"]

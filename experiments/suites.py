@@ -18,8 +18,8 @@ from typing import NamedTuple
 from prompt_jax.data import registry, sandbox
 from prompt_jax.errors import ConfigError
 from prompt_jax.recipes import DataConfig, ExperimentConfig, PromptConfig
-from prompt_jax.training.loop import TrainConfig
 from prompt_jax.training.optimizers import OptimizerConfig
+from prompt_jax.training.types import TrainConfig
 
 
 class Question(NamedTuple):

@@ -12,7 +12,7 @@ class RunKey:
 
     Attributes:
       method: spec of the method that is trained, as in `prompt_jax.methods.create`.
-      stage: name of the method's stage, as in `Stage.name`.
+      stage: the method's stage, as in `Stage.title`.
       task: the task whose rows are trained on; "" for a mixture of tasks.
       k: training rows per class; 0: all; None: the stage does not depend on it (sources).
       seed: of initialisation, few-shot draw and order.

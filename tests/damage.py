@@ -20,9 +20,10 @@ import numpy as np
 from prompt_jax.errors import PromptJaxError
 from prompt_jax.prompts import PromptRecord, SoftPrompt
 from prompt_jax.recipes.artefacts import ArtefactStore
+from prompt_jax.run_key import RunKey
 from prompt_jax.training.checkpoints import Checkpoints
 from prompt_jax.training.fingerprint import array_hash
-from prompt_jax.training.loop import TrainedReplica
+from prompt_jax.training.types import TrainedReplica
 
 MARK = {"budget": {"steps": 4}, "weights": "0123456789abcdef"}
 
@@ -122,7 +123,7 @@ class RunCase:
         self.store = ArtefactStore(folder)
         values = tree(1)["prompt"][0]
         self.run = TrainedReplica(
-            "a", {"prompt": values}, values, 2, 0.5, ((2, 0.5),), 4, 8, 9, 9, True
+            RunKey(task="a"), {"prompt": values}, values, 2, 0.5, ((2, 0.5),), 4, 8, 9, 9, True
         )
         self.store.save("key", self.run)
         (self.path,) = folder.glob("*.safetensors")
@@ -132,7 +133,7 @@ class RunCase:
         """What was done, and what came of it."""
         self.path.write_bytes(self.content)
         what = hurt(self.path, rng)
-        return what, "noticed" if self.store.load("key", "a") is None else "SILENT"
+        return what, "noticed" if self.store.load("key", RunKey(task="a")) is None else "SILENT"
 
 
 CASES = {"checkpoint": CheckpointCase, "prompt": PromptCase, "stored run": RunCase}

@@ -15,8 +15,9 @@ import numpy as np
 
 from prompt_jax.data import Example, Feed, Ragged, TokenisedSplit
 from prompt_jax.models.t5 import FrozenT5, T5Config
-from prompt_jax.training.loop import Replica, TrainConfig
+from prompt_jax.run_key import RunKey
 from prompt_jax.training.optimizers import OptimizerConfig
+from prompt_jax.training.types import Replica, TrainConfig
 
 CONFIG = T5Config(
     vocab_size=128,
@@ -116,11 +117,10 @@ def make_run(
     """A run of prompt tuning, or of another method with other params and consts."""
     split = make_split(seed=seed, **rows) if split is None else split
     return Replica(
-        f"run{seed}",
+        RunKey("toy", "toy", f"run{seed}", seed=seed),
         Feed(split, batch_size, seed),
         {"prompt": prompt(seed)} if params is None else params,
         {} if consts is None else consts,
-        seed,
         split.take(np.arange(16)) if dev else None,
         rate=rate,
     )
@@ -141,13 +141,14 @@ class Recorder:
         self.started: list[tuple[str, int, int]] = []
         self.records: list[dict[str, Any]] = []
         self.notes: list[tuple[int, str]] = []
-        self.works: list[Any] = []
+        self.speeds: list[dict[str, Any]] = []
+        self.measures = True
 
-    def start(self, stage: str, steps: int, runs: int) -> None:
-        self.started.append((stage, steps, runs))
+    def start(self, stage: str, steps: int, replicas: int) -> None:
+        self.started.append((stage, steps, replicas))
 
-    def log(self, record: Any) -> None:
-        self.records.append(dict(record))
+    def log(self, key: RunKey, record: Any) -> None:
+        self.records.append({**key.fields(), **record})
 
     def advance(self, step: int, note: str) -> None:
         self.notes.append((step, note))
@@ -161,12 +162,16 @@ class Recorder:
     def before_step(self, wait: Any) -> None:
         pass
 
-    def measure(self, work: Any) -> None:
-        self.works.append(work)
+    def measure(self, record: Any) -> None:
+        self.speeds.append(dict(record))
 
-    def of(self, key: str, run: str | None = None) -> list[Any]:
-        """Every value of a key, in order."""
-        return [r[key] for r in self.records if key in r and run in (None, r["run"])]
+    def of(self, name: str, replica: RunKey | None = None) -> list[Any]:
+        """Every value of a name, of one replica or of all, in order."""
+        return [
+            record[name]
+            for record in self.records
+            if name in record and replica in (None, RunKey.of(record))
+        ]
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:

@@ -27,11 +27,13 @@ from prompt_jax.data.feed import Feed
 from prompt_jax.data.tokenise import TokenisedSplit
 from prompt_jax.methods.full_fine_tuning import FullFineTuning
 from prompt_jax.models.t5 import FrozenT5, T5Config
+from prompt_jax.run_key import RunKey
 from prompt_jax.training.checkpoints import Checkpoints
-from prompt_jax.training.loop import Replica, TrainConfig, train
+from prompt_jax.training.loop import train
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.protocol import Params
 from prompt_jax.training.tracking import RunTracker
+from prompt_jax.training.types import Replica, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -179,10 +181,9 @@ def run(config: PretrainConfig, say: Callable[[str], None] = print) -> FrozenT5:
     say(f"{lm.config.parameter_count:,} parameters, {config.train.steps:,} steps")
     began = time.monotonic()
     member = Replica(
-        "pretraining",
+        RunKey("pretraining", "pretraining", seed=config.seed),
         feed,
         {"lm": lm.params},
-        seed=config.seed,
         dev=score.development(lm.tokenizer, config.dev_rows),
         dev_metrics=("squad_em",),
         keep_start=False,

@@ -8,8 +8,8 @@ The tasks named below are placeholders; none of the sources shares texts with th
 """
 
 from prompt_jax.recipes import DataConfig, ExperimentConfig, PromptConfig
-from prompt_jax.training.loop import TrainConfig
 from prompt_jax.training.optimizers import OptimizerConfig
+from prompt_jax.training.types import TrainConfig
 
 
 def get_config() -> ExperimentConfig:

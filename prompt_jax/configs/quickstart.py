@@ -15,8 +15,8 @@ wrong; `topic_next` has a source's labels moved on, and clean, and `acceptabilit
 from __future__ import annotations
 
 from prompt_jax.recipes import DataConfig, ExperimentConfig, PromptConfig
-from prompt_jax.training.loop import TrainConfig
 from prompt_jax.training.optimizers import OptimizerConfig
+from prompt_jax.training.types import TrainConfig
 
 
 def get_config() -> ExperimentConfig:

@@ -32,12 +32,27 @@ class EvalRows(NamedTuple):
     template: jax.Array | np.ndarray  # [b] int32
 
 
-class Batch(NamedTuple):
+class BatchPlan(NamedTuple):
     """Positions (in the caller's order) that go through the model together."""
 
     rows: np.ndarray  # [<= size] int64
     size: int  # rows of the padded batch
     width: int  # S
+
+    def padded(self) -> np.ndarray:
+        """The positions, int64 [size]: the last one is repeated as filler."""
+        filler = np.full(self.size - len(self.rows), self.rows[-1])
+        return np.concatenate([self.rows, filler])
+
+
+class Folded(NamedTuple):
+    """The rows of all replicas under all views as one sequence of n rows."""
+
+    replica: np.ndarray  # [n] int64, r
+    row: np.ndarray  # [n] int64, b: position within the replica's batch
+    view: np.ndarray  # [n] int32, r * V + v
+    prompt: np.ndarray  # [n] int32: the view, or view * B + b with a prompt per row
+    share: np.ndarray  # [R, B] float32, |B_k| / |B_kv| where views share the rows, else 1
 
 
 def input_width(length: int) -> int:
@@ -77,7 +92,41 @@ def assign_views(task: np.ndarray, views: int) -> tuple[np.ndarray, np.ndarray]:
     return view, (rows / mine).astype(np.float32)
 
 
-def plan(lengths: np.ndarray, extra: int, token_budget: int, multiple: int = 1) -> list[Batch]:
+def fold(
+    shape: tuple[int, ...],
+    kept: np.ndarray,
+    views: int,
+    *,
+    by_row: bool,
+    tasks: np.ndarray | None = None,
+) -> Folded:
+    """Folds replicas, views and rows into one axis.
+
+    Args:
+      shape: (R, B).
+      kept: bool [R], the replicas that take part.
+      views: V.
+      by_row: whether every row has a prompt of its own.
+      tasks: int [R, B], the task of each row, where each view sees its own share of the rows; None
+        where each view sees all of them.
+
+    Raises:
+      ConfigError: with `tasks`, a task has fewer rows than there are views.
+    """
+    batch = shape[1]
+    grid = np.meshgrid(np.flatnonzero(kept), np.arange(views), np.arange(batch), indexing="ij")
+    r, v, b = (axis.reshape(-1) for axis in grid)
+    share = np.ones(shape, np.float32)
+    if tasks is not None:
+        owner, share = assign_views(tasks, views)
+        mine = owner[r, b] == v
+        r, v, b = r[mine], v[mine], b[mine]
+    view = r * views + v
+    prompt = view * batch + b if by_row else view
+    return Folded(r, b, view.astype(np.int32), prompt.astype(np.int32), share)
+
+
+def plan(lengths: np.ndarray, extra: int, token_budget: int, multiple: int = 1) -> list[BatchPlan]:
     """Cuts rows into batches of few shapes.
 
     Args:
@@ -100,7 +149,7 @@ def plan(lengths: np.ndarray, extra: int, token_budget: int, multiple: int = 1) 
         left = len(order) - start
         if left < size:
             size = min(size, -(-_shrunk(left) // multiple) * multiple)
-        batches.append(Batch(order[start : start + size], size, width))
+        batches.append(BatchPlan(order[start : start + size], size, width))
         start += size
     return batches
 

@@ -142,7 +142,7 @@ class Sweep:
         self,
         program: Callable[..., Any],
         tables: Sequence[np.ndarray | None],
-        plan: Sequence[batching.Batch],
+        plan: Sequence[batching.BatchPlan],
         rows: np.ndarray,
         index: np.ndarray,
         options: dict[str, Any],
@@ -150,8 +150,7 @@ class Sweep:
         """Yields (positions, outputs) of every batch, a few batches behind the device."""
         waiting: deque[tuple[np.ndarray, Any]] = deque()
         for batch in plan:
-            filler = np.full(batch.size - len(batch.rows), batch.rows[-1])
-            picked = np.concatenate([batch.rows, filler])
+            picked = batch.padded()
             inputs = self.pool.gather(rows[picked], batch.width, self.lm.pad_id, tables)
             placed = sharding.put((index[picked], *inputs), self.mesh, "data")
             arrays = program(

@@ -19,9 +19,10 @@ from prompt_jax import distributed, store
 from prompt_jax.config import digest
 from prompt_jax.errors import ConfigError, TrainingError
 from prompt_jax.evaluation import Evaluation
+from prompt_jax.run_key import RunKey
 from prompt_jax.training.fingerprint import array_hash, budget_of, code_of, split_hash
-from prompt_jax.training.loop import Replica, TrainConfig, TrainedReplica
 from prompt_jax.training.protocol import Method
+from prompt_jax.training.types import Replica, TrainConfig, TrainedReplica
 
 _PROMPT, _PARAMS = "prompt", "params/"
 _FACTS = (
@@ -93,13 +94,13 @@ class ArtefactStore:
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
-    def load(self, key: str, name: str) -> TrainedReplica | None:
+    def load(self, key: str, identity: RunKey) -> TrainedReplica | None:
         """The replica stored under a key; None when there is none or it is damaged.
 
         Raises:
           TrainingError: a process asks for another replica than process 0.
         """
-        entry = self.read(key, name)
+        entry = self.read(key, str(identity))
         if entry is None:
             return None
         facts, arrays = entry.facts, entry.arrays
@@ -109,7 +110,7 @@ class ArtefactStore:
         facts["best_value"] = float("nan" if facts["best_value"] is None else facts["best_value"])
         kept = facts.pop("params")
         return TrainedReplica(
-            name=name,
+            key=identity,
             params=unflatten_dict(params, sep="/") if kept else None,
             prompt=prompt,
             **facts,

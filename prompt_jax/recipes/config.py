@@ -10,8 +10,8 @@ from prompt_jax.errors import ConfigError
 from prompt_jax.methods import Stage, create
 from prompt_jax.paths import is_url
 from prompt_jax.rundir.questions import Question, TargetGroup
-from prompt_jax.training.loop import TrainConfig
 from prompt_jax.training.optimizers import OptimizerConfig
+from prompt_jax.training.types import TrainConfig
 
 _SEEDS, _SEED = 10_000, 2**31 - 10_000  # JAX's keys take 31 bits
 

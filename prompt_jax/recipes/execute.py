@@ -21,10 +21,12 @@ from prompt_jax.recipes.artefacts import ArtefactStore, TestResult, run_key
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.recipes.unfinished import Progress
+from prompt_jax.run_key import RunKey
 from prompt_jax.training.deployed import evaluate_runs
 from prompt_jax.training.fingerprint import describe_feed, is_storable, split_hash
-from prompt_jax.training.loop import Replica, TrainedReplica, train
+from prompt_jax.training.loop import train
 from prompt_jax.training.tracking import Tracker
+from prompt_jax.training.types import Replica, TrainedReplica
 
 _NAMED = 4  # runs that one line names
 
@@ -177,7 +179,7 @@ class Executor:
             for member, start in starts.items()
         }
         named = f"prompt_tuning: {stage.title}, k = {k}"
-        trained = self._train(stage, method, begin, k, named, keep_start=True)
+        trained = self._train(stage, method, "prompt_tuning", begin, k, named, keep_start=True)
         return [trained[member] for member in starts]
 
     def _before_last(
@@ -190,7 +192,7 @@ class Executor:
             label = f"{stage.trains or spec}: {stage.title}"
             contexts = self._contexts(trained, stage, k, {})
             starts = {member: trained.init(context) for member, context in contexts.items()}
-            done[stage.name] = self._train(stage, trained, starts, k, label)
+            done[stage.name] = self._train(stage, trained, stage.trains or spec, starts, k, label)
             if stage.on == "source" and not stage.origin:
                 for member, source in done[stage.name].items():
                     self._sources.setdefault(member.seed, {})[member.task] = source
@@ -258,6 +260,7 @@ class Executor:
         self,
         stage: Stage,
         method: BaseMethod,
+        spec: str,
         starts: dict[Member, tuple[Any, Any]],
         k: int,
         label: str,
@@ -277,7 +280,11 @@ class Executor:
         last = finish is not None
         batch_size = self.config.budget(stage.budget, shots).batch_size * stage.batch
         compete = last or keep_start
-        runs = {m: self._run(stage, m, batch_size, *start, compete) for m, start in starts.items()}
+        identity = {m: RunKey(spec, stage.title, m.task, m.k, m.seed, m.trial) for m in members}
+        runs = {
+            m: self._run(stage, m, identity[m], batch_size, *start, compete)
+            for m, start in starts.items()
+        }
         if budget is None:
             return self._evaluate_untrained(method, runs, label, finish)
         keys = {
@@ -295,13 +302,13 @@ class Executor:
             if member in again:
                 continue
             if method.trains_lm and last:
-                whole = self.progress.kept(self._tested_key(key, member), member.label)
+                whole = self.progress.kept(self._tested_key(key, member), identity[member])
                 if whole is not None:
                     found[member], tested[member] = whole
                 continue
-            known = self._memo.get(key) or store.load(key, member.label)
+            known = self._memo.get(key) or store.load(key, identity[member])
             if known is not None:
-                found[member] = replace(known, name=member.label)
+                found[member] = replace(known, key=identity[member])
         self.reused.append((label, len(found), len(members)))
         have = [m for m in members if m in found and m not in tested]
         if finish is not None and have:
@@ -388,6 +395,7 @@ class Executor:
         self,
         stage: Stage,
         member: Member,
+        key: RunKey,
         batch_size: int,
         params: Any,
         consts: Any,
@@ -398,7 +406,7 @@ class Executor:
                 self.config.sources, member.seed, batch_size, stage.mixing
             )
             # Its tasks have no metric in common: the last step is kept.
-            return Replica(member.label, feed, params, consts, member.seed)
+            return Replica(key, feed, params, consts)
         k = member.k or 0
         stream = "source" if stage.on == "source" else "order"
         feed = self.rows.feed(member.task, member.seed, k, batch_size, stream)
@@ -406,11 +414,10 @@ class Executor:
         # A start that was never improved is a fair result of a target. As a source it would be an
         # untrained prompt, which resembles every early target prompt more than trained ones do.
         return Replica(
-            member.label,
+            key,
             feed,
             params,
             consts,
-            member.seed,
             rows.dev if len(rows.dev) else None,
             rows.task.metrics,
             stage.rates[member.trial] if stage.rates else 1.0,
@@ -455,7 +462,7 @@ class Executor:
         contexts = self._contexts(method, stage, k, done)
         starts = {member: method.init(context) for member, context in contexts.items()}
         members = list(starts)
-        last = self._train(stage, trainer, starts, k, label, finish, tested)
+        last = self._train(stage, trainer, spec, starts, k, label, finish, tested)
         outcomes = []
         for target in self.config.targets:
             for seed in self.config.seed_list:
@@ -559,7 +566,7 @@ def untrained(
         prompt, value = method.deploy(run.params, run.consts), values.get(i, float("nan"))
         made.append(
             TrainedReplica(
-                name=run.name,
+                key=run.key,
                 params=run.params,
                 prompt=None if prompt is None else np.asarray(prompt),
                 best_step=0,

@@ -30,8 +30,7 @@ from prompt_jax.rundir import results
 from prompt_jax.rundir.paths import check_folder, prepare_folder, run_folder
 from prompt_jax.rundir.provenance import provenance
 from prompt_jax.rundir.results import ResultRow
-from prompt_jax.training import speed
-from prompt_jax.training.loop import check_tokens
+from prompt_jax.training.population import check_tokens
 from prompt_jax.training.tracking import RunTracker, TrackingConfig
 
 
@@ -123,7 +122,6 @@ def opened(
         folder / "metrics.jsonl",
         show=show,
         sinks=observe.sinks(folder, described),
-        ceiling=functools.partial(speed.matmul_ceiling, lm),
         profiler=observe.profiler(folder),
     )
     try:

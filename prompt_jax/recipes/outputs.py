@@ -20,8 +20,8 @@ from prompt_jax.rundir import results
 from prompt_jax.rundir.paths import slug
 from prompt_jax.rundir.results import Cell, Contrast, ResultRow
 from prompt_jax.training import speed
-from prompt_jax.training.loop import TrainedReplica
 from prompt_jax.training.tracking import finite
+from prompt_jax.training.types import TrainedReplica
 
 
 @dataclass(frozen=True, eq=False)

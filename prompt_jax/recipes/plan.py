@@ -20,8 +20,8 @@ from prompt_jax.methods import BaseMethod, Context, Stage, create
 from prompt_jax.models import LanguageModel
 from prompt_jax.recipes.config import DataConfig, ExperimentConfig
 from prompt_jax.training import memory
-from prompt_jax.training.loop import TrainConfig
 from prompt_jax.training.step import programs
+from prompt_jax.training.types import TrainConfig
 
 
 @dataclass(frozen=True)

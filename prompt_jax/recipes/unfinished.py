@@ -19,8 +19,9 @@ from prompt_jax import distributed
 from prompt_jax.config import digest
 from prompt_jax.paths import write_atomically
 from prompt_jax.recipes.artefacts import ArtefactStore, TestResult
+from prompt_jax.run_key import RunKey
 from prompt_jax.training.checkpoints import Checkpoints
-from prompt_jax.training.loop import TrainedReplica
+from prompt_jax.training.types import TrainedReplica
 
 _MEMBERS = "members.json"
 
@@ -56,10 +57,10 @@ class Progress:
         self._finished.save(digest("trained", key), replace(trained, params=None))
         self._finished.save_test(digest("tested", key), tested)
 
-    def kept(self, key: str, name: str) -> tuple[TrainedReplica, TestResult] | None:
+    def kept(self, key: str, identity: RunKey) -> tuple[TrainedReplica, TestResult] | None:
         """The results kept under a key, in this or an earlier process; None when damaged, too."""
-        trained = self._finished.load(digest("trained", key), name)
-        tested = self._finished.load_test(digest("tested", key), name)
+        trained = self._finished.load(digest("trained", key), identity)
+        tested = self._finished.load_test(digest("tested", key), str(identity))
         return None if trained is None or tested is None else (trained, tested)
 
     def unfinished(self, stage: str, keys: Mapping[str, str]) -> list[list[str]]:

@@ -127,7 +127,7 @@ def losses(run: RunDirectory) -> list[Figure]:
     """Training loss over steps, stage by stage, on one scale: the mean over the runs of a stage."""
     stages: dict[str, curves.Lines] = {}
     for group, lines in curves.collect(run, "loss").items():
-        known = stages.setdefault(group.stage, {})
+        known = stages.setdefault(group.label, {})
         for steps in lines.values():
             known[len(known), 0] = steps
     drawn = []

@@ -71,8 +71,8 @@ def sections(run: RunDirectory) -> list[Section]:
             made.append(Section(spec, "", "", [], []))
             continue
         drawn = []
-        for panel, labels in _declared(run, spec, method).items():
-            if figures_ := _draw(run, spec, panel, labels):
+        for panel, of in _declared(spec, method).items():
+            if figures_ := _draw(run, spec, panel, of):
                 drawn.append(figures_)
         on = {"source": "each source", "mixture": "all sources mixed", "target": "the target"}
         stages = [
@@ -86,44 +86,46 @@ def sections(run: RunDirectory) -> list[Section]:
     return made
 
 
-def _trained(run: RunDirectory, spec: str, method: BaseMethod) -> list[tuple[BaseMethod, set[str]]]:
-    """What trains each stage of a method, with the stage's labels."""
+def _trained(spec: str, method: BaseMethod) -> list[tuple[BaseMethod, tuple[str, str]]]:
+    """What trains each stage of a method, with (method, stage) of its runs' keys."""
     *earlier, last = method.stages()
     found = []
     for stage in earlier:
         trainer = create(stage.trains) if stage.trains else method
-        found.append((trainer, {f"{stage.trains or spec}: {stage.title}"}))
+        found.append((trainer, (stage.trains or spec, stage.title)))
     trainer = create(last.trains) if last.trains else method
-    return [*found, (trainer, {f"{spec}: {last.name}, {heading(k)}" for k in run.shots})]
+    return [*found, (trainer, (spec, last.title))]
 
 
-def _declared(run: RunDirectory, spec: str, method: BaseMethod) -> dict[Panel, set[str]]:
-    """The panels of a method and of those that train its stages, with the stages' labels."""
-    found: dict[Panel, set[str]] = {}
-    for trainer, labels in _trained(run, spec, method):
+def _declared(spec: str, method: BaseMethod) -> dict[Panel, set[tuple[str, str]]]:
+    """The panels of a method and of those that train its stages, with (method, stage)."""
+    found: dict[Panel, set[tuple[str, str]]] = {}
+    for trainer, stage in _trained(spec, method):
         for panel in trainer.panels:
-            found.setdefault(panel, set()).update(labels)
+            found.setdefault(panel, set()).add(stage)
     return found
 
 
 def _remarks(run: RunDirectory, spec: str, method: BaseMethod) -> list[tuple[str, str]]:
     """(run, what was said of it) over all stages."""
-    labels = set().union(*(labels for _, labels in _trained(run, spec, method)))
+    stages = {stage for _, stage in _trained(spec, method)}
     return [
         (f"{_name(run, group)}, seed {seed}", svg.clean(str(said)))
         for group, lines in curves.collect(run, "summary").items()
-        if group.stage in labels
+        if (group.method, group.stage) in stages
         for (seed, _), by_step in sorted(lines.items())
         for said in by_step.values()
     ]
 
 
-def _draw(run: RunDirectory, spec: str, panel: Panel, labels: Collection[str]) -> Drawn | None:
+def _draw(
+    run: RunDirectory, spec: str, panel: Panel, stages: Collection[tuple[str, str]]
+) -> Drawn | None:
     """All figures of a panel on one scale; None where nothing was logged for it."""
     found = {
         group: lines
         for group, lines in curves.collect(run, panel.metric).items()
-        if group.stage in labels
+        if (group.method, group.stage) in stages
     }
     shown = list(found.items())[:_MOST]
     draw = {"lines": _lines, "timeline": _timelines, "heatmap": _heatmaps}[panel.kind]
@@ -136,11 +138,10 @@ def _draw(run: RunDirectory, spec: str, panel: Panel, labels: Collection[str]) -
 
 def _name(run: RunDirectory, group: Group) -> str:
     """What a figure shows: the task, its shots, and the stage."""
-    parts = [run.name(group.task)]
-    if group.task in run.targets:
+    parts = [run.name(group.task) if group.task else "mixture"]
+    if group.k is not None:
         parts.append(heading(group.k))
-    stage = group.stage.rpartition(": ")[2].removesuffix(f", {heading(group.k)}")
-    return ", ".join(parts) + f" ({stage})"
+    return ", ".join(parts) + f" ({group.stage})"
 
 
 def _labels(run: RunDirectory, panel: Panel, count: int) -> list[str]:

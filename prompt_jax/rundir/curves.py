@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from prompt_jax.errors import ConfigError
+from prompt_jax.methods import create
+from prompt_jax.run_key import RunKey
 from prompt_jax.rundir.folder import RunDirectory, number
 from prompt_jax.rundir.results import heading
-
-_RUN = re.compile(
-    r"(?P<task>.*?)(?: k=(?P<k>\d+))?(?: seed=(?P<seed>\d+))?(?: trial=(?P<trial>\d+))?", re.DOTALL
-)
 
 
 class Group(NamedTuple):
     """Runs that differ in seed and trial alone."""
 
+    method: str
     stage: str
-    task: str  # "mixture": all sources
-    k: int  # 0: all rows, or a source
+    task: str  # "": the mixture of all sources
+    k: int | None  # 0: all rows; None: a source
+
+    @property
+    def label(self) -> str:
+        """Method and stage, for people."""
+        return f"{self.method}: {self.stage}" + ("" if self.k is None else f", {heading(self.k)}")
 
 
 Lines = dict[tuple[int, int], dict[int, Any]]  # (seed, trial) -> step -> what was logged
@@ -36,21 +40,20 @@ def collect(run: RunDirectory, key: str) -> dict[Group, Lines]:
     for line in run.metrics:
         if line.get(key) is None:
             continue
-        match = _RUN.fullmatch(line["run"])
-        assert match is not None  # the pattern takes any text
-        group = Group(line["stage"], match["task"], int(match["k"] or 0))
-        member = int(match["seed"] or 0), int(match["trial"] or 0)
+        run_key = RunKey.of(line)
+        group = Group(run_key.method, run_key.stage, run_key.task, run_key.k)
+        member = run_key.seed, run_key.trial
         found.setdefault(group, {}).setdefault(member, {})[line["step"]] = line[key]
     return found
 
 
 def of_target(found: Mapping[Group, Lines], method: str, target: str, k: int) -> Lines:
     """The lines of a method's last stage on a target."""
-    for group, lines in found.items():
-        last = group.stage.startswith(f"{method}: ") and group.stage.endswith(f", {heading(k)}")
-        if last and (group.task, group.k) == (target, k):
-            return lines
-    return {}
+    try:
+        last = create(method).stages()[-1].title
+    except ConfigError:  # of a plug-in that is not registered here
+        last = "target"
+    return found.get(Group(method, last, target, k), {})
 
 
 def numbers(lines: Lines, scale: float = 1.0) -> list[tuple[list[int], list[float]]]:

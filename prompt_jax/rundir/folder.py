@@ -18,6 +18,7 @@ import numpy as np
 
 from prompt_jax.errors import DataError, PromptError
 from prompt_jax.prompts import PromptRecord, files
+from prompt_jax.run_key import RunKey
 from prompt_jax.rundir import results
 from prompt_jax.rundir.results import Item, ResultRow
 
@@ -66,7 +67,7 @@ class RunDirectory:
       provenance: `provenance.json`.
       rows: `results.jsonl`.
       items: `items.npz`.
-      metrics: the lines of `metrics.jsonl` that name a stage, a run and a step.
+      metrics: the lines of `metrics.jsonl` with the key of a run and a step.
       data: `data.json`, entries of every task.
       prompts: the prompts below `prompts/`.
       hashes: (file, bytes, sha256) of what was read, prompts left out.
@@ -221,16 +222,18 @@ def _metrics(made: RunDirectory) -> None:
             found = json.loads(line)
         except (ValueError, RecursionError):
             found = None
-        if (
-            isinstance(found, dict)
-            and isinstance(found.get("stage"), str)
-            and isinstance(found.get("run"), str)
-            and whole(found.get("step")) is not None
-        ):
+        if isinstance(found, dict) and _has_key(found) and whole(found.get("step")) is not None:
             made.metrics.append(found)
         else:
             bad.append(count)
     _lines(made, "metrics.jsonl", bad)
+
+
+def _has_key(line: dict[str, Any]) -> bool:
+    try:
+        return bool(RunKey.of(line).stage)
+    except TypeError:
+        return False
 
 
 def _data(made: RunDirectory) -> None:

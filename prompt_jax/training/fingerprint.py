@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,9 +15,7 @@ from prompt_jax.config import digest
 from prompt_jax.data.feed import Feed
 from prompt_jax.data.tokenise import TokenisedSplit
 from prompt_jax.training.protocol import Method
-
-if TYPE_CHECKING:
-    from prompt_jax.training.loop import Replica, TrainConfig
+from prompt_jax.training.types import Replica, TrainConfig
 
 # The modules of the package that decide what the same inputs give, in training and on test rows.
 DECIDING = (
@@ -133,17 +131,17 @@ def is_storable(method: Method) -> bool:
 
 
 def fingerprint(
-    lm: Any, method: Method, runs: Sequence[Replica], config: TrainConfig
+    lm: Any, method: Method, replicas: Sequence[Replica], config: TrainConfig
 ) -> dict[str, Any]:
     """What a checkpoint of a population has to agree with, as JSON with names a person can read.
 
     Args:
       lm: the frozen model.
       method: what is trained.
-      runs: the members.
+      replicas: the members.
       config: the budget.
     """
-    splits = {id(s): s for run in runs for s in (run.feed.split, run.dev) if s is not None}
+    splits = {id(s): s for r in replicas for s in (r.feed.split, r.dev) if s is not None}
     rows = {key: split_hash(split) for key, split in splits.items()}
     return {
         "method": code_of(method),
@@ -151,16 +149,16 @@ def fingerprint(
         "dtype": str(np.dtype(lm.dtype)),
         "budget": budget_of(config),
         "run": {
-            f"{number} ({run.name})": {
-                "train_rows": rows[id(run.feed.split)],
-                "order": describe_feed(run.feed),
-                "dev_rows": None if run.dev is None else rows[id(run.dev)],
-                "dev_metrics": list(run.dev_metrics),
-                "start": array_hash((run.params, run.consts)),
-                "seed": run.seed,
-                "rate": run.rate,
-                "keep_start": run.keep_start,
+            f"{number} ({replica.key})": {
+                "train_rows": rows[id(replica.feed.split)],
+                "order": describe_feed(replica.feed),
+                "dev_rows": None if replica.dev is None else rows[id(replica.dev)],
+                "dev_metrics": list(replica.dev_metrics),
+                "start": array_hash((replica.params, replica.consts)),
+                "seed": replica.seed,
+                "rate": replica.rate,
+                "keep_start": replica.keep_start,
             }
-            for number, run in enumerate(runs)
+            for number, replica in enumerate(replicas)
         },
     }

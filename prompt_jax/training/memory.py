@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from prompt_jax.errors import TrainingError
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.protocol import Method
-from prompt_jax.training.step import Batch, Sums, Table, programs
+from prompt_jax.training.step import MicroBatch, Sums, Table, programs
 
 # On a CPU the limit is the cache, not the memory: attention scores and activations of about this
 # many tokens stay close to the cores (benchmarks/train_step.py measures it).
@@ -57,7 +57,7 @@ def compile_micro(
             jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state.params)
         )
     sums = Sums(table.prompts, weights, shape(rows), shape(rows))
-    batch = Batch(
+    batch = MicroBatch(
         shape(rows, width, dtype=int32),
         shape(rows, width, dtype=int32),
         shape(rows, targets, dtype=int32),

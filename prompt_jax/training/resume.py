@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +20,9 @@ from prompt_jax import distributed
 from prompt_jax.errors import StoppedError
 from prompt_jax.training.checkpoints import Checkpoints
 from prompt_jax.training.fingerprint import fingerprint
+from prompt_jax.training.population import Population
 from prompt_jax.training.step import State
 from prompt_jax.training.tracking import Tracker
-
-if TYPE_CHECKING:
-    from prompt_jax.training.loop import Population
 
 # Steps between two times that the processes of a job ask each other whether to save or to stop.
 _ASK = 8
@@ -84,7 +82,7 @@ class CheckpointCallback:
         self._fingerprint: dict[str, Any] = {}
         if checkpoints is not None:
             p = population
-            self._fingerprint = fingerprint(p.lm, p.method, p.runs, p.config)
+            self._fingerprint = fingerprint(p.lm, p.method, p.replicas, p.config)
 
     @property
     def seconds(self) -> float:

@@ -1,6 +1,6 @@
-"""Other places for the numbers of a run: TensorBoard and Weights & Biases.
+"""Sinks for the numbers of a run: TensorBoard and Weights & Biases.
 
-`metrics.jsonl` is what counts; a sink shows the same numbers while the run goes on.
+`metrics.jsonl` is the record; a sink shows the same numbers while the run is in progress.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ class Sink(Protocol):
     """Receives what the tracker logs, in process 0 alone."""
 
     def write(self, stage: str, run: str, step: int, numbers: Mapping[str, float]) -> None:
-        """Numbers of one run ("": of the whole population) after a step."""
+        """Numbers of one replica ("": of the whole population) after a step."""
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """No call follows."""
 
 
 def flat(record: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a record by name; those of a list by `name/index`.
 
-    >>> flat({"run": "a", "loss": 0.5, "chosen": [True, False]})
-    {'loss': 0.5, 'chosen/0': 1.0, 'chosen/1': 0.0}
+    >>> flat({"event": "a", "loss": 0.5, "group": [True, False]})
+    {'loss': 0.5, 'group/0': 1.0, 'group/1': 0.0}
     """
     found: dict[str, float] = {}
     for name, value in record.items():
@@ -57,11 +57,11 @@ def _add(found: dict[str, float], name: str, value: Any) -> None:
 class TensorBoard:
     """Event files for TensorBoard, written with the package `tensorboard` alone.
 
-    Every run of a stage is a run there, so that its curves can be laid over those of others. A
-    process that goes on from a checkpoint tells TensorBoard to forget the steps it repeats.
+    Every replica of a stage is a run there, so that its curves can be laid over those of others. A
+    process that resumes from a checkpoint marks the steps it repeats as superseded.
 
     Args:
-      folder: one folder per stage and run is made below it.
+      folder: one folder per stage and replica is made below it.
 
     Raises:
       MissingExtraError: `tensorboard` is not installed.
@@ -80,7 +80,7 @@ class TensorBoard:
         self._seen: set[Path] = set()
 
     def write(self, stage: str, run: str, step: int, numbers: Mapping[str, float]) -> None:
-        """Appends one event; the file is closed again, for there may be a thousand runs."""
+        """Appends one event; the file is closed again: there may be a thousand replicas."""
         path = self._folder / folder_name(stage) / folder_name(run) / self._name
         events = []
         if path not in self._seen:
@@ -122,8 +122,8 @@ class Wandb:
 
     Args:
       project: its name there.
-      folder: the run directory; its name is the run's, and it remembers the run's id, so that a
-        process that goes on continues the same one.
+      folder: the run directory; its name is the run's, and it holds the run's id, so that a
+        process that resumes continues the same one.
       config: shown there.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How fast a population trains: step time, rows per second, and the share of what the device can.
+"""How fast a population trains: step time, rows per second, share of the matrix-product rate.
 
 Speed is the only thing about a run that is not repeatable to the last bit, so it has a file of its
 own, `speed.jsonl`, beside `metrics.jsonl`.
@@ -14,20 +14,19 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from prompt_jax.training import tracking
 from prompt_jax.training.memory import CPU_TOKENS
+from prompt_jax.training.population import Population
+from prompt_jax.training.protocol import Method
+from prompt_jax.training.step import StepMetrics
+from prompt_jax.training.tracking import Tracker
 
-if TYPE_CHECKING:
-    from prompt_jax.training.loop import Population
-    from prompt_jax.training.protocol import Method
-    from prompt_jax.training.step import StepMetrics
-    from prompt_jax.training.tracking import Tracker
-
-FILE = "speed.jsonl"
+FILE = tracking.SPEED_FILE
 # Rows of the product that measures an accelerator: enough that launching it does not count.
 _ACCELERATOR_TOKENS = 1 << 14
 
@@ -53,11 +52,11 @@ class Work(NamedTuple):
 
 
 class StepTimer:
-    """Takes the steps of a population and tells the tracker how long they took.
+    """Takes the steps of a population and measures how long they take.
 
     Args:
       population: whose steps are taken.
-      tracker: receives a `Work` at every `report`, and is asked before every step.
+      tracker: receives a record of `describe` at every `report`, and a call before every step.
     """
 
     def __init__(self, population: Population, tracker: Tracker) -> None:
@@ -76,14 +75,14 @@ class StepTimer:
         return self._population.step(step)
 
     def pause(self) -> None:
-        """What comes until the next step is not a part of any step."""
+        """Stops the clock until the next step."""
         if self._began is not None:
             self._wait()  # devices are behind the host
             self._seconds += time.perf_counter() - self._began
             self._began = None
 
     def report(self, step: int) -> None:
-        """Tells the tracker about the steps since the last report."""
+        """Gives the tracker the measurements since the last report."""
         if not self._steps:
             return
         self.pause()
@@ -93,7 +92,9 @@ class StepTimer:
         rows = runs * p.config.batch_size
         devices = 1 if p.mesh is None else p.mesh.size
         flops = count_flops(p.lm, p.method, rows, inputs + rows * p.prompt_tokens, targets)
-        self._tracker.measure(Work(step, self._steps, self._seconds, rows, flops, devices))
+        if self._tracker.measures:
+            work = Work(step, self._steps, self._seconds, rows, flops, devices)
+            self._tracker.measure(describe(work, matmul_ceiling(p.lm)))
         self._seconds, self._steps = 0.0, 0
 
     def _counts(self) -> tuple[int, int, int]:

@@ -18,15 +18,23 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from prompt_jax import sharding
+from prompt_jax.run_key import RunKey
 from prompt_jax.sharding import Rules
 from prompt_jax.training import optimizers
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.protocol import Array, Method, Rows
 
 # Keys of a line in metrics.jsonl that no method may use for its own numbers.
-RESERVED = frozenset(
-    {"stage", "run", "step", "seconds", "loss", "gradient_norm", "dev", "event", "summary"}
-)
+RESERVED = frozenset(RunKey().fields()) | {
+    "step",
+    "seconds",
+    "loss",
+    "gradient_norm",
+    "dev",
+    "event",
+    "last_good_step",
+    "summary",
+}
 
 
 class State(NamedTuple):
@@ -46,7 +54,7 @@ class Table(NamedTuple):
     teacher: jax.Array | None  # [P, L, D]
 
 
-class Batch(NamedTuple):
+class MicroBatch(NamedTuple):
     """One micro-batch as the device sees it."""
 
     input_ids: Array  # [b, S] int32
@@ -96,7 +104,7 @@ def micro_program(method: Method) -> Any:
       the T5. It does not depend on the optimizer, so budgets share its compilations.
     """
 
-    def micro(lm: Any, state: State | None, table: Table, sums: Sums, batch: Batch) -> Sums:
+    def micro(lm: Any, state: State | None, table: Table, sums: Sums, batch: MicroBatch) -> Sums:
         real = batch.real.astype(jnp.float32)
 
         def objective(trained: tuple[Any, Any]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:

@@ -1,6 +1,6 @@
-"""Where the numbers of a run go: metrics.jsonl always, a progress line on a terminal.
+"""Trackers: metrics.jsonl and speed.jsonl always, a progress line on a terminal.
 
-What else listens (TensorBoard, Weights & Biases, the profiler) is described by `TrackingConfig`.
+`TrackingConfig` describes the others: TensorBoard, Weights & Biases, the profiler.
 """
 
 from __future__ import annotations
@@ -20,44 +20,52 @@ from typing import Any, Protocol
 import jax
 
 from prompt_jax.errors import MissingExtraError
-from prompt_jax.training import speed
+from prompt_jax.run_key import RunKey
 from prompt_jax.training.profiling import Profiler, parse_span
 from prompt_jax.training.sinks import Sink, TensorBoard, Wandb, flat
-from prompt_jax.training.speed import Work
+
+# Beside metrics.jsonl: what differs between two equal runs.
+SPEED_FILE = "speed.jsonl"
 
 
 class Tracker(Protocol):
     """What the training loop reports to."""
 
-    def start(self, stage: str, steps: int, runs: int) -> None:
+    @property
+    def measures(self) -> bool:
+        """Whether `measure` does anything: its records take a fraction of a second to make."""
+
+    def start(self, stage: str, steps: int, replicas: int) -> None:
         """A stage begins."""
 
-    def log(self, record: Mapping[str, Any]) -> None:
-        """One line of numbers."""
+    def log(self, key: RunKey, record: Mapping[str, Any]) -> None:
+        """One line of numbers about a replica."""
 
     def advance(self, step: int, note: str) -> None:
         """Steps done so far in the current stage, and a short note to show."""
 
     def position(self) -> int:
-        """Where the log stands, for `rewind`."""
+        """The position at the end of the log, for `rewind`."""
 
     def rewind(self, position: int) -> None:
-        """Forgets what was logged after a position: it will be logged again."""
+        """Removes what was logged after a position: it will be logged again."""
 
     def before_step(self, wait: Callable[[], None]) -> None:
         """A step is about to be taken; `wait` returns when those before it are done."""
 
-    def measure(self, work: Work) -> None:
-        """How long the steps since the last call took."""
+    def measure(self, record: Mapping[str, Any]) -> None:
+        """The speed of the steps since the last call."""
 
 
 class NullTracker:
-    """Reports to nobody."""
+    """Ignores everything."""
 
-    def start(self, stage: str, steps: int, runs: int) -> None:
+    measures = False
+
+    def start(self, stage: str, steps: int, replicas: int) -> None:
         """Ignored."""
 
-    def log(self, record: Mapping[str, Any]) -> None:
+    def log(self, key: RunKey, record: Mapping[str, Any]) -> None:
         """Ignored."""
 
     def advance(self, step: int, note: str) -> None:
@@ -73,7 +81,7 @@ class NullTracker:
     def before_step(self, wait: Callable[[], None]) -> None:
         """Ignored."""
 
-    def measure(self, work: Work) -> None:
+    def measure(self, record: Mapping[str, Any]) -> None:
         """Ignored."""
 
 
@@ -87,18 +95,18 @@ def finite(value: Any) -> Any:
 class RunTracker:
     """Appends to `metrics.jsonl` and, on a terminal, shows one progress line per stage.
 
-    How fast it goes is appended to `speed.jsonl` beside it. Only process 0 writes. Use as a context
-    manager.
+    Records of speed are appended to `speed.jsonl` beside it. Only process 0 writes. Use as a
+    context manager.
 
     Args:
       path: the metrics file.
       show: progress lines on a terminal.
       sinks: made in process 0 when the tracker is entered; they receive every number.
-      ceiling: gives the operations per second that one device can do; asked once, when needed.
-      profiler: is told about every step.
+      profiler: receives every step.
 
     Attributes:
       path: the metrics file.
+      measures: True in process 0.
     """
 
     def __init__(
@@ -107,20 +115,19 @@ class RunTracker:
         *,
         show: bool = True,
         sinks: Sequence[Callable[[], Sink]] = (),
-        ceiling: Callable[[], float] | None = None,
         profiler: Profiler | None = None,
     ) -> None:
         self.path = path
-        self._writes = jax.process_index() == 0
+        self._writes = self.measures = jax.process_index() == 0
         self._make_sinks, self._sinks = sinks, list[Sink]()
-        self._ceiling, self._profiler = ceiling, profiler if self._writes else None
+        self._profiler = profiler if self._writes else None
         self._show = show and self._writes
         self._stage = ""
         self._began = time.monotonic()
         self._file: Any = None
         self._progress: Any = None
         self._bar: Any = None
-        self._before = self._total = self._runs = 0
+        self._before = self._total = self._replicas = 0
 
     def __enter__(self) -> RunTracker:
         if self._writes:
@@ -161,48 +168,49 @@ class RunTracker:
             if self._progress is not None:
                 stack.callback(self._progress.stop)
 
-    def start(self, stage: str, steps: int, runs: int) -> None:
-        """A stage begins; one that goes on with its next population keeps its progress line."""
+    def start(self, stage: str, steps: int, replicas: int) -> None:
+        """A stage begins; the next population of the same stage keeps its progress line."""
         again = stage == self._stage
         self._stage = stage
         self._began = time.monotonic()
-        self._before, self._runs = (self._total, self._runs + runs) if again else (0, runs)
+        self._before, earlier = (self._total, self._replicas) if again else (0, 0)
+        self._replicas = earlier + replicas
         self._total = self._before + steps
         if self._progress is not None:
-            label = f"{stage} ({self._runs} run{'s' if self._runs > 1 else ''})"
+            label = f"{stage} ({self._replicas} run{'s' if self._replicas > 1 else ''})"
             if again:
                 self._progress.update(self._bar, description=label, total=self._total)
             else:
                 self._bar = self._progress.add_task(label, total=self._total, note="", rate="")
 
-    def log(self, record: Mapping[str, Any]) -> None:
+    def log(self, key: RunKey, record: Mapping[str, Any]) -> None:
         """Appends one JSON line; seconds count from the start of the stage."""
         if self._file is not None:
-            line = {"stage": self._stage, **{k: finite(v) for k, v in record.items()}}
+            line = {**key.fields(), **{k: finite(v) for k, v in record.items()}}
             line["seconds"] = round(time.monotonic() - self._began, 3)
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
         if self._sinks and "step" in record:
-            self._pass_on(str(record.get("run", "")), int(record["step"]), flat(record))
+            self._write_sinks(str(key), int(record["step"]), flat(record))
 
-    def _pass_on(self, run: str, step: int, numbers: dict[str, float]) -> None:
+    def _write_sinks(self, run: str, step: int, numbers: dict[str, float]) -> None:
         numbers.pop("step", None)
         for sink in self._sinks if numbers else ():
             sink.write(self._stage, run, step, numbers)
 
     def before_step(self, wait: Callable[[], None]) -> None:
-        """Tells the profiler."""
+        """Passes the step to the profiler."""
         if self._profiler is not None:
             self._profiler.before_step(wait)
 
-    def measure(self, work: Work) -> None:
-        """Appends one line to `speed.jsonl`; it is never cut off, for it is what happened."""
+    def measure(self, record: Mapping[str, Any]) -> None:
+        """Appends one line to `speed.jsonl`; lines there are never removed."""
         if not self._writes:
             return
-        record = speed.describe(work, 0.0 if self._ceiling is None else self._ceiling())
-        with self.path.with_name(speed.FILE).open("a", encoding="utf-8") as file:
+        with self.path.with_name(SPEED_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"stage": self._stage, **record}) + "\n")
-        self._pass_on("", work.step, {f"speed/{name}": float(v) for name, v in record.items()})
+        numbers = {f"speed/{name}": float(value) for name, value in record.items()}
+        self._write_sinks("", int(record["step"]), numbers)
         if self._progress is not None:
             rate = record["rows_per_second"]
             self._progress.update(self._bar, rate=f"{rate:,.{0 if rate >= 100 else 1}f} rows/s")
@@ -212,12 +220,12 @@ class RunTracker:
         return 0 if self._file is None else os.fstat(self._file.fileno()).st_size
 
     def rewind(self, position: int) -> None:
-        """Cuts the metrics file off at a position; a shorter file stays as it is."""
+        """Truncates the metrics file at a position; a shorter file stays as it is."""
         if self._file is not None and position < self.position():
             self._file.truncate(position)
 
     def _truncate_partial_record(self) -> None:
-        """A machine that went down may have left one; nobody could read the file."""
+        """A machine that went down may have written half a line; no reader could parse it."""
         content = self.path.read_bytes()
         self.rewind(content.rfind(b"\n") + 1)
 
@@ -229,7 +237,7 @@ class RunTracker:
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """What else listens to a run; never a part of what it computes.
+    """The other trackers of a run; they never change what it computes.
 
     Attributes:
       tensorboard: write event files below `tensorboard/` in the run directory.
@@ -257,11 +265,11 @@ class TrackingConfig:
                 raise MissingExtraError(package, package, f"--{package}")
 
     def profiler(self, folder: Path) -> Profiler | None:
-        """The profiler of a run directory, where one is wanted."""
+        """The profiler of a run directory; None where `profile` is empty."""
         return Profiler(folder / "profile", *parse_span(self.profile)) if self.profile else None
 
     def sinks(self, folder: Path, config: Mapping[str, Any]) -> list[Callable[[], Sink]]:
-        """What makes the sinks of a run directory.
+        """Functions that open the sinks of a run directory.
 
         Args:
           folder: the run directory.

@@ -114,7 +114,7 @@ validation = "{name}/validation.jsonl"
 
 CONFIG = """
 from prompt_jax.recipes import DataConfig, ExperimentConfig, PromptConfig
-from prompt_jax.training.loop import TrainConfig
+from prompt_jax.training.types import TrainConfig
 from prompt_jax.training.optimizers import OptimizerConfig
 
 

@@ -23,7 +23,7 @@ from prompt_jax import config as configs
 from prompt_jax.cli import common
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.recipes import execute, outputs
-from prompt_jax.training import loop, memory
+from prompt_jax.training import memory, population
 from tests.cli.conftest import Result, World, call
 
 EXAMPLES = int(os.environ.get("FUZZ", "25"))
@@ -52,7 +52,7 @@ def desk(files: World) -> Any:
     pretender = Pretender()
 
     def train(lm: Any, method: Any, runs: Any, config: Any, **options: Any) -> Any:
-        loop._check(lm, method, runs, config)
+        population.check(lm, method, runs, config)
         for run in runs:
             assert len(run.feed.rows(0)) == len(run.feed.scale(run.feed.rows(0)))
         return pretender.train(lm, method, runs, config, **options)

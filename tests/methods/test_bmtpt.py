@@ -14,7 +14,7 @@ import toy
 from prompt_jax.errors import ConfigError
 from prompt_jax.evaluation import Job
 from prompt_jax.methods import Artefact, Bmtpt, BmtptParticles, Context, PromptTuning, create
-from prompt_jax.training import loop, optimizers
+from prompt_jax.training import deployed, loop, optimizers
 from prompt_jax.training.protocol import Prompted
 
 M = 3
@@ -182,9 +182,11 @@ def test_the_average_prediction_deploys_all_particles():
     assert BmtptParticles(particles=M).ensemble(params, consts) is None
     split = toy.make_split(rows=8)
     runs = jax.tree.map(lambda x: np.asarray(x)[None], (params, consts))
-    (average,) = loop.evaluate_runs(toy.tiny_t5(), method, *runs, [Job(split, 0)], [("accuracy",)])
+    (average,) = deployed.evaluate_runs(
+        toy.tiny_t5(), method, *runs, [Job(split, 0)], [("accuracy",)]
+    )
     each = [
-        loop.evaluate_runs(
+        deployed.evaluate_runs(
             toy.tiny_t5(),
             PromptTuning(),
             {"prompt": particle[None]},

@@ -23,10 +23,10 @@ from prompt_jax.methods import (
 from prompt_jax.models.base import Scores
 from prompt_jax.recipes.artefacts import ArtefactStore
 from prompt_jax.streams import key as stream_key
-from prompt_jax.training import loop, optimizers
+from prompt_jax.training import loop, optimizers, step
 from prompt_jax.training.fingerprint import array_hash
-from prompt_jax.training.loop import Replica, TrainedReplica
 from prompt_jax.training.protocol import Rows
+from prompt_jax.training.types import Replica, TrainedReplica
 
 from .toy_methods import TASKS, TEMPLATES, TOYS
 
@@ -100,7 +100,7 @@ def outcome(name: str) -> Outcome:
 
     lm, runs, recorder = toy.tiny_t5(), make_runs(method), toy.Recorder()
     before = array_hash(lm.params)
-    micro = loop.programs(method, BUDGET.optimizer).micro
+    micro = step.programs(method, BUDGET.optimizer).micro
     known = micro._cache_size()
     type(method).prompts = counted
     try:
@@ -110,7 +110,7 @@ def outcome(name: str) -> Outcome:
     finally:
         type(method).prompts = original
     assert micro._cache_size() == shapes
-    losses = {run.name: recorder.of("loss", run.name) for run in runs}
+    losses = {run.key: recorder.of("loss", run.key) for run in runs}
     return Outcome(
         runs,
         trained,
@@ -307,7 +307,7 @@ def test_saved_runs_come_back_equal(name, tmp_path):
     store = ArtefactStore(tmp_path)
     for trained in outcome(name).trained:
         store.save("key", trained)
-        found = store.load("key", trained.name)
+        found = store.load("key", trained.key)
         assert found is not None
         assert jax.tree.structure(found.params) == jax.tree.structure(trained.params)
         assert array_hash(found.params) == array_hash(trained.params)

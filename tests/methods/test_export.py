@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from prompt_jax import sharding
 from prompt_jax.methods import REGISTRY
 from prompt_jax.models.t5.partition import T5_RULES
-from prompt_jax.training.loop import Population
+from prompt_jax.training.population import Population
 
 from .test_conformance import METHODS, make_runs
 

@@ -148,11 +148,13 @@ def test_one_retrieval_for_each_template(monkeypatch):
     asked.clear()
     params, consts = (toy.stack([getattr(run, x) for run in runs]) for x in ("params", "consts"))
     jobs = [Job(run.feed.split, i) for i, run in enumerate(runs)]
-    cached = loop.evaluate_runs(toy.tiny_t5(), method, params, consts, jobs, [("accuracy",)] * 2)
+    cached = deployed.evaluate_runs(
+        toy.tiny_t5(), method, params, consts, jobs, [("accuracy",)] * 2
+    )
     assert set(asked) == {6}
     # The same as one retrieval a row.
     monkeypatch.setattr(deployed, "_by_template", lambda method: lambda params, consts: None)
-    each = loop.evaluate_runs(toy.tiny_t5(), method, params, consts, jobs, [("accuracy",)] * 2)
+    each = deployed.evaluate_runs(toy.tiny_t5(), method, params, consts, jobs, [("accuracy",)] * 2)
     for one, other in zip(cached, each, strict=True):
         np.testing.assert_allclose(one.scores, other.scores, rtol=1e-4, atol=1e-5)
 
@@ -311,10 +313,10 @@ def test_a_mixture_with_dead_slots_says_so():
         runs.append(toy.make_run(seed, params=params, consts=consts, split=split))
     recorder = toy.Recorder()
     loop.train(toy.tiny_t5(), method, runs, toy.budget(2), tracker=recorder)
-    for run in ("run0", "run1"):
-        used = int(recorder.of("slots_used", run)[-1])
+    for run in runs:
+        used = int(recorder.of("slots_used", run.key)[-1])
         assert used == 2  # one template for all of them, and k = L / m
-        (said,) = recorder.of("summary", run)
+        (said,) = recorder.of("summary", run.key)
         assert said.startswith("2 of 12 slots were retrieved, as evenly as 2.0; 10 are dead")
     assert [record["step"] for record in recorder.records if "summary" in record] == [2, 2]
     # A target alone is not asked.

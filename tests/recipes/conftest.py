@@ -18,8 +18,8 @@ from prompt_jax.recipes import DataConfig, ExperimentConfig, PromptConfig, execu
 from prompt_jax.recipes.artefacts import ArtefactStore
 from prompt_jax.recipes.execute import Executor
 from prompt_jax.recipes.rows import RowStore
-from prompt_jax.training.loop import TrainedReplica
 from prompt_jax.training.tracking import NullTracker
+from prompt_jax.training.types import TrainedReplica
 
 WORDS = tuple(f"w{i}" for i in range(40))
 TASKS = ("a", "b", "one", "two")
@@ -119,6 +119,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(root, lm, {name: write_task(root, name, i) for i, name in enumerate(TASKS)})
 
 
+def name_of(run: Any) -> str:
+    """A run within its stage: the stage's label says whether it has all rows."""
+    return str(run.key).replace(" all rows", "")
+
+
 class Pretender:
     """Stands for `train` and `evaluate_runs`: remembers what it was asked and moves nothing much.
 
@@ -138,11 +143,11 @@ class Pretender:
     def train(
         self, lm: Any, method: Any, runs: Sequence[Any], config: Any, *, stage: str, **_: Any
     ) -> list[TrainedReplica]:
-        self.calls.append((stage, [run.name for run in runs], config))
-        assert len({run.name for run in runs}) == len(runs)
+        self.calls.append((stage, [name_of(run) for run in runs], config))
+        assert len({run.key for run in runs}) == len(runs)
         trained = []
         for run in runs:
-            name = (stage, run.name)
+            name = (stage, name_of(run))
             self.runs[name] = run
             params = jax.tree.map(lambda x: np.asarray(x) + 0.5, run.params)
             if name in self.prompts:
@@ -150,7 +155,7 @@ class Pretender:
             rows = config.steps * config.batch_size
             trained.append(
                 TrainedReplica(
-                    run.name,
+                    run.key,
                     params,
                     params.get("prompt"),
                     config.steps,

@@ -16,8 +16,9 @@ from prompt_jax.errors import ConfigError
 from prompt_jax.methods import PromptTuning, Spot
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.recipes.artefacts import ArtefactStore, run_key
+from prompt_jax.run_key import RunKey
 from prompt_jax.training.fingerprint import array_hash, describe_feed, split_hash
-from prompt_jax.training.loop import TrainedReplica
+from prompt_jax.training.types import TrainedReplica
 
 
 def key(run=None, config=None, lm=None, method=None, feed=None):
@@ -41,7 +42,7 @@ def test_a_key_sees_everything_that_training_depends_on():
     other_lm = FrozenT5.from_config(toy.CONFIG, seed=8)
     keys = {
         "same": key(),
-        "seed": key(changed(seed=1)),
+        "seed": key(changed(key=RunKey(seed=1))),
         "rate": key(changed(rate=0.5)),
         "params": key(changed(params={"prompt": toy.prompt(1)})),
         "consts": key(changed(consts={"x": np.ones(2, np.float32)})),
@@ -66,7 +67,7 @@ def test_a_key_sees_everything_that_training_depends_on():
 
 def test_a_key_sees_nothing_else():
     assert key() == key()
-    assert key() == key(changed(name="another"))
+    assert key() == key(changed(key=RunKey("another", "stage", "task", 4, 0, 2)))
     assert key() == key(config=toy.budget(5, log_every=3, micro_batch_tokens=1000))
 
 
@@ -129,7 +130,7 @@ def test_feeds_are_described():
 
 def trained(**changes) -> TrainedReplica:
     made = TrainedReplica(
-        "r",
+        RunKey(task="r"),
         {"prompt": toy.prompt(), "deep": {"x": np.arange(3, dtype=np.int32)}},
         toy.prompt(),
         4,
@@ -147,10 +148,10 @@ def trained(**changes) -> TrainedReplica:
 
 def test_a_run_comes_back(tmp_path):
     store = ArtefactStore(tmp_path / "deep" / "runs")
-    assert store.load("k", "n") is None
+    assert store.load("k", RunKey(task="n")) is None
     store.save("k", trained())
-    found = store.load("k", "new name")
-    assert found.name == "new name"
+    found = store.load("k", RunKey(task="new"))
+    assert found.key == RunKey(task="new")
     np.testing.assert_array_equal(found.prompt, toy.prompt())
     np.testing.assert_array_equal(found.params["deep"]["x"], np.arange(3))
     assert found.params["deep"]["x"].dtype == np.int32
@@ -172,7 +173,7 @@ def test_a_run_comes_back(tmp_path):
 def test_nan_and_no_prompt(tmp_path):
     store = ArtefactStore(tmp_path)
     store.save("k", trained(best_value=math.nan, prompt=None, history=((2, math.nan),)))
-    found = store.load("k", "n")
+    found = store.load("k", RunKey(task="n"))
     assert math.isnan(found.best_value)
     assert found.prompt is None
     assert math.isnan(found.history[0][1])
@@ -188,22 +189,22 @@ def test_a_damaged_file_is_reported_and_no_artefact(tmp_path, caplog):
         damaged = bytearray(whole)
         damaged[position] ^= 1
         path.write_bytes(damaged)
-        assert store.load("k", "n") is None
+        assert store.load("k", RunKey(task="n")) is None
     for size in (0, 1, 64, 65, 100, len(whole) - 1):
         path.write_bytes(whole[:size])
-        assert store.load("k", "n") is None
+        assert store.load("k", RunKey(task="n")) is None
     path.write_bytes(whole + b"x")
-    assert store.load("k", "n") is None
+    assert store.load("k", RunKey(task="n")) is None
     assert len(caplog.records) == 46 + 6 + 1
     assert all("k.safetensors" in record.getMessage() for record in caplog.records)
     path.write_bytes(whole)
-    assert store.load("k", "n") is not None
+    assert store.load("k", RunKey(task="n")) is not None
 
 
 def test_no_store(tmp_path):
     store = ArtefactStore(None)
     store.save("k", trained())
-    assert store.load("k", "n") is None
+    assert store.load("k", RunKey(task="n")) is None
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
@@ -222,4 +223,4 @@ def test_a_folder_that_is_a_file(tmp_path):
     (tmp_path / "runs").write_text("x")
     with pytest.raises(ConfigError, match=r"data\.cache"):
         ArtefactStore(tmp_path / "runs").save("k", trained())
-    assert ArtefactStore(tmp_path / "runs").load("k", "n") is None
+    assert ArtefactStore(tmp_path / "runs").load("k", RunKey(task="n")) is None

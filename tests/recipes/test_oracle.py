@@ -15,7 +15,9 @@ from prompt_jax.evaluation.subsets import subsets
 from prompt_jax.methods import create
 from prompt_jax.recipes import execute, run, survey
 from prompt_jax.recipes.oracle import MOST_SOURCES, check, oracle
-from prompt_jax.training.loop import Replica, train
+from prompt_jax.run_key import RunKey
+from prompt_jax.training.loop import train
+from prompt_jax.training.types import Replica
 
 K = 3
 SOURCES = ("a", "b", "two")
@@ -294,7 +296,7 @@ def test_tuned_subsets_go_on_from_where_they_were_merged(world, executor, tmp_pa
         prompt = context.artefact("first").prompts[0] + land.coefficients[-1] * vectors.sum(0)
         budget = config.few_shot
         run_ = Replica(
-            "alone",
+            RunKey("prompt_tuning", "alone", target, 4),
             made.rows.feed(target, 0, 4, budget.batch_size, "order"),
             {"prompt": np.asarray(prompt, np.float32)},
             dev=rows.dev,

@@ -12,7 +12,8 @@ import toy
 from prompt_jax.prompts import SoftPrompt
 from prompt_jax.recipes.artefacts import ArtefactStore
 from prompt_jax.recipes.experiment import run
-from prompt_jax.training.loop import TrainedReplica
+from prompt_jax.run_key import RunKey
+from prompt_jax.training.types import TrainedReplica
 
 OPTIONS = "slots=6,tokens=2"
 
@@ -79,10 +80,12 @@ def test_the_full_form_keeps_its_weights_between_stages(executor, world, tmp_pat
 
 def test_bfloat16_parameters_are_stored(tmp_path):
     params = {"lm": {"w": np.asarray(jnp.arange(5, dtype=jnp.bfloat16) / 3)}, "values": np.ones(2)}
-    trained = TrainedReplica("run", params, None, 3, 0.5, ((0, 0.5),), 3, 24, 9, 9, True)
+    trained = TrainedReplica(
+        RunKey(task="run"), params, None, 3, 0.5, ((0, 0.5),), 3, 24, 9, 9, True
+    )
     store = ArtefactStore(tmp_path)
     store.save("key", trained)
-    found = store.load("key", "run").params
+    found = store.load("key", RunKey(task="run")).params
     assert found["lm"]["w"].dtype == jnp.bfloat16
     np.testing.assert_array_equal(found["lm"]["w"], params["lm"]["w"])
     np.testing.assert_array_equal(found["values"], params["values"])

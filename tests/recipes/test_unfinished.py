@@ -18,9 +18,10 @@ from prompt_jax.evaluation import Evaluation
 from prompt_jax.recipes import ExperimentConfig, experiment, outputs, run
 from prompt_jax.recipes.artefacts import ArtefactStore, TestResult
 from prompt_jax.recipes.unfinished import Progress
+from prompt_jax.run_key import RunKey
 from prompt_jax.training import loop
 from prompt_jax.training.fingerprint import array_hash
-from prompt_jax.training.loop import TrainedReplica
+from prompt_jax.training.types import TrainedReplica
 
 KEYS = {"a": "1", "b": "2", "c": "3"}
 
@@ -94,13 +95,24 @@ def test_results_of_a_run_without_its_weights(tmp_path, generated):
     )
     tested = TestResult(evaluation, 12, {"plain/one": toy.prompt(), "two": toy.prompt(1)})
     trained = TrainedReplica(
-        "r", {"lm": np.ones(3)}, toy.prompt(2), 4, 0.75, ((0, 0.5),), 6, 48, 300, 96, True, 1.5
+        RunKey(task="r"),
+        {"lm": np.ones(3)},
+        toy.prompt(2),
+        4,
+        0.75,
+        ((0, 0.5),),
+        6,
+        48,
+        300,
+        96,
+        True,
+        1.5,
     )
     progress = Progress(tmp_path / "checkpoints")
-    assert progress.kept("k", "n") is None
+    assert progress.kept("k", RunKey(task="n")) is None
     progress.keep("k", trained, tested)
-    found, again = Progress(tmp_path / "checkpoints").kept("k", "n")
-    assert (found.name, found.params, found.seconds) == ("n", None, 1.5)
+    found, again = Progress(tmp_path / "checkpoints").kept("k", RunKey(task="n"))
+    assert (found.key, found.params, found.seconds) == (RunKey(task="n"), None, 1.5)
     np.testing.assert_array_equal(found.prompt, toy.prompt(2))
     assert again.parameters == 12
     assert array_hash(again.template_prompts) == array_hash(tested.template_prompts)
@@ -113,9 +125,9 @@ def test_results_of_a_run_without_its_weights(tmp_path, generated):
     else:
         np.testing.assert_array_equal(again.evaluation.scores, evaluation.scores)
     progress.clear()
-    assert progress.kept("k", "n") is None
+    assert progress.kept("k", RunKey(task="n")) is None
     Progress(None).keep("k", trained, tested)
-    assert Progress(None).kept("k", "n") is None
+    assert Progress(None).kept("k", RunKey(task="n")) is None
 
 
 # Whole experiments
@@ -209,12 +221,12 @@ def test_finished_fine_tuning_is_not_repeated(small, world, tmp_path, monkeypatc
     original, steps = loop.Population.step, []
 
     def count(self, step):
-        steps.append((self.runs[0].name, step))
+        steps.append((self.replicas[0].key, step))
         return original(self, step)
 
     monkeypatch.setattr(loop.Population, "step", count)
     run(config, world.lm, show=False, say=lambda line: None)
-    assert steps == [(f"{world.tasks['one']} seed=1", 1)]
+    assert steps == [(RunKey("full_fine_tuning", "target", world.tasks["one"], 0, 1), 1)]
     assert written(tmp_path / "cut" / "run") == written(tmp_path / "whole" / "run")
 
 

@@ -13,6 +13,7 @@ from rundir.synthetic import SOURCES, write_run
 from prompt_jax import report
 from prompt_jax.methods import REGISTRY, BaseMethod, Panel, Stage
 from prompt_jax.report import panels, svg
+from prompt_jax.run_key import RunKey
 from prompt_jax.rundir.folder import read
 
 GROUP = Panel("group", "timeline", "Chosen sources", "Who is merged.", labels="sources")
@@ -69,7 +70,7 @@ def run(tmp_path, monkeypatch):
 def test_what_seeds_number_differently_is_drawn_of_the_first(run, monkeypatch):
     """Two seeds log one corner and the other: their mean would be grey in both."""
     tables = {(seed, 0): {1: np.eye(2)[[seed, seed]].tolist()} for seed in (0, 1)}
-    shown = [(panels.Group("fake: target", "target", 16), tables)]
+    shown = [(panels.Group("fake", "target", "target", 16), tables)]
     seen = []
     monkeypatch.setattr(panels.figures, "heatmap", lambda title, values, *rest: seen.append(values))
     for panel in (USAGE, dataclasses.replace(USAGE, first_seed=True)):
@@ -108,8 +109,8 @@ def test_panels_of_the_method_that_trains_an_earlier_stage(run, monkeypatch):
     monkeypatch.setitem(REGISTRY, "borrower", Borrower)
     run.methods = ("borrower",)
     for line in run.metrics:
-        if line["stage"] == "fake: target, all rows":
-            line["stage"] = "fake: target (50% of the steps)"
+        if (line["method"], line["stage"], line["k"]) == ("fake", "target", 0):
+            line["stage"] = "target (50% of the steps)"
     with svg.drawing():
         (section,) = panels.sections(run)
     assert section.stages[0] == "target (50% of the steps): on the target, trains fake"
@@ -136,10 +137,9 @@ def test_the_page_shows_them(run):
 
 def test_remarks_stand_beside_the_panels(run):
     """Those of the method's own stages."""
-    stage = next(line["stage"] for line in run.metrics if line["stage"].startswith("fake: "))
-    for where, step, said in ((stage, 3, "early"), (stage, 4, "9 are <dead>"), ("x: y", 4, "no")):
-        line = {"stage": where, "run": "t/near seed=1", "step": step, "summary": said}
-        run.metrics.append(line)
+    own, other = (RunKey(spec, "target", "t/near", 4, 1) for spec in ("fake", "x"))
+    for key, step, said in ((own, 3, "early"), (own, 4, "9 are <dead>"), (other, 4, "no")):
+        run.metrics.append({**key.fields(), "step": step, "summary": said})
     with svg.drawing():
         _, fake, _ = panels.sections(run)
     assert [said for _, said in fake.remarks] == ["early", "9 are <dead>"]

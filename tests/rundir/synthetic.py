@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from prompt_jax.prompts import PromptRecord, files
+from prompt_jax.run_key import RunKey
 from prompt_jax.rundir import results
 from prompt_jax.rundir.results import ResultRow
 
@@ -101,17 +102,16 @@ def write_run(
                                 20,
                             )
                         )
-                    label = f"{target}{f' k={k}' if k else ''} seed={seed}"
-                    stage = f"{method}: target, {results.heading(k)}"
+                    key = RunKey(method, "target", target, k, seed)
                     for step in (0, 50, 100):
-                        at = {"stage": stage, "run": label, "step": step}
+                        at = {**key.fields(), "step": step}
                         lines.append({**at, "dev": 0.4 + step / 500 + seed / 100})
                         more = (logged or {}).get(method, {})
                         lines.append({**at, "loss": 2 - step / 100 + seed / 20, **more})
     for seed in range(seeds):
         _prompts(folder, rng, seed, methods, sources, targets, shots)
         for source in sources:
-            at = {"stage": "prompt_tuning: sources", "run": f"{source} seed={seed}", "step": 1}
+            at = {**RunKey("prompt_tuning", "sources", source, seed=seed).fields(), "step": 1}
             lines.append({**at, "loss": 1.0})
     results.write_rows(folder / "results.jsonl", rows)
     results.write_items(folder / "items.npz", items)

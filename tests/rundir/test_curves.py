@@ -8,56 +8,59 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prompt_jax.run_key import RunKey
 from prompt_jax.rundir import curves
 from prompt_jax.rundir.curves import Group
 from prompt_jax.rundir.folder import RunDirectory
 
 
-def log(*lines: tuple[str, str, int, object], key: str = "dev") -> RunDirectory:
+def log(*lines: tuple[RunKey, int, object], key: str = "dev") -> RunDirectory:
     made = RunDirectory(Path("run"))
-    made.metrics = [{"stage": s, "run": r, "step": n, key: v} for s, r, n, v in lines]
+    made.metrics = [{**run.fields(), "step": n, key: v} for run, n, v in lines]
     return made
 
 
-def test_runs_are_told_apart_by_their_labels():
-    stage = "spot: target, k = 16"
+def test_runs_are_grouped_by_their_keys():
     found = curves.collect(
         log(
-            (stage, "glue/rte k=16 seed=3", 0, 0.5),
-            (stage, "glue/rte k=16 seed=3 trial=2", 0, 0.6),
-            (stage, "my task k=4 of it k=16 seed=0", 0, 0.7),
-            ("prompt_tuning: sources", "snli seed=1", 0, 0.8),
-            ("spot: mixture", "mixture seed=1", 5, 0.9),
-            ("other", "anything", 5, 1.0),
+            (RunKey("spot", "target", "glue/rte", 16, 3), 0, 0.5),
+            (RunKey("spot", "target", "glue/rte", 16, 3, 2), 0, 0.6),
+            (RunKey("spot", "target", "my task k=4 of it", 16, 0), 0, 0.7),
+            (RunKey("prompt_tuning", "sources", "snli", None, 1), 0, 0.8),
+            (RunKey("spot", "mixture", "", None, 1), 5, 0.9),
         ),
         "dev",
     )
     assert found == {
-        Group(stage, "glue/rte", 16): {(3, 0): {0: 0.5}, (3, 2): {0: 0.6}},
-        Group(stage, "my task k=4 of it", 16): {(0, 0): {0: 0.7}},
-        Group("prompt_tuning: sources", "snli", 0): {(1, 0): {0: 0.8}},
-        Group("spot: mixture", "mixture", 0): {(1, 0): {5: 0.9}},
-        Group("other", "anything", 0): {(0, 0): {5: 1.0}},
+        Group("spot", "target", "glue/rte", 16): {(3, 0): {0: 0.5}, (3, 2): {0: 0.6}},
+        Group("spot", "target", "my task k=4 of it", 16): {(0, 0): {0: 0.7}},
+        Group("prompt_tuning", "sources", "snli", None): {(1, 0): {0: 0.8}},
+        Group("spot", "mixture", "", None): {(1, 0): {5: 0.9}},
     }
+    assert [group.label for group in found][1:3] == [
+        "spot: target, k = 16",
+        "prompt_tuning: sources",
+    ]
 
 
 def test_a_stage_that_began_again_counts_once():
-    found = curves.collect(
-        log(("s", "a seed=0", 0, 0.1), ("s", "a seed=0", 10, 0.2), ("s", "a seed=0", 0, 0.3)), "dev"
-    )
-    assert found == {Group("s", "a", 0): {(0, 0): {0: 0.3, 10: 0.2}}}
-    assert curves.collect(log(("s", "a seed=0", 0, 0.1)), "loss") == {}
+    key = RunKey("m", "s", "a")
+    found = curves.collect(log((key, 0, 0.1), (key, 10, 0.2), (key, 0, 0.3)), "dev")
+    assert found == {Group("m", "s", "a", None): {(0, 0): {0: 0.3, 10: 0.2}}}
+    assert curves.collect(log((key, 0, 0.1)), "loss") == {}
 
 
 def test_the_last_stage_of_a_target():
     found = curves.collect(
         log(
-            ("prompt_tuning: probe", "a k=16 seed=0", 0, 0.1),
-            ("prompt_tuning: target, k = 16", "a k=16 seed=0", 0, 0.2),
-            ("prompt_tuning: target, all rows", "a seed=0", 0, 0.3),
+            (RunKey("prompt_tuning", "probe", "a", 16), 0, 0.1),
+            (RunKey("prompt_tuning", "target", "a", 16), 0, 0.2),
+            (RunKey("prompt_tuning", "target", "a", 0), 0, 0.3),
+            (RunKey("a plug-in", "target", "a", 0), 0, 0.4),
         ),
         "dev",
     )
+    assert curves.of_target(found, "a plug-in", "a", 0) == {(0, 0): {0: 0.4}}
     assert curves.of_target(found, "prompt_tuning", "a", 16) == {(0, 0): {0: 0.2}}
     assert curves.of_target(found, "prompt_tuning", "a", 0) == {(0, 0): {0: 0.3}}
     assert curves.of_target(found, "spot", "a", 0) == {}

@@ -15,7 +15,7 @@ from methods.test_conformance import METHODS, make_runs
 from prompt_jax import sharding
 from prompt_jax.methods import PromptTuning
 from prompt_jax.models.t5.partition import T5_RULES
-from prompt_jax.training.loop import Population
+from prompt_jax.training.population import Population
 
 pytestmark = pytest.mark.multidevice
 

@@ -11,15 +11,17 @@ import pytest
 import toy
 from methods.toy_methods import Attentive, Dying, Grouped
 
-from prompt_jax import sharding
+from prompt_jax import sharding, training
 from prompt_jax.errors import ConfigError, ModelError, PromptError, TrainingError
 from prompt_jax.evaluation import Job, evaluate
 from prompt_jax.methods import Context, FullFineTuning, PromptTuning
 from prompt_jax.models.t5.partition import T5_RULES
-from prompt_jax.training import loop
+from prompt_jax.training import deployed, loop, step
+from prompt_jax.training import population as population_module
 from prompt_jax.training.fingerprint import array_hash
-from prompt_jax.training.loop import TrainConfig, train
+from prompt_jax.training.loop import train
 from prompt_jax.training.protocol import Rows
+from prompt_jax.training.types import TrainConfig
 
 PLAIN = PromptTuning()
 
@@ -72,16 +74,16 @@ def test_neighbours_of_a_nan_are_bit_identical():
     for r in (0, 1, 3, 4, 6):
         assert np.array_equal(clean[r].prompt, dirty[r].prompt)
         assert dirty[r].healthy
-        assert recorder.of("loss", runs[r].name) == pytest.approx(
-            recorder.of("loss", runs[r].name), abs=0
+        assert recorder.of("loss", runs[r].key) == pytest.approx(
+            recorder.of("loss", runs[r].key), abs=0
         )
     assert not dirty[2].healthy
     assert not dirty[5].healthy
     np.testing.assert_array_equal(dirty[2].prompt, bad[2].params["prompt"])
     np.testing.assert_array_equal(dirty[5].prompt, bad[5].params["prompt"])  # its last good state
-    events = [(e["run"], e["step"], e["last_good_step"]) for e in recorder.records if "event" in e]
+    events = [(e["task"], e["step"], e["last_good_step"]) for e in recorder.records if "event" in e]
     assert events == [("run2", 1, 0), ("run5", 1, 0)]  # once each
-    assert len(recorder.of("loss", "run2")) == 0
+    assert len(recorder.of("loss", bad[2].key)) == 0
 
 
 @pytest.mark.parametrize("dev", [False, True])
@@ -143,8 +145,8 @@ def test_programs_are_compiled_once_per_shape():
     """Many steps and two populations, and another budget: nothing is compiled again."""
     runs = population()
     config = toy.budget(4, learning_rate=0.3, b1=0.5)
-    programs = loop.programs(PLAIN, config.optimizer)
-    other = loop.programs(PLAIN, toy.budget(4, name="adafactor", b1=0.5).optimizer)
+    programs = step.programs(PLAIN, config.optimizer)
+    other = step.programs(PLAIN, toy.budget(4, name="adafactor", b1=0.5).optimizer)
     assert other.micro is programs.micro
     shapes = set()
     original = loop.Population._micro
@@ -204,7 +206,7 @@ def script(monkeypatch, values):
     asked = []
 
     def development(self, having):
-        names = [self.runs[r].name for r in having]
+        names = [self.replicas[r].key.task for r in having]
         asked.append(names)
         return [next(iterators[name]) for name in names]
 
@@ -305,7 +307,7 @@ def test_row_wise_prompts_are_evaluated_row_by_row():
     params, consts = (toy.stack([m[i] for m in made]) for i in range(2))
     jobs = [Job(splits[r], r) for r in (1, 0)]
     names = [("accuracy",)] * 2
-    results = loop.evaluate_runs(lm, method, params, consts, jobs, names)
+    results = deployed.evaluate_runs(lm, method, params, consts, jobs, names)
     for result, job in zip(results, jobs, strict=True):
         rows, split = np.arange(16), job.split
         ids = split.inputs.padded(rows, 8)
@@ -314,7 +316,7 @@ def test_row_wise_prompts_are_evaluated_row_by_row():
         prompts = method.prompts(*made[job.prompt], (), seen, np.int32(0), None).prompts[0]
         nll, tokens = lm.rank(ids, mask, split.candidate_matrix(rows), prompts)
         np.testing.assert_allclose(result.scores, nll / tokens, rtol=1e-4)
-    assert loop.evaluate_runs(lm, method, params, consts, [], []) == []
+    assert deployed.evaluate_runs(lm, method, params, consts, [], []) == []
 
 
 @pytest.mark.parametrize(
@@ -362,18 +364,18 @@ def test_the_schedule_reaches_the_step():
 
 def test_refusals():
     lm, run = toy.tiny_t5(), toy.make_run(0)
-    with pytest.raises(ConfigError, match="at least one run"):
+    with pytest.raises(ConfigError, match="at least one replica"):
         train(lm, PLAIN, [], toy.budget(1))
     with pytest.raises(ConfigError, match="batch_size=3"):
         train(lm, PLAIN, [run], toy.budget(1, batch_size=3))
     odd = toy.make_run(1, params={"prompt": np.zeros((toy.L + 1, toy.D), np.float32)})
-    with pytest.raises(ConfigError, match="run run1 has parameters"):
+    with pytest.raises(ConfigError, match="replica run1 seed=1 has parameters"):
         train(lm, PLAIN, [run, odd], toy.budget(1))
     tree = toy.make_run(1, params={"other": toy.prompt()})
-    with pytest.raises(ConfigError, match="run run1 has parameters"):
+    with pytest.raises(ConfigError, match="replica run1 seed=1 has parameters"):
         train(lm, PLAIN, [run, tree], toy.budget(1))
     full = toy.make_run(0, params={"lm": lm.params})
-    with pytest.raises(ConfigError, match="one at a time"):
+    with pytest.raises(ConfigError, match="one by one"):
         train(lm, FullFineTuning(), [full, full], toy.budget(1))
     wide = toy.make_run(0, params={"prompt": np.zeros((toy.L, toy.D + 1), np.float32)})
     with pytest.raises(PromptError, match="d_model"):
@@ -409,7 +411,7 @@ def test_impossible_budgets(wrong):
 
 
 def test_out_of_memory_says_what_to_lower(monkeypatch):
-    programs = loop.programs(PLAIN, toy.budget(1).optimizer)
+    programs = step.programs(PLAIN, toy.budget(1).optimizer)
 
     def full(*args):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
@@ -417,10 +419,12 @@ def test_out_of_memory_says_what_to_lower(monkeypatch):
     def broken(*args):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
-    monkeypatch.setattr(loop, "programs", lambda *args: programs._replace(micro=full))
+    monkeypatch.setattr(population_module, "programs", lambda *args: programs._replace(micro=full))
     with pytest.raises(TrainingError, match=r"8 rows x 12 tokens.*micro_batch_tokens \(now 192\)"):
         train(toy.tiny_t5(), PLAIN, [toy.make_run(0)], toy.budget(1))
-    monkeypatch.setattr(loop, "programs", lambda *args: programs._replace(micro=broken))
+    monkeypatch.setattr(
+        population_module, "programs", lambda *args: programs._replace(micro=broken)
+    )
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
         train(toy.tiny_t5(), PLAIN, [toy.make_run(0)], toy.budget(1))
 
@@ -433,9 +437,9 @@ def test_log_lines():
     runs = [toy.make_run(s, dev=s == 0) for s in range(3)]
     train(toy.tiny_t5(), PLAIN, runs, toy.budget(5, log_every=2), stage="here", tracker=recorder)
     assert recorder.started == [("here", 5, 3)]
-    assert [r["step"] for r in recorder.records if "loss" in r and r["run"] == "run1"] == [2, 4, 5]
+    assert [r["step"] for r in recorder.records if "loss" in r and r["task"] == "run1"] == [2, 4, 5]
     assert [r["step"] for r in recorder.records if "dev" in r] == [0, 5]
-    assert {r["run"] for r in recorder.records if "dev" in r} == {"run0"}
+    assert {r["task"] for r in recorder.records if "dev" in r} == {"run0"}
     assert all(r["gradient_norm"] > 0 for r in recorder.records if "loss" in r)
     assert [step for step, _ in recorder.notes] == [2, 4, 5]
 
@@ -449,23 +453,24 @@ def test_a_method_s_own_numbers_are_logged():
     recorder = toy.Recorder()
     config = toy.budget(3, log_every=2, learning_rate=0.1, unit="absolute")
     trained = train(toy.tiny_t5(), Grouped(), runs, config, tracker=recorder)
-    assert [(r["run"], r["step"]) for r in recorder.records if "group" in r] == [
+    assert [(r["task"], r["step"]) for r in recorder.records if "group" in r] == [
         ("run0", 2),
         ("run1", 2),
         ("run0", 3),
         ("run1", 3),
     ]
     for run, result in zip(runs, trained, strict=True):
-        assert [len(g) for g in recorder.of("group", run.name)] == [3, 3]
-        assert all(isinstance(x, bool) for g in recorder.of("group", run.name) for x in g)
-        assert all(isinstance(x, float) for x in recorder.of("changes", run.name))
-        second, third = (np.asarray(s, np.float32) for s in recorder.of("scales", run.name))
+        assert [len(g) for g in recorder.of("group", run.key)] == [3, 3]
+        assert all(isinstance(x, bool) for g in recorder.of("group", run.key) for x in g)
+        assert all(isinstance(x, float) for x in recorder.of("changes", run.key))
+        second, third = (np.asarray(s, np.float32) for s in recorder.of("scales", run.key))
         assert second.shape == third.shape == (3, toy.L)
         assert not np.array_equal(second, third)
         assert not np.array_equal(third, result.params["source_scales"])  # before its update
     one = train(toy.tiny_t5(), Grouped(), runs, toy.budget(1, learning_rate=0.1, unit="absolute"))
     np.testing.assert_array_equal(
-        np.asarray(recorder.of("scales", "run0")[0], np.float32), one[0].params["source_scales"]
+        np.asarray(recorder.of("scales", runs[0].key)[0], np.float32),
+        one[0].params["source_scales"],
     )
 
 
@@ -485,3 +490,11 @@ def test_the_caller_s_arrays_stay():
     before = [array_hash(r.params) for r in runs]
     train(toy.tiny_t5(), PLAIN, runs, toy.budget(2))
     assert before == [array_hash(r.params) for r in runs]
+
+
+@pytest.mark.parametrize(("old", "new"), [("Run", "Replica"), ("TrainedRun", "TrainedReplica")])
+def test_the_old_names_still_work_and_warn(old, new):
+    with pytest.warns(DeprecationWarning, match=f"training.{old} is now called {new}"):
+        assert getattr(training, old) is getattr(training, new)
+    with pytest.raises(AttributeError, match="no attribute 'Runs'"):
+        _ = training.Runs

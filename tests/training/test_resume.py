@@ -19,7 +19,7 @@ from methods.toy_methods import Dying, Memory, Particles
 from prompt_jax import sharding
 from prompt_jax.errors import ConfigError, StoppedError, TrainingError
 from prompt_jax.methods import Context, FullFineTuning, PromptTuning, SptFull, TemplateTokens
-from prompt_jax.training import loop
+from prompt_jax.training import loop, memory
 from prompt_jax.training.checkpoints import Checkpoints
 from prompt_jax.training.fingerprint import array_hash
 from prompt_jax.training.loop import train
@@ -80,7 +80,7 @@ def facts(trained):
     """Everything of a result but the time it took; NaN equals NaN."""
     return [
         (
-            t.name,
+            str(t.key),
             array_hash(t.params),
             None if t.prompt is None else array_hash(t.prompt),
             t.best_step,
@@ -143,7 +143,7 @@ def test_patience_and_a_lost_newest_checkpoint(tmp_path, monkeypatch):
     values = {"run0": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7], "run1": [0.5, 0.4, 0.3]}
 
     def development(self, having):
-        return [values[self.runs[r].name][len(self.history[r])] for r in having]
+        return [values[self.replicas[r].key.task][len(self.history[r])] for r in having]
 
     monkeypatch.setattr(loop.Population, "_development", development)
     runs = [toy.make_run(s, dev=True) for s in range(2)]
@@ -204,7 +204,7 @@ def test_micro_batches_stay_as_they_were(tmp_path, monkeypatch):
     free, chosen = toy.budget(4, micro_batch_tokens=0), toy.budget(4, micro_batch_tokens=96)
     kept = Checkpoints(tmp_path / "c", every_steps=1, say=lambda line: None)
     with monkeypatch.context() as patch, killed_before(2):
-        patch.setattr(loop.memory, "token_budget", lambda *a, **k: 192)
+        patch.setattr(memory, "token_budget", lambda *a, **k: 192)
         train(toy.tiny_t5(), PromptTuning(), runs, free, checkpoints=kept)
     seen = []
     original = loop.Population._micro_batches
@@ -240,7 +240,7 @@ def test_other_training_is_refused(tmp_path):
 
     refused("budget.steps: 2 -> 3", config=toy.budget(3))
     refused(r"budget.optimizer.b1: 0.9 -> 0.5", config=toy.budget(2, b1=0.5))
-    refused(r"method: PromptTuning\(\) -> Named\(\)", method=Named())
+    refused(r"method.class: .*PromptTuning -> .*Named", method=Named())
     refused(r"(?s)0 \(run0\).seed: 0 -> \(absent\).*and 20 more", runs=runs[::-1])
     weights = jax.tree.map(lambda x: x + 1, toy.tiny_t5().params)
     refused("weights: ", lm=toy.tiny_t5().replace(params=weights))

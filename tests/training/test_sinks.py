@@ -9,6 +9,7 @@ import textwrap
 import pytest
 
 from prompt_jax.errors import ConfigError, MissingExtraError
+from prompt_jax.run_key import RunKey
 from prompt_jax.training import sinks, tracking
 from prompt_jax.training.profiling import Profiler
 from prompt_jax.training.sinks import TensorBoard, Wandb, flat, folder_name
@@ -172,10 +173,11 @@ def test_the_tracker_passes_on_what_it_logs(tmp_path):
 
     with RunTracker(tmp_path / "metrics.jsonl", show=False, sinks=[Kept, Kept]) as tracker:
         tracker.start("s", 10, 1)
-        tracker.log({"run": "a", "step": 3, "loss": 0.5, "event": "text"})
-        tracker.log({"run": "a", "step": 4, "event": "nothing but text"})
+        key = RunKey("spot", "target", "a", 4, 1)
+        tracker.log(key, {"step": 3, "loss": 0.5, "event": "text"})
+        tracker.log(key, {"step": 4, "event": "nothing but text"})
     for sink in made:
-        assert sink.got == [("s", "a", 3, {"loss": 0.5})]
+        assert sink.got == [("s", "a k=4 seed=1", 3, {"loss": 0.5})]
         assert sink.closed
 
 

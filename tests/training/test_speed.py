@@ -13,13 +13,36 @@ import toy
 
 from prompt_jax.methods import create
 from prompt_jax.training import speed
-from prompt_jax.training.loop import Population, train
+from prompt_jax.training.loop import train
+from prompt_jax.training.population import Population
 from prompt_jax.training.speed import StepTimer, Work
 
 
 @pytest.fixture(scope="module")
 def lm():
     return toy.tiny_t5()
+
+
+@pytest.fixture
+def works(monkeypatch):
+    """The measurements from which the tracker's records are made."""
+    seen = []
+
+    def describe(work, ceiling):
+        seen.append(work)
+        return _describe(work, ceiling)
+
+    monkeypatch.setattr(speed, "describe", describe)
+    return seen
+
+
+_describe = speed.describe
+
+
+def test_nothing_is_measured_for_a_tracker_that_does_not(lm, works, monkeypatch):
+    monkeypatch.setattr(speed, "matmul_ceiling", pytest.fail)
+    train(lm, create("prompt_tuning"), runs(), toy.budget(1))
+    assert works == []
 
 
 def runs():
@@ -30,35 +53,36 @@ def population(lm, **changes):
     return Population(lm, create("prompt_tuning"), runs(), toy.budget(6, **changes))
 
 
-def test_every_interval_is_reported(lm):
+def test_every_interval_is_reported(lm, works):
     """Rows, operations and steps of all intervals add up to what was trained."""
     tracker = toy.Recorder()
     method = create("prompt_tuning")
     config = toy.budget(7, log_every=3, eval_every=2)
     trained = train(lm, method, runs(), config, tracker=tracker)
-    assert [(w.step, w.steps) for w in tracker.works] == [(3, 3), (6, 3), (7, 1)]
-    assert sum(w.rows for w in tracker.works) == sum(t.rows_seen for t in trained)
-    assert all(w.seconds > 0 and w.devices == 1 for w in tracker.works)
+    assert [(s["step"], s["steps"]) for s in tracker.speeds] == [(3, 3), (6, 3), (7, 1)]
+    assert [(w.step, w.steps) for w in works] == [(3, 3), (6, 3), (7, 1)]
+    assert sum(w.rows for w in works) == sum(t.rows_seen for t in trained)
+    assert all(w.seconds > 0 and w.devices == 1 for w in works)
     tokens = sum(t.tokens_seen for t in trained) + toy.L * sum(t.rows_seen for t in trained)
     targets = sum(t.targets_seen for t in trained)
     whole = speed.count_flops(lm, method, sum(t.rows_seen for t in trained), tokens, targets)
     # Attention is quadratic, and lengths are rounded per interval.
-    assert sum(w.flops for w in tracker.works) == pytest.approx(whole, rel=0.1)
+    assert sum(w.flops for w in works) == pytest.approx(whole, rel=0.1)
 
 
-def test_what_happens_between_steps_does_not_count(lm):
+def test_what_happens_between_steps_does_not_count(lm, works):
     tracker = toy.Recorder()
     p = population(lm)
     p.step(0)  # compiles
     watch = StepTimer(p, tracker)
     watch.report(0)
-    assert tracker.works == []  # no step, no report
+    assert works == tracker.speeds == []  # no step, no report
     watch.step(1)
     watch.pause()
     time.sleep(0.5)
     watch.step(2)
     watch.report(3)
-    (work,) = tracker.works
+    (work,) = works
     assert work.steps == 2
     assert 0 < work.seconds < 0.5
 

@@ -15,7 +15,8 @@ from prompt_jax import sharding
 from prompt_jax.models.t5.partition import T5_RULES
 from prompt_jax.training import loop
 from prompt_jax.training.checkpoints import Checkpoints
-from prompt_jax.training.loop import Population, train
+from prompt_jax.training.loop import train
+from prompt_jax.training.population import Population
 
 from .test_resume import facts, killed_before
 

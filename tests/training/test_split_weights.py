@@ -13,7 +13,9 @@ from prompt_jax import sharding
 from prompt_jax.methods import BaseMethod, Context, FullFineTuning, SptFull
 from prompt_jax.models.t5.partition import T5_RULES
 from prompt_jax.training.checkpoints import Checkpoints
-from prompt_jax.training.loop import Population, Replica, train
+from prompt_jax.training.loop import train
+from prompt_jax.training.population import Population
+from prompt_jax.training.types import Replica
 
 from .test_resume import WORDINGS, facts, killed_before
 

@@ -18,7 +18,7 @@ from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.training import step
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.protocol import Rows
-from prompt_jax.training.step import Batch, Sums, Table, programs
+from prompt_jax.training.step import MicroBatch, Sums, Table, programs
 
 R = 3
 SIGN = OptimizerConfig(b1=0.0, b2=0.0)  # Adam without memory: steps by the sign of the gradient
@@ -205,12 +205,12 @@ def test_prepare_folds_runs_and_views():
 # micro
 
 
-def batch(seed: int = 0) -> Batch:
+def batch(seed: int = 0) -> MicroBatch:
     rng = np.random.default_rng(seed)
     ids = rng.integers(2, 128, (16, 8)).astype(np.int32)
     labels = np.stack([rng.integers(8, 20, 16), np.ones(16, int)], 1).astype(np.int32)
     where = (np.arange(16) % R).astype(np.int32)
-    return Batch(
+    return MicroBatch(
         ids,
         np.ones((16, 8), np.int32),
         labels,
@@ -221,7 +221,7 @@ def batch(seed: int = 0) -> Batch:
     )
 
 
-def run_micro(batch: Batch, table: np.ndarray) -> Sums:
+def run_micro(batch: MicroBatch, table: np.ndarray) -> Sums:
     zero = jnp.zeros(8)
     sums = Sums(jnp.zeros_like(table), None, zero, jnp.zeros(8))
     made = programs(PromptTuning(), SIGN).micro

@@ -11,27 +11,31 @@ import numpy as np
 import pytest
 import rich.console
 
-from prompt_jax.training.speed import Work
+from prompt_jax.run_key import RunKey
 from prompt_jax.training.tracking import NullTracker, RunTracker, finite
+
+KEY = RunKey("spot", "target", "glue/rte", 16, 3, 1)
+RECORD = {"step": 10, "steps": 10, "rows_per_second": 8.0}
 
 
 def lines(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_lines_are_json_with_their_stage(tmp_path):
+def test_lines_are_json_with_the_key_of_their_run(tmp_path):
     path = tmp_path / "metrics.jsonl"
     with RunTracker(path, show=False) as tracker:
         tracker.start("sources", 10, 3)
-        tracker.log({"run": "a", "step": 1, "loss": 0.5})
+        tracker.log(KEY, {"step": 1, "loss": 0.5})
         assert lines(path)[0]["loss"] == 0.5  # written at once
         tracker.advance(1, "loss 0.5")
         tracker.start("target", 5, 1)
         nested = [[1.0, math.nan], [True, math.inf]]
-        tracker.log({"run": "b", "step": 2, "loss": math.nan, "own": nested})
+        tracker.log(RunKey(task="b"), {"step": 2, "loss": math.nan, "own": nested})
     first, second = lines(path)
-    assert (first["stage"], first["run"], first["step"]) == ("sources", "a", 1)
-    assert (second["stage"], second["loss"]) == ("target", None)
+    assert {name: first[name] for name in KEY.fields()} == KEY.fields()
+    assert (RunKey.of(first), first["step"]) == (KEY, 1)
+    assert (RunKey.of(second), second["loss"]) == (RunKey(task="b"), None)
     assert second["own"] == [[1.0, None], [True, None]]
     assert all(line["seconds"] >= 0 for line in (first, second))
 
@@ -41,7 +45,7 @@ def test_a_second_run_appends(tmp_path):
     for step in range(2):
         with RunTracker(path, show=False) as tracker:
             tracker.start("s", 2, 1)
-            tracker.log({"step": step})
+            tracker.log(KEY, {"step": step})
     assert [line["step"] for line in lines(path)] == [0, 1]
 
 
@@ -65,7 +69,7 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     with RunTracker(tmp_path / "m.jsonl") as tracker:
         tracker.start("s", 2, 1)
-        tracker.log({"step": 1})
+        tracker.log(KEY, {"step": 1})
         tracker.advance(1, "")
     assert not list(tmp_path.iterdir())
 
@@ -97,7 +101,9 @@ def test_no_progress_elsewhere(tmp_path, capsys):
 def test_nobody_listens():
     tracker = NullTracker()
     tracker.start("s", 1, 1)
-    tracker.log({})
+    tracker.log(KEY, {})
+    tracker.measure(RECORD)
+    assert not tracker.measures
     tracker.advance(1, "")
 
 
@@ -113,33 +119,27 @@ def test_finite():
 def test_speed_has_a_file_of_its_own(tmp_path):
     """Metrics are repeatable to the last bit, times are not; and what took place is not rewound."""
     path = tmp_path / "metrics.jsonl"
-    asked = []
-
-    def ceiling():
-        asked.append(1)
-        return 2e9
-
-    with RunTracker(path, show=False, ceiling=ceiling) as tracker:
+    with RunTracker(path, show=False) as tracker:
+        assert tracker.measures
         tracker.start("s", 20, 2)
-        tracker.measure(Work(10, 10, 5.0, 40, 5e9, 1))
+        tracker.measure({**RECORD, "utilisation": 0.5})
         tracker.rewind(0)
     (line,) = lines(tmp_path / "speed.jsonl")
-    assert (line["stage"], line["step"], line["rows_per_second"]) == ("s", 10, 8)
-    assert line["utilisation"] == 0.5
+    assert line == {"stage": "s", **RECORD, "utilisation": 0.5}
     assert lines(path) == []
-    assert asked == [1]
 
 
 def test_other_processes_measure_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    with RunTracker(tmp_path / "m.jsonl", sinks=[pytest.fail], ceiling=pytest.fail) as tracker:
-        tracker.measure(Work(10, 10, 5.0, 40, 5e9, 1))
+    with RunTracker(tmp_path / "m.jsonl", sinks=[pytest.fail]) as tracker:
+        assert not tracker.measures
+        tracker.measure(RECORD)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_progress_line_says_how_fast(tmp_path, terminal):
     with RunTracker(tmp_path / "m.jsonl") as tracker:
         tracker.start("s", 20, 2)
-        tracker.measure(Work(10, 10, 5.0, 40, 5e9, 1))
+        tracker.measure(RECORD)
         tracker.advance(10, "loss 1.0")
     assert "8.0 rows/s" in terminal.getvalue()

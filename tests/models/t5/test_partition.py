@@ -13,7 +13,7 @@ from prompt_jax.models.t5 import FrozenT5, T5Config
 from prompt_jax.models.t5.partition import T5_RULES, part_of
 from prompt_jax.training import memory
 from prompt_jax.training.optimizers import OptimizerConfig
-from prompt_jax.training.step import Batch, Sums, Table, micro_program
+from prompt_jax.training.step import MicroBatch, Sums, Table, micro_program
 
 # Wide enough for activations to outweigh what XLA keeps beside them.
 CONFIG = T5Config(
@@ -56,7 +56,7 @@ def on_the_mesh(data: int, model: int) -> jax.stages.Compiled:
 
     rows, i = ROWS * data, jnp.int32
     table = Table(shape(8, PROMPT, CONFIG.d_model), None)
-    batch = Batch(
+    batch = MicroBatch(
         shape(rows, WIDTH, dtype=i, axis="data"),
         shape(rows, WIDTH, dtype=i, axis="data"),
         shape(rows, TARGETS, dtype=i, axis="data"),

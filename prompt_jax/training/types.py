@@ -1,0 +1,115 @@
+"""The data that goes into training and comes out of it: budgets, replicas, trained replicas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from prompt_jax.data.feed import Feed
+from prompt_jax.data.tokenise import TokenisedSplit
+from prompt_jax.errors import ConfigError
+from prompt_jax.run_key import RunKey
+from prompt_jax.training.optimizers import OptimizerConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The budget of one stage.
+
+    Attributes:
+      steps: optimizer steps.
+      batch_size: rows of one replica per step, B.
+      optimizer: optimizer and schedule.
+      eval_every: steps between development evaluations; the best step is kept. 0: only the start
+        and the end.
+      patience: stop a replica after this many evaluations without improvement; 0: never.
+      micro_batch_tokens: encoder tokens, prompts included, that pass through the model at once; 0
+        chooses from the compiled memory analysis. Gradients are accumulated over micro-batches.
+      log_every: steps between lines in metrics.jsonl.
+    """
+
+    steps: int = 300
+    batch_size: int = 16
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    eval_every: int = 50
+    patience: int = 0
+    micro_batch_tokens: int = 0
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "log_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, but is {getattr(self, name)}.")
+        for name in ("eval_every", "patience", "micro_batch_tokens"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, but is {getattr(self, name)}.")
+
+    def evaluates_at(self, step: int) -> bool:
+        """Whether the development set is evaluated after `step` steps."""
+        every = self.eval_every or self.steps
+        return step == self.steps or step % every == 0
+
+
+@dataclass(frozen=True, eq=False)
+class Replica:
+    """One member of a population.
+
+    Attributes:
+      key: its identity; the fields stand in every line that is logged about it.
+      feed: its rows.
+      params: initial parameters, without the axis R.
+      consts: what the method reads but never trains.
+      dev: development rows; None keeps the last step instead of the best.
+      dev_metrics: the first decides which step is best.
+      rate: multiplies the learning rate.
+      keep_start: whether the starting point may be the best step.
+    """
+
+    key: RunKey
+    feed: Feed
+    params: Any
+    consts: Any = ()
+    dev: TokenisedSplit | None = None
+    dev_metrics: tuple[str, ...] = ("accuracy",)
+    rate: float = 1.0
+    keep_start: bool = True
+
+    @property
+    def seed(self) -> int:
+        """Of its random streams."""
+        return self.key.seed
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedReplica:
+    """The result of training one replica.
+
+    Attributes:
+      key: its identity.
+      params: numpy parameters at the best step.
+      prompt: the deployed prompt [L, D] float32; None for prompt-free and row-wise methods.
+      best_step: the step the parameters are from.
+      best_value: development value there; NaN without a development set or a finite value on it.
+      history: (step, development value) pairs.
+      steps: steps computed, until the end, early stopping or the log line after it diverged.
+      rows_seen: training rows, repetitions counted.
+      tokens_seen: input tokens of these rows, prompt and padding not counted.
+      targets_seen: target tokens of these rows.
+      healthy: False when its loss or gradient was not finite; it kept its last good state.
+      seconds: wall-clock share of this replica, where it was measured.
+    """
+
+    key: RunKey
+    params: Any
+    prompt: np.ndarray | None
+    best_step: int
+    best_value: float
+    history: tuple[tuple[int, float], ...]
+    steps: int
+    rows_seen: int
+    tokens_seen: int
+    targets_seen: int
+    healthy: bool
+    seconds: float = 0.0

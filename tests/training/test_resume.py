@@ -241,15 +241,15 @@ def test_other_training_is_refused(tmp_path):
     refused("budget.steps: 2 -> 3", config=toy.budget(3))
     refused(r"budget.optimizer.b1: 0.9 -> 0.5", config=toy.budget(2, b1=0.5))
     refused(r"method.class: .*PromptTuning -> .*Named", method=Named())
-    refused(r"(?s)0 \(run0\).seed: 0 -> \(absent\).*and 20 more", runs=runs[::-1])
+    refused(r"(?s)0 \(run0 seed=0\).seed: 0 -> \(absent\).*and 20 more", runs=runs[::-1])
     weights = jax.tree.map(lambda x: x + 1, toy.tiny_t5().params)
     refused("weights: ", lm=toy.tiny_t5().replace(params=weights))
     moved = make_runs(PromptTuning())
     moved[1].params["prompt"][0, 0] += 1e-6
-    refused(r"run.1 \(run1\).start: ", runs=moved)
+    refused(r"run.1 \(run1 seed=1\).start: ", runs=moved)
     rows = make_runs(PromptTuning())
     rows[0].feed.split.inputs.values[0] += 1
-    refused(r"run.0 \(run0\).train_rows: ", runs=rows)
+    refused(r"run.0 \(run0 seed=0\).train_rows: ", runs=rows)
 
 
 # SIGTERM

@@ -1,4 +1,4 @@
-"""What every command of this folder does around its own work."""
+"""The entry point of all programs of this folder: errors of a user end in one line."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from prompt_jax.errors import PromptJaxError
 
 
 def run(name: str, main: Callable[[Sequence[str]], object]) -> None:
-    """Calls `main` with the command line; what a user can cause ends in one line and code 2.
+    """Calls `main` with the command line; a `PromptJaxError` is printed in one line, with code 2.
 
     Args:
-      name: of the command, in front of the message.
+      name: of the program, in front of the message.
       main: takes the arguments.
     """
     try:

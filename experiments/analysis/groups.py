@@ -1,10 +1,10 @@
-"""Do the sources that methods choose on the sandbox help? From results alone, as Markdown.
+"""Do the sources that methods choose on the sandbox help? Tables from results alone, as Markdown.
 
     python -m experiments.analysis.groups RUN [RUN ...]
 
-A RUN is a run directory or an archive of one (`experiments.archive`). Its results say which sources
-each run had chosen. They are compared with `sandbox.truth()`, which says of each pair beforehand
-whether it helps or hurts, and with what blind groups of the same size would contain.
+A RUN is a run directory or an archive of one (`experiments.archive`). Its results list the sources
+that each replica chose. They are compared with `sandbox.truth()`, the expected effect of each pair,
+and with what blind groups of the same size would contain.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from prompt_jax.errors import DataError
 
 
 class Choice(NamedTuple):
-    """What one run has chosen."""
+    """The sources that one replica chose."""
 
     method: str
     target: str
@@ -37,24 +37,24 @@ def read(path: str | Path) -> tuple[int, list[Choice]]:
       DataError: it is no run, or no method has chosen anything.
     """
     (run,) = archive.read([path])
-    found = [
+    choices = [
         Choice(row.method, row.target, row.seed, row.k, row.chosen)
         for row in run.rows
         if row.chosen is not None
     ]
-    if not found:
-        raise DataError(f"{path}: no result says which sources were chosen.")
-    return len(run.sources), list(dict.fromkeys(found))  # a run has several metrics
+    if not choices:
+        raise DataError(f"{path}: no result lists chosen sources.")
+    return len(run.sources), list(dict.fromkeys(choices))  # a replica has several metrics
 
 
 class Counts(NamedTuple):
-    """Of one method: what its groups contain; shares are None where nothing could be contained.
+    """What the groups of one method contain; shares are None where they have no denominator.
 
     Attributes:
       runs: how many.
       size: mean number of sources.
       empty: share of empty groups.
-      helping: share of the sources that help that are in the group, where there are any.
+      helping: share of the helping sources that are in the group, where there are any.
       helping_blind: the same for groups of equal size, chosen blindly.
       hurting: share of the runs whose group contains a source that hurts, where there is one.
       hurting_blind: likewise.
@@ -118,7 +118,7 @@ def _any(sources: int, size: int, bad: int) -> float:
 
 
 def markdown(choices: Sequence[Choice], sources: int) -> str:
-    """One line a method, then one line a target for every method."""
+    """One row a method, then one row a target for every method."""
     lines = [
         "Shares in percent; in brackets what blind groups of the same size would have.",
         "",
@@ -129,7 +129,7 @@ def markdown(choices: Sequence[Choice], sources: int) -> str:
     methods = list(dict.fromkeys(choice.method for choice in choices))
     for method in methods:
         mine = [choice for choice in choices if choice.method == method]
-        lines.append(f"| `{method}` | {_line(count(mine, sources))} |")
+        lines.append(f"| `{method}` | {_row(count(mine, sources))} |")
     names = list(dict.fromkeys(s for s, _ in sandbox.truth()))
     truth = sandbox.truth()
     for method in methods:
@@ -156,7 +156,7 @@ def _short(name: str) -> str:
     return name.removeprefix("sandbox/")
 
 
-def _line(c: Counts) -> str:
+def _row(c: Counts) -> str:
     def share(value: float | None, blind: float | None) -> str:
         if value is None or blind is None:
             return "-"

@@ -4,7 +4,7 @@
 
 One step at the start on the mini T5: 16 rows of each of the six sources of the sandbox under all
 their templates, N = 64, m = 2, k = 5, penalties off. Frobenius norms of the gradient of the mean
-loss per target token. One step of one model, no result.
+loss per target token. It is one step of one model: an order of magnitude, no result.
 """
 
 from __future__ import annotations
@@ -58,17 +58,17 @@ def rows_of(tokenizer: Any) -> TokenisedSplit:
 
 
 def start(lm: FrozenT5) -> Context:
-    """A bank on the mixture of the sources, worded by every template of each."""
-    asked: list[TemplateTokens] = []
+    """The context of a bank on the mixture of the sources, under all templates of each."""
+    templates: list[TemplateTokens] = []
     for task in map(registry.get, SANDBOX.sources):
-        asked += TemplateTokens.of(task.name, task.templates, lm.tokenizer)
+        templates += TemplateTokens.of(task.name, task.templates, lm.tokenizer)
     return Context(
         lm,
         np.zeros((SANDBOX.prompt.tokens, lm.d_model), np.float32),
         0,
         "mixture",
-        templates=tuple(asked),
-        source_templates=tuple(asked),
+        templates=tuple(templates),
+        source_templates=tuple(templates),
     )
 
 
@@ -96,30 +96,30 @@ def measure(lm: FrozenT5, forms: Sequence[Spt] = FORMS) -> list[tuple[Spt, dict[
     )
 
     batch = (ids, mask.astype(np.int32), labels)
-    found = []
+    measured = []
     for form in forms:
         params, consts = form.init(context)
-        made, pull = jax.vjp(partial(_prompts, form, consts, rows), params)
-        (gradient,) = pull(_slope(made, lm, batch))
+        prompts, pull = jax.vjp(partial(_prompts, form, consts, rows), params)
+        (gradient,) = pull(_slope(prompts, lm, batch))
         norms = {k: float(jnp.linalg.norm(g.reshape(-1))) for k, g in gradient.items()}
-        found.append((form, norms))
-    return found
+        measured.append((form, norms))
+    return measured
 
 
 @jax.jit
 @jax.grad
 def _slope(prompts: jax.Array, lm: FrozenT5, batch: tuple[Any, Any, Any]) -> jax.Array:
-    """What the mean loss per target token asks of every prompt."""
+    """The gradient of the mean loss per target token by every prompt."""
     out = lm.score(*batch, prompts)
     return out.nll.sum() / out.tokens.sum()
 
 
 def _prompts(form: Spt, consts: Any, rows: Rows, params: Any) -> jax.Array:
-    """[B, L, D]: what every row retrieves."""
+    """The retrieved prompt of every row, [B, L, D]."""
     carry = form.carry(params, consts)
-    made = form.prompts(params, consts, carry, rows, jnp.int32(0), jax.random.key(0))
-    assert made.prompts is not None
-    return made.prompts[0]
+    prompted = form.prompts(params, consts, carry, rows, jnp.int32(0), jax.random.key(0))
+    assert prompted.prompts is not None
+    return prompted.prompts[0]
 
 
 def usage(lm: FrozenT5, form: Spt) -> str:

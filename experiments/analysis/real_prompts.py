@@ -1,9 +1,9 @@
-"""How alike are the trained prompts of others? The figure of docs/results/real_prompts.md.
+"""How similar are the trained prompts of others? The figure of docs/results/real_prompts.md.
 
     python -m experiments.analysis.real_prompts FOLDER FIGURE.svg
 
 FOLDER holds `thunlp_t5_base.npz`: 17 prompts [100, 768] of T5-base, one a task, from
-github.com/thunlp/Prompt-Transferability (MIT). Prints the numbers of the page, too.
+github.com/thunlp/Prompt-Transferability (MIT). Also prints the numbers of the page.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from prompt_jax.errors import DataError
 from prompt_jax.prompts import similarity
 
 FILE = "thunlp_t5_base.npz"
-# By what is asked; names of the file in lower case.
+# By kind of task; names of the file in lower case.
 GROUPS = {
     "sentiment": ("imdb", "laptop", "movierationales", "restaurant", "sst2", "tweetevalsentiment"),
     "inference": ("mnli", "qnli", "snli"),
@@ -33,17 +33,17 @@ def load(folder: str | Path) -> dict[str, np.ndarray]:
     """The prompts by name, float64 [L, D].
 
     Raises:
-      DataError: the file is not there, or holds something else.
+      DataError: the file is missing, or does not hold prompts of one shape.
     """
     path = Path(folder) / FILE
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            found = {name: np.asarray(file[name], np.float64) for name in file.files}
+            prompts = {name: np.asarray(file[name], np.float64) for name in file.files}
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}.") from None
-    if len({array.shape for array in found.values()}) != 1 or next(iter(found.values())).ndim != 2:
+    if [len(shape) for shape in {array.shape for array in prompts.values()}] != [2]:
         raise DataError(f"{path} does not hold prompts of one shape.")
-    return found
+    return prompts
 
 
 def group(name: str) -> str:
@@ -70,7 +70,7 @@ def within_and_between(table: np.ndarray, groups: Sequence[str]) -> tuple[float,
 
 
 def chance(table: np.ndarray, groups: Sequence[str], draws: int = 10_000) -> float:
-    """How often shuffled groups are as far apart: a permutation test of the difference."""
+    """The p of the difference within and between groups, by a permutation test."""
     rng = np.random.default_rng(0)
     within, between = within_and_between(table, groups)
     reached = 0

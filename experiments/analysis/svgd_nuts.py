@@ -3,13 +3,13 @@
     python -m experiments.analysis.svgd_nuts                # needs blackjax (extra: parity)
     python -m experiments.analysis.svgd_nuts --rows 16 --draws 20 --warmup 20 --steps 20  # short
 
-A small random T5 is frozen; 64 fixed rows ask whether a sentence holds a marker; the prior is
-N(mean embedding, s^2 I) with s the embeddings' root mean square, times `--width`. NUTS is the truth
-once R-hat is below 1.01 for every coordinate. Printed per kernel: the distance of the particles'
-mean from the posterior mean in posterior standard deviations (root mean square over coordinates),
-and the ratio of the particles' standard deviation to the posterior's (its mean and range). The
-scale of the T5's answers is what makes the rows informative: `--sharpness` multiplies its output
-layer.
+A small random T5 is frozen; the labels of 64 fixed rows are whether a text holds a marker; the
+prior is N(mean embedding, s^2 I) with s the embeddings' root mean square, times `--width`. NUTS is
+the reference once R-hat is below 1.01 for every coordinate. Printed per kernel: the distance of the
+particles' mean from the posterior mean in posterior standard deviations (root mean square over
+coordinates), and the ratio of the particles' standard deviation to the posterior's (its mean and
+range). The scale of the T5's answers is what makes the rows informative: `--sharpness` multiplies
+its output layer.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def particles(
 
 
 def main() -> None:
-    """Prints how the chains went, and a row per kernel."""
+    """Prints the convergence of the chains, and a row per kernel."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--width", type=float, default=1.0)
@@ -147,8 +147,8 @@ def main() -> None:
     )
     if not r_hat < CONVERGED:
         print(
-            f"R-hat is not below {CONVERGED}: the chains have not found the posterior, and what"
-            " follows does not compare with it. Raise --draws and --warmup.\n"
+            f"R-hat is not below {CONVERGED}: the chains have not converged to the posterior, so"
+            " this table does not compare with it. Raise --draws and --warmup.\n"
         )
     print("| kernel | M | mean off by, sd | sd ratio | range | Stein discrepancy |")
     print("|-|-|-|-|-|-|")

@@ -3,12 +3,12 @@
     python experiments/launch/local.py --processes 2 run quickstart --mesh data=2
     python experiments/launch/local.py --processes 2 --devices 2 run quickstart --mesh model=4
 
-A rehearsal of a job of several hosts without any: what it writes is what one process writes, up to
-the order in which numbers are added. With `--devices`, each process simulates so many devices.
-What follows is a command line of `prompt-jax`.
+It tests a job of several hosts on one machine: the outputs equal those of one process, up to the
+order in which numbers are added. With `--devices`, each process simulates so many devices. The
+other arguments are a command line of `prompt-jax`.
 
-When one process ends with an error the others notice by themselves; after a minute they are told
-to end. The exit code is the first one that is not 0.
+When one process ends with an error the others detect it; after a minute they are terminated. The
+exit code is the first one that is not 0.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ import sys
 import time
 from collections.abc import Sequence
 
-PATIENCE = 60.0  # seconds that the others get to notice
+PATIENCE = 60.0  # seconds that the others have to detect it
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """A port of loopback that is not in use."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def environment(number: int, count: int, port: int, devices: int) -> dict[str, str]:
-    """What a process has to know: JAX's own variables, and those that `prompt-jax run` reads."""
-    made = {
+    """The environment of a process: JAX's variables, and those that `prompt-jax run` reads."""
+    variables = {
         **os.environ,
         "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
         "JAX_NUM_PROCESSES": str(count),
@@ -41,8 +41,8 @@ def environment(number: int, count: int, port: int, devices: int) -> dict[str, s
     }
     if devices:
         flag = f"--xla_force_host_platform_device_count={devices}"
-        made |= {"XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"}
-    return made
+        variables |= {"XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"}
+    return variables
 
 
 def launch(count: int, command: Sequence[str], devices: int = 0) -> int:
@@ -80,7 +80,7 @@ def main() -> int:
     parser.add_argument("command", nargs=argparse.REMAINDER, help="command line of prompt-jax")
     given = parser.parse_args()
     if given.processes < 1 or not given.command:
-        parser.error("say how many processes, and what they run: --processes 2 run quickstart")
+        parser.error("give the number of processes and a command: --processes 2 run quickstart")
     return launch(given.processes, given.command, given.devices)
 
 

@@ -12,11 +12,11 @@
 #
 #   sbatch experiments/launch/slurm.sh run experiments/baselines.py:transfer suite=papers --mesh data=8 out=runs/glue
 #
-# JAX reads the step's variables, so nothing else names the processes. Two minutes before the end
-# the processes are told to stop: they finish their step and save. Submit the same line again, or
-# let a preempted job be requeued: it goes on where it was. --kill-on-bad-exit ends the step once
-# one process is lost, and the others have said so.
+# JAX reads the step's variables, so nothing else names the processes. Two minutes before the time
+# limit the processes get SIGTERM: they finish their step and save. Submit the same line again, or
+# let a preempted job be requeued: it resumes. --kill-on-bad-exit ends the step once one process is
+# lost and the others have reported it.
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?submit this with sbatch from the checkout}"
-[ $# -gt 0 ] || { echo "which command of prompt-jax? For example: run quickstart" >&2; exit 2; }
+[ $# -gt 0 ] || { echo "give a command of prompt-jax, for example: run quickstart" >&2; exit 2; }
 exec srun --kill-on-bad-exit=1 "${VENV:-.venv}/bin/prompt-jax" "$@" --distributed on

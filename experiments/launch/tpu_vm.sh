@@ -5,12 +5,12 @@
 #
 # Installs this checkout on every host, then runs `prompt-jax ...` there. The hosts find each other
 # by the metadata of the slice; process 0 alone prints and writes. Give `out=` a folder that
-# survives the slice (a mounted bucket or disk) on the first host: checkpoints stand in it, and the
-# same command goes on from them. Every host needs the data: `data.root=` on a shared mount, or
+# survives the slice (a mounted bucket or disk) on the first host: checkpoints are saved in it, and
+# the same command resumes from them. Every host needs the data: `data.root=` on a shared mount, or
 # `prompt-jax tasks fetch` on each.
 set -euo pipefail
 : "${TPU:?name of the slice}" "${ZONE:?its zone}"
-[ $# -gt 0 ] || { echo "which command of prompt-jax? For example: run quickstart" >&2; exit 2; }
+[ $# -gt 0 ] || { echo "give a command of prompt-jax, for example: run quickstart" >&2; exit 2; }
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 everywhere() { gcloud compute tpus tpu-vm ssh "$TPU" --zone "$ZONE" --worker=all --command "$1"; }

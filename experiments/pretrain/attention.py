@@ -1,11 +1,11 @@
-"""A start for the attention: heads that look for their like and hand on what they find.
+"""An initialisation of the attention: heads that attend to equal words and copy their values.
 
-Attention that copies and compares takes a small model longest to learn, and its shape is known
-beforehand (Trockman & Kolter 2023, arXiv 2305.09828, give vision transformers the like). Keys are
-orthonormal, queries a multiple of them, so that a word attends to its own occurrences; values are
-orthonormal and outputs their transpose, so that what is attended to arrives as it is. In the
-encoder half of the heads do not look at their own position, and one head each starts with the word
-before and the word after.
+Attention that copies and compares takes a small model longest to learn, and its form is known
+beforehand (after mimetic initialisation, Trockman & Kolter 2023, arXiv 2305.09828; the form is
+ours). Keys are orthonormal, queries a multiple of them, so that a word attends to its own
+occurrences; values are orthonormal and outputs their transpose, so that values are copied
+unchanged. In the encoder half of the heads do not attend to their own position, a quarter starts at
+the word before and a quarter at the word after.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 MATCH = 4.5  # logit of a word with itself
-COPIED = 0.7  # how much of what was attended to is handed on
+COPIED = 0.7  # scale of a copied value
 _AWAY, _NEAR = -6.0, 5.0  # position biases
 _BEFORE, _AFTER = 1, 17  # buckets of one word before and after, of T5's 32 both ways
 
@@ -63,7 +63,7 @@ def matching(params: Any, heads: int, seed: int) -> Any:
     bias[_BEFORE, 2 * quarter : 3 * quarter] = _NEAR
     bias[_AFTER, 3 * quarter :] = _NEAR
     encoder = stack(params["encoder"])
-    # Heads that look at a neighbour do so whatever the words are.
+    # Heads that attend to a neighbour do so independently of the words.
     query = encoder["layers"]["self_attention"]["q"]
     query = query.at[:, :, 2 * quarter * inner :].multiply(0.1)
     encoder["layers"]["self_attention"]["q"] = query

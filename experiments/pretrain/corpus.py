@@ -1,8 +1,8 @@
-"""The rows a T5 is pre-trained on, and what is kept out of them.
+"""The rows a T5 is pre-trained on, without those that are held out.
 
-Four parts: instructions over the sandbox world, prose of that world, English text, and registered
-tasks under their templates. `RESERVED` tasks are refused; rows that share a run of eight words with
-a reserved task's held-out rows are dropped.
+Four parts: instructions about texts of the sandbox, prose of the sandbox, English text, and
+registered tasks under their templates. `RESERVED` tasks are refused; rows that share eight
+consecutive words with a reserved task's held-out rows are dropped.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ class CorpusConfig:
 
     Attributes:
       rows: rows of one pass over everything.
-      worlds: share of instructions over the sandbox world; an eighth of them are rows of its source
-        tasks under their worded templates, an eighth asks for the partner of a word.
-      prose: share of span corruption on prose of that world.
+      worlds: share of instructions about texts of the sandbox; an eighth of them are rows of its
+        source tasks under their worded templates, an eighth recalls the partner of a word.
+      prose: share of span corruption on prose of the sandbox.
       english: share of span corruption on `texts`.
       texts: text files (also .gz): a paragraph a line, an empty line between documents.
-      tasks: registered tasks or TOML files; the rest of the rows is theirs.
+      tasks: registered tasks or TOML files; they have the rest of the rows.
       root: data folder of the tasks.
       max_input: input tokens kept.
       max_target: target tokens kept.
-      corrupted: share of tokens that span corruption takes out (Raffel et al. 2020: 0.15).
-      span: mean length of a span taken out, in tokens.
+      corrupted: share of tokens that span corruption removes (Raffel et al. 2020: 0.15).
+      span: mean length of a removed span, in tokens.
     """
 
     rows: int = 352_000
@@ -71,7 +71,7 @@ class CorpusConfig:
             if task.reserved:
                 raise ConfigError(
                     f"task '{task.name}' is reserved as a target (registry.RESERVED): a model that"
-                    " has seen it cannot be tested on it. Leave it out."
+                    " was trained on it cannot be tested on it. Leave it out."
                 )
 
     def counts(self) -> dict[str, int]:
@@ -91,18 +91,18 @@ def normalised(text: str) -> list[str]:
 
 
 def runs(text: str) -> set[str]:
-    """Every run of eight words of a text."""
+    """All sequences of eight consecutive words of a text."""
     parts = normalised(text)
     return {" ".join(parts[i : i + _RUN]) for i in range(len(parts) - _RUN + 1)}
 
 
 @functools.cache
 def forbidden(root: str | None) -> frozenset[str]:
-    """Runs of eight words in the held-out rows of every reserved task of real text at hand."""
-    found: set[str] = set()
+    """Sequences of eight words in the held-out rows of every reserved task of real text at hand."""
+    phrases: set[str] = set()
     for name in sorted(registry.RESERVED):
         task = registry.get(name)
-        if task.make_rows is not None:  # the sandbox keeps its own rows out, text by text
+        if task.make_rows is not None:  # texts of the sandbox are excluded one by one
             continue
         try:
             rows = open_split(task, "validation", root)
@@ -113,8 +113,8 @@ def forbidden(root: str | None) -> frozenset[str]:
                 value = rows[i].get(field)
                 for text in value if isinstance(value, list) else [value]:
                     if isinstance(text, str):
-                        found |= runs(text)
-    return frozenset(found)
+                        phrases |= runs(text)
+    return frozenset(phrases)
 
 
 def paragraphs(path: str | Path) -> Iterator[str]:
@@ -126,36 +126,36 @@ def paragraphs(path: str | Path) -> Iterator[str]:
 
 
 def english(texts: Sequence[str], count: int, seed: int, drop: frozenset[str]) -> list[str]:
-    """Paragraphs for span corruption, drawn evenly from the files; those with `drop` runs go."""
+    """Paragraphs for span corruption, drawn evenly from the files, without those in `drop`."""
     draw = random.Random(f"pretrain english {seed}")
     share = -(-count // max(1, len(texts)))
-    found: list[str] = []
+    drawn: list[str] = []
     for text in texts:
         usable = [p for p in paragraphs(text) if 60 <= len(p) <= 2_000]
         draw.shuffle(usable)
         kept = (p for p in usable if drop.isdisjoint(runs(p)))
-        found += itertools.islice(kept, share)
-    draw.shuffle(found)
-    return found
+        drawn += itertools.islice(kept, share)
+    draw.shuffle(drawn)
+    return drawn
 
 
 def task_rows(
     names: Sequence[str], root: str | None, seed: int, drop: frozenset[str]
 ) -> list[Example]:
-    """The training rows of tasks, each under a template drawn for it; `drop` runs go."""
-    found: list[Example] = []
+    """The training rows of tasks, each under a template drawn for it, without those in `drop`."""
+    rows: list[Example] = []
     for name in names:
         task = registry.get(name)
         for example in render_rows(task, open_split(task, "train", root), "cycle", seed):
             if drop.isdisjoint(runs(example.input)):
-                found.append(example)
-    return found
+                rows.append(example)
+    return rows
 
 
 def corrupt(
     ids: Sequence[int], draw: random.Random, config: CorpusConfig, sentinels: Sequence[int]
 ) -> tuple[list[int], list[int]]:
-    """Span corruption: runs of tokens give way to sentinels; the target says what stood there.
+    """Span corruption: sentinels replace spans of tokens; the target holds the replaced tokens.
 
     Args:
       ids: at least two tokens of a text, without the end of sequence.
@@ -168,13 +168,13 @@ def corrupt(
     """
     wanted = max(1, round(len(ids) * config.corrupted))
     spans = max(1, min(round(wanted / config.span), len(sentinels) - 1, wanted))
-    # Lengths of the spans and of what is left between them: two random partitions.
+    # Lengths of the spans and of the tokens between them: two random partitions.
     taken = _partition(draw, wanted, spans)
-    left = _partition(draw, max(spans, len(ids) - wanted), spans)
+    kept = _partition(draw, max(spans, len(ids) - wanted), spans)
     source, target, at = [], [], 0
     for i in range(spans):
-        source += [*ids[at : at + left[i]], sentinels[i]]
-        at += left[i]
+        source += [*ids[at : at + kept[i]], sentinels[i]]
+        at += kept[i]
         target += [sentinels[i], *ids[at : at + taken[i]]]
         at += taken[i]
     source += ids[at:]
@@ -202,21 +202,21 @@ def build(config: CorpusConfig, tokenizer: object, seed: int) -> TokenisedSplit:
     parts: list[TokenisedSplit] = []
 
     def pairs(name: str, examples: Iterable[Example]) -> None:
-        found = list(examples)
-        sources, targets = encode([e.input for e in found]), encode([e.target for e in found])
+        some = list(examples)
+        sources, targets = encode([e.input for e in some]), encode([e.target for e in some])
         parts.append(_split(name, sources, targets, config))
 
     def spans(name: str, texts: Iterable[str], count: int) -> None:
-        found = encode(list(texts), add_eos=False)
-        if not found:
+        encoded = encode(list(texts), add_eos=False)
+        if not encoded:
             raise DataError(f"'{name}': there is no text to corrupt.")
-        made = []
+        corrupted = []
         room = config.max_input - 2
-        for ids in itertools.islice(itertools.cycle(found), count):
+        for ids in itertools.islice(itertools.cycle(encoded), count):
             first = draw.randrange(max(1, len(ids) - room + 1))
             window = ids[first : first + room]
-            made.append(corrupt(window, draw, config, sentinels))
-        parts.append(_split(name, *zip(*made, strict=True), config))
+            corrupted.append(corrupt(window, draw, config, sentinels))
+        parts.append(_split(name, *zip(*corrupted, strict=True), config))
 
     asked = counts["instructions"]
     pairs("instructions", itertools.islice(instructions.asked(seed), asked - 2 * (asked // 8)))

@@ -1,6 +1,6 @@
-"""A start for the token embeddings: the positive PMI of neighbours, reduced by an SVD.
+"""An initialisation of the token embeddings: the positive PMI of neighbours, reduced by an SVD.
 
-Words that keep the same company start near each other, which saves most of the early training.
+Words with the same neighbours start near each other, which saves most of the early training.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ def ppmi_svd(
         (pmi[keep], (counts.row[keep], counts.col[keep])), counts.shape
     ).tocsr()
     u, s, _ = randomized_svd(matrix, n_components=width, n_iter=4, random_state=seed)
-    found = u * np.sqrt(s)[None]
+    vectors = u * np.sqrt(s)[None]
     seen = word > 0
-    # A random rotation spreads the leading directions over all coordinates, where the heads look.
+    # A random rotation spreads the leading directions over the coordinates, and so over the heads.
     rotation = np.linalg.qr(np.random.default_rng(seed).standard_normal((width, width)))[0]
-    found = found @ rotation
-    found = found / np.sqrt((found[seen] ** 2).mean())
+    vectors = vectors @ rotation
+    vectors = vectors / np.sqrt((vectors[seen] ** 2).mean())
     new = np.random.default_rng(seed + 1).standard_normal((vocabulary, width))
-    return np.where(seen[:, None], found, new).astype(np.float32)
+    return np.where(seen[:, None], vectors, new).astype(np.float32)

@@ -1,11 +1,11 @@
-"""Instructions over the sandbox world: what stands in front of a text decides what is done with it.
+"""Instructions about texts of the sandbox: the instruction decides what is answered.
 
-A row is an instruction, a colon and a text that carries several things at once. The instruction
-says which of them is meant and with which words to answer, mostly words drawn at random: the model
-must read the answers off the instruction, which is what a soft prompt will later have to say.
+A row is an instruction, a colon and a text with several properties at once. The instruction names
+the property that is meant and the words to answer with, mostly words drawn at random: the model
+must read the answers from the instruction, whose place a soft prompt takes later.
 
-Only words and sentence forms of the sandbox's *source* side are asked about; no row of a target and
-no test row of a source is used, and no scheme of labels that a target has inverted or moved on.
+Instructions use only words and sentence forms of the sandbox's *source* side. No row of a target
+and no test row of a source is used, and no inverted or permuted labels of a target.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from prompt_jax.data.sandbox.grammar import Writer
 
 @dataclass(frozen=True)
 class Aspect:
-    """Something that can be asked of a text.
+    """A property of a text that an instruction can ask for.
 
     Attributes:
       cues: ways to name it.
@@ -72,7 +72,7 @@ ASPECTS = {
     ),
 }
 
-# What can be copied out of a text.
+# What can be copied from a text.
 ROLES = {
     "giver": ("who gave it ?", "giver", "from whom did it come ?", "the one who had it first"),
     "receiver": ("who got it ?", "receiver", "to whom did it go ?", "the one who has it now"),
@@ -101,8 +101,8 @@ def _schemes(name: str) -> frozenset[frozenset[str]]:
 def labels(draw: random.Random, name: str) -> tuple[str, ...]:
     """Random answer words for the classes of an aspect.
 
-    Words that name the classes in any of our ways never change places: a target that asks with the
-    labels inverted or moved on stays unseen.
+    Words that name the classes in any of our ways are never permuted: targets with inverted or
+    permuted labels stay unseen.
     """
     count = len(ASPECTS[name].classes[0])
     while True:
@@ -115,7 +115,7 @@ def instruction(draw: random.Random, name: str) -> tuple[str, tuple[str, ...]]:
     """An instruction for an aspect, and the answer words of its classes."""
     aspect = ASPECTS[name]
     cue, way = draw.choice(aspect.cues), draw.choice(aspect.classes)
-    if draw.random() < 0.6:  # the classes answer for themselves
+    if draw.random() < 0.6:  # the answer words name the classes
         answers = way
         options = list(way)
         draw.shuffle(options)
@@ -142,7 +142,7 @@ def instruction(draw: random.Random, name: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _loosen(draw: random.Random, text: str) -> str:
-    """Strews in words without meaning now and then: a soft prompt has no grammar either."""
+    """Inserts words without meaning in some rows: a soft prompt has no grammar either."""
     if draw.random() < 0.7:
         return text
     parts = text.split()
@@ -151,13 +151,13 @@ def _loosen(draw: random.Random, text: str) -> str:
     return " ".join(parts)
 
 
-# Of opinions, scenes, sentences sound or not, pairs, questions, gifts and events: as much practice
-# as each needs.
+# Shares of opinions, scenes, sentences (sound or not), pairs, questions, gifts and events: harder
+# kinds have more.
 _SHARES = (4, 1, 5, 5, 4, 3, 2)
 
 
 def _situation(w: Writer) -> tuple[str, dict[str, int], dict[str, str]]:
-    """A text, its classes by aspect and what can be copied out of it by role."""
+    """A text, its classes by aspect and what can be copied from it by role."""
     kind = w.draw.choices(range(7), _SHARES)[0]
     topic = w.draw.randrange(4)
     name = words.TOPICS[topic]
@@ -217,7 +217,7 @@ def asked(seed: int) -> Iterator[Example]:
 def recalled(seed: int) -> Iterator[Example]:
     """Endless rows of pairs of words and a question for the partner of one of them.
 
-    Reading an answer off an instruction is the same skill with a class in place of the question;
+    Reading an answer from an instruction is the same skill with a class in place of the question;
     alone it is learnt in a fraction of the time.
 
     Args:
@@ -248,9 +248,9 @@ def worded(seed: int) -> Iterator[Example]:
             yield Example(example.input, example.target, template=example.template)
 
 
-def _train(maker: Callable[[str], Sequence[grammar.Row]] | None) -> Sequence[grammar.Row]:
-    assert maker is not None
-    return maker("train")
+def _train(make_rows: Callable[[str], Sequence[grammar.Row]] | None) -> Sequence[grammar.Row]:
+    assert make_rows is not None
+    return make_rows("train")
 
 
 @functools.cache
@@ -267,7 +267,7 @@ def held_out() -> frozenset[str]:
 
 
 def prose(seed: int) -> Iterator[str]:
-    """Endless paragraphs of the world, without questions: its words in company, and a dictionary.
+    """Endless paragraphs of the sandbox, without questions: its words in context, and a dictionary.
 
     Words and sentence forms of both sides occur, so that no word of a target is new to the model.
     """

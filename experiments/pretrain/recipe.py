@@ -1,9 +1,9 @@
-"""Pre-trains a small T5 whose behaviour is decided by what stands in front of its input.
+"""Pre-trains a small T5 whose behaviour is decided by the text in front of its input.
 
     python -m experiments.pretrain out=DIR corpus.root=DATA corpus.texts=A.txt.gz,B.txt.gz
     python -m experiments.pretrain out=DIR train.steps=200 corpus.rows=20000     # a short run
 
-The same command goes on where a stopped run was. Made with it: the "mini" T5 of the package; its
+The same command resumes a run that was stopped. The "mini" T5 of the package was made with it; its
 model card (`prompt_jax/models/mini/README.md`) has the command, the data and the scores.
 """
 
@@ -101,10 +101,11 @@ class PretrainConfig:
 
 
 class Pretraining(FullFineTuning):
-    """Full training with a rate of its own for the attention queries.
+    """Full training with a separate learning rate for the attention queries.
 
-    T5 folds the attention's d_kv ** -0.5 into the size of its initial queries. Adam's steps do not
-    know that: at the common rate they are d_kv ** 0.5 times too long, and the attention saturates.
+    T5 includes the attention's d_kv ** -0.5 in the scale of its initial queries. Adam's steps do
+    not depend on that scale: at the common rate they are d_kv ** 0.5 times too long, and the
+    attention saturates.
     """
 
     name = "pretraining"
@@ -132,7 +133,7 @@ def prepare(config: PretrainConfig, say: Callable[[str], None]) -> tuple[FrozenT
 
 
 def _untrained(config: PretrainConfig, say: Callable[[str], None]) -> FrozenT5:
-    """A T5 at its start; the vocabulary is made once and kept in `out`."""
+    """The T5 at step 0; the vocabulary is made once and kept in `out`."""
     out = Path(config.out)
     pieces, texts = out / "spiece.model", _sample(config)
     if not pieces.is_file():
@@ -147,7 +148,7 @@ def _untrained(config: PretrainConfig, say: Callable[[str], None]) -> FrozenT5:
 
 
 def _sample(config: PretrainConfig) -> list[str]:
-    """Texts for the vocabulary and the start of the embedding: a part of everything."""
+    """Texts for the vocabulary and the initial embedding: a part of every kind of row."""
     part = max(500, config.corpus.rows // 8)
     asked = itertools.islice(instructions.asked(config.seed), part // 2)
     texts = [f"{example.input} {example.target}" for example in asked]
@@ -161,10 +162,10 @@ def _sample(config: PretrainConfig) -> list[str]:
 
 def _settings(config: PretrainConfig) -> dict[str, Any]:
     """The config without places of one machine: files by their names alone."""
-    found = dataclasses.asdict(config)
-    del found["out"], found["corpus"]["root"]
-    found["corpus"]["texts"] = [Path(text).name for text in config.corpus.texts]
-    return found
+    settings = dataclasses.asdict(config)
+    del settings["out"], settings["corpus"]["root"]
+    settings["corpus"]["texts"] = [Path(text).name for text in config.corpus.texts]
+    return settings
 
 
 def run(config: PretrainConfig, say: Callable[[str], None] = print) -> FrozenT5:
@@ -180,7 +181,7 @@ def run(config: PretrainConfig, say: Callable[[str], None] = print) -> FrozenT5:
     feed = Feed(rows, config.train.batch_size, config.seed, "source")
     say(f"{lm.config.parameter_count:,} parameters, {config.train.steps:,} steps")
     began = time.monotonic()
-    member = Replica(
+    replica = Replica(
         RunKey("pretraining", "pretraining", seed=config.seed),
         feed,
         {"lm": lm.params},
@@ -193,7 +194,7 @@ def run(config: PretrainConfig, say: Callable[[str], None] = print) -> FrozenT5:
         (trained,) = train(
             lm,
             Pretraining(),
-            [member],
+            [replica],
             config.train,
             stage="pretraining",
             tracker=tracker,

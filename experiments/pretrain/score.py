@@ -1,4 +1,4 @@
-"""How well a pre-trained T5 follows instructions that it has not seen: scores for a model card."""
+"""Scores of a pre-trained T5 on instructions that it was not trained on, for the model card."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ def development(tokenizer: object, rows: int) -> TokenisedSplit:
 
 
 def scores(lm: FrozenT5, rows: int = 2_000) -> dict[str, float]:
-    """Share of generated answers that are exactly right, by what is asked and how.
+    """Share of generated answers that are exactly right, by kind of instruction.
 
-    Aspects are split into "named" (the classes answer for themselves) and "mapped" (answer words
-    drawn at random are read off the instruction).
+    Aspects are split into "named" (the answer words name the classes) and "mapped" (answer words
+    drawn at random are read from the instruction).
 
     Args:
       lm: the model.
       rows: how many instructions.
     """
-    found: dict[str, list[Example]] = defaultdict(list)
+    kinds: dict[str, list[Example]] = defaultdict(list)
     for e in itertools.islice(instructions.asked(SEED), rows):
         aspect = instructions.ASPECTS.get(e.template)
         if aspect is None:
-            found[f"copy {e.template}"].append(e)
+            kinds[f"copy {e.template}"].append(e)
         else:
             named = any(e.target in way for way in aspect.classes)
-            found[f"{e.template}, {'named' if named else 'mapped'}"].append(e)
-    found["recall"] = list(itertools.islice(instructions.recalled(SEED), rows // 10))
+            kinds[f"{e.template}, {'named' if named else 'mapped'}"].append(e)
+    kinds["recall"] = list(itertools.islice(instructions.recalled(SEED), rows // 10))
     for e in itertools.islice(instructions.worded(SEED), rows // 5):
-        found["source tasks, worded"].append(e)
+        kinds["source tasks, worded"].append(e)
     jobs = [
         Job(encode([_plain(e) for e in examples], lm.tokenizer, 64, 8, name=name))
-        for name, examples in sorted(found.items())
+        for name, examples in sorted(kinds.items())
     ]
     results = evaluate(lm, jobs, metrics=["squad_em"], mode="generate")
     return {
@@ -63,6 +63,6 @@ def _plain(example: Example) -> Example:
     return Example(example.input, example.target, references=(example.target,))
 
 
-def mean(found: dict[str, float]) -> float:
+def mean(scores: dict[str, float]) -> float:
     """Mean over the kinds of instruction."""
-    return float(np.mean(list(found.values())))
+    return float(np.mean(list(scores.values())))

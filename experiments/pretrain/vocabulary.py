@@ -1,4 +1,4 @@
-"""An own SentencePiece vocabulary, made from the texts that the model will read."""
+"""A SentencePiece vocabulary, trained on the texts that the model is trained on."""
 
 from __future__ import annotations
 

@@ -323,14 +323,15 @@ def test_chance_of_a_blind_group():
 
 def test_a_run_without_choices(tmp_path):
     run = write_run(tmp_path / "run", {("base", TALK): draw(0.5)})
-    with pytest.raises(DataError, match="no result says"):
+    with pytest.raises(DataError, match="no result lists chosen sources"):
         groups.read(run)
 
 
 # Retrieval
 
 
-def test_slots_are_recognised(tmp_path):
+def test_slots_are_recognised(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # joblib would start a process to count cores
     spec = "spt(slots=4,transfer=zero_shot)"
     run = write_run(tmp_path / "run", {(spec, TALK): draw(0.5)}, trained="most")
     (run / "prompts").mkdir()
@@ -370,10 +371,10 @@ def test_slots_are_recognised(tmp_path):
     config |= {"model": "mini", "prompt": {"tokens": 4}, "targets": [TALK, "sandbox/sentiment"]}
     (run / "config.json").write_text(json.dumps(config))
     start = retrieval.before(folder.read(run), spec, [0, 1])
-    assert {len(start.asked[seed]) for seed in (0, 1)} == {2 * 4}
+    assert {len(start.wordings[seed]) for seed in (0, 1)} == {2 * 4}
     assert all(1 <= count <= 2 for count in (*start.slots, *start.blocks))
     everyone = {seed: [a._replace(slots=(0, 1)) for a in found[0]] for seed in (0, 1)}
-    text = retrieval.markdown(spec, found, start._replace(asked=everyone))
+    text = retrieval.markdown(spec, found, start._replace(wordings=everyone))
     assert "| skill (equal: 1) | 0.0 ± 0.0 | 100.0 ± 0.0 |" in text
     assert "| two skills, other words | 27 | 100.0 ± 0.0 | 0.0 ± 0.0 |" in text
 

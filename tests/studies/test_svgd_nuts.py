@@ -26,7 +26,7 @@ def test_the_study_runs() -> None:
     )
     assert ended.returncode == 0, ended.stderr
     assert "NUTS: 4 x 20 draws in 16 dimensions, largest R-hat" in ended.stdout
-    assert "R-hat is not below 1.01: the chains have not found the posterior" in ended.stdout
+    assert "R-hat is not below 1.01: the chains have not converged to the posterior" in ended.stdout
     rows = [[cell.strip() for cell in line.split("|")] for line in ended.stdout.splitlines()[-2:]]
     assert [row[1:3] for row in rows] == [["rbf", "50"], ["imq", "50"]]
     off, ratio, discrepancy = (float(rows[0][i]) for i in (3, 4, 6))

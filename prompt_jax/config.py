@@ -153,6 +153,30 @@ def to_dict(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """Entries that differ between two nested dictionaries, as text by their dotted path.
+
+    Args:
+      old: as it was stored.
+      new: what it is compared with.
+
+    >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2})
+    {'a.b': '1 -> 3'}
+    """
+    a, b = _flat(old), _flat(json.loads(json.dumps(new)))
+    return {
+        key: f"{a.get(key, '(absent)')} -> {b.get(key, '(absent)')}"
+        for key in sorted(a.keys() | b.keys())
+        if a.get(key) != b.get(key)
+    }
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, Mapping):
+        return {prefix[:-1]: tree}
+    return {k: v for key in tree for k, v in _flat(tree[key], f"{prefix}{key}.").items()}
+
+
 def digest(*parts: Any) -> str:
     """A short stable hash (16 hex digits) of JSON-able parts and dataclasses."""
 

@@ -12,8 +12,10 @@ import os
 import re
 import sys
 import urllib.request
+import uuid
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,6 +23,7 @@ import numpy as np
 
 from prompt_jax import errors
 from prompt_jax.errors import ConfigError, PromptJaxError, StoppedError, TrainingError
+from prompt_jax.paths import write_atomically
 
 MODES = ("auto", "on", "off")
 HEARTBEAT = 30
@@ -183,6 +186,24 @@ def broadcast_bytes(raw: bytes | None) -> bytes | None:
     return np.asarray(multihost_utils.broadcast_one_to_all(payload))[:length].tobytes()
 
 
+def broadcast_arrays(arrays: Any, template: Any) -> Any:
+    """Sends process 0's arrays to all, bit for bit. All have to call it.
+
+    Args:
+      arrays: tree of numpy arrays; ignored in other processes than 0.
+      template: tree of arrays of the same structure, shapes and types, in every process.
+    """
+    if not is_multiprocess():
+        return arrays
+    parts = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(arrays)]
+    raw = broadcast_bytes(b"".join(parts)) or b""
+    leaves, at = [], 0
+    for leaf in jax.tree.leaves(template):
+        leaves.append(np.frombuffer(raw, leaf.dtype, leaf.size, at).reshape(leaf.shape))
+        at += leaves[-1].nbytes
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+
 def on_main(function: Callable[[], bytes | None]) -> bytes | None:
     """Calls a function in process 0 and sends its result to all. All have to call it.
 
@@ -223,6 +244,25 @@ def any_of(*flags: bool) -> list[bool]:
     gathered = multihost_utils.process_allgather(np.asarray(flags, np.int32))
     every = np.asarray(gathered).reshape(-1, len(flags)).max(axis=0)
     return [int(flag) > 0 for flag in every.tolist()]
+
+
+def share_directory(directory: Path) -> bool:
+    """Whether this is one of several processes that all see the same directory.
+
+    All have to call it, each with its own path; a shared directory has the same path everywhere.
+    """
+    if not is_multiprocess():
+        return False
+    probe = directory / f".{uuid.uuid4().hex}.tmp"
+
+    def touch() -> bytes:
+        write_atomically(probe, b"")
+        return os.fsencode(probe)
+
+    seen = Path(os.fsdecode(on_main(touch) or b""))
+    (differs,) = any_of(seen.parent != directory or not seen.exists())
+    probe.unlink(missing_ok=True)
+    return not differs
 
 
 def barrier(name: str) -> None:

@@ -69,13 +69,14 @@ def test_losses_do_not_depend_on_devices_or_processes(pair: list[workers.Ended])
 def messages(text: str) -> list[str]:
     """The package's own lines of an output, without those of JAX's runtime and of gloo."""
     assert "Traceback" not in text, text
-    return [line for line in text.splitlines() if line.startswith(("prompt-jax: ", "train: ", "{"))]
+    lines = [line.removeprefix("WARNING:prompt_jax:") for line in text.splitlines()]
+    return [line for line in lines if line.startswith(("prompt-jax: ", "train: ", "{"))]
 
 
-def check_sigterm(folder: Path) -> None:
+def check_sigterm(folder: Path, shared: bool = False) -> None:
     """SIGTERM reaches process 1 alone; both end when all have saved, and process 0 reports it."""
     # Nothing but the signal is a reason to save after step 8: the sets are read at 10.
-    main, other = workers.start(folder, hit=1, at=2, by=signal.SIGTERM, every=16)
+    main, other = workers.start(folder, hit=1, at=2, by=signal.SIGTERM, every=16, shared=shared)
     assert (main.code, other.code) == (2, 2)
     (line,) = messages(main.err)
     assert "told to stop (SIGTERM), and saved after step 8 of 20" in line
@@ -106,12 +107,12 @@ def check_sigkill(folder: Path, hit: int, at: int, resumed: str) -> None:
 def test_job_resumes_after_sigterm_and_sigkill(pair: list[workers.Ended], tmp_path: Path) -> None:
     """One training, interrupted three times; the death of process 0 takes the coordinator along."""
     check_sigterm(tmp_path)
-    check_sigkill(tmp_path, hit=1, at=14, resumed=r"train: going on after step 8 of 20\.")
+    check_sigkill(tmp_path, hit=1, at=14, resumed=r"train: resumed at step 8 of 20\.")
     # The newest, unless its checkpoint was still being written.
-    check_sigkill(tmp_path, hit=0, at=18, resumed=r"train: going on after step (8|12) of 20\.")
+    check_sigkill(tmp_path, hit=0, at=18, resumed=r"train: resumed at step (8|12) of 20\.")
     again = workers.start(tmp_path, every=4)
     (line,) = messages(again[0].err)
-    resumed = re.fullmatch(r"train: going on after step (8|12|16) of 20\.", line)
+    resumed = re.fullmatch(r"train: resumed at step (8|12|16) of 20\.", line)
     assert resumed, again[0].err
     assert messages(again[1].err) == []
     whole = outcome(pair[0])
@@ -122,6 +123,22 @@ def test_job_resumes_after_sigterm_and_sigkill(pair: list[workers.Ended], tmp_pa
         assert printed["losses"] == whole["losses"][-len(printed["losses"]) :]
     assert len(outcome(again[0])["losses"]) == 2 * (workers.STEPS - int(resumed[1]))
     assert not (tmp_path / "1").exists()  # process 0 alone writes
+
+
+def test_processes_that_share_a_directory_save_and_restore_shards(
+    pair: list[workers.Ended], tmp_path: Path
+) -> None:
+    check_sigterm(tmp_path, shared=True)
+    written = {path.name for path in tmp_path.glob("shared/00000008/arrays/ocdbt.process_*")}
+    assert written == {"ocdbt.process_0", "ocdbt.process_1"}
+    again = workers.start(tmp_path, every=4, shared=True)
+    assert messages(again[0].err) == ["train: resumed at step 8 of 20."]
+    whole = outcome(pair[0])
+    for number, ended in enumerate(again):
+        printed = outcome(ended)
+        assert printed["hashes"] == whole["hashes"]
+        assert printed["history"] == whole["history"]
+        assert printed["shards"] == [[2 * number]]
 
 
 # --- how processes are found ---------------------------------------------------------------------

@@ -105,6 +105,7 @@ def work(
     at: int = 0,
     by: int = signal.SIGKILL,
     every: int = 0,
+    shared: bool = False,
 ) -> None:
     """One process: joins, trains, prints what it found.
 
@@ -117,6 +118,7 @@ def work(
       at: after so many steps.
       by: the signal.
       every: steps between checkpoints; 0 keeps none.
+      shared: one directory of checkpoints for all processes, instead of one for each.
     """
     import jax
     import toy
@@ -144,8 +146,9 @@ def work(
         mesh = sharding.make_mesh(jax.device_count() // model, model)
         lm = sharding.shard_tree(toy.tiny_t5(), T5_RULES, mesh)
         recorder = toy.Recorder()
-        # Folders of their own: nothing but process 0 may need its disk.
-        checkpoints = Checkpoints(f"{folder}/{number}", every_steps=every) if every else None
+        # Without a shared folder nothing but process 0 may need its disk.
+        kept = f"{folder}/{'shared' if shared else number}"
+        checkpoints = Checkpoints(kept, every_steps=every) if every else None
         trained = train(lm, mesh, recorder, checkpoints)
         found = {
             "losses": recorder.of("loss"),
@@ -153,7 +156,29 @@ def work(
             "hashes": [array_hash(t.params) for t in trained],
             "steps": [t.steps for t in trained],
         }
+        if shared:
+            found["shards"] = save_and_restore_shards(f"{folder}/shards", mesh)
         print(json.dumps(found), flush=True)
+
+
+def save_and_restore_shards(folder: str, mesh: Any) -> list[list[float]]:
+    """The local rows of an array that is split over the processes, after a save and a restore."""
+    import numpy as np
+
+    from prompt_jax import sharding
+    from prompt_jax.training.checkpoints import Checkpoints
+
+    whole = np.random.default_rng(0).normal(size=(4, 500)).astype(np.float32)
+    split = sharding.put({"a": whole, "b": -whole}, mesh, "data")
+    kept = Checkpoints(folder)
+    kept.save(1, split, {}, {}, wait=True)
+    kept.close()
+    saved = kept.restore(sharding.put({"a": 0 * whole, "b": whole}, mesh, "data"), {})
+    assert saved is not None
+    assert saved.arrays["a"].sharding == split["a"].sharding
+    for shard in saved.arrays["a"].addressable_shards:
+        np.testing.assert_array_equal(shard.data, whole[shard.index])
+    return [[shard.index[0].start or 0] for shard in saved.arrays["a"].addressable_shards]
 
 
 if __name__ == "__main__":

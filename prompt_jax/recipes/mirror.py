@@ -23,7 +23,7 @@ from typing import Any
 
 from prompt_jax.errors import ConfigError, PromptJaxError, TrainingError
 from prompt_jax.rundir.paths import CONFIG, OWNER, staging
-from prompt_jax.training.checkpoints import MANIFEST
+from prompt_jax.training.manifest import NAME as MANIFEST
 
 TRAINED = "trained"  # finished stages of a run without a cache of its own
 _WHOLE = ("checkpoints/", f"{TRAINED}/")  # files below never change; others may grow

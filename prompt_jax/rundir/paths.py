@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prompt_jax.config import digest
+from prompt_jax.config import differences, digest
 from prompt_jax.errors import ConfigError
 from prompt_jax.paths import is_url, user_cache
 
@@ -96,17 +96,7 @@ def _same_config(path: Path, new: Mapping[str, Any]) -> None:
     except ValueError:
         raise ConfigError(f"{path} is damaged. Choose another out=DIR, or remove it.") from None
 
-    def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-        if not isinstance(tree, dict):
-            return {prefix[:-1]: tree}
-        return {k: v for key in tree for k, v in flat(tree[key], f"{prefix}{key}.").items()}
-
-    a, b = flat(old), flat(new)
-    changed = [
-        f"  {key}: {a.get(key, '(absent)')} -> {b.get(key, '(absent)')}"
-        for key in sorted(set(a) | set(b))
-        if a.get(key) != b.get(key) and key not in _FREE
-    ]
+    changed = [f"  {k}: {v}" for k, v in differences(old, new).items() if k not in _FREE]
     if changed:
         raise ConfigError(
             f"{path.parent} holds a run of another config. Choose another out=DIR.\n"

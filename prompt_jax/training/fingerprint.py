@@ -40,6 +40,7 @@ DECIDING = (
 NOT_DECIDING = (
     "training.checkpoints",
     "training.fingerprint",
+    "training.manifest",
     "training.profiling",
     "training.resume",
     "training.sinks",

@@ -1,4 +1,4 @@
-"""Stopping and going on: what a population has to remember, and when it is written down.
+"""Resuming: the state of a population that a checkpoint holds, and when it is saved.
 
 Rows, keys and rates are pure functions of (seed, stream, step), so what remains is the trained
 state, the best parameters so far, and the loop's own counts.
@@ -132,9 +132,9 @@ class CheckpointCallback:
         if saved.arrays is not None:
             put_back(self._population, saved.arrays, saved.host)
             steps = self._population.config.steps
-            self._tracker.advance(saved.step, "going on")
+            self._tracker.advance(saved.step, "resumed")
             if distributed.is_main():
-                line = f"{self._stage}: going on after step {saved.step} of {steps}."
+                line = f"{self._stage}: resumed at step {saved.step} of {steps}."
                 self._checkpoints.say(line)
         return saved.step
 

@@ -64,7 +64,7 @@ def test_killed_and_started_again(tmp_path):
     assert list((tmp_path / "kept").iterdir())
     second = start(-1)
     assert second.returncode == 0, second.stderr
-    assert "going on after step" in second.stderr
+    assert "resumed at step" in second.stderr
     runs = [toy.make_run(s, dev=True) for s in range(2)]
     recorder = toy.Recorder()
     whole = train(toy.tiny_t5(), PromptTuning(), runs, toy.budget(6, **BUDGET), tracker=recorder)

@@ -19,7 +19,7 @@ from methods.toy_methods import Dying, Memory, Particles
 from prompt_jax import sharding
 from prompt_jax.errors import ConfigError, StoppedError, TrainingError
 from prompt_jax.methods import Context, FullFineTuning, PromptTuning, SptFull, TemplateTokens
-from prompt_jax.training import loop, memory
+from prompt_jax.training import loop, manifest, memory
 from prompt_jax.training.checkpoints import Checkpoints
 from prompt_jax.training.fingerprint import array_hash
 from prompt_jax.training.loop import train
@@ -132,7 +132,7 @@ def test_the_same_bits(name, tmp_path):
         assert facts(resumed) == expected
         assert recorder.records == whole.records
         after = [s // 2 * 2 for s in stops]
-        assert said == [f"s: going on after step {a} of {STEPS}." for a in after if a]
+        assert said == [f"s: resumed at step {a} of {STEPS}." for a in after if a]
         # And once more after the end, where nothing is left to do.
         assert facts(once()) == expected
         assert recorder.records == whole.records
@@ -336,15 +336,15 @@ def test_a_disk_that_fills_up_ends_the_training_with_what_was_saved(tmp_path, mo
     runs, config = make_runs(PromptTuning()), toy.budget(STEPS, **OPTIONS)
     whole = facts(train(toy.tiny_t5(), PromptTuning(), runs, config))
     kept = Checkpoints(tmp_path / "c", every_steps=1, say=lambda line: None)
-    original = Checkpoints._write
+    original = manifest.write
 
-    def full(self, step, leaves, record):
-        if step == 3:
+    def full(folder, ignored):
+        if folder.name.startswith("00000003"):
             raise OSError(28, "No space left on device")
-        original(self, step, leaves, record)
+        original(folder, ignored)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "_write", full)
+        patch.setattr(manifest, "write", full)
         with pytest.raises(TrainingError, match="No space left on device"):
             train(toy.tiny_t5(), PromptTuning(), runs, config, checkpoints=kept)
     assert sorted(p.name for p in kept.directory.iterdir()) == ["00000001", "00000002"]
@@ -358,7 +358,7 @@ def test_seconds_add_up(tmp_path):
     first = sum(
         r.seconds for r in train(toy.tiny_t5(), PromptTuning(), runs, config, checkpoints=kept)
     )
-    saved = json.loads((kept.directory / "00000002/manifest.json").read_bytes().split(b"\n", 1)[1])
+    saved = json.loads((kept.directory / "00000002/record/metadata").read_bytes())
     assert 0 < saved["host"]["seconds"] <= first
     second = train(toy.tiny_t5(), PromptTuning(), runs, config, checkpoints=kept)
     assert sum(r.seconds for r in second) > saved["host"]["seconds"]

@@ -1,7 +1,7 @@
-"""Which rows a step sees: pure functions of (seed, stream, step).
+"""The rows of each training step: pure functions of (seed, stream, step).
 
-Nothing here keeps a position: a resumed run, a run beside others and a run on another number of
-devices ask for step s and get the same rows.
+There is no stored position: step s has the same rows in a resumed run, for a replica trained
+together with others, and on any number of devices.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from prompt_jax.streams import rng, stream_id
 Mode = Literal["proportional", "uniform", "stratified"]
 MODES: tuple[str, ...] = get_args(Mode)
 
-_KEPT = 3  # permutations kept: a batch touches one or two epochs, seldom more
+_CACHED_EPOCHS = 3  # cached permutations: a batch spans one or two epochs, seldom more
 
 
 class ShuffledStream:
-    """An endless sequence of the numbers 0 .. n - 1: shuffled epochs, one after the other.
+    """An infinite sequence of the numbers 0 .. n - 1: shuffled epochs, one after the other.
 
     Args:
       n: how many numbers, at least 1.
       seed: of the stream.
       stream: name of the random stream.
-      words: more integers that make this sequence its own.
+      words: more integers that distinguish this sequence from others of the stream.
     """
 
     def __init__(self, n: int, seed: int, stream: str, *words: int) -> None:
@@ -50,7 +50,7 @@ class ShuffledStream:
         if order is None:
             order = rng(self._seed, self._stream, *self._words, epoch).permutation(self.n)
             self._epochs[epoch] = order
-            if len(self._epochs) > _KEPT:
+            if len(self._epochs) > _CACHED_EPOCHS:
                 self._epochs.popitem(last=False)
         else:
             self._epochs.move_to_end(epoch)
@@ -58,7 +58,7 @@ class ShuffledStream:
 
 
 class Feed:
-    """Rows of one split in shuffled epochs; batches run over the ends of epochs.
+    """Rows of one split in shuffled epochs; a batch may span two epochs.
 
     Args:
       split: the rows.
@@ -93,12 +93,12 @@ class Feed:
     def scale(self, rows: np.ndarray) -> np.ndarray:
         """N_k / |B_k| of each row's task k in this batch, float32 [B].
 
-        N_k is the number of rows of the task in the split, |B_k| in the batch: the factor that
-        makes a batch's sum an estimate of the sum over all data.
+        N_k is the number of rows of the task in the split, |B_k| in the batch. With this factor the
+        sum over a batch estimates the sum over all data.
         """
         tasks = self.split.task[rows]
-        here = np.bincount(tasks, minlength=len(self.task_sizes))
-        return (self.task_sizes[tasks] / here[tasks]).astype(np.float32)
+        in_batch = np.bincount(tasks, minlength=len(self.task_sizes))
+        return (self.task_sizes[tasks] / in_batch[tasks]).astype(np.float32)
 
     def _positions(self, step: int) -> np.ndarray:
         return np.arange(step * self.batch_size, (step + 1) * self.batch_size)
@@ -107,15 +107,16 @@ class Feed:
 class Mixture(Feed):
     """Rows of a split with several tasks, mixed in a chosen proportion.
 
-    - "proportional": in every virtual epoch a task gives min(N_k, cap) rows (examples-proportional
+    - "proportional": a task has min(N_k, cap) rows in every virtual epoch (examples-proportional
       mixing with a limit, Raffel et al. 2020, section 3.5.2).
-    - "uniform": every task gives the same number of rows to a virtual epoch.
-    - "stratified": every task is in every batch with B // K rows; the B % K left go round.
+    - "uniform": every task has the same number of rows in a virtual epoch.
+    - "stratified": every task has B // K rows in every batch; the other B % K rows are assigned to
+      the tasks in round-robin order.
 
-    Each task runs through its own rows in shuffled epochs, whatever the others do.
+    The rows of each task come in shuffled epochs of that task, independently of the others.
 
     Args:
-      split: the rows; tasks without rows take no part.
+      split: the rows; tasks without rows are ignored.
       batch_size: B.
       seed: of the order.
       stream: name of the random stream.
@@ -152,34 +153,34 @@ class Mixture(Feed):
                 f"size from {batch_size} to at least {len(present)}."
             )
         self._members = [np.flatnonzero(split.task == task) for task in present]
-        # A second word (the task) keeps these apart from the epochs of a plain feed.
+        # The second word (the task) makes these streams differ from the epochs of a plain feed.
         self._streams = [
             ShuffledStream(len(members), seed, stream, 1, int(task))
             for task, members in zip(present, self._members, strict=True)
         ]
         sizes = self.task_sizes[present]
         if mode == "uniform":
-            share = np.full(len(present), max(1, -(-int(sizes.sum()) // len(present))), np.int64)
+            quota = np.full(len(present), max(1, -(-int(sizes.sum()) // len(present))), np.int64)
         else:
-            share = np.minimum(sizes, cap)
-        self._share = share
-        self._slots = ShuffledStream(int(share.sum()), seed, stream, 2)
+            quota = np.minimum(sizes, cap)
+        self._quota = quota  # rows of each task in a virtual epoch
+        self._slots = ShuffledStream(int(quota.sum()), seed, stream, 2)
 
     def rows(self, step: int) -> np.ndarray:
         """Row numbers of a step, int64 [B]; grouped by task in "stratified" mode."""
         if self.mode == "stratified":
             return self._stratified(step)
-        # A slot of a virtual epoch is (task, how many of that task's slots have lower numbers).
+        # A slot of a virtual epoch is (task, position among the slots of that task).
         positions = self._positions(step)
         slots = self._slots.at(positions)
-        ends = np.cumsum(self._share)
+        ends = np.cumsum(self._quota)
         tasks = np.searchsorted(ends, slots, side="right")
-        turns = slots - (ends - self._share)[tasks]
-        turns += positions // self._slots.n * self._share[tasks]
+        within_task = slots - (ends - self._quota)[tasks]
+        within_task += positions // self._slots.n * self._quota[tasks]
         result = np.empty(self.batch_size, np.int64)
         for k in np.unique(tasks):
             inside = tasks == k
-            result[inside] = self._members[k][self._streams[k].at(turns[inside])]
+            result[inside] = self._members[k][self._streams[k].at(within_task[inside])]
         return result
 
     def _stratified(self, step: int) -> np.ndarray:
@@ -187,11 +188,11 @@ class Mixture(Feed):
         each, rest = divmod(self.batch_size, count)
         parts = []
         for k in range(count):
-            # Extra rows j = 0, 1, 2, ... of all steps go to task j % K; these are the numbers of
-            # them that task k got before this step and before the next.
+            # Extra rows j = 0, 1, 2, ... of all steps belong to task j % K; `before` and `after`
+            # count those of task k before this step and before the next one.
             before, after = ((s * rest - k + count - 1) // count for s in (step, step + 1))
-            turns = np.arange(step * each + before, (step + 1) * each + after)
-            parts.append(self._members[k][self._streams[k].at(turns)])
+            within_task = np.arange(step * each + before, (step + 1) * each + after)
+            parts.append(self._members[k][self._streams[k].at(within_task)])
         return np.concatenate(parts)
 
 
@@ -199,11 +200,11 @@ def process_slice(rows: np.ndarray, index: int, count: int) -> np.ndarray:
     """The contiguous part of a batch that process `index` of `count` reads, int64 [B / count].
 
     Raises:
-      ConfigError: if the batch cannot be shared out evenly.
+      ConfigError: if the batch cannot be split evenly.
     """
     if not 0 <= index < count or len(rows) % count:
         raise ConfigError(
-            f"{len(rows)} rows cannot be shared out evenly: part {index} of {count} processes. "
+            f"{len(rows)} rows cannot be split evenly: part {index} of {count} processes. "
             f"Use a batch size that is a multiple of {count}."
         )
     part = len(rows) // count

@@ -34,7 +34,7 @@ class MemoryRows(Sequence[dict[str, Any]]):
         return self._rows[index]
 
     def describe(self, index: int) -> str:
-        """What row `index` is called in errors, counted from 1."""
+        """The name of row `index` in error messages, counted from 1."""
         return f"row {index + 1} of {self.name}"
 
 
@@ -52,7 +52,7 @@ class ArrowRows:
         return self._table.slice(index, 1).to_pylist()[0]
 
     def describe(self, index: int) -> str:
-        """What row `index` is called in errors, counted from 1."""
+        """The name of row `index` in error messages, counted from 1."""
         return f"row {index + 1} of {self.name}"
 
     def column(self, name: str) -> list[Any] | None:
@@ -63,10 +63,10 @@ class ArrowRows:
 
 
 def read_rows(path: str | Path) -> MemoryRows | ArrowRows:
-    """Reads a file of rows; the suffix says the format.
+    """Reads a file of rows; the suffix determines the format.
 
-    JSONL is one object a line (blank lines are skipped). CSV follows RFC 4180 and TSV knows no
-    quotes, as in GLUE's files; both start with a header and give every value as text. UTF-8.
+    JSONL is one object a line (blank lines are skipped). CSV follows RFC 4180. TSV has no quoting,
+    as in GLUE's files. CSV and TSV start with a header, and every value is text. All are UTF-8.
 
     Raises:
       DataError: if the file is missing or damaged, or a line is malformed; the message names
@@ -77,7 +77,7 @@ def read_rows(path: str | Path) -> MemoryRows | ArrowRows:
     suffix = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
     readers = {".jsonl": _jsonl, ".tsv": _tsv, ".csv": _csv}
     if suffix not in FORMATS:
-        raise DataError(f"{path}: unknown kind of file; use one of {', '.join(SUFFIXES)}.")
+        raise DataError(f"{path}: unknown file format; use one of {', '.join(SUFFIXES)}.")
     try:
         if suffix == ".parquet":
             return ArrowRows(read_parquet([path]), path.name)
@@ -111,7 +111,7 @@ def read_parquet(paths: Sequence[Path]) -> pyarrow.Table:
         return pyarrow.concat_tables(tables)
     except pyarrow.ArrowException as error:
         raise DataError(
-            f"{paths[0].parent}: parquet files do not fit together ({error})."
+            f"{paths[0].parent}: parquet files have different schemas ({error})."
         ) from None
 
 
@@ -120,7 +120,7 @@ def _open(path: Path) -> Any:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    # Lines end at \n alone: str.splitlines would also cut at U+2028, which JSON allows in a text.
+    # Lines end at \n alone: str.splitlines would also split at U+2028, which JSON allows in a text.
     with _open(path) as file:
         for number, raw in enumerate(file, start=1):
             try:
@@ -136,7 +136,7 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except (ValueError, RecursionError) as error:  # ValueError: numbers of 5,000 digits, too
+        except (ValueError, RecursionError) as error:  # ValueError: also numbers of 5,000 digits
             raise DataError(f"line {number} of {path} is not valid JSON: {error}.") from None
         if not isinstance(row, dict):
             raise DataError(f"line {number} of {path} is not a JSON object.")
@@ -154,7 +154,7 @@ def _tsv(path: Path) -> Iterator[dict[str, Any]]:
 
 def _csv(path: Path) -> Iterator[dict[str, Any]]:
     header: list[str] | None = None
-    # csv joins the lines of a quoted value itself and must therefore see their ends.
+    # csv joins the lines of a quoted value itself, so it needs the line ends.
     reader = csv.reader((line + "\n" for _, line in _lines(path)), strict=True)
     try:
         for values in reader:

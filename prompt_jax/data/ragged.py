@@ -1,4 +1,4 @@
-"""Rows of integers of different lengths in two flat arrays."""
+"""Ragged arrays: rows of integers of different lengths in two flat arrays."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Ragged:
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.values):
             raise ValueError("offsets must run from 0 to the number of values")
         if np.any(np.diff(self.offsets) < 0):
-            raise ValueError("offsets must not fall")
+            raise ValueError("offsets must not decrease")
 
     @classmethod
     def of(cls, rows: Iterable[Sequence[int]]) -> Ragged:
@@ -68,14 +68,14 @@ class Ragged:
         Args:
           rows: row numbers, int [b], repeats allowed.
           width: columns; None: the longest of these rows.
-          fill: what stands behind the end of a row.
+          fill: padding value.
 
         Returns:
           int32 [b, width].
 
         Raises:
-          ValueError: if a row is longer than `width`: cutting is the tokeniser's business, where
-            it is counted.
+          ValueError: if a row is longer than `width`: only tokenisation truncates, and it counts
+            the truncated rows.
         """
         rows = np.asarray(rows, np.int64)
         starts = self.offsets[:-1][rows]
@@ -97,7 +97,7 @@ class Ragged:
         starts = self.offsets[:-1][rows]
         lengths = self.offsets[1:][rows] - starts
         offsets = _offsets(lengths)
-        # Position of every value: its row's old start, plus its distance from the row's new start.
+        # Position of each value: the old start of its row plus its offset from the row's new start.
         shift = np.repeat(starts - offsets[:-1], lengths)
         return Ragged(self.values[np.arange(offsets[-1]) + shift], offsets)
 

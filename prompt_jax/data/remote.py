@@ -1,7 +1,7 @@
-"""TensorFlow Datasets and Hugging Face data sets that are already on this machine, and fetching.
+"""Reading and downloading data of TensorFlow Datasets and the Hugging Face Hub.
 
-Both are looked up on disk before their libraries are imported or any network is tried: a TFDS
-download without network retries for minutes before it fails.
+The local copy is checked before the library is imported or the network is used: without a network,
+a TFDS download retries for minutes before it fails.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class TfdsRows:
         return self._rows[index]
 
     def describe(self, index: int) -> str:
-        """What row `index` is called in errors, counted from 1."""
+        """The name of row `index` in error messages, counted from 1."""
         return f"row {index + 1} of {self.name}"
 
 
@@ -43,10 +43,10 @@ def tfds_data_dir() -> Path:
 
 
 def open_tfds(spec: TfdsSource, split: str, data_dir: Path | None = None) -> TfdsRows | None:
-    """Opens a TFDS split that is prepared on disk; None if it is not.
+    """Opens a TFDS split that is prepared on disk; returns None if there is none.
 
-    The builder is read from its own folder, so it works where the builder's code cannot run
-    (super_glue needs tensorflow to be constructed, not to be read).
+    The builder is read from its folder, so this also works where the builder's code cannot run
+    (constructing super_glue requires tensorflow, reading it does not).
 
     Raises:
       DataError: if the data was prepared in a format without random access, or lacks the split.
@@ -72,7 +72,7 @@ def tfds_rows(builder: Any, split: str) -> TfdsRows:
       DataError: if the builder has no such split.
     """
     known = list(builder.info.splits)
-    if known and split not in known:  # a mocked builder knows none and has all
+    if known and split not in known:  # a mocked builder lists no splits and has all of them
         raise DataError(f"TFDS '{builder.info.full_name}' has no split '{split}'; it has {known}.")
     return TfdsRows(builder.as_data_source(split), f"TFDS {builder.info.full_name} {split}")
 
@@ -84,17 +84,17 @@ def fetch_tfds(spec: TfdsSource) -> Path:
       DataError: without network, or if the builder is unknown or fails.
       MissingExtraError: without tensorflow_datasets.
     """
-    here = _newest(tfds_data_dir() / spec.builder)
-    if here is not None:
-        return here
+    prepared = _newest(tfds_data_dir() / spec.builder)
+    if prepared is not None:
+        return prepared
     tfds = _import_tfds()
-    _need_network("storage.googleapis.com", f"TFDS '{spec.builder}'")
+    _check_network("storage.googleapis.com", f"TFDS '{spec.builder}'")
     try:
-        # The text builders register themselves only on this import.
+        # Only this import registers the text builders.
         importlib.import_module("tensorflow_datasets.text")
         builder = tfds.builder(spec.builder, data_dir=tfds_data_dir(), file_format="array_record")
         builder.download_and_prepare()
-    except Exception as error:  # whatever a builder's own code raises
+    except Exception as error:  # a builder's own code can raise anything
         raise DataError(
             f"TFDS could not prepare '{spec.builder}': {type(error).__name__}: {error}\n"
             "  Put JSONL files under a folder and pass it as data.root instead."
@@ -103,7 +103,7 @@ def fetch_tfds(spec: TfdsSource) -> Path:
 
 
 def open_hub(spec: HubSource, split: str, cache_dir: Path | None = None) -> ArrowRows | None:
-    """Opens a split of a Hub data set from the local cache; None if it is not there.
+    """Opens a split of a Hub data set from the local cache; returns None if it is not cached.
 
     Only parquet files are read, in the layouts `<config>/<split>-*.parquet`,
     `<config>/<split>/*.parquet` and the same under `data/` or without a folder.
@@ -116,7 +116,7 @@ def open_hub(spec: HubSource, split: str, cache_dir: Path | None = None) -> Arro
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        found = snapshot_download(
+        snapshot = snapshot_download(
             spec.path,
             repo_type="dataset",
             revision=spec.revision,
@@ -126,7 +126,7 @@ def open_hub(spec: HubSource, split: str, cache_dir: Path | None = None) -> Arro
     except LocalEntryNotFoundError:
         return None
     for folder in _hub_folders(spec):
-        base = Path(found) / folder
+        base = Path(snapshot) / folder
         paths = [*base.glob(f"{split}-*.parquet"), *base.glob(f"{split}/*.parquet")]
         paths += [path for path in [base / f"{split}.parquet"] if path.is_file()]
         if paths:
@@ -142,21 +142,21 @@ def fetch_hub(spec: HubSource, cache_dir: Path | None = None) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    _need_network("huggingface.co", f"data set '{spec.path}'")
+    _check_network("huggingface.co", f"data set '{spec.path}'")
     patterns = [f"{folder}{end}" for folder in _hub_folders(spec) for end in ("*", "*/*")]
     try:
-        found = snapshot_download(
+        snapshot = snapshot_download(
             spec.path,
             repo_type="dataset",
             revision=spec.revision,
             cache_dir=cache_dir,
             allow_patterns=[f"{pattern}.parquet" for pattern in patterns],
         )
-    except Exception as error:  # transport errors of whichever HTTP library the hub client uses
+    except Exception as error:  # transport errors depend on the HTTP library of the hub client
         raise DataError(
             f"data set '{spec.path}' could not be fetched: {type(error).__name__}: {error}"
         ) from error
-    return Path(found)
+    return Path(snapshot)
 
 
 def _hub_folders(spec: HubSource) -> Iterator[str]:
@@ -164,7 +164,7 @@ def _hub_folders(spec: HubSource) -> Iterator[str]:
 
 
 def _newest(folder: Path) -> Path | None:
-    """The folder of the highest version below a TFDS builder's folder."""
+    """The folder of the newest version in a TFDS builder's folder, or None."""
     versions = {}
     for path in folder.glob("*.*.*/dataset_info.json"):
         parts = path.parent.name.split(".")
@@ -181,7 +181,7 @@ def _import_tfds() -> Any:
     return tensorflow_datasets
 
 
-def _need_network(host: str, what: str) -> None:
+def _check_network(host: str, what: str) -> None:
     if urllib.request.getproxies():  # a proxy resolves names for us
         return
     try:

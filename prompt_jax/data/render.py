@@ -1,4 +1,4 @@
-"""From a row and a template to an `Example`: the texts that a model reads and is asked for."""
+"""Rendering: a row and a template become an `Example`, the input and target texts of a model."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Example:
     """One row under one template.
 
     Attributes:
-      input: what the encoder reads.
-      target: what the decoder is trained to write; `candidates[label]` where there are any.
+      input: text of the model's input.
+      target: text that the model is trained to generate; `candidates[label]` where there are any.
       label: index of the right candidate; -1 for tasks without candidates.
       candidates: every possible target, for rank classification.
-      references: what a generated text is compared with; for a regression the exact label.
+      references: accepted answers of a generated text; for a regression the exact label.
       template: name of the template.
       group: equal for rows that are scored together (a digest), or "".
     """
@@ -48,19 +48,19 @@ def render(task: Task, template: Template, row: Row, where: str = "a row") -> Ex
     Args:
       task: meaning of the row.
       template: one of the task's templates.
-      row: the fields by name; see `Task` for the answer it must hold.
-      where: what the row is called in errors, like "row 812 of train.jsonl".
+      row: the fields by name; see `Task` for the answer it must contain.
+      where: name of the row in error messages, like "row 812 of train.jsonl".
 
     Raises:
       DataError: if a field is missing, empty or not a text, or the answer is not one of the
         task's; the message starts with `where`.
     """
-    # `{choices}` is the rendered list even where the row's own field has that name.
-    listed = ("choices",) if task.kind == "choice" else ()
+    # `{choices}` is the rendered list, even where the row has a field of that name.
+    rendered = ("choices",) if task.kind == "choice" else ()
     values = {
         field: _text(task, row, field, where)
         for field in template.fields
-        if field in row and field not in listed
+        if field in row and field not in rendered
     }
     choices: tuple[str, ...] = ()
     if task.kind == "choice":
@@ -93,13 +93,13 @@ def render(task: Task, template: Template, row: Row, where: str = "a row") -> Ex
         references = _answers(task, row, where)
         target = _fill(template.target, {"answer": references[0]})
     text = _fill(template.text, values)
-    for written in (text, *candidates, *references):
+    for output in (text, *candidates, *references):
         try:
-            written.encode()
+            output.encode()
         except UnicodeEncodeError:
             raise DataError(
-                f"{where}: {written[:60]!r} holds half of a surrogate pair, which is no character"
-                f" (task '{task.name}')."
+                f"{where}: {output[:60]!r} contains a lone surrogate, which is not a valid"
+                f" character (task '{task.name}')."
             ) from None
     return Example(
         input=text,
@@ -115,13 +115,13 @@ def render(task: Task, template: Template, row: Row, where: str = "a row") -> Ex
 def label_of(task: Task, row: Row, where: str = "a row", count: int | None = None) -> int:
     """Returns the label number of a row of a "classification" or "choice" task.
 
-    Labels may be numbers, label words, or (in a "choice" task) letters; texts of choices where the
-    task names a key for them (`Task.answers`).
+    Labels may be numbers, label words, or (in a "choice" task) letters. If the task names a key for
+    the text of the right choice (`Task.answers`), that text is the label.
 
     Args:
-      task: names of the labels.
-      row: holds the label, unless the task has a fixed one, and the choices if they are needed.
-      where: what the row is called in errors.
+      task: defines the labels.
+      row: contains the label, unless the task has a fixed one, and the choices if they are needed.
+      where: name of the row in error messages.
       count: number of answers of this row; None: the task's number of labels, if it has any.
 
     Raises:
@@ -134,7 +134,7 @@ def label_of(task: Task, row: Row, where: str = "a row", count: int | None = Non
         raise _missing(task, row, field, where)
     raw = row[field]
     if task.answers and isinstance(raw, str):
-        return _right_choice(task, row, raw, where)
+        return _choice_of_text(task, row, raw, where)
     count = count or len(task.labels) or len(LETTERS)
     number = None
     if isinstance(raw, str):
@@ -145,7 +145,7 @@ def label_of(task: Task, row: Row, where: str = "a row", count: int | None = Non
         elif task.kind == "choice" and len(raw) == 1 and raw in LETTERS:
             number = LETTERS.index(raw)
     elif isinstance(raw, int | float | np.number | np.bool_) and raw in range(count):
-        number = int(raw)  # tables write integers as 1.0
+        number = int(raw)  # tables store integers as 1.0
     if number is None or not 0 <= number < count:
         known = task.labels or tuple(LETTERS[:count])
         raise DataError(
@@ -177,19 +177,19 @@ def value_of(task: Task, row: Row, where: str = "a row") -> float:
 
 
 def format_value(task: Task, value: float) -> str:
-    """Writes a regression label as T5 does: rounded to the nearest step, fixed decimals.
+    """Formats a regression label as T5 does: rounded to the nearest step, fixed decimals.
 
     Raffel et al. 2020, section 2.4 (STS-B): 2.57 becomes "2.6".
     """
-    # The reciprocal first: 0.3 * 5.0 is 1.5, but 0.3 / 0.2 is 1.4999...
+    # Multiplied by the reciprocal: 0.3 * 5.0 is 1.5, but 0.3 / 0.2 is 1.4999...
     steps = round(value * (1.0 / task.value_step))
     decimals = max(0, -int(Decimal(str(task.value_step)).normalize().as_tuple().exponent))
     return f"{steps * task.value_step + 0.0:.{decimals}f}"  # + 0.0: never "-0.0"
 
 
 def _fill(pattern: str, values: Mapping[str, str]) -> str:
-    # Not str.format: the pattern's fields were checked to be plain names, and a value that holds
-    # braces must stay as it is.
+    # Not str.format: the fields of the pattern are known to be plain names, and braces in a value
+    # must not be interpreted.
     return "".join(
         literal if name is None else literal + values[name] for literal, name in _parts(pattern)
     )
@@ -203,7 +203,7 @@ def _parts(pattern: str) -> tuple[tuple[str, str | None], ...]:
 
 @functools.lru_cache(maxsize=1024)
 def _targets(pattern: str, answers: tuple[str, ...]) -> tuple[str, ...]:
-    # Cached: all rows of a classification share one tuple.
+    # Cached, so that all rows of a classification share one tuple.
     return tuple(_fill(pattern, {"answer": answer}) for answer in answers)
 
 
@@ -228,8 +228,8 @@ def _choices(task: Task, row: Row, where: str) -> tuple[str, ...]:
         choices = tuple(_text(task, row, field, where) for field in task.choices)
     else:
         raw = row[task.choices[0]]
-        listed = isinstance(raw, Sequence) and not isinstance(raw, str | bytes)
-        if not listed or not all(isinstance(choice, str) and choice.strip() for choice in raw):
+        is_list = isinstance(raw, Sequence) and not isinstance(raw, str | bytes)
+        if not is_list or not all(isinstance(choice, str) and choice.strip() for choice in raw):
             raise DataError(
                 f"{where}: '{task.choices[0]}' must be a list of texts (task '{task.name}')."
             )
@@ -242,8 +242,8 @@ def _choices(task: Task, row: Row, where: str) -> tuple[str, ...]:
     return choices
 
 
-def _right_choice(task: Task, row: Row, text: str, where: str) -> int:
-    """The number of the choice that reads `text`; white space around it does not count."""
+def _choice_of_text(task: Task, row: Row, text: str, where: str) -> int:
+    """The number of the choice with this text, ignoring white space around it."""
     choices = [choice.strip() for choice in _choices(task, row, where)]
     if choices.count(text.strip()) != 1:
         raise DataError(
@@ -259,9 +259,9 @@ def _answers(task: Task, row: Row, where: str) -> tuple[str, ...]:
         raise _missing(task, row, field, where)
     raw = row[field]
     answers = [raw] if isinstance(raw, str) else raw
-    listed = isinstance(answers, Sequence) and all(isinstance(answer, str) for answer in answers)
+    is_list = isinstance(answers, Sequence) and all(isinstance(answer, str) for answer in answers)
     # Unique, in order: SQuAD's annotators often agree.
-    unique = tuple(dict.fromkeys(a for a in answers if a.strip())) if listed else ()
+    unique = tuple(dict.fromkeys(a for a in answers if a.strip())) if is_list else ()
     if not unique:
         raise DataError(
             f"{where}: '{field}' must be a text or a list with at least one text"

@@ -1,6 +1,6 @@
-"""Where rows come from: a folder of files, TensorFlow Datasets or the Hugging Face cache.
+"""Sources of rows: a folder of files, TensorFlow Datasets or the Hugging Face cache.
 
-A source is anything with `__len__` and `__getitem__(index) -> dict`. Opening one never touches the
+A source is any object with `__len__` and `__getitem__(index) -> dict`. Opening one never uses the
 network; `fetch` is the only function that does.
 """
 
@@ -22,14 +22,14 @@ SPLIT_FILES: dict[str, tuple[str, ...]] = {
     "train": ("train",),
     "validation": ("validation", "dev"),
 }
-"""Our split -> file names (without suffix) that hold it."""
+"""Name of a split here -> names of its files, without suffix."""
 
 
 class Source(Protocol):
     """Random access to rows.
 
-    Two optional methods make errors clearer and scans faster: `describe(index) -> str` names a row
-    and `column(name) -> list | None` returns one field of all rows.
+    Two methods are optional: `describe(index) -> str` returns the name of a row for error messages,
+    and `column(name) -> list | None` returns one field of all rows quickly.
     """
 
     def __len__(self) -> int: ...
@@ -56,25 +56,25 @@ class Subset:
         return self.source[int(self.indices[index])]
 
     def describe(self, index: int) -> str:
-        """What the row is called in errors: its name in the underlying source."""
+        """The name of the row in error messages: that of the underlying source."""
         return row_name(self.source, int(self.indices[index]))
 
     def column(self, name: str) -> list[Any] | None:
-        """One field of all rows, if the underlying source offers that."""
+        """One field of all rows, or None if the underlying source has no fast access to it."""
         whole = column(self.source, name)
         return None if whole is None else [whole[i] for i in self.indices]
 
 
 class Mapped:
-    """Rows of somebody else's data set with our field names and label numbers.
+    """Rows of an external data set, converted to the field names and label numbers of a task.
 
-    Bytes become text, numpy values plain ones. Their field may be a path ("answers/text"). See
-    `TfdsSource` for `label_map`; rows that it drops are counted in `dropped`.
+    Bytes become text, and numpy values become Python values. An external field may be a path
+    ("answers/text"). See `TfdsSource` for `label_map`; `dropped` counts the rows that it drops.
 
     Args:
-      source: the rows as they come.
-      fields: (our field, their field) pairs.
-      label_map: their label -> our label or None.
+      source: the unconverted rows.
+      fields: (task field, external field) pairs.
+      label_map: external label -> task label or None.
     """
 
     def __init__(
@@ -88,10 +88,10 @@ class Mapped:
         self._label_map = label_map
         self._kept = np.arange(len(source))
         if label_map:
-            theirs = dict(fields).get("label", "label")
-            raw = column(source, theirs)
+            label_field = dict(fields).get("label", "label")
+            raw = column(source, label_field)
             if raw is None:
-                raw = [_follow(source[i], theirs) for i in range(len(source))]
+                raw = [_value_at(source[i], label_field) for i in range(len(source))]
             self._kept = np.flatnonzero([self._label(value) is not None for value in raw])
         self.dropped = len(source) - len(self._kept)
 
@@ -101,14 +101,14 @@ class Mapped:
     def __getitem__(self, index: int) -> dict[str, Any]:
         raw = self._source[int(self._kept[index])]
         row = {str(name): plain(value) for name, value in raw.items()}
-        for ours, theirs in self._fields:
-            row[ours] = plain(_follow(raw, theirs))
+        for field, external in self._fields:
+            row[field] = plain(_value_at(raw, external))
         if self._label_map:
             row["label"] = self._label(row["label"])
         return row
 
     def describe(self, index: int) -> str:
-        """What the row is called in errors: its name in the underlying source."""
+        """The name of the row in error messages: that of the underlying source."""
         return row_name(self._source, int(self._kept[index]))
 
     def _label(self, value: Any) -> int | None:
@@ -117,15 +117,15 @@ class Mapped:
 
 
 def row_name(source: Source, index: int) -> str:
-    """What a row is called in errors, like "row 812 of train.jsonl"."""
+    """The name of a row in error messages, like "row 812 of train.jsonl"."""
     describe = getattr(source, "describe", None)
     return describe(index) if describe else f"row {index + 1}"
 
 
 def column(source: Source, name: str) -> list[Any] | None:
-    """One field of all rows where the source can give it cheaply, else None."""
-    read = getattr(source, "column", None)
-    return read(name) if read else None
+    """One field of all rows, or None if the source has no fast access to it."""
+    read_column = getattr(source, "column", None)
+    return read_column(name) if read_column else None
 
 
 def labels(task: Task, source: Source) -> np.ndarray:
@@ -148,18 +148,18 @@ def iter_rows(source: Source) -> Any:
 def open_split(task: Task, split: str, root: str | Path | None = None) -> Source:
     """Opens the rows of a split.
 
-    A sandbox task makes its own rows, a user's task names its own files. Otherwise the first that
-    has the task wins: the folder `root/<task.folder>`, TensorFlow Datasets on disk, the Hugging
-    Face cache. Nothing is downloaded.
+    The rows of a sandbox task are generated, and a user's task lists its files. Otherwise the first
+    of these that has the task is used: the folder `root/<task.folder>`, TensorFlow Datasets on
+    disk, the Hugging Face cache. Nothing is downloaded.
 
     Args:
-      task: what to open.
-      split: "train" or "validation" (as published: their validation is our test).
-      root: folder with one folder per task, holding `train` and `validation` as .jsonl, .tsv,
-        .csv or .parquet, each plain or .gz.
+      task: the task.
+      split: "train" or "validation" (as published; the published validation split is our test set).
+      root: folder with one folder per task, which contains `train` and `validation` as .jsonl,
+        .tsv, .csv or .parquet, each plain or .gz.
 
     Raises:
-      DataError: if no source has it, or a file is damaged.
+      DataError: if no source has the split, or a file is damaged.
       MissingExtraError: if the data is there but its reader is not installed.
     """
     if split not in SPLIT_FILES:
@@ -170,27 +170,27 @@ def open_split(task: Task, split: str, root: str | Path | None = None) -> Source
     if task.make_rows is not None:
         return task.make_rows(split)
     if task.files:
-        named = dict(task.files)
-        if split not in named:
-            raise DataError(f"the file of task '{task.name}' names no {split} file.")
-        return read_rows(named[split])
+        files = dict(task.files)
+        if split not in files:
+            raise DataError(f"the task file of '{task.name}' lists no {split} file.")
+        return read_rows(files[split])
     if root is not None:
-        found = _open_folder(task, split, Path(root))
-        if found is not None:
-            return found
+        local = _open_folder(task, split, Path(root))
+        if local is not None:
+            return local
     for spec in (task.tfds, task.hf):
         if spec is not None:
             raw = _open_remote(spec, split)
             if raw is not None:
                 return Mapped(raw, spec.fields, spec.label_map)
-    raise _not_here(task, root)
+    raise _missing_data(task, root)
 
 
 def fetch(task: Task) -> Path:
     """Downloads a task's data (the only function here that uses the network).
 
     Returns:
-      The folder that holds it.
+      The folder of the data.
 
     Raises:
       DataError: without network, or if no public source of the task is known.
@@ -207,7 +207,7 @@ def fetch(task: Task) -> Path:
 
 
 def plain(value: Any) -> Any:
-    """Bytes to text, numpy scalars and arrays to Python values, through lists and dicts."""
+    """Converts bytes to text and numpy values to Python values, recursively."""
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
     if isinstance(value, np.ndarray | np.generic):
@@ -226,44 +226,44 @@ def _open_folder(task: Task, split: str, root: Path) -> Source | None:
     if not folder.is_dir():
         return None
     names = [stem + suffix for stem in SPLIT_FILES[split] for suffix in SUFFIXES]
-    found = [folder / name for name in names if (folder / name).is_file()]
-    if len(found) > 1:
+    files = [folder / name for name in names if (folder / name).is_file()]
+    if len(files) > 1:
         raise DataError(
-            f"{folder} has {' and '.join(path.name for path in found)}: keep one file of the "
+            f"{folder} has {' and '.join(path.name for path in files)}: keep one file of the "
             f"{split} split."
         )
-    if not found:
+    if not files:
         raise DataError(
             f"{folder} has no {split} split for task '{task.name}': put {split}.jsonl there "
             f"(or one of {', '.join(SUFFIXES[1:])})."
         )
-    return read_rows(found[0])
+    return read_rows(files[0])
 
 
 def _open_remote(spec: TfdsSource | HubSource, split: str) -> Source | None:
-    theirs = dict(spec.splits).get(split)
-    if theirs is None:
+    external = dict(spec.splits).get(split)
+    if external is None:
         return None
     if isinstance(spec, TfdsSource):
-        return remote.open_tfds(spec, theirs)
-    return remote.open_hub(spec, theirs)
+        return remote.open_tfds(spec, external)
+    return remote.open_hub(spec, external)
 
 
-def _not_here(task: Task, root: str | Path | None) -> DataError:
-    place = f"{root}/{task.folder}" if root is not None else f"DIR/{task.folder}"
-    advice = f"Put JSONL files (train.jsonl, validation.jsonl) under {place}"
+def _missing_data(task: Task, root: str | Path | None) -> DataError:
+    folder = f"{root}/{task.folder}" if root is not None else f"DIR/{task.folder}"
+    advice = f"Put JSONL files (train.jsonl, validation.jsonl) under {folder}"
     if root is None:
         advice += " and pass data.root=DIR"
     kind = "TensorFlow Datasets" if task.tfds else "Hugging Face" if task.hf else ""
     if not kind:
-        return DataError(f"task '{task.name}' needs data that is not here.\n  {advice}.")
+        return DataError(f"task '{task.name}' needs data that is not on this machine.\n  {advice}.")
     return DataError(
         f"task '{task.name}' needs {kind} data that is not on this machine.\n  {advice}, or run "
         f"once with network: prompt-jax tasks fetch {task.name}"
     )
 
 
-def _follow(row: Mapping[str, Any], path: str) -> Any:
+def _value_at(row: Mapping[str, Any], path: str) -> Any:
     value: Any = row
     for part in path.split("/"):
         if not isinstance(value, Mapping) or part not in value:

@@ -1,7 +1,7 @@
-"""Which rows train, which rows choose and which rows test.
+"""Training, development and test sets of a task.
 
-Published `validation` splits are our **test** sets: read once at the end, never used to choose
-anything. What is chosen is chosen on a development set cut from the training rows.
+Published `validation` splits are our **test** sets: they are read once at the end and never used
+to choose anything. Choices are made on a development set drawn from the training rows.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from prompt_jax.streams import rng
 Protocol = Literal["development", "transfer_papers"]
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 
-# Numbers behind the "few_shot" stream, one for each thing drawn from it.
-_CUT, _SHOTS, _LIMIT, _LIMIT_TEST = range(4)
+# Second words of the "few_shot" stream, one for each kind of draw.
+_DEV, _SHOTS, _LIMIT, _LIMIT_TEST = range(4)
 
 PAPERS_LARGE = 10_000
 _PAPERS_DEV = 1_000
@@ -34,9 +34,10 @@ class Limits:
     """Largest sizes of the splits.
 
     Attributes:
-      train: training rows (0: all), drawn with the run's seed from what the development set left.
+      train: training rows (0: all), drawn with the replica's seed from those outside the
+        development set.
       dev: development rows; never more than a fifth of the training file.
-      test: test rows (0: all), drawn with a fixed seed, so that every run is tested on the same.
+      test: test rows (0: all), drawn with a fixed seed, so that all replicas have the same.
     """
 
     train: int = 0
@@ -46,8 +47,8 @@ class Limits:
     def __post_init__(self) -> None:
         if min(self.train, self.test) < 0 or self.dev < 1:
             raise ConfigError(
-                "limits of train and test rows must not be negative (0: all) and that of dev rows "
-                f"must be positive, not {self.train}, {self.test} and {self.dev}."
+                "the limits of train and test rows must not be negative (0: all) and that of dev "
+                f"rows must be positive, not {self.train}, {self.test} and {self.dev}."
             )
 
 
@@ -56,10 +57,10 @@ class Splits:
     """The three sets of a task.
 
     Attributes:
-      train: rows that gradients see.
-      dev: rows that every choice is made on; disjoint from `train`.
+      train: training rows.
+      dev: rows for all choices; disjoint from `train`.
       test: rows of the published validation split.
-      notes: what a reader of the results must know (classes with too few rows, dropped rows).
+      notes: warnings for the report (classes with too few rows, dropped rows).
     """
 
     train: Source
@@ -76,10 +77,10 @@ def load_splits(
     limits: Limits | None = None,
     k: int = 0,
 ) -> Splits:
-    """Opens a task and cuts its three sets: `open_split` and `make_splits` in one.
+    """Opens a task and makes its three sets: `open_split`, then `make_splits`.
 
     Args:
-      task: what to load.
+      task: the task.
       root: folder with one folder per task, see `open_split`.
       protocol: see `make_splits`.
       seed: see `make_splits`.
@@ -87,7 +88,7 @@ def load_splits(
       k: see `make_splits`.
 
     Raises:
-      DataError: if the data is not here or too small for the protocol.
+      DataError: if the data is not on this machine or too small for the protocol.
       ConfigError: for an unknown protocol or a negative k.
     """
     evaluation_only = task.split_protocol == "evaluation"
@@ -105,7 +106,7 @@ def make_splits(
     limits: Limits | None = None,
     k: int = 0,
 ) -> Splits:
-    """Cuts train, dev and test from the two published splits.
+    """Makes train, dev and test from the two published splits.
 
     - "development": dev = min(`limits.dev`, a fifth) of the training file, drawn with `seed`;
       test = the published validation split.
@@ -113,15 +114,15 @@ def make_splits(
       1,000 of them are dev and test is the published validation split; otherwise that split is
       halved into dev and test (seed 42), and all training rows train.
 
-    With k > 0, train and dev are a few-shot draw from the training file (see `few_shot`) and test
-    is as the protocol says.
+    With k > 0, train and dev are a few-shot draw from the training file (see `few_shot`); the
+    protocol determines the test set.
 
     Args:
-      task: what the rows mean.
+      task: meaning of the rows.
       rows: the training file; None for a task that is only evaluated: train and dev are empty.
       validation: the published validation split.
       protocol: see above.
-      seed: seed of the cut and the draws (stream "few_shot").
+      seed: seed of all draws (stream "few_shot").
       limits: largest sizes; `limits.train` does not apply to a few-shot draw.
       k: shots; 0 means all rows.
 
@@ -145,7 +146,7 @@ def make_splits(
     test = validation
     if rows is None:
         if k:
-            raise DataError(f"task '{task.name}' is for evaluation only: it has no rows to train.")
+            raise DataError(f"task '{task.name}' is for evaluation only: it has no training rows.")
         return Splits(train, dev, _limit(task, test, limits.test, 0, _LIMIT_TEST), notes)
 
     notes += _dropped(rows, "train")
@@ -159,13 +160,13 @@ def make_splits(
         half = len(validation) // 2
         train, dev, test = rows, Subset(validation, order[:half]), Subset(validation, order[half:])
     else:
-        order = _rng(task, seed, _CUT).permutation(len(rows))
-        cut = min(_PAPERS_DEV if papers else limits.dev, max(1, len(rows) // 5))
-        # Sorted: the order of training is the feed's business, and files read faster in order.
-        dev, train = Subset(rows, np.sort(order[:cut])), Subset(rows, np.sort(order[cut:]))
+        order = _rng(task, seed, _DEV).permutation(len(rows))
+        n_dev = min(_PAPERS_DEV if papers else limits.dev, max(1, len(rows) // 5))
+        # Sorted: the feed determines the order of training, and files read faster in order.
+        dev, train = Subset(rows, np.sort(order[:n_dev])), Subset(rows, np.sort(order[n_dev:]))
     if k:
-        train, dev, drawn = few_shot(task, rows, k, seed)
-        notes += drawn
+        train, dev, shot_notes = few_shot(task, rows, k, seed)
+        notes += shot_notes
     else:
         train = _limit(task, train, limits.train, seed, _LIMIT)
     return Splits(train, dev, _limit(task, test, limits.test, 0, _LIMIT_TEST), notes)
@@ -175,11 +176,11 @@ def few_shot(task: Task, rows: Source, k: int, seed: int) -> tuple[Subset, Subse
     """Draws k-shot training and development sets from the training file.
 
     A classification gets k rows per class in each set; other kinds have no classes and get k rows
-    in each set. The sets are disjoint. A class with fewer than 2 k rows is shared out evenly, the
-    odd row to training; a note says so.
+    in each set. The sets are disjoint. A class with fewer than 2 k rows is split evenly between the
+    sets, with the odd row in train, and a note reports it.
 
     Args:
-      task: says what the classes are.
+      task: defines the classes.
       rows: the training file.
       k: rows per class (or in all), at least 1.
       seed: of the stream "few_shot"; the draw differs between tasks too.
@@ -188,7 +189,7 @@ def few_shot(task: Task, rows: Source, k: int, seed: int) -> tuple[Subset, Subse
       train, dev, notes.
 
     Raises:
-      DataError: if there are fewer than two rows to share.
+      DataError: if there are fewer than two rows.
     """
     if task.kind == "classification":
         classes, names = labels(task, rows), task.labels
@@ -203,13 +204,13 @@ def few_shot(task: Task, rows: Source, k: int, seed: int) -> tuple[Subset, Subse
 def draw_shots(
     classes: np.ndarray, k: int, generator: np.random.Generator, names: tuple[str, ...]
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """The draw behind `few_shot`, on class numbers alone.
+    """The draw of `few_shot`, on class numbers alone.
 
     Args:
       classes: int [n], values in 0 .. len(names) - 1.
       k: rows per class in each set.
       generator: source of randomness.
-      names: what the classes are called in notes.
+      names: names of the classes in notes.
 
     Returns:
       Sorted row numbers of train and of dev, int64, and notes.
@@ -224,12 +225,12 @@ def draw_shots(
     for number, name in enumerate(names):
         members = order[classes[order] == number]
         shots = min(k, (len(members) + 1) // 2)
-        held = min(k, len(members) - shots)
+        n_dev = min(k, len(members) - shots)
         train.append(members[:shots])
-        dev.append(members[shots : shots + held])
-        if shots < k or held < k:
+        dev.append(members[shots : shots + n_dev])
+        if shots < k or n_dev < k:
             notes.append(
-                f"{name} has {len(members)} rows, fewer than 2 x {k}: {shots} train, {held} dev"
+                f"{name} has {len(members)} rows, fewer than 2 x {k}: {shots} train, {n_dev} dev"
             )
     return np.sort(np.concatenate(train)), np.sort(np.concatenate(dev)), tuple(notes)
 

@@ -1,7 +1,7 @@
-"""Tasks and templates: what a row of a data set means and how a person would ask about it.
+"""Tasks and templates: the meaning of the rows of a data set, and discrete prompts for them.
 
 Everything here is a frozen, hashable description; nothing reads a file. `sources` opens the rows,
-`render` turns a row into an `Example`.
+and `render` turns a row into an `Example`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def format_fields(text: str, where: str = "template") -> tuple[str, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-    """A prompt written by a person.
+    """A hand-written prompt.
 
     Attributes:
       name: unique within its task.
@@ -67,9 +67,9 @@ class Template:
       target: format string of the target; its only field is `{answer}` (the label word, letter,
         choice text, number or first reference).
       labels: label words of this template, in the order of the task's labels; empty: the task's.
-      choice_answers: whether a "choice" task is answered by letter or by the text of the choice.
-      discrete_prompt: what the prompt says to every row alike, where the rows hold it already
-        and `text` does not (P3); nothing of it is rendered.
+      choice_answers: whether the answer of a "choice" task is the letter or the text of the choice.
+      discrete_prompt: the part of the prompt that all rows share, if the rows contain it already
+        and `text` does not (P3); it is not rendered.
     """
 
     name: str
@@ -90,7 +90,9 @@ class Template:
             raise DataError(f"{where}: its text is empty.")
         format_fields(self.text, where)
         if format_fields(self.target, where) != ("answer",):
-            raise DataError(f"{where}: target {self.target!r} must contain {{answer}}, no other.")
+            raise DataError(
+                f"{where}: target {self.target!r} must contain the field {{answer}} and no other."
+            )
         if self.choice_answers not in get_args(ChoiceAnswers):
             raise DataError(f"{where}: choice_answers is 'letter' or 'text'.")
         _check_labels(self.labels, where)
@@ -102,9 +104,7 @@ class Template:
 
     @property
     def instruction(self) -> str:
-        """What the template says to every row alike: the text without its fields.
-
-        Where `discrete_prompt` is given, it is this.
+        """The part that all rows share: `discrete_prompt` if given, else the text without fields.
 
         >>> Template("t", "Premise: {premise} Does it follow that {hypothesis}?").instruction
         'Premise: Does it follow that ?'
@@ -118,14 +118,14 @@ class Template:
 
 @dataclasses.dataclass(frozen=True)
 class TfdsSource:
-    """Where TensorFlow Datasets has a task.
+    """Location of a task in TensorFlow Datasets.
 
     Attributes:
       builder: builder name with configuration, like "glue/rte".
-      fields: (our field, their field) pairs; a field that is not named has the same name there.
-      splits: (our split, their split) pairs.
-      label_map: their label i is our label `label_map[i]`; None drops the row, and so does a
-        label outside the map (SNLI's -1, no gold label). Empty: labels are the same.
+      fields: (task field, TFDS field) pairs, only for fields whose names differ.
+      splits: (task split, TFDS split) pairs.
+      label_map: label i of TFDS is label `label_map[i]` of the task; None drops the row, and so
+        does a label outside the map (SNLI's -1, no gold label). Empty: labels are the same.
     """
 
     builder: str
@@ -139,13 +139,13 @@ class TfdsSource:
 
 @dataclasses.dataclass(frozen=True)
 class HubSource:
-    """Where the Hugging Face Hub has a task, as parquet files (no code is ever run).
+    """Location of a task on the Hugging Face Hub, as parquet files (no remote code is run).
 
     Attributes:
       path: repository of the data set, like "nyu-mll/glue".
       config: configuration (subset) in it, or None.
-      fields: (our field, their field) pairs; a field that is not named has the same name there.
-      splits: (our split, their split) pairs.
+      fields: (task field, Hub field) pairs, only for fields whose names differ.
+      splits: (task split, Hub split) pairs.
       label_map: as in `TfdsSource`.
       revision: commit or branch, for provenance.
     """
@@ -164,9 +164,9 @@ class HubSource:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A data set with its meaning, its prompts and its metrics.
+    """A data set with its labels, templates and metrics.
 
-    What a row holds besides `fields` depends on `kind`:
+    The answer in a row depends on `kind`:
 
     | kind | the row's answer |
     |-|-|
@@ -174,7 +174,7 @@ class Task:
     | choice | `label`: index of the right choice, its letter, or one of `labels` if given |
     | regression | `label`: a number within `value_range` |
     | span, text | `answers`: list of acceptable texts (or one text); the first is trained on |
-    | choice with `answers` | under the key that it names: the text of the right choice |
+    | choice with `answers` | the text of the right choice, under the key named by `answers` |
 
     Attributes:
       name: like "glue/rte".
@@ -183,13 +183,13 @@ class Task:
       templates: at least one; the first is the default.
       labels: label words of a classification, in the order of the label numbers; for a "choice"
         task, optional names that the rows use instead of numbers.
-      metrics: names known to `prompt_jax.evaluation`; the first is the primary one.
+      metrics: names of metrics of `prompt_jax.evaluation`; the first is the primary one.
       local: folder of the task under `data.root`; None: the name with "/" as "_".
-      tfds: where TensorFlow Datasets has it.
-      hf: where the Hugging Face Hub has it.
-      split_protocol: "official" splits, "own" (cut by whoever made the files) or "evaluation"
+      tfds: location in TensorFlow Datasets.
+      hf: location on the Hugging Face Hub.
+      split_protocol: "official" splits, "own" (split by the author of the files) or "evaluation"
         (no training rows).
-      sizes: known (split, rows) pairs, for plans made without the data.
+      sizes: known (split, rows) pairs, for plans without the data.
       licence: licence of the data, as stated by its publisher.
       description: one sentence.
       max_input: input tokens kept, with the end of sequence.
@@ -197,15 +197,14 @@ class Task:
       reserved: True for targets that no pre-training mixture may contain.
       max_target: target tokens kept, with the end of sequence.
       choices: of a "choice" task: the field with the list of choices, or one field per choice.
-      answers: of a "span" or "text" task: the row's key that holds the acceptable texts ("":
-        `answers`); of a "choice" task: the key that holds the text of the right choice ("":
-        there is none, but `label`).
-      group_fields: fields whose values tell which rows are scored together (MultiRC's question).
-      fixed_label: answer of rows that carry no label (minimal pairs: the good one comes first).
+      answers: of a "span" or "text" task: the row's key of the acceptable texts ("": `answers`);
+        of a "choice" task: the key of the text of the right choice ("": the answer is in `label`).
+      group_fields: fields whose values define which rows are scored together (MultiRC's question).
+      fixed_label: answer of rows without a label (minimal pairs: the good one comes first).
       optional_fields: fields that may be empty in a row (three rows of QQP lack a question);
         any other empty field is an error.
-      files: (split, absolute path) pairs of a user's task (`data.toml` fills them in); where
-        they stand, no other place is asked for the data.
+      files: (split, absolute path) pairs of a user's task (set by `data.toml`); if given, no other
+        source of the data is tried.
       make_rows: returns the rows of a split, for tasks whose data is generated (the sandbox).
       value_range: smallest and largest label of a regression.
       value_step: a regression's label is rendered rounded to the nearest multiple of this (T5,
@@ -242,7 +241,7 @@ class Task:
     def __post_init__(self) -> None:
         where = f"task '{self.name}'"
         if not _NAME.fullmatch(self.name):
-            raise DataError(f"{where}: a name is made of letters, digits, '_', '-', '.' and '/'.")
+            raise DataError(f"{where}: a name consists of letters, digits, '_', '-', '.' and '/'.")
         if self.local is not None and not _FOLDER.fullmatch(self.local):
             raise DataError(f"{where}: local '{self.local}' must be one folder name.")
         _check_choice(self.kind, KINDS, where, "kind")
@@ -261,7 +260,7 @@ class Task:
         if self.kind == "regression" and not (
             self.value_range[0] < self.value_range[1] and self.value_step > 0
         ):
-            raise DataError(f"{where}: value_range must rise and value_step be positive.")
+            raise DataError(f"{where}: value_range must increase and value_step must be positive.")
         used = self.group_fields + self.optional_fields
         used += self.choices if self.kind == "choice" else ()
         for name in used:
@@ -294,7 +293,7 @@ class Task:
 
     @property
     def answer_field(self) -> str:
-        """The row's key that holds the answer."""
+        """The row's key of the answer."""
         return self.answers or ("answers" if self.kind in ("span", "text") else "label")
 
     def template(self, name: str | None = None) -> Template:
@@ -315,7 +314,7 @@ class Task:
 
 
 def _check_names(where: str, *names: str) -> None:
-    # These become parts of paths: none may climb out of its folder.
+    # These become parts of paths and must not leave their folder.
     for name in names:
         if not _NAME.fullmatch(name):
             raise DataError(f"{where}: '{name}' is not a plain name.")

@@ -1,4 +1,4 @@
-"""Rendered rows as token ids: tokenised once, then only gathered."""
+"""Rendered rows as token ids, tokenised once."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from prompt_jax.streams import rng
 if TYPE_CHECKING:
     from prompt_jax.models.base import Tokenizer
 
-# Words behind the "order" stream for which template a row gets; no feed uses two that start with 0.
-_TEMPLATE = (0, 1)
+# Words of the "order" stream for the template of each row; no feed has two words starting with 0.
+_TEMPLATE_WORDS = (0, 1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class TokenisedSplit:
     """n tokenised rows, possibly of several tasks.
 
     Attributes:
-      name: what reports call it.
+      name: name of the split in reports.
       inputs: token ids of the inputs, each ending with the end of sequence.
       targets: token ids of the targets, likewise.
       label: int32 [n], index of the right candidate; -1 without candidates.
@@ -37,12 +37,12 @@ class TokenisedSplit:
       task: int32 [n], index into `task_names`.
       candidates: per row, indices into `answers`; no indices where there are no candidates.
       answers: token ids of every different candidate answer.
-      input_truncated: bool [n], whether the input was cut to the maximum.
+      input_truncated: bool [n], whether the input was truncated to the maximum length.
       target_truncated: bool [n], whether the target was.
       examples: the texts.
       template_names: "task/template".
       task_names: names of the tasks.
-      notes: what a reader of the results must know.
+      notes: warnings for the report.
     """
 
     name: str
@@ -74,12 +74,12 @@ class TokenisedSplit:
 
     @property
     def truncated_inputs(self) -> int:
-        """Number of rows whose input was cut."""
+        """Number of rows with a truncated input."""
         return int(self.input_truncated.sum())
 
     @property
     def truncated_targets(self) -> int:
-        """Number of rows whose target was cut."""
+        """Number of rows with a truncated target."""
         return int(self.target_truncated.sum())
 
     def take(self, indices: Sequence[int] | np.ndarray) -> TokenisedSplit:
@@ -126,9 +126,9 @@ class TokenisedSplit:
 
 
 def concat(splits: Sequence[TokenisedSplit], name: str | None = None) -> TokenisedSplit:
-    """Joins splits into one with the tasks of all, in order.
+    """Concatenates splits, in order.
 
-    Tasks and templates of the same name are one; others keep their order of appearance.
+    Tasks and templates of the same name are merged; others keep their order of appearance.
 
     Args:
       splits: at least one.
@@ -188,23 +188,22 @@ def render_rows(
       task: meaning of the rows.
       source: the rows.
       templates: "first"; "all" (every row under every template, rows outermost); "cycle" (every
-        row under one, drawn by (seed, row)); "rest" (as "cycle", but never under the first,
-        which is then a wording that training has not seen) or "most" (never under the last);
-        or the name of one.
+        row under one, drawn by (seed, row)); "rest" (as "cycle", but never under the first, which
+        is then unseen in training); "most" (never under the last); or the name of one.
       seed: for "cycle", "rest" and "most" (stream "order").
 
     Raises:
-      DataError: for a row that is not as the task says; the message names it.
+      DataError: for a row that does not match the task; the message names it.
     """
-    chosen: list[tuple[Template, ...]]
-    among = trained_templates(task, templates)
+    templates_of_rows: list[tuple[Template, ...]]
+    allowed = trained_templates(task, templates)
     if templates in ("cycle", "rest", "most"):
-        draws = rng(seed, "order", *_TEMPLATE).integers(len(among), size=len(source))
-        chosen = [(among[draw],) for draw in draws]
+        draws = rng(seed, "order", *_TEMPLATE_WORDS).integers(len(allowed), size=len(source))
+        templates_of_rows = [(allowed[draw],) for draw in draws]
     else:
-        chosen = [among] * len(source)
+        templates_of_rows = [allowed] * len(source)
     examples: list[Example] = []
-    for i, row_templates in enumerate(chosen):
+    for i, row_templates in enumerate(templates_of_rows):
         row = source[i]
         where = row_name(source, i)
         examples.extend(render(task, template, row, where) for template in row_templates)
@@ -225,9 +224,9 @@ def tokenise_rows(
 ) -> TokenisedSplit:
     """Renders and tokenises all rows of a source.
 
-    The rows are always rendered (that checks them, and costs little); the token ids are kept in
-    `cache_dir` under a hash of every text, the tokenizer's vocabulary and the maximal lengths, so a
-    stale cache cannot be read.
+    The rows are always rendered, which checks them and costs little. The token ids are cached in
+    `cache_dir` under a hash of every text, the tokenizer's vocabulary and the maximum lengths, so
+    that a stale cache is never read.
 
     Args:
       task: meaning of the rows.
@@ -235,14 +234,14 @@ def tokenise_rows(
       tokenizer: its `encode` ends every row with the end of sequence.
       templates: see `render_rows`.
       seed: see `render_rows`.
-      max_input: input tokens kept; None: the task's. See `encode`.
-      max_target: target tokens kept; None: the task's.
+      max_input: maximum input tokens; None: the task's. See `encode`.
+      max_target: maximum target tokens; None: the task's.
       cache_dir: folder of cached token ids; None: no cache.
       name: of the split; None: the task's name.
 
     Raises:
-      DataError: for a row that is not as the task says, or a task whose label words the
-        tokenizer cannot tell apart.
+      DataError: for a row that does not match the task, or a task with two label words that have
+        the same token ids.
     """
     examples = render_rows(task, source, templates, seed)
     return encode(
@@ -270,17 +269,17 @@ def encode(
 ) -> TokenisedSplit:
     """Tokenises rendered examples of one task.
 
-    A text that is too long loses tokens before its end of sequence (so a template should put its
-    longest field last); cut rows are counted, and candidates are cut like targets.
+    A text that is too long loses the tokens before its end of sequence (so a template should put
+    its longest field last). Truncated rows are counted, and candidates are truncated like targets.
 
     Args:
       examples: the texts, n rows.
       tokenizer: its `encode` ends every row with the end of sequence.
-      max_input: input tokens kept, with the end of sequence, at least 2.
-      max_target: target tokens kept, likewise.
+      max_input: maximum input tokens, including the end of sequence, at least 2.
+      max_target: maximum target tokens, likewise.
       name: of the split.
       task_name: of the task.
-      template_names: all templates that the examples may name; None: those they do name.
+      template_names: all templates that examples may have; None: those that occur.
       cache_dir: folder of cached token ids; None: no cache.
 
     Raises:
@@ -307,8 +306,8 @@ def encode(
         key=(tokenizer.fingerprint, max_input, max_target),
         texts=([example.input for example in examples], list(texts)),
         make=lambda inputs, answers: {
-            **_cut("inputs", tokenizer.encode(inputs), max_input),
-            **_cut("answers", tokenizer.encode(answers), max_target),
+            **_truncate("inputs", tokenizer.encode(inputs), max_input),
+            **_truncate("answers", tokenizer.encode(answers), max_target),
         },
     )
     inputs = Ragged(arrays["inputs_values"], arrays["inputs_offsets"])
@@ -328,22 +327,22 @@ def encode(
         examples=examples,
         template_names=tuple(f"{task_name}/{template}" for template in template_names),
         task_names=(task_name,),
-        notes=_ambiguous(name, rows, answers, max_target, len(template_names)),
+        notes=_check_ambiguity(name, rows, answers, max_target, len(template_names)),
     )
 
 
-def _cut(prefix: str, rows: list[list[int]], width: int) -> dict[str, np.ndarray]:
-    cut = np.asarray([len(row) > width for row in rows], bool)
-    kept = [[*row[: width - 1], row[-1]] if len(row) > width else row for row in rows]
-    ragged = Ragged.of(kept)
+def _truncate(prefix: str, rows: list[list[int]], width: int) -> dict[str, np.ndarray]:
+    truncated = np.asarray([len(row) > width for row in rows], bool)
+    short = [[*row[: width - 1], row[-1]] if len(row) > width else row for row in rows]
+    ragged = Ragged.of(short)
     return {
         f"{prefix}_values": ragged.values,
         f"{prefix}_offsets": ragged.offsets,
-        f"{prefix}_cut": cut,
+        f"{prefix}_cut": truncated,
     }
 
 
-def _ambiguous(
+def _check_ambiguity(
     name: str,
     rows: dict[tuple[str, ...], list[int]],
     answers: Ragged,
@@ -359,13 +358,13 @@ def _ambiguous(
             if other != text:
                 pairs.append((other, text))
                 break
-    # A classification has one list of candidates per template; where rows have their own choices,
-    # a pair that the tokenizer confuses spoils that row, not the task.
+    # A classification has one list of candidates per template. Where rows have their own choices,
+    # two choices with equal tokens affect only that row, not the task.
     if pairs and len(rows) <= templates:
         raise DataError(
-            f"'{name}': the answers {pairs[0][0]!r} and {pairs[0][1]!r} are the same "
-            f"{max_target} or fewer tokens to the tokenizer. Raise the maximal target length or "
-            "use other label words."
+            f"'{name}': the answers {pairs[0][0]!r} and {pairs[0][1]!r} have the same token ids "
+            f"(at most {max_target} tokens). Raise the maximum target length or use other label "
+            "words."
         )
     if pairs:
         return (f"{name}: {len(pairs)} sets of choices have two with the same tokens",)

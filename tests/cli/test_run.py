@@ -360,7 +360,7 @@ def test_a_wrong_experiment_is_one_message(
 def test_data_that_is_not_here(invoke: Invoke, files: World) -> None:
     result = invoke("run", files.config, "targets=mr", f"data.root={files.root}")
     assert result.code == 2
-    assert "'mr' needs data that is not here" in result.err
+    assert "'mr' needs data that is not on this machine" in result.err
     assert f"under {files.root}/mr" in result.err
 
 

@@ -67,7 +67,7 @@ def test_show_a_task_of_ones_own(invoke: Invoke, files: World) -> None:
 def test_show_says_when_a_named_folder_has_no_data(invoke: Invoke, tmp_path: Path) -> None:
     result = invoke("tasks", "show", "mr", "--root", tmp_path)
     assert result.code == 2
-    assert "'mr' needs data that is not here" in result.err
+    assert "'mr' needs data that is not on this machine" in result.err
 
 
 def test_show_refuses_an_unknown_template(invoke: Invoke) -> None:

@@ -31,7 +31,7 @@ def test_plan_covers_every_row_once_within_the_budget(n, budget, multiple):
     assert widths == sorted(widths, reverse=True)
 
 
-def test_plan_has_one_size_per_width_but_for_the_last_batch():
+def test_plan_has_one_size_per_width_except_for_the_last_batch():
     batches = batching.plan(lengths(0, 5000), 10, 3000)
     sizes = {(b.width, b.size) for b in batches[:-1]}
     assert len(sizes) == len({width for width, _ in sizes}) <= 9
@@ -40,24 +40,24 @@ def test_plan_has_one_size_per_width_but_for_the_last_batch():
 @pytest.mark.parametrize(
     ("left", "size"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 6), (6, 6), (7, 8), (9, 12), (13, 16)]
 )
-def test_last_batch_shrinks_to_the_next_of_few_sizes(left, size):
+def test_plan_rounds_the_last_batch_up_to_few_sizes(left, size):
     (batch,) = batching.plan(np.full(left, 10), 0, 10**6)
     assert (len(batch.rows), batch.size, batch.width) == (left, size, 16)
 
 
-def test_last_batch_is_a_multiple_of_the_devices():
+def test_plan_rounds_the_last_batch_to_a_multiple_of_the_devices():
     assert [b.size for b in batching.plan(np.full(5, 10), 0, 10**6, 4)] == [8]
     assert [b.size for b in batching.plan(np.full(9, 10), 0, 10**6, 4)] == [12]
 
 
-def test_sorting_wastes_little():
+def test_plan_has_little_padding():
     rows = lengths(1, 3000)
     cost = sum(b.size * b.width for b in batching.plan(rows, 0, 4000))
     assert cost < 1.25 * rows.sum()
     assert 3000 * rows.max() > 1.9 * rows.sum()  # one width for all would double the work
 
 
-def test_empty_plan():
+def test_plan_without_rows():
     assert batching.plan(np.zeros(0, np.int64), 5, 100) == []
 
 
@@ -66,7 +66,7 @@ def test_input_width(length, width):
     assert batching.input_width(length) == width
 
 
-def test_target_width_keeps_short_answers_tight():
+def test_target_width():
     assert [batching.target_width(n) for n in (1, 2, 5, 129)] == [1, 2, 6, 256]
 
 
@@ -112,7 +112,7 @@ def test_pool_skips_an_empty_split():
     assert len(pool.rows_of(empty)) == 0
 
 
-def test_every_view_gets_rows_of_every_task():
+def test_assign_views_covers_every_task():
     task = np.asarray([[0, 1, 0, 1, 0, 1, 0, 1], [2, 2, 2, 0, 0, 0, 0, 0]])
     view, factor = batching.assign_views(task, 2)
     np.testing.assert_array_equal(view, [[0, 0, 1, 1, 0, 0, 1, 1], [0, 1, 0, 0, 1, 0, 1, 0]])
@@ -125,5 +125,5 @@ def test_every_view_gets_rows_of_every_task():
             for k in np.unique(task[run]):
                 mine = (view[run] == v) & (task[run] == k)
                 assert factor[run][mine].sum() == pytest.approx((task[run] == k).sum())
-    with pytest.raises(ConfigError, match="a task with 3 rows, but 4 particles"):
+    with pytest.raises(ConfigError, match="a task with 3 rows, but each of 4 particles"):
         batching.assign_views(task, 4)

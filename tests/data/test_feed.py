@@ -19,7 +19,7 @@ def mixture(*sizes):
 
 
 @given(n=st.integers(1, 12), seed=st.integers(0, 3), epochs=st.integers(1, 4))
-def test_each_epoch_is_a_permutation(n, seed, epochs):
+def test_shuffled_stream_epoch_is_a_permutation(n, seed, epochs):
     stream = ShuffledStream(n, seed, "order")
     numbers = stream.at(np.arange(n * epochs)).reshape(epochs, n)
     assert (np.sort(numbers, axis=1) == np.arange(n)).all()
@@ -32,7 +32,7 @@ def test_each_epoch_is_a_permutation(n, seed, epochs):
     mode=st.sampled_from([None, *MODES]),
     steps=st.lists(st.integers(0, 200), min_size=1, max_size=8),
 )
-def test_rows_do_not_depend_on_what_was_asked_before(n, batch, mode, steps):
+def test_rows_do_not_depend_on_earlier_calls(n, batch, mode, steps):
     def make():
         if mode is None:
             return Feed(SPLITS[n], batch, 3)
@@ -46,20 +46,20 @@ def test_rows_do_not_depend_on_what_was_asked_before(n, batch, mode, steps):
         np.testing.assert_array_equal(rows, make().rows(step))
 
 
-def test_batches_run_over_the_ends_of_epochs():
+def test_batches_span_epochs():
     feed = Feed(SPLITS[10], 4, 0)
     rows = np.concatenate([feed.rows(step) for step in range(5)])
     assert sorted(rows[:10]) == sorted(rows[10:]) == list(range(10))
     assert rows[:10].tolist() != rows[10:].tolist()
 
 
-def test_a_batch_larger_than_the_split_repeats_rows_evenly():
+def test_batch_larger_than_the_split_repeats_rows_evenly():
     feed = Feed(SPLITS[3], 7, 0)
     counts = Counter(np.concatenate([feed.rows(step) for step in range(3)]).tolist())
     assert counts == {0: 7, 1: 7, 2: 7}
 
 
-def test_seeds_and_streams_give_other_orders():
+def test_order_depends_on_seed_and_stream():
     orders = {
         (seed, stream): Feed(SPLITS[12], 12, seed, stream).rows(0).tolist()
         for seed in (0, 1)
@@ -89,7 +89,7 @@ def tasks_of(feed, steps):
     return feed.split.task[np.concatenate([feed.rows(step) for step in range(steps)])]
 
 
-def test_proportional_mixes_by_size_up_to_the_cap():
+def test_mixture_proportional_up_to_the_cap():
     # A virtual epoch has 5 + 2 + 5 rows, so 12 batches of 3 are three of them.
     feed = Mixture(mixture(12, 2, 6), 3, 0, mode="proportional", cap=5)
     assert np.bincount(tasks_of(feed, 12)).tolist() == [15, 6, 15]
@@ -98,13 +98,13 @@ def test_proportional_mixes_by_size_up_to_the_cap():
     assert sorted(rows) == list(range(20))
 
 
-def test_capped_tasks_still_use_all_their_rows():
+def test_mixture_capped_tasks_use_all_their_rows():
     feed = Mixture(mixture(12, 4), 2, 0, cap=4)
     rows = np.concatenate([feed.rows(step) for step in range(12)])  # three virtual epochs of 8
     assert sorted(rows[rows < 12]) == list(range(12))
 
 
-def test_uniform_gives_every_task_as_much():
+def test_mixture_uniform_has_equal_rows_per_task():
     feed = Mixture(mixture(12, 2, 7), 7, 0, mode="uniform")
     assert np.bincount(tasks_of(feed, 3)).tolist() == [7, 7, 7]
     rows = np.concatenate([feed.rows(step) for step in range(12)])
@@ -119,7 +119,7 @@ def test_uniform_gives_every_task_as_much():
     extra=st.integers(0, 6),
 )
 @settings(max_examples=30)
-def test_stratified_has_every_task_in_every_batch(sizes, extra):
+def test_mixture_stratified_has_every_task_in_every_batch(sizes, extra):
     tasks = concat([make_split_named(n, i) for i, n in enumerate(sizes)])
     batch = len(sizes) + extra
     feed = Mixture(tasks, batch, 1, mode="stratified")
@@ -144,21 +144,21 @@ def make_split_named(n, i):
     return type(split)(**{**vars(split), "task_names": (f"t{i}",)})
 
 
-def test_tasks_without_rows_take_no_part():
+def test_mixture_ignores_tasks_without_rows():
     for mode in MODES:
         feed = Mixture(mixture(0, 4, 3), 2, 0, mode=mode)
         assert set(tasks_of(feed, 10).tolist()) == {1, 2}
         assert feed.task_sizes.tolist() == [0, 4, 3]
 
 
-def test_mixtures_and_feeds_of_one_seed_are_different_orders():
+def test_mixture_and_feed_orders_differ():
     split = SPLITS[12]
     orders = [Feed(split, 12, 0).rows(0)]
     orders += [Mixture(split, 12, 0, mode=mode).rows(0) for mode in ("stratified", "uniform")]
     assert len({tuple(order.tolist()) for order in orders}) == 3
 
 
-def test_what_cannot_work_is_said():
+def test_invalid_arguments_raise():
     with pytest.raises(DataError, match="'task0' has no rows"):
         Feed(SPLITS[0], 4, 0)
     with pytest.raises(ConfigError, match="batch size"):
@@ -173,11 +173,11 @@ def test_what_cannot_work_is_said():
         Mixture(mixture(1, 2, 3), 2, 0, mode="stratified")
 
 
-def test_processes_share_a_batch():
+def test_process_slice():
     rows = Feed(SPLITS[12], 8, 0).rows(5)
     parts = [process_slice(rows, i, 4) for i in range(4)]
     np.testing.assert_array_equal(np.concatenate(parts), rows)
     assert {len(part) for part in parts} == {2}
     for index, count in ((0, 3), (4, 4), (-1, 4)):
-        with pytest.raises(ConfigError, match="shared out evenly"):
+        with pytest.raises(ConfigError, match="split evenly"):
             process_slice(rows, index, count)

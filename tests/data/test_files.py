@@ -43,7 +43,7 @@ def write(path, rows):
 
 @pytest.mark.parametrize("gz", ["", ".gz"])
 @pytest.mark.parametrize("suffix", ["jsonl", "tsv", "csv", "parquet"])
-def test_every_format_gives_the_same_rows(tmp_path, suffix, gz):
+def test_read_rows_is_the_same_for_every_format(tmp_path, suffix, gz):
     # csv refuses values beyond 131,072 characters; that is a DataError, tested below.
     rows = ROWS[:2] if suffix == "csv" else ROWS
     source = read_rows(write(tmp_path / f"train.{suffix}{gz}", rows))
@@ -51,7 +51,7 @@ def test_every_format_gives_the_same_rows(tmp_path, suffix, gz):
     assert source.describe(1) == f"row 2 of train.{suffix}{gz}"
 
 
-def test_parquet_keeps_lists_and_gives_columns(tmp_path):
+def test_parquet_lists_and_columns(tmp_path):
     rows = [{"choices": ["a", "b"], "label": 0}, {"choices": ["c"], "label": 1}]
     source = read_rows(write(tmp_path / "train.parquet", rows))
     assert source[1] == rows[1]
@@ -65,13 +65,13 @@ def test_jsonl_skips_blank_lines_and_a_byte_order_mark(tmp_path):
     assert list(read_rows(path)) == [{"a": 1}, {"a": 2}]
 
 
-def test_empty_files_have_no_rows(tmp_path):
+def test_empty_files(tmp_path):
     for name in ("a.jsonl", "a.tsv", "a.csv"):
         (tmp_path / name).write_bytes(b"")
         assert len(read_rows(tmp_path / name)) == 0
 
 
-def test_csv_values_may_span_lines(tmp_path):
+def test_csv_values_span_lines(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('a,b\n"one\ntwo",3\n4\n')
     with pytest.raises(DataError, match=r"line 4 of .* has 1 columns, the header has 2"):
@@ -80,7 +80,7 @@ def test_csv_values_may_span_lines(tmp_path):
     assert list(read_rows(path)) == [{"a": "one\ntwo", "b": "3"}]
 
 
-def test_tsv_knows_no_quotes(tmp_path):
+def test_tsv_has_no_quoting(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_text('a\tb\n"open\tend\n')
     assert list(read_rows(path)) == [{"a": '"open', "b": "end"}]
@@ -102,11 +102,11 @@ def test_tsv_knows_no_quotes(tmp_path):
         ("a.parquet", b"PAR1 nonsense", "damaged parquet"),
         ("a.jsonl.gz", b"not gzip", "damaged gzip"),
         ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 99, mtime=0)[:-9], "damaged gzip"),
-        ("a.json", b"{}", r"unknown kind of file; use one of \.jsonl"),
-        ("a.gz", b"{}", "unknown kind of file"),
+        ("a.json", b"{}", r"unknown file format; use one of \.jsonl"),
+        ("a.gz", b"{}", "unknown file format"),
     ],
 )
-def test_damage_is_named(tmp_path, name, raw, message):
+def test_damaged_files_raise_with_location(tmp_path, name, raw, message):
     if "parquet" in name:
         pytest.importorskip("pyarrow")
     path = tmp_path / name
@@ -115,7 +115,7 @@ def test_damage_is_named(tmp_path, name, raw, message):
         read_rows(path)
 
 
-def test_flipped_bits_in_gzip_are_found(tmp_path):
+def test_flipped_bits_in_gzip_raise(tmp_path):
     path = write_jsonl(tmp_path / "a.jsonl.gz", [{"a": "text " * 50, "n": i} for i in range(50)])
     raw = bytearray(path.read_bytes())
     raw[len(raw) // 2] ^= 0x10
@@ -124,7 +124,7 @@ def test_flipped_bits_in_gzip_are_found(tmp_path):
         read_rows(path)
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_missing_file_raises(tmp_path):
     with pytest.raises(DataError, match=r"gone\.jsonl cannot be read"):
         read_rows(tmp_path / "gone.jsonl")
 
@@ -136,7 +136,7 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
         read_rows(tmp_path / "a.parquet")
 
 
-def test_parquet_files_of_different_schemas(tmp_path):
+def test_parquet_with_different_schemas_raises(tmp_path):
     pytest.importorskip("pyarrow")
     from prompt_jax.data.files import read_parquet
 
@@ -144,5 +144,5 @@ def test_parquet_files_of_different_schemas(tmp_path):
         write(tmp_path / "a.parquet", [{"a": "x"}]),
         write(tmp_path / "b.parquet", [{"b": "y"}]),
     ]
-    with pytest.raises(DataError, match="do not fit together"):
+    with pytest.raises(DataError, match="have different schemas"):
         read_parquet(paths)

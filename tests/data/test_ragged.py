@@ -13,7 +13,7 @@ def unpack(ragged):
 
 
 @given(ROWS)
-def test_rows_come_back(rows):
+def test_ragged_round_trip(rows):
     ragged = Ragged.of(rows)
     assert unpack(ragged) == rows
     assert ragged.lengths.tolist() == [len(row) for row in rows]
@@ -34,13 +34,13 @@ def test_take_and_padded_are_gathers(rows, draw):
 
 
 @given(st.lists(ROWS, max_size=4))
-def test_concat_joins_rows(parts):
+def test_concat(parts):
     joined = Ragged.concat([Ragged.of(part) for part in parts])
     assert unpack(joined) == [row for part in parts for row in part]
     assert (joined.values.dtype, joined.offsets.dtype) == (np.int32, np.int64)
 
 
-def test_padded_takes_the_longest_of_its_rows_and_never_cuts():
+def test_padded_width_and_no_truncation():
     ragged = Ragged.of([[1, 2, 3], [4], []])
     assert ragged.padded([1, 2], fill=9).tolist() == [[4], [9]]
     assert ragged.padded([2]).shape == (1, 0)
@@ -48,7 +48,7 @@ def test_padded_takes_the_longest_of_its_rows_and_never_cuts():
         ragged.padded([0], 2)
 
 
-def test_rows_count_from_the_end_too_and_end():
+def test_getitem_negative_and_out_of_range():
     ragged = Ragged.of([[1], [2, 3]])
     assert ragged[-1].tolist() == [2, 3]
     with pytest.raises(IndexError):
@@ -60,6 +60,6 @@ def test_rows_count_from_the_end_too_and_end():
     ("values", "offsets"),
     [([1, 2], [0, 1]), ([1], [1, 1]), ([1, 2], [0, 2, 1, 2]), ([1], []), ([[1]], [0, 1])],
 )
-def test_broken_arrays_are_refused(values, offsets):
+def test_inconsistent_arrays_raise(values, offsets):
     with pytest.raises(ValueError, match="offsets"):
         Ragged(np.asarray(values, np.int32), np.asarray(offsets, np.int64))

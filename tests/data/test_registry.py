@@ -117,7 +117,7 @@ def made_up_row(task: Task) -> dict[str, object]:
     return row
 
 
-def test_every_task_has_three_templates_and_says_what_it_is(task: Task) -> None:
+def test_tasks_have_three_templates_and_a_description(task: Task) -> None:
     assert len(task.templates) >= 3
     assert len({template.text for template in task.templates}) == len(task.templates)
     assert task.description.endswith((".", "?"))
@@ -141,7 +141,7 @@ def test_templates_render_every_field_they_name(task: Task) -> None:
             assert len(set(example.candidates)) == len(example.candidates)
 
 
-def test_a_template_shows_the_row_or_scores_it(task: Task) -> None:
+def test_templates_contain_the_row_or_rank_it(task: Task) -> None:
     """No template hides everything that tells the answer: candidates or input hold the fields."""
     row = made_up_row(task)
     for template in task.templates:
@@ -149,14 +149,14 @@ def test_a_template_shows_the_row_or_scores_it(task: Task) -> None:
         assert "<" in example.input + "".join(example.candidates)
 
 
-def test_first_templates_are_plain_with_single_words(task: Task) -> None:
+def test_first_template_is_plain_with_single_word_labels(task: Task) -> None:
     first = task.templates[0]
     assert first.name == "plain"
     if task.kind == "classification" and task.name != "banking77":
         assert all(word == word.lower() and " " not in word for word in task.words(first))
 
 
-def test_long_fields_stand_last(task: Task) -> None:
+def test_long_fields_come_last(task: Task) -> None:
     """Cutting an input at its end must not remove the question."""
     long = {"passage", "paragraph", "context"} & set(task.fields)
     for template in task.templates:
@@ -164,7 +164,7 @@ def test_long_fields_stand_last(task: Task) -> None:
             assert template.fields[-1] == field, template.name
 
 
-def test_words_of_opposite_meaning_are_not_swapped() -> None:
+def test_label_words_match_their_labels() -> None:
     """Rendered label words, spelled out by hand for tasks whose label order differs."""
     expected = {
         "glue/rte": ("yes", "no"),
@@ -188,7 +188,7 @@ def test_words_of_opposite_meaning_are_not_swapped() -> None:
     assert TASKS["glue/wnli"].words(TASKS["glue/wnli"].template("conclusion")) == ("wrong", "right")
 
 
-def test_metrics_exist_and_fit_the_kind(task: Task) -> None:
+def test_metrics_exist_and_match_the_kind(task: Task) -> None:
     from prompt_jax.evaluation.metrics import METRICS
 
     forms = {METRICS[name].form for name in task.metrics}
@@ -237,7 +237,7 @@ def test_banking77_follows_the_hub_in_its_own_order() -> None:
     )
 
 
-def test_tfds_knows_the_builders_and_fields(tmp_path: Path) -> None:
+def test_tfds_builders_and_fields_exist(tmp_path: Path) -> None:
     """Fields and label names as TFDS itself declares them (no data is needed)."""
     tfds = pytest.importorskip("tensorflow_datasets")
     pytest.importorskip("tensorflow_datasets.text")
@@ -263,7 +263,7 @@ def test_tfds_knows_the_builders_and_fields(tmp_path: Path) -> None:
 # Names -----------------------------------------------------------------------------------------
 
 
-def test_the_papers_tasks_are_known() -> None:
+def test_paper_tasks_are_registered() -> None:
     wanted = [
         "glue/cola",
         "glue/mnli",
@@ -301,7 +301,7 @@ def test_the_papers_tasks_are_known() -> None:
     assert set(wanted) <= set(registry.names())
 
 
-def test_every_local_folder_is_reached_by_its_name() -> None:
+def test_get_by_local_folder() -> None:
     assert len(LOCAL) == 42
     for folder in LOCAL:
         assert registry.get(folder).folder == folder
@@ -324,12 +324,12 @@ def test_families_partition_the_tasks() -> None:
 @pytest.mark.parametrize(
     ("wrong", "near"), [("glue/rt", "glue/rte"), ("imbd", "imdb"), ("superglue_multrc", "multirc")]
 )
-def test_an_unknown_name_gets_a_suggestion(wrong: str, near: str) -> None:
+def test_get_unknown_name_suggests_the_nearest(wrong: str, near: str) -> None:
     with pytest.raises(DataError, match=f"unknown task '{wrong}'.*Did you mean '.*{near}"):
         registry.get(wrong)
 
 
-def test_get_reads_a_toml_file(tmp_path: Path) -> None:
+def test_get_toml_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(
         'name = "mine"\nkind = "text"\nfields = ["q"]\n[[templates]]\ntext = "q: {q}"\n'
@@ -340,7 +340,7 @@ def test_get_reads_a_toml_file(tmp_path: Path) -> None:
 # Leakage ---------------------------------------------------------------------------------------
 
 
-def test_reserved_holds_every_target() -> None:
+def test_reserved_contains_every_target() -> None:
     targets = {task.name for task in sandbox.TARGETS}
     assert targets | {*NEVER_SEEN} == registry.RESERVED
     assert set(registry.names()) >= registry.RESERVED
@@ -348,7 +348,7 @@ def test_reserved_holds_every_target() -> None:
     assert set(registry.PAPER_SOURCES) <= set(registry.names())
 
 
-def test_conflicts_are_refused_in_both_directions_and_through_aliases() -> None:
+def test_check_conflicts_in_both_directions_and_through_aliases() -> None:
     for one, other, _ in registry.CONFLICTS:
         assert {one, other} <= set(registry.names())
     for sources, targets in [
@@ -396,7 +396,7 @@ def test_real_rows_render_under_every_template(folder: str, shared_dir: Path) ->
 
 
 @pytest.mark.parametrize("folder", LOCAL)
-def test_labels_are_in_the_order_of_the_files(folder: str, shared_dir: Path) -> None:
+def test_label_order_matches_the_files(folder: str, shared_dir: Path) -> None:
     file = shared_dir / "data" / folder / "labels.json"
     task = registry.get(folder)
     if not file.is_file():
@@ -431,7 +431,7 @@ def task_table() -> str:
     return "\n".join(lines)
 
 
-def test_the_page_lists_every_task_as_it_is() -> None:
+def test_docs_page_lists_every_task() -> None:
     page = (DOCS / "tasks.md").read_text("utf-8")
     assert task_table().rstrip() in page, (
         "docs/tasks.md is out of date; its tables should be:\n" + (task_table())

@@ -48,7 +48,7 @@ def tfds_dir(tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_tfds_rows_come_from_disk(tfds_dir):
+def test_open_tfds_reads_from_disk(tfds_dir):
     raw = remote.open_tfds(SPEC, "train", tfds_dir)
     assert raw is not None
     assert len(raw) == 7
@@ -62,12 +62,12 @@ def test_tfds_rows_come_from_disk(tfds_dir):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_tfds_splits_that_are_not_there_are_named(tfds_dir):
+def test_open_tfds_unknown_split_raises(tfds_dir):
     with pytest.raises(DataError, match=r"no split 'validation'; it has \['train'\]"):
         remote.open_tfds(SPEC, "validation", tfds_dir)
 
 
-def test_tfds_data_that_is_not_on_disk_is_none(tmp_path, monkeypatch):
+def test_open_tfds_without_data_returns_none(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     monkeypatch.setattr(remote, "_import_tfds", lambda: pytest.fail("imported for nothing"))
     assert remote.open_tfds(SPEC, "train") is None
@@ -77,7 +77,7 @@ def test_tfds_data_that_is_not_on_disk_is_none(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_mock_data_reads_like_real_data():
+def test_mock_data_matches_real_data():
     tfds = pytest.importorskip("tensorflow_datasets")
     import tensorflow_datasets.text  # noqa: F401
 
@@ -90,7 +90,7 @@ def test_mock_data_reads_like_real_data():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_tfds_data_without_random_access_says_what_to_do(tfds_dir, monkeypatch):
+def test_tfds_data_without_random_access_raises_with_advice(tfds_dir, monkeypatch):
     def refuse(builder, split):
         raise NotImplementedError
 
@@ -107,7 +107,7 @@ def _no_network(monkeypatch):
     monkeypatch.setattr(socket, "create_connection", refuse)
 
 
-def test_fetching_without_network_fails_at_once(tmp_path, monkeypatch):
+def test_fetch_without_network_fails_fast(tmp_path, monkeypatch):
     _no_network(monkeypatch)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     monkeypatch.setattr(remote, "_import_tfds", lambda: None)
@@ -117,22 +117,22 @@ def test_fetching_without_network_fails_at_once(tmp_path, monkeypatch):
         remote.fetch_hub(HubSource("a/b"), tmp_path)
 
 
-def test_fetching_what_is_there_does_nothing(tfds_dir, monkeypatch):
+def test_fetch_of_existing_data_does_nothing(tfds_dir, monkeypatch):
     _no_network(monkeypatch)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tfds_dir))
     assert remote.fetch_tfds(SPEC).name == "1.10.0"
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_builder_that_fails_is_one_message(tmp_path, monkeypatch):
+def test_fetch_tfds_wraps_builder_errors(tmp_path, monkeypatch):
     pytest.importorskip("tensorflow_datasets")
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    monkeypatch.setattr(remote, "_need_network", lambda host, what: None)
+    monkeypatch.setattr(remote, "_check_network", lambda host, what: None)
     with pytest.raises(DataError, match="TFDS could not prepare 'no_such_builder_here'"):
         remote.fetch_tfds(TfdsSource("no_such_builder_here"))
 
 
-def test_missing_tfds_names_the_extra(tmp_path, monkeypatch):
+def test_missing_tfds_raises_with_the_extra(tmp_path, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
@@ -165,7 +165,7 @@ def _hub_cache(folder, files, revision="main"):
         (None, ("train-0.parquet", "train-1.parquet")),
     ],
 )
-def test_hub_layouts(tmp_path, config, names):
+def test_open_hub_layouts(tmp_path, config, names):
     _hub_cache(
         tmp_path,
         {
@@ -181,7 +181,7 @@ def test_hub_layouts(tmp_path, config, names):
     assert remote.open_hub(spec, "validation", tmp_path) is None
 
 
-def test_hub_revisions_and_absence(tmp_path):
+def test_open_hub_revisions_and_missing_data(tmp_path):
     assert remote.open_hub(HubSource("org/set"), "train", tmp_path) is None
     _hub_cache(tmp_path, {"train.parquet": [{"a": "x"}]}, "refs/convert/parquet")
     assert remote.open_hub(HubSource("org/set"), "train", tmp_path) is None
@@ -191,8 +191,8 @@ def test_hub_revisions_and_absence(tmp_path):
     assert source[0] == {"a": "x"}
 
 
-def test_a_hub_that_fails_is_one_message(tmp_path, monkeypatch):
+def test_fetch_hub_wraps_errors(tmp_path, monkeypatch):
     # The tests run with HF_HUB_OFFLINE=1: the client refuses by itself.
-    monkeypatch.setattr(remote, "_need_network", lambda host, what: None)
+    monkeypatch.setattr(remote, "_check_network", lambda host, what: None)
     with pytest.raises(DataError, match="data set 'org/set' could not be fetched"):
         remote.fetch_hub(HubSource("org/set", "sub"), tmp_path)

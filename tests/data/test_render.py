@@ -28,7 +28,7 @@ SPAN = Task("span", "span", ("question",), (Template("t", "{question}"),))
 SCORE = Task("score", "regression", ("a",), (Template("t", "{a}"),))
 
 
-def test_classification():
+def test_render_classification():
     assert render(NLI, NLI.templates[0], ROW) == Example(
         input="premise: It rains. hypothesis: It is wet.",
         target="entailment",
@@ -39,7 +39,7 @@ def test_classification():
     )
 
 
-def test_a_template_has_its_own_words_and_target():
+def test_render_with_template_label_words_and_target():
     example = render(NLI, NLI.templates[1], {**ROW, "label": 1})
     assert example.input == "It rains. So It is wet. ?"
     assert (example.target, example.label) == ("It is no", 1)
@@ -49,7 +49,7 @@ def test_a_template_has_its_own_words_and_target():
 @pytest.mark.parametrize(
     "label", [1, "not_entailment", "1", True, 1.0, np.int64(1), np.bool_(True), np.float32(1)]
 )
-def test_labels_may_be_numbers_or_names(label):
+def test_label_of_numbers_and_names(label):
     assert label_of(NLI, {"label": label}) == 1
 
 
@@ -57,13 +57,13 @@ def test_labels_may_be_numbers_or_names(label):
     "label",
     ["entails", 2, -1, "2", "-1", 0.5, float("nan"), float("inf"), None, [1], "B", "", 10**400],
 )
-def test_other_labels_are_named_with_their_row(label):
+def test_unknown_label_raises_with_the_row(label):
     with pytest.raises(DataError, match=r"^row 812 of train\.jsonl has label") as caught:
         render(NLI, NLI.templates[0], {**ROW, "label": label}, "row 812 of train.jsonl")
     assert "which is not one of entailment, not_entailment (task 'toy/nli')" in str(caught.value)
 
 
-def test_label_words_that_are_digits_win_over_numbers():
+def test_label_words_take_precedence_over_numbers():
     task = dataclasses.replace(NLI, labels=("1", "0"), templates=NLI.templates[:1])
     assert label_of(task, {"label": "1"}) == 0
     assert label_of(task, {"label": 1}) == 1
@@ -80,19 +80,19 @@ def test_label_words_that_are_digits_win_over_numbers():
         ({"premise": "a \ud83d b"}, "surrogate"),
     ],
 )
-def test_bad_fields_are_named_with_their_row(change, message):
+def test_bad_field_raises_with_the_row(change, message):
     with pytest.raises(DataError, match=f"^row 3: .*{message}"):
         render(NLI, NLI.templates[0], {**ROW, **change}, "row 3")
 
 
 @pytest.mark.parametrize("field", ["premise", "hypothesis", "label"])
-def test_a_missing_field_is_named(field):
+def test_missing_field_raises(field):
     row = {name: value for name, value in ROW.items() if name != field}
     with pytest.raises(DataError, match=f"^row 3 has no field '{field}' .*it has "):
         render(NLI, NLI.templates[0], row, "row 3")
 
 
-def test_an_optional_field_may_be_empty_but_not_missing():
+def test_optional_field_may_be_empty_but_not_missing():
     task = dataclasses.replace(NLI, optional_fields=("premise",))
     example = render(task, task.templates[0], {**ROW, "premise": ""})
     assert example.input == "premise:  hypothesis: It is wet."
@@ -100,12 +100,12 @@ def test_an_optional_field_may_be_empty_but_not_missing():
         render(task, task.templates[0], {"hypothesis": "x", "label": 0})
 
 
-def test_numbers_in_fields_are_written_out():
+def test_numbers_in_fields_are_rendered():
     assert render(NLI, NLI.templates[0], {**ROW, "premise": 1984}).input.startswith("premise: 1984")
 
 
 @given(st.text(min_size=1).filter(lambda s: s.strip() and s.isprintable()))
-def test_values_are_never_interpreted(text):
+def test_braces_in_values_are_not_interpreted(text):
     for value in (text, "{" + text + "}", text + "{hypothesis}{0.__class__}"):
         example = render(NLI, NLI.templates[0], {**ROW, "premise": value})
         assert example.input == f"premise: {value} hypothesis: It is wet."
@@ -140,19 +140,19 @@ def test_choices_from_several_fields():
         ({"choices": ["a", 1]}, "list of texts"),
     ],
 )
-def test_bad_choices(change, message):
+def test_bad_choices_raise(change, message):
     with pytest.raises(DataError, match=f"^row 9.*{message}"):
         render(QUIZ, LETTER, {**QUIZ_ROW, **change}, "row 9")
 
 
-def test_rows_without_labels_need_a_fixed_one():
+def test_fixed_label_of_rows_without_label():
     row = {name: value for name, value in QUIZ_ROW.items() if name != "label"}
     with pytest.raises(DataError, match="no field 'label'"):
         render(QUIZ, LETTER, row)
     assert render(dataclasses.replace(QUIZ, fixed_label=0), LETTER, row).target == "A"
 
 
-def test_spans_keep_all_references_once():
+def test_span_references_are_unique():
     row = {"question": "Who?", "answers": ["Ada", " ", "Ada", "Ada Lovelace"]}
     example = render(SPAN, SPAN.templates[0], row)
     assert (example.target, example.references) == ("Ada", ("Ada", "Ada Lovelace"))
@@ -161,7 +161,7 @@ def test_spans_keep_all_references_once():
 
 
 @pytest.mark.parametrize("answers", [[], [""], None, 3, ["a", 1], {"text": "a"}])
-def test_spans_without_a_text_are_errors(answers):
+def test_span_without_answer_raises(answers):
     with pytest.raises(DataError, match=r"^row 1: 'answers'"):
         render(SPAN, SPAN.templates[0], {"question": "Who?", "answers": answers}, "row 1")
 
@@ -185,7 +185,7 @@ def test_regression_keeps_the_exact_label():
             render(SCORE, SCORE.templates[0], {"a": "x", "label": wrong}, "row 2")
 
 
-def test_groups_follow_their_fields():
+def test_group_depends_on_its_fields():
     task = dataclasses.replace(NLI, group_fields=("premise",))
     groups = [
         render(task, task.templates[0], {**ROW, "premise": premise, "hypothesis": hypothesis}).group

@@ -31,13 +31,13 @@ def plain(task: Task, split: str) -> list[str]:
     return [render(task, task.templates[0], rows[i]).input for i in range(len(rows))]
 
 
-def test_the_suite_is_the_edition_that_was_measured() -> None:
+def test_content_hash_is_that_of_the_published_results() -> None:
     assert sandbox.content_hash() == EDITION
     page = Path(__file__).resolve().parents[2] / "docs" / "results" / "sandbox.md"
     assert f"Suite `{EDITION[:16]}`" in page.read_text("utf-8")
 
 
-def test_six_sources_and_at_least_twelve_targets_half_of_them_frozen() -> None:
+def test_suite_size_and_held_out_targets() -> None:
     assert len(sandbox.SOURCES) == 6
     assert len(sandbox.TARGETS) >= 12
     assert len(sandbox.HELD_OUT) * 2 == len(sandbox.TARGETS)
@@ -47,7 +47,7 @@ def test_six_sources_and_at_least_twelve_targets_half_of_them_frozen() -> None:
 
 
 @pytest.mark.parametrize("task", sandbox.TASKS, ids=NAMES)
-def test_rows_are_balanced_different_and_in_one_split_only(task: Task) -> None:
+def test_rows_are_balanced_unique_and_disjoint_between_splits(task: Task) -> None:
     train, test = plain(task, "train"), plain(task, "validation")
     assert len(train) == len({*train}) == suite.SIZES["train"]
     assert len(test) == len({*test}) == suite.SIZES["validation"]
@@ -60,7 +60,7 @@ def test_rows_are_balanced_different_and_in_one_split_only(task: Task) -> None:
 
 
 @pytest.mark.parametrize("task", sandbox.TASKS, ids=NAMES)
-def test_every_task_is_registered_and_has_its_templates(task: Task) -> None:
+def test_tasks_are_registered_with_templates(task: Task) -> None:
     assert registry.get(task.name) is task
     assert len(task.templates) >= 4
     assert task.templates[0].instruction in ("", "|")  # what is asked is the prompt's business
@@ -71,14 +71,14 @@ def test_every_task_is_registered_and_has_its_templates(task: Task) -> None:
 
 
 @pytest.mark.parametrize("task", sandbox.TARGETS, ids=[t.name for t in sandbox.TARGETS])
-def test_no_row_of_a_target_is_a_row_of_another_task(task: Task) -> None:
+def test_target_rows_are_in_no_other_task(task: Task) -> None:
     mine = {*plain(task, "train"), *plain(task, "validation")}
     for other in sandbox.TASKS:
         if other is not task:
             assert not mine & {*plain(other, "train"), *plain(other, "validation")}
 
 
-def test_dev_is_cut_from_train_and_few_shot_draws_are_per_class() -> None:
+def test_load_splits_dev_from_train_and_few_shot_per_class() -> None:
     task = registry.get("sandbox/topic_headlines")
     splits = load_splits(task, seed=1, k=16)
     assert (len(splits.train), len(splits.dev), len(splits.test)) == (64, 64, 400)
@@ -88,7 +88,7 @@ def test_dev_is_cut_from_train_and_few_shot_draws_are_per_class() -> None:
     assert len(spans.train) == 16
 
 
-def test_an_unknown_split_is_named() -> None:
+def test_unknown_split_raises() -> None:
     with pytest.raises(DataError, match="unknown split 'test'"):
         open_split(sandbox.TASKS[0], "test")
 
@@ -96,7 +96,7 @@ def test_an_unknown_split_is_named() -> None:
 # --- what is expected of the pairs ---------------------------------------------------------------
 
 
-def test_truth_says_something_about_every_pair() -> None:
+def test_truth_covers_every_pair() -> None:
     truth = sandbox.truth()
     pairs = {(s.name, t.name) for s in sandbox.SOURCES for t in sandbox.TARGETS}
     assert set(truth) == pairs
@@ -106,7 +106,7 @@ def test_truth_says_something_about_every_pair() -> None:
     assert min(frozen["helps"], frozen["hurts"]) >= 2
 
 
-def test_a_helping_source_asks_the_same_and_no_source_is_said_to_hurt_its_own_skill() -> None:
+def test_truth_agrees_with_the_skills() -> None:
     tasks = {task.name: task for task in sandbox.TASKS}
     for (source, target), expected in sandbox.truth().items():
         one, other = tasks[source], tasks[target]
@@ -116,7 +116,7 @@ def test_a_helping_source_asks_the_same_and_no_source_is_said_to_hurt_its_own_sk
             assert one.domain != other.domain
 
 
-def test_contrary_targets_have_the_label_words_of_their_source_in_other_places() -> None:
+def test_contrary_targets_permute_the_label_words_of_their_source() -> None:
     of = {task.domain: task for task in sandbox.SOURCES} | {
         "sandbox paraphrase": registry.get("sandbox/entailment")
     }
@@ -129,7 +129,7 @@ def test_contrary_targets_have_the_label_words_of_their_source_in_other_places()
         assert all(a != b for a, b in zip(own, task.labels, strict=True))
 
 
-def test_careless_labels_are_a_fifth_of_the_training_rows_and_no_test_row() -> None:
+def test_label_noise_is_a_fifth_of_the_training_rows_only() -> None:
     assert {*sandbox.NOISY} <= {task.name for task in sandbox.TARGETS}
     for task in sandbox.TASKS:
         _, skill, side, lane, noise = task.make_rows.args  # type: ignore[union-attr]
@@ -153,21 +153,21 @@ def test_no_method_reads_the_truth() -> None:
 # --- the grammar ---------------------------------------------------------------------------------
 
 
-def test_sources_and_targets_overlap_by_half_of_each_list() -> None:
+def test_word_lists_of_sources_and_targets_overlap_by_half() -> None:
     for words_of in (words.PEOPLE, words.LIKED, *words.THINGS.values()):
         front, back = set(words.front(words_of)), set(words.back(words_of))
         assert len(front & back) * 2 == len(words_of)
         assert front | back == set(words_of)
 
 
-def test_lists_hold_every_word_once() -> None:
+def test_word_lists_are_unique() -> None:
     assert len({w for topic in words.THINGS.values() for w in topic}) == 96
     assert not set(words.LIKED) & set(words.DISLIKED)
     assert set(words.GAVE) == set(words.GIVEN)
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
-def test_a_spoilt_sentence_is_another_one_that_no_maker_writes(side: grammar.Side) -> None:
+def test_spoil_changes_the_sentence_to_one_that_is_never_generated(side: grammar.Side) -> None:
     w = Writer(random.Random(5), side)
     for _ in range(300):
         sound = grammar.sentence(w)
@@ -177,7 +177,7 @@ def test_a_spoilt_sentence_is_another_one_that_no_maker_writes(side: grammar.Sid
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
-def test_a_hypothesis_says_less_of_the_same_event_and_only_the_wrong_ones_deny_it(
+def test_entailment_hypotheses(
     side: grammar.Side,
 ) -> None:
     w = Writer(random.Random(6), side)
@@ -196,7 +196,7 @@ def test_a_hypothesis_says_less_of_the_same_event_and_only_the_wrong_ones_deny_i
             assert not new - denials, row
 
 
-def test_a_gift_names_both_persons() -> None:
+def test_gift_contains_giver_and_receiver() -> None:
     for side in ("source", "target"):
         w = Writer(random.Random(7), side)  # type: ignore[arg-type]
         for _ in range(100):

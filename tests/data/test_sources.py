@@ -12,7 +12,7 @@ from prompt_jax.errors import DataError
 from .conftest import NLI, nli_rows, write_jsonl
 
 
-def test_a_folder_is_opened(tmp_path):
+def test_open_split_from_a_folder(tmp_path):
     rows = nli_rows(5)
     write_jsonl(tmp_path / "toy_nli" / "train.jsonl.gz", rows)
     write_jsonl(tmp_path / "toy_nli" / "dev.jsonl", rows[:2])
@@ -22,7 +22,7 @@ def test_a_folder_is_opened(tmp_path):
     assert row_name(train, 4) == "row 5 of train.jsonl.gz"
 
 
-def test_a_folder_wins_over_other_sources(tmp_path, monkeypatch):
+def test_open_split_prefers_the_folder(tmp_path, monkeypatch):
     task = dataclasses.replace(NLI, tfds=TfdsSource("glue/rte"), hf=HubSource("nyu-mll/glue"))
     tfds, hub = [{"label": 0, "from": "tfds"}], [{"label": 0, "from": "hub"}]
     monkeypatch.setattr(remote, "open_tfds", lambda spec, split: tfds)
@@ -34,7 +34,7 @@ def test_a_folder_wins_over_other_sources(tmp_path, monkeypatch):
     assert open_split(task, "train")[0]["from"] == "hub"
 
 
-def test_a_split_that_a_public_source_lacks_is_not_here(monkeypatch):
+def test_open_split_missing_in_public_source_raises(monkeypatch):
     task = dataclasses.replace(NLI, tfds=TfdsSource("glue/rte", splits=(("train", "train"),)))
     monkeypatch.setattr(remote, "open_tfds", lambda spec, split: [{"label": 0}])
     assert len(open_split(task, "train")) == 1
@@ -42,13 +42,13 @@ def test_a_split_that_a_public_source_lacks_is_not_here(monkeypatch):
         open_split(task, "validation")
 
 
-def test_what_is_missing_is_said(tmp_path, monkeypatch):
+def test_open_split_errors(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     with pytest.raises(DataError, match=r"unknown split 'valid'.*Did you mean 'validation'"):
         open_split(NLI, "valid", tmp_path)
     with pytest.raises(DataError, match=r"data\.root .* is not a folder"):
         open_split(NLI, "train", tmp_path / "absent")
-    with pytest.raises(DataError, match=r"needs data that is not here\.\n  Put JSONL files"):
+    with pytest.raises(DataError, match=r"needs data that is not on this machine\.\n  Put JSONL"):
         open_split(NLI, "train", tmp_path)
     task = dataclasses.replace(NLI, tfds=TfdsSource("glue/rte"))
     with pytest.raises(DataError) as caught:
@@ -66,13 +66,13 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
         open_split(task, "train", tmp_path)
 
 
-def test_tasks_without_public_source_cannot_be_fetched():
+def test_fetch_without_public_source_raises():
     with pytest.raises(DataError, match="no public source to fetch"):
         fetch(NLI)
 
 
 @pytest.mark.parametrize(("field", "spec"), [("tfds", "tfds"), ("hf", "hub")])
-def test_fetch_asks_the_right_source(monkeypatch, tmp_path, field, spec):
+def test_fetch_calls_the_right_source(monkeypatch, tmp_path, field, spec):
     task = dataclasses.replace(
         NLI, **{field: TfdsSource("glue/rte") if spec == "tfds" else HubSource("nyu-mll/glue")}
     )
@@ -80,7 +80,7 @@ def test_fetch_asks_the_right_source(monkeypatch, tmp_path, field, spec):
     assert fetch(task) == tmp_path
 
 
-def test_subsets_keep_the_names_of_rows():
+def test_subset_describes_rows_of_its_source():
     source = MemoryRows(nli_rows(10), "train.jsonl")
     subset = Subset(Subset(source, [5, 7, 9]), [2, 0])
     assert [subset[i]["idx"] for i in range(len(subset))] == [9, 5]
@@ -101,7 +101,7 @@ class _WithColumn:
         return [0, 1, 2, 3]
 
 
-def test_labels_come_from_the_column_where_there_is_one():
+def test_labels_use_the_column_where_available():
     task = dataclasses.replace(NLI, labels=("a", "b", "c", "d"), templates=NLI.templates[:1])
     assert labels(task, _WithColumn()).tolist() == [0, 1, 2, 3]
     assert labels(task, nli_rows(3)).tolist() == [0, 1, 0]
@@ -109,7 +109,7 @@ def test_labels_come_from_the_column_where_there_is_one():
         labels(task, [{"label": 0}, {"label": 9}])
 
 
-def test_mapping_renames_relabels_and_drops():
+def test_mapped_renames_relabels_and_drops():
     rows = [
         {"text": {"a": b"caf\xc3\xa9"}, "y": np.int64(label), "ids": np.array([1, 2])}
         for label in (0, 1, 2, -1, 1)
@@ -128,16 +128,16 @@ def test_mapping_renames_relabels_and_drops():
     assert (len(unmapped), unmapped[3]["y"]) == (5, -1)
 
 
-def test_a_wrong_mapping_names_the_fields_there_are():
+def test_mapped_with_wrong_field_raises():
     with pytest.raises(DataError, match="no field 'text/b'; it has text"):
         Mapped([{"text": {"a": "x"}}], fields=(("premise", "text/b"),))[0]
 
 
-def test_plain_values():
+def test_plain():
     value = {"a": np.array([b"x", b"y"], object), "b": (np.float32(0.5), [np.bool_(True)])}
     assert plain(value) == {"a": ["x", "y"], "b": [0.5, [True]]}
     assert plain(b"\xff") == "�"
 
 
-def test_rows_are_iterated_in_order():
+def test_iter_rows():
     assert list(sources.iter_rows(nli_rows(3))) == nli_rows(3)

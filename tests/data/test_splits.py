@@ -25,7 +25,7 @@ def cut(n, task=NLI, **options):
     return make_splits(task, nli_rows(n), TEST, **options)
 
 
-def test_development_is_cut_from_train_and_test_is_untouched():
+def test_development_set_is_drawn_from_train_and_test_is_unchanged():
     splits = cut(1000, seed=3)
     assert ids(splits.test) == ids(TEST)
     assert len(splits.dev) == 200
@@ -37,7 +37,7 @@ def test_development_is_cut_from_train_and_test_is_untouched():
 
 
 @pytest.mark.parametrize(("n", "dev"), [(2, 1), (5, 1), (50, 10), (999, 199), (5000, 200)])
-def test_development_is_at_most_a_fifth(n, dev):
+def test_development_set_is_at_most_a_fifth(n, dev):
     splits = cut(n)
     assert (len(splits.train), len(splits.dev)) == (n - dev, dev)
 
@@ -74,7 +74,7 @@ def test_transfer_papers_large_takes_a_thousand_from_train():
 
 
 @pytest.mark.parametrize("protocol", ["development", "transfer_papers"])
-def test_shots_come_from_train_whatever_the_protocol(protocol):
+def test_few_shot_draws_from_train_under_every_protocol(protocol):
     splits = cut(100, k=4, protocol=protocol)
     for part in (splits.train, splits.dev):
         assert Counter(row["label"] for row in part) == {0: 4, 1: 4}
@@ -83,7 +83,7 @@ def test_shots_come_from_train_whatever_the_protocol(protocol):
     assert len(splits.test) == (40 if protocol == "development" else 20)
 
 
-def test_errors_come_before_the_work():
+def test_invalid_arguments_raise():
     with pytest.raises(ConfigError, match="Did you mean 'development'"):
         cut(10, protocol="developement")
     with pytest.raises(ConfigError, match="k must not be negative"):
@@ -96,7 +96,7 @@ def test_errors_come_before_the_work():
         make_splits(NLI, nli_rows(10), TEST[:1], protocol="transfer_papers")
 
 
-def test_tasks_for_evaluation_only_have_no_train(tmp_path):
+def test_evaluation_only_task_has_no_train(tmp_path):
     task = dataclasses.replace(NLI, split_protocol="evaluation")
     write_jsonl(tmp_path / "toy_nli" / "validation.jsonl", TEST)
     splits = load_splits(task, tmp_path, limits=Limits(test=7))
@@ -105,7 +105,7 @@ def test_tasks_for_evaluation_only_have_no_train(tmp_path):
         load_splits(task, tmp_path, k=1)
 
 
-def test_load_splits_opens_and_cuts(tmp_path):
+def test_load_splits(tmp_path):
     write_jsonl(tmp_path / "toy_nli" / "train.jsonl.gz", nli_rows(100))
     write_jsonl(tmp_path / "toy_nli" / "validation.tsv", [])
     (tmp_path / "toy_nli" / "validation.tsv").write_text("premise\thypothesis\tlabel\nx\ty\t1\n")
@@ -127,7 +127,7 @@ def test_dropped_rows_are_noted():
     k=st.integers(1, 12),
     seed=st.integers(0, 5),
 )
-def test_draws_are_disjoint_and_balanced(classes, k, seed):
+def test_draw_shots_is_disjoint_and_balanced(classes, k, seed):
     classes = np.asarray(classes)
     names = ("a", "b", "c", "d")
     train, dev, notes = draw_shots(classes, k, np.random.default_rng(seed), names)
@@ -146,7 +146,7 @@ def test_draws_are_disjoint_and_balanced(classes, k, seed):
     np.testing.assert_array_equal(again[0], train)
 
 
-def test_rare_classes_are_shared_and_noted():
+def test_draw_shots_splits_rare_classes_with_a_note():
     rows = [{"label": 0, "idx": i} for i in range(40)] + [{"label": 1, "idx": i} for i in range(5)]
     train, dev, notes = few_shot(NLI, rows, 16, 0)
     assert Counter(row["label"] for row in train) == {0: 16, 1: 3}
@@ -154,7 +154,7 @@ def test_rare_classes_are_shared_and_noted():
     assert notes == ("toy/nli: not_entailment has 5 rows, fewer than 2 x 16: 3 train, 2 dev",)
 
 
-def test_other_kinds_have_k_rows_in_all():
+def test_few_shot_of_other_kinds_has_k_rows_in_total():
     rows = [{"question": str(i), "answers": ["x"], "idx": i} for i in range(50)]
     train, dev, notes = few_shot(SPAN, rows, 16, 0)
     assert (len(train), len(dev), notes) == (16, 16, ())
@@ -164,14 +164,14 @@ def test_other_kinds_have_k_rows_in_all():
         few_shot(SPAN, rows, 0, 0)
 
 
-def test_draws_differ_between_seeds_and_start_alike():
+def test_draws_depend_on_the_seed_and_larger_k_extends_them():
     rows = nli_rows(200)
     small, large = (set(ids(few_shot(NLI, rows, k, 0)[0])) for k in (4, 16))
     assert small < large  # 4 shots are part of 16 shots of the same seed
     assert set(ids(few_shot(NLI, rows, 16, 1)[0])) != large
 
 
-def test_real_folders(shared_dir):
+def test_few_shot_on_real_folders(shared_dir):
     root = shared_dir / "data"
     trec = Task(
         "trec",

@@ -30,12 +30,12 @@ def change(**changes):
         "{a:{b}}",
     ],
 )
-def test_only_plain_fields_are_accepted(text):
+def test_format_fields_accepts_only_plain_fields(text):
     with pytest.raises(DataError):
         Template("t", text)
 
 
-def test_fields_are_listed_once_in_order():
+def test_format_fields_are_unique_and_in_order():
     assert format_fields("{b} {a} {b} {{not}} é") == ("b", "a")
 
 
@@ -100,12 +100,12 @@ def test_instruction_is_the_text_without_fields():
         (lambda: HubSource("/abs"), "plain name"),
     ],
 )
-def test_wrong_descriptions_say_what_is_wrong(make, message):
+def test_invalid_tasks_raise(make, message):
     with pytest.raises(DataError, match=message):
         make()
 
 
-def test_names_and_templates_are_found():
+def test_task_folder_and_template_lookup():
     assert NLI.folder == "toy_nli"
     assert change(local="mine").folder == "mine"
     assert NLI.template().name == "plain"

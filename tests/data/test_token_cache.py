@@ -20,7 +20,7 @@ def ask(folder, make, texts=(["one", "three"], ["é"]), key=("vocabulary", 8)):
     return cached(folder, name="a/b c", key=key, texts=texts, make=make)
 
 
-def test_no_folder_no_cache():
+def test_cached_without_folder_always_computes():
     make = Maker()
     for calls in (1, 2):
         arrays = ask(None, make)
@@ -28,7 +28,7 @@ def test_no_folder_no_cache():
         assert make.calls == calls
 
 
-def test_the_second_time_it_is_read(tmp_path):
+def test_cached_reads_the_second_time(tmp_path):
     make = Maker()
     first = ask(tmp_path / "deep" / "er", make)
     second = ask(tmp_path / "deep" / "er", make)
@@ -45,14 +45,14 @@ def test_the_second_time_it_is_read(tmp_path):
     "texts",
     [(["one", "three"], ["e"]), (["one"], ["three", "é"]), (["onet", "hree"], ["é"]), (["one"],)],
 )
-def test_other_texts_are_another_file(tmp_path, texts):
+def test_cached_file_depends_on_texts(tmp_path, texts):
     make = Maker()
     ask(tmp_path, make)
     ask(tmp_path, make, texts)
     assert (make.calls, len(list(tmp_path.iterdir()))) == (2, 2)
 
 
-def test_every_damage_is_reported_and_made_again(tmp_path, caplog):
+def test_cached_recomputes_damaged_files(tmp_path, caplog):
     make = Maker()
     good = ask(tmp_path, make)
     (file,) = tmp_path.iterdir()
@@ -72,7 +72,7 @@ def test_every_damage_is_reported_and_made_again(tmp_path, caplog):
     assert all(file.name in record.getMessage() for record in caplog.records)
 
 
-def test_a_file_without_a_seal_is_not_read(tmp_path, caplog):
+def test_cached_ignores_files_without_checksum(tmp_path, caplog):
     make = Maker()
     good = ask(tmp_path, make)
     (file,) = tmp_path.iterdir()
@@ -82,7 +82,7 @@ def test_a_file_without_a_seal_is_not_read(tmp_path, caplog):
     np.testing.assert_array_equal(arrays["lengths"], good["lengths"])
 
 
-def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_cached_failed_write_leaves_no_file(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
@@ -92,7 +92,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_a_file_is_named(tmp_path):
+def test_cache_folder_that_is_a_file_raises(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"cache folder '.*file' cannot be written"):
         ask(tmp_path / "file", Maker())

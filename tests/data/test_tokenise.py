@@ -22,7 +22,7 @@ def words(*texts):
     return WordTokenizer().encode(texts)
 
 
-def test_rows_are_the_tokens_of_their_texts():
+def test_tokenise_rows_encodes_the_rendered_texts():
     split = make_split(5)
     assert len(split) == 5
     for i, example in enumerate(split.examples):
@@ -40,7 +40,7 @@ def test_rows_are_the_tokens_of_their_texts():
     assert len(split.answers) == 2  # the whole task's answers, once
 
 
-def test_long_rows_are_cut_before_the_end_and_counted():
+def test_truncation_keeps_the_end_of_sequence_and_counts_inputs():
     rows = [*nli_rows(3), {"premise": "long " * 30, "hypothesis": "h", "label": 0}]
     split = tokenise_rows(NLI, rows, WordTokenizer(), max_input=9, max_target=2)
     assert split.inputs.lengths.tolist() == [8, 8, 8, 9]
@@ -51,12 +51,12 @@ def test_long_rows_are_cut_before_the_end_and_counted():
     assert split.take([0]).truncated_inputs == 0
 
 
-def test_exact_length_is_not_cut():
+def test_truncation_leaves_rows_of_the_maximum_length():
     assert make_split(1, max_input=8).truncated_inputs == 0
     assert make_split(1, max_input=7).truncated_inputs == 1
 
 
-def test_cut_targets_are_counted_and_candidates_cut_alike():
+def test_truncation_counts_targets_and_applies_to_candidates():
     task = dataclasses.replace(NLI, labels=("yes it does", "no"), templates=NLI.templates[:1])
     split = tokenise_rows(task, nli_rows(4), WordTokenizer(), max_target=3)
     assert split.truncated_targets == 2
@@ -64,14 +64,16 @@ def test_cut_targets_are_counted_and_candidates_cut_alike():
     assert split.answers[split.candidates[1][0]].tolist() == split.targets[0].tolist()
 
 
-def test_label_words_that_become_the_same_tokens_are_an_error():
+def test_label_words_with_equal_tokens_raise():
     task = dataclasses.replace(NLI, labels=("yes it is", "yes it may"), templates=NLI.templates[:1])
-    with pytest.raises(DataError, match=r"'yes it is' and 'yes it may' are the same 3"):
+    with pytest.raises(
+        DataError, match=r"'yes it is' and 'yes it may' have the same token ids .at most 3"
+    ):
         tokenise_rows(task, nli_rows(4), WordTokenizer(), max_target=3)
     assert tokenise_rows(task, nli_rows(4), WordTokenizer(), max_target=4).notes == ()
 
 
-def test_single_rows_with_alike_choices_are_a_note():
+def test_rows_with_ambiguous_choices_add_a_note():
     rows = [{"question": "q", "choices": [f"a {i}", f"b {i}"], "label": 0} for i in range(3)]
     rows.append({"question": "q", "choices": ["same words", "same  words"], "label": 0})
     rows.append({"question": "q", "choices": ["same", "same"], "label": 0})
@@ -80,18 +82,18 @@ def test_single_rows_with_alike_choices_are_a_note():
 
 
 @pytest.mark.parametrize("option", ["max_input", "max_target"])
-def test_lengths_below_two_are_refused(option):
+def test_lengths_below_two_raise(option):
     with pytest.raises(DataError, match="at least 2 tokens"):
         make_split(1, **{option: 1})
 
 
-def test_no_rows():
+def test_encode_without_rows():
     split = make_split(0)
     assert len(split) == len(split.inputs) == len(split.take([])) == 0
     assert split.candidate_matrix([]).shape == (0, 0, 0)
 
 
-def test_templates():
+def test_template_modes():
     rows = nli_rows(40)
     assert {e.template for e in render_rows(NLI, rows, "first")} == {"plain"}
     assert {e.template for e in render_rows(NLI, rows, "question")} == {"question"}
@@ -116,7 +118,7 @@ def test_templates():
     assert len(split.answers) == 4
 
 
-def test_errors_name_the_row():
+def test_render_rows_error_names_the_row():
     rows = [*nli_rows(2), {"premise": "x", "hypothesis": "y", "label": "maybe"}]
     with pytest.raises(DataError, match=r"^row 3 has label 'maybe'"):
         tokenise_rows(NLI, rows, WordTokenizer())
@@ -144,7 +146,7 @@ def test_candidate_matrix():
         split.candidate_matrix([0], width=2)
 
 
-def test_rows_without_candidates_have_an_empty_matrix():
+def test_candidate_matrix_without_candidates():
     task = Task("span", "span", ("q",), (Template("t", "{q}"),))
     split = tokenise_rows(task, [{"q": "who", "answers": ["Ada"]}], WordTokenizer())
     assert split.candidate_matrix([0]).shape == (1, 0, 0)
@@ -169,7 +171,7 @@ def check_equal(split, i, other, j):
     names=st.lists(st.sampled_from(["a", "b"]), min_size=4, max_size=4),
     draw=st.data(),
 )
-def test_concat_and_take_keep_every_row(sizes, names, draw):
+def test_concat_and_take(sizes, names, draw):
     parts = [
         make_split(n, name, templates="cycle", seed=n, max_input=7)
         for n, name in zip(sizes, names, strict=False)
@@ -188,7 +190,7 @@ def test_concat_and_take_keep_every_row(sizes, names, draw):
             check_equal(joined, i, taken, j)
 
 
-def test_concat_numbers_tasks_and_names_the_whole():
+def test_concat_renumbers_tasks_and_sets_the_name():
     joined = concat([make_split(2, "a"), make_split(1, "b"), make_split(1, "a")])
     assert joined.task.tolist() == [0, 0, 1, 0]
     assert joined.template_names == ("a/plain", "a/question", "b/plain", "b/question")
@@ -199,13 +201,13 @@ def test_concat_numbers_tasks_and_names_the_whole():
         concat([])
 
 
-def test_parts_must_have_one_length():
+def test_parts_of_different_lengths_raise():
     split = make_split(3)
     with pytest.raises(ValueError, match="different lengths"):
         dataclasses.replace(split, label=split.label[:2])
 
 
-def test_examples_alone_can_be_encoded():
+def test_encode_examples_without_a_task():
     examples = [Example("in a", "out", template="x"), Example("in b", "other", template="y")]
     split = encode(examples, WordTokenizer(), 8, 8, name="mine")
     assert split.targets[1].tolist() == words("other")[0]
@@ -213,7 +215,7 @@ def test_examples_alone_can_be_encoded():
     assert split.template_names == ("/x", "/y")
 
 
-def test_the_cache_gives_the_same_rows_without_tokenising(tmp_path):
+def test_cache_returns_equal_rows_without_tokenising(tmp_path):
     plain = make_split(6, max_input=7)
     tokenizer = WordTokenizer()
     for expected in (8, 0):
@@ -226,7 +228,7 @@ def test_the_cache_gives_the_same_rows_without_tokenising(tmp_path):
     assert file.name.startswith("toy_nli-")
 
 
-def test_a_damaged_cache_is_rebuilt_with_a_warning(tmp_path, caplog):
+def test_damaged_cache_is_recomputed_with_a_warning(tmp_path, caplog):
     first = make_split(6, cache_dir=tmp_path)
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:100])
@@ -241,7 +243,7 @@ def test_a_damaged_cache_is_rebuilt_with_a_warning(tmp_path, caplog):
 @pytest.mark.parametrize(
     "change", [{"max_input": 7}, {"max_target": 9}, {"templates": "question"}, {"rows": 5}]
 )
-def test_whatever_matters_makes_another_cache_file(tmp_path, change):
+def test_cache_file_depends_on_every_input(tmp_path, change):
     make_split(6, cache_dir=tmp_path)
     make_split(change.pop("rows", 6), cache_dir=tmp_path, **change)
     tokenise_rows(NLI, nli_rows(6), WordTokenizer("other"), cache_dir=tmp_path)

@@ -42,7 +42,7 @@ def with_files(folder: Path, *names: str) -> None:
         (folder / name).write_text('{"a": "x", "b": "y", "label": 1}\n')
 
 
-def test_a_minimal_file(tmp_path: Path) -> None:
+def test_minimal_file(tmp_path: Path) -> None:
     task = load_task(written(tmp_path, GOOD))
     assert (task.name, task.kind, task.labels) == ("mood", "classification", ("low", "high"))
     assert task.metrics == ("accuracy",)
@@ -82,7 +82,7 @@ def test_every_key_reaches_the_task(tmp_path: Path) -> None:
     assert (example.input, example.target) == ("x ", "It is 0.5.")
 
 
-def test_a_choice_task_with_one_field_per_choice(tmp_path: Path) -> None:
+def test_choice_task_with_one_field_per_choice(tmp_path: Path) -> None:
     text = """
         name = "pick"
         kind = "choice"
@@ -99,7 +99,7 @@ def test_a_choice_task_with_one_field_per_choice(tmp_path: Path) -> None:
     assert (example.input, example.target) == ("Where? A: here B: there", "there")
 
 
-def test_the_example_of_the_page_works(tmp_path: Path) -> None:
+def test_docs_example(tmp_path: Path) -> None:
     page = PAGE.read_text("utf-8")
     toml = re.search(r"```toml\n(.*?)```", page, re.S)
     data = re.search(r"```json\n(.*?)```", page, re.S)
@@ -142,7 +142,7 @@ def the_p3_example() -> str:
     return re.findall(r"```toml\n(.*?)```", PAGE.read_text("utf-8"), re.S)[1]
 
 
-def test_rows_of_p3_are_ranked_as_the_page_says(tmp_path: Path) -> None:
+def test_p3_rows_are_ranked(tmp_path: Path) -> None:
     choices = {"answer_choices": ["Yes", "No"]}
     rows = [rendered("It rains {today}", "No", **choices), rendered("It is late", "Yes", **choices)]
     task = p3_task(tmp_path, rows, the_p3_example())
@@ -159,7 +159,7 @@ def test_rows_of_p3_are_ranked_as_the_page_says(tmp_path: Path) -> None:
         render(task, task.template(), twice)
 
 
-def test_rows_of_p3_without_choices_are_generated(tmp_path: Path) -> None:
+def test_p3_rows_without_choices_are_generated(tmp_path: Path) -> None:
     text = the_p3_example()
     for key in ("choices", "choice_answers"):
         text = re.sub(rf"(?m)^{key} = .*\n", "", text)
@@ -173,7 +173,7 @@ def test_rows_of_p3_without_choices_are_generated(tmp_path: Path) -> None:
         render(task, task.template(), {"inputs_pretokenized": "x"})
 
 
-def test_the_page_names_every_metric_and_kind() -> None:
+def test_docs_page_lists_every_metric_and_kind() -> None:
     page = PAGE.read_text("utf-8")
     assert set(METRICS_OF_KIND) == set(KINDS)
     for kind, metrics in METRICS_OF_KIND.items():
@@ -182,7 +182,7 @@ def test_the_page_names_every_metric_and_kind() -> None:
             assert metric in page
 
 
-def test_the_metrics_are_those_of_evaluation() -> None:
+def test_metrics_are_those_of_evaluation() -> None:
     from prompt_jax.evaluation.metrics import METRICS
 
     form = {"classification": "label", "choice": "label", "regression": "number"}
@@ -193,7 +193,7 @@ def test_the_metrics_are_those_of_evaluation() -> None:
 # Files -----------------------------------------------------------------------------------------
 
 
-def test_files_are_resolved_against_the_task_file(tmp_path: Path) -> None:
+def test_files_are_relative_to_the_task_file(tmp_path: Path) -> None:
     with_files(tmp_path, "data/t.jsonl", "v.jsonl")
     path = written(tmp_path, GOOD + '[files]\ntrain = "data/t.jsonl"\nvalidation = "v.jsonl"\n')
     task = load_task(path)
@@ -205,11 +205,11 @@ def test_files_are_resolved_against_the_task_file(tmp_path: Path) -> None:
     assert len(open_split(task, "train", tmp_path / "not there")) == 1
 
 
-def test_without_train_the_task_is_for_evaluation(tmp_path: Path) -> None:
+def test_file_without_train_is_for_evaluation(tmp_path: Path) -> None:
     with_files(tmp_path, "v.jsonl")
     task = load_task(written(tmp_path, GOOD + '[files]\nvalidation = "v.jsonl"\n'))
     assert task.split_protocol == "evaluation"
-    with pytest.raises(DataError, match="'mood' names no train file"):
+    with pytest.raises(DataError, match="of 'mood' lists no train file"):
         open_split(task, "train")
 
 
@@ -248,7 +248,7 @@ def test_paths_stay_inside_the_folder(tmp_path: Path, name: str, message: str) -
     assert "mood.toml: files: 'validation'" in str(caught.value)
 
 
-def test_a_link_inside_the_folder_is_fine(tmp_path: Path) -> None:
+def test_link_inside_the_folder_is_accepted(tmp_path: Path) -> None:
     with_files(tmp_path, "v.jsonl")
     (tmp_path / "link.jsonl").symlink_to(tmp_path / "v.jsonl")
     load_task(written(tmp_path, GOOD + '[files]\nvalidation = "link.jsonl"\n'))
@@ -268,8 +268,8 @@ def edited(old: str, new: str) -> str:
         pytest.param("name = ", "not valid TOML", id="syntax"),
         pytest.param("x = " + "[" * 5000, "not valid TOML", id="deep"),
         pytest.param(edited('name = "mood"', ""), "'name' is missing", id="no name"),
-        pytest.param(edited('"mood"', '"my mood"'), "a name is made of", id="bad name"),
-        pytest.param(edited('"mood"', '"../mood"'), "a name is made of", id="name is a path"),
+        pytest.param(edited('"mood"', '"my mood"'), "a name consists of", id="bad name"),
+        pytest.param(edited('"mood"', '"../mood"'), "a name consists of", id="name is a path"),
         pytest.param(edited('"mood"', '"imdb"'), "a task of the registry", id="taken"),
         pytest.param(edited('"mood"', '"glue_rte"'), "a task of the registry", id="alias taken"),
         pytest.param(edited('"mood"', "7"), "'name' must be a text, not 7", id="name type"),
@@ -291,7 +291,7 @@ def edited(old: str, new: str) -> str:
         pytest.param(edited('"a: {a} b: {b}"', '"{a"'), "unbalanced braces", id="braces"),
         pytest.param(edited('"a: {a} b: {b}"', '" "'), "text is empty", id="empty text"),
         pytest.param(edited('text = "a: {a} b: {b}"', ""), "'text' is missing", id="no text"),
-        pytest.param(GOOD + 'target = "x"\n', r"must contain \{answer\}", id="target"),
+        pytest.param(GOOD + 'target = "x"\n', r"must contain the field \{answer\}", id="target"),
         pytest.param(GOOD + 'labels = ["one"]\n', "1 labels, but the task has 2", id="word count"),
         pytest.param(GOOD + 'labels = ["x", "x"]\n', "labels must be different", id="same words"),
         pytest.param(GOOD + 'choice_answers = "word"\n', "'letter' or 'text'", id="answers"),
@@ -332,34 +332,32 @@ def edited(old: str, new: str) -> str:
         pytest.param(GOOD + "[files]\nvalidation = 1\n", "must be a text", id="file type"),
     ],
 )
-def test_each_mistake_is_one_message_with_file_and_key(
-    tmp_path: Path, text: str, message: str
-) -> None:
+def test_mistakes_raise_with_file_and_key(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         registry.get(str(written(tmp_path, text)))
-    said = str(caught.value)
-    assert "mood.toml" in said
-    assert said.count("mood.toml") == 1
-    assert "\n" not in said
+    message = str(caught.value)
+    assert "mood.toml" in message
+    assert message.count("mood.toml") == 1
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(
     "step", ["0.0", "-0.2", "nan", "inf", "1e-9", "true", '"x"', "1" + "0" * 400]
 )
-def test_a_regression_needs_a_usable_step(tmp_path: Path, step: str) -> None:
+def test_regression_step_out_of_range_raises(tmp_path: Path, step: str) -> None:
     text = edited('"classification"', '"regression"').replace('labels = ["low", "high"]', "")
     with pytest.raises(DataError, match="value_step"):
         load_task(written(tmp_path, f"value_step = {step}\n" + text))
 
 
 @pytest.mark.parametrize("value", ["[1]", "[1, nan]", '["a", "b"]', "[2, 1]", "[0, inf]", "3"])
-def test_a_regression_needs_a_usable_range(tmp_path: Path, value: str) -> None:
+def test_regression_range_out_of_order_raises(tmp_path: Path, value: str) -> None:
     text = edited('"classification"', '"regression"').replace('labels = ["low", "high"]', "")
     with pytest.raises(DataError, match="value_range"):
         load_task(written(tmp_path, f"value_range = {value}\n" + text))
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_files_raise(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"absent\.toml cannot be read"):
         load_task(tmp_path / "absent.toml")
     with pytest.raises(DataError, match="cannot be read"):

@@ -155,8 +155,8 @@ BLIMP = Task(
     kind="choice",
     fields=("sentence_good", "sentence_bad"),
     choices=("sentence_good", "sentence_bad"),
-    # The good sentence always comes first, so a letter would be no question: both sentences are
-    # scored as texts.
+    # The good sentence always comes first, so the letter would give the answer away: both sentences
+    # are scored as texts.
     templates=(
         Template("plain", "grammatical sentence:", choice_answers="text"),
         Template("native", "A native speaker of English would say:", choice_answers="text"),

@@ -293,7 +293,7 @@ BANKING77_INTENTS = (
 _INTENT_WORDS = tuple(
     name.lower().replace("_", " ").removesuffix("?") for name in BANKING77_INTENTS
 )
-# The Hub numbers the intents in alphabetical order without regard to case, our files with it.
+# The Hub numbers the intents in case-insensitive alphabetical order, local files case-sensitively.
 _INTENT_MAP = tuple(
     BANKING77_INTENTS.index(name) for name in sorted(BANKING77_INTENTS, key=str.lower)
 )

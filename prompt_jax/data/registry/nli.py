@@ -7,7 +7,7 @@ from prompt_jax.data.tasks import HubSource, Task, Template, TfdsSource
 
 _THREE_WAY = ("entailment", "neutral", "contradiction")
 _TWO_WAY = ("entailment", "not_entailment")
-# The names that SciTail's own files use; "neutral" there means that nothing follows.
+# Label names of SciTail's files; "neutral" means no entailment.
 _SCITAIL = ("entails", "neutral")
 
 
@@ -59,7 +59,7 @@ SNLI = Task(
             labels=("surely", "perhaps", "never"),
         ),
     ),
-    # Rows on which the annotators did not agree have label -1, which lies outside the map.
+    # Rows without annotator agreement have label -1, which is outside the map.
     tfds=TfdsSource("snli", label_map=(0, 1, 2)),
     hf=HubSource("stanfordnlp/snli", "plain_text", label_map=(0, 1, 2)),
     sizes=(("train", 550_152), ("validation", 10_000)),

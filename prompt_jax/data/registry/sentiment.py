@@ -5,9 +5,9 @@ from __future__ import annotations
 from prompt_jax.data.registry.wording import FIVE_DEGREES, POLARITY, five_degrees, polarity
 from prompt_jax.data.tasks import HubSource, Task, Template, TfdsSource
 
-# Their data sets call the text "text"; ours is "sentence" everywhere.
+# The external data sets name the field "text"; here it is "sentence" in all tasks.
 _TEXT = (("sentence", "text"),)
-# Only train and test are published: the test is what we hold out.
+# Only train and test are published: the published test split is our test set.
 _TRAIN_TEST = (("train", "train"), ("validation", "test"))
 
 

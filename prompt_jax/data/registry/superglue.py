@@ -1,7 +1,7 @@
 """The tasks of SuperGLUE (Wang et al. 2019) besides RTE, which is that of GLUE.
 
-TensorFlow Datasets can build most of them only where tensorflow is installed; the Hub's parquet
-conversion needs no more than pyarrow.
+TensorFlow Datasets can build most of them only if tensorflow is installed; the Hub's parquet
+conversion requires only pyarrow.
 """
 
 from __future__ import annotations

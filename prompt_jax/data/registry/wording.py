@@ -1,17 +1,17 @@
 """Template sets that several tasks share, written for this project.
 
 Three rules hold for all of them. The first template is the plain `field: value` form with short
-label words, the default for training. The field that may be long stands last, so that cutting an
-input to its token limit never removes the question. Nothing promises an answer that the task's
-labels do not contain.
+label words, the default for training. The field that may be long comes last, so that truncation of
+an input never removes the question. No template suggests an answer that is not among the task's
+labels.
 """
 
 from __future__ import annotations
 
 from prompt_jax.data.tasks import Template
 
-# Words for (follows, open, excluded) under each template, and for (follows, does not) where a task
-# does not tell open from excluded.
+# Label words of (entailment, neutral, contradiction) under each template, and of (entailment, not)
+# for tasks with two classes.
 _THREE = {
     "plain": ("yes", "maybe", "no"),
     "follows": ("yes", "maybe", "no"),
@@ -43,10 +43,10 @@ def inference(
     """Templates of textual inference over two fields.
 
     Args:
-      premise: name of the field with what is given.
-      hypothesis: name of the field with what may follow from it.
+      premise: name of the field with the premise.
+      hypothesis: name of the field with the hypothesis.
       labels: the task's labels in its order; one starts with "entail".
-      prefix: name of the task in T5's own mixture, which that template begins with.
+      prefix: name of the task in T5's own mixture, the first word of that template.
     """
     given, claim = f"{{{premise}}}", f"{{{hypothesis}}}"
     texts = {
@@ -148,7 +148,7 @@ def five_degrees(noun: str, *, field: str = "sentence") -> tuple[Template, ...]:
 
 
 def reading(*, title: str = "squad") -> tuple[Template, ...]:
-    """Templates of questions about a text whose answer is a stretch of it.
+    """Templates of extractive question answering.
 
     Args:
       title: a short name of the data set, part of one template.

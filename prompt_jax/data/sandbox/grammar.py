@@ -1,7 +1,7 @@
-"""Sentences of the sandbox world: small makers, each of which knows the answer it builds in.
+"""Sentence generators of the sandbox; the label of each sentence is an argument or an output.
 
-A sentence carries several things at once (a topic, an opinion, a person, a place, a time), so that
-what is asked of it must come from somewhere else: from the instruction or the prompt.
+A sentence has several attributes at once (a topic, an opinion, a person, a place, a time), so the
+question about it must come from the instruction or the prompt.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Lexicon:
-    """The words one side of the world may use."""
+    """The words of one side (sources, targets or both)."""
 
     things: Mapping[str, tuple[str, ...]]
     actions: Mapping[str, tuple[str, ...]]
@@ -38,30 +38,30 @@ class Lexicon:
 
 def lexicon(side: Side) -> Lexicon:
     """The words of a side: "source" and "target" overlap by half of each list."""
-    cuts: dict[Side, Callable[[Sequence[str]], tuple[str, ...]]] = {
+    parts: dict[Side, Callable[[Sequence[str]], tuple[str, ...]]] = {
         "source": words.front,
         "target": words.back,
         "all": tuple,
     }
-    cut = cuts[side]
+    part = parts[side]
 
     def by_topic(lists: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-        return {topic: cut(lists[topic]) for topic in words.TOPICS}
+        return {topic: part(lists[topic]) for topic in words.TOPICS}
 
     return Lexicon(
         by_topic(words.THINGS),
         by_topic(words.ACTIONS),
         by_topic(words.PLACES),
-        cut(words.PEOPLE),
-        cut(words.MANNERS),
-        cut(words.LOOKS),
-        cut(words.LIKED),
-        cut(words.DISLIKED),
-        cut(words.ENJOYED),
-        cut(words.REGRETTED),
-        cut(words.DAYS),
-        cut(words.NUMBERS),
-        cut(words.GAVE),
+        part(words.PEOPLE),
+        part(words.MANNERS),
+        part(words.LOOKS),
+        part(words.LIKED),
+        part(words.DISLIKED),
+        part(words.ENJOYED),
+        part(words.REGRETTED),
+        part(words.DAYS),
+        part(words.NUMBERS),
+        part(words.GAVE),
     )
 
 
@@ -69,8 +69,8 @@ class Writer:
     """Draws words of one side; every draw comes from one `random.Random`.
 
     Args:
-      draw: the randomness.
-      side: whose words.
+      draw: random generator.
+      side: which words are used.
     """
 
     def __init__(self, draw: random.Random, side: Side) -> None:
@@ -106,7 +106,7 @@ class Writer:
         return self.draw.choice([p for p in self.lexicon.places[topic] if p not in but])
 
     def look(self, *but: str) -> str:
-        """An adjective that says nothing about whether something is liked."""
+        """An adjective without sentiment."""
         return self.draw.choice([x for x in self.lexicon.looks if x not in but])
 
     def day(self, *but: str) -> str:
@@ -134,7 +134,7 @@ class Writer:
 
 
 def opinion(w: Writer, liked: bool, topic: str = "") -> str:
-    """A sentence that likes or dislikes a thing, of any topic unless one is given."""
+    """A positive or negative sentence about a thing, of a random topic unless one is given."""
     topic = topic or w.topic()
     thing, place, look = w.thing(topic), w.place(topic), w.look()
     if w.side == "target":
@@ -171,11 +171,11 @@ def scene(w: Writer, topic: str) -> str:
     )
 
 
-# --- sound and unsound sentences -----------------------------------------------------------------
+# --- grammatical and ungrammatical sentences ------------------------------------------------------
 
 
 def sentence(w: Writer, topic: str = "") -> str:
-    """A sound sentence: a statement from sources, a question or a request from targets."""
+    """A grammatical sentence: a statement for sources, a question or a request for targets."""
     topic = topic or w.topic()
     thing, place, look = w.thing(topic), w.place(topic), w.look()
     if w.side == "target":
@@ -194,7 +194,7 @@ def sentence(w: Writer, topic: str = "") -> str:
 
 
 def spoil(w: Writer, text: str) -> str:
-    """Breaks a sound sentence: an article out of place, missing or twice, or two words swapped."""
+    """Makes a sentence ungrammatical: an article moved, missing or doubled, or words swapped."""
     parts = text.split()
     articles = [i for i, part in enumerate(parts[:-1]) if part == "the"]
     i = w.draw.choice(articles)
@@ -205,7 +205,7 @@ def spoil(w: Writer, text: str) -> str:
         del parts[i]
     elif kind == 2:  # two articles
         parts.insert(i, "the")
-    else:  # two neighbours change places, an article never with an article
+    else:  # two words swapped, never an article with an article
         j = w.draw.randrange(len(parts) - 2)
         parts[j], parts[j + 2] = parts[j + 2], parts[j]
         if parts[j] == parts[j + 2]:
@@ -243,12 +243,12 @@ def say(w: Writer, text: str) -> str:
 
 
 def full(e: Event) -> str:
-    """All there is to say about an event."""
+    """The full description of an event."""
     return f"the {e.person} {e.action} the {e.look} {e.thing} in the {e.place} {e.day}"
 
 
 def deny(w: Writer, person: str, rest: str) -> str:
-    """A sentence that denies that a person did something; each side has words of its own for it."""
+    """A sentence that denies that a person did something, with different forms for each side."""
     if w.side == "target":
         return w.of(
             f"it is false that the {person} {rest}",
@@ -263,10 +263,10 @@ def deny(w: Writer, person: str, rest: str) -> str:
 
 
 def entailment(w: Writer, follows: bool) -> Row:
-    """A premise and a hypothesis that says less of the same event, or denies it.
+    """A premise and a hypothesis that gives part of the same event, or denies it.
 
-    That a hypothesis does not follow shows in the way it is worded, as often in real data sets
-    (Gururangan et al. 2018, arXiv 1803.02324): a small model learns that.
+    The wording of the hypothesis reveals the label, as often in real data sets (Gururangan et al.
+    2018, arXiv 1803.02324): a small model can learn that.
     """
     e = event(w)
     person, action, thing = say(w, e.person), say(w, e.action), say(w, e.thing)
@@ -285,11 +285,11 @@ def entailment(w: Writer, follows: bool) -> Row:
             f"{e.day} , in the {e.place} , it was the {e.person} who {e.action} the {e.look}"
             f" {e.thing}",
         )
-        said = w.of(f"the {person} {rest}", f"so the {person} {rest}")
+        entailed = w.of(f"the {person} {rest}", f"so the {person} {rest}")
     else:
         premise = full(e)
-        said = w.of(f"the {person} {rest}", f"it is true that the {person} {rest}")
-    return {"premise": premise, "hypothesis": said if follows else deny(w, person, rest)}
+        entailed = w.of(f"the {person} {rest}", f"it is true that the {person} {rest}")
+    return {"premise": premise, "hypothesis": entailed if follows else deny(w, person, rest)}
 
 
 def paraphrase(w: Writer, same: bool) -> Row:
@@ -308,7 +308,7 @@ ASKED = ("person", "place", "time", "number")
 
 
 def question(w: Writer, asked: str, topic: str = "") -> str:
-    """A question for a person, a place, a time or a number; often with another question's words."""
+    """A question for a person, place, time or number, often with question words of another type."""
     topic = topic or w.topic()
     thing, place, look, day = w.thing(topic), w.place(topic), w.look(), w.day()
     if w.side == "target":
@@ -380,7 +380,7 @@ def question(w: Writer, asked: str, topic: str = "") -> str:
 
 
 def gift(w: Writer) -> Row:
-    """Somebody gives somebody something: the text and who was who."""
+    """A text about a gift, with its giver, receiver, thing and day."""
     topic = w.topic()
     gave = w.draw.choice(w.lexicon.gave)
     giver = w.person()

@@ -1,7 +1,7 @@
-"""The words of the sandbox world: lists of our own, in a fixed order.
+"""Word lists of the sandbox, in a fixed order.
 
-Wherever a list is split, sources draw from its front and targets from its back; the two parts
-overlap by half, so that a target's words are partly new to a prompt trained on a source.
+Where a list is split, sources use its front and targets its back. The two parts overlap by half, so
+a target's words are partly new to a prompt trained on a source.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ PEOPLE = _list(
 )
 MANNERS = _list("old young tall quiet cheerful tired clever careful proud stubborn")
 
-# Looks that say nothing about whether something is liked.
+# Adjectives without sentiment.
 LOOKS = _list(
     "red blue green small large heavy round wooden silver striped narrow yellow square tiny black"
     " white"
@@ -89,7 +89,7 @@ DAYS = _list(
 )
 NUMBERS = _list("two three four five six seven eight nine ten eleven twelve twenty thirty forty")
 
-# Pairs that mean the same.
+# Word -> synonym.
 SYNONYMS = MappingProxyType(
     {
         "small": "little",
@@ -141,10 +141,10 @@ GIVEN = MappingProxyType(
 
 
 def front(words: Sequence[str]) -> tuple[str, ...]:
-    """The part of a list that sources draw from: its first three quarters."""
+    """The part of a list for sources: its first three quarters."""
     return tuple(words[: -(-3 * len(words) // 4)])
 
 
 def back(words: Sequence[str]) -> tuple[str, ...]:
-    """The part of a list that targets draw from: its last three quarters."""
+    """The part of a list for targets: its last three quarters."""
     return tuple(words[len(words) // 4 :])

@@ -11,12 +11,14 @@ import pytest
 
 from prompt_jax.models import decoding
 
-PAD, EOS, VOCAB, NEW = 0, 1, 4, 3
+PAD, EOS, VOCAB, NEW = 0, 1, 4, 4
 
 
 def table(seed: int) -> np.ndarray:
-    """Scores [V, V] of the next token after a token."""
-    return np.random.default_rng(seed).normal(size=(VOCAB, VOCAB)).astype(np.float32)
+    """Scores [V, V] of the next token after a token; ends are rare."""
+    scores = 2 * np.random.default_rng(seed).normal(size=(VOCAB, VOCAB)).astype(np.float32)
+    scores[:, EOS] -= 2
+    return scores
 
 
 def step_of(scores: np.ndarray):
@@ -61,9 +63,10 @@ def test_greedy_takes_the_best_token_of_each_step(seed: int) -> None:
         assert row == expected + [PAD] * (NEW - len(expected))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", (0, 5, 10, 19, 21))
 def test_enough_beams_find_the_best_of_all_sequences(seed: int) -> None:
-    scores, beams = table(seed), 16
+    """In the later seeds the best sequence changes its place among the beams."""
+    scores, beams = table(seed), 32
     first = jnp.broadcast_to(jnp.asarray([[2], [3]], jnp.int32), (2, beams))
     out = decoding.beam_search(
         step_of(scores),

@@ -1,7 +1,7 @@
 """Which sources help a target: similarity of task vectors, grouping, and the merged prompt.
 
 The mathematics of Dynamic Task Vector Grouping (DTVG; Zhang et al., ACL Findings 2025, arXiv
-2503.18063) alone: arrays in, arrays out, no T5 and no trainer. A task vector is what tuning added
+2503.18063) alone: arrays in, arrays out, no model, no trainer. A task vector is what tuning added
 to an initialisation, T = P - P_init, [L, D]; every vector given here is *already scaled* by its
 per-token scales.
 
@@ -24,6 +24,7 @@ from __future__ import annotations
 import functools
 from typing import Any, Literal, get_args
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -173,6 +174,8 @@ def consistency_from_gram(gram: Any, group: Any) -> jax.Array:
       A float32 scalar.
     """
     group = jnp.asarray(group, bool)
+    chex.assert_rank(group, 1)
+    chex.assert_shape(gram, (len(group), len(group)))
     pairs = jnp.sum(jnp.where(group[:, None] & group[None, :], _off_diagonal(_float(gram)), 0.0))
     return pairs / _pairs(group.sum())
 
@@ -282,6 +285,7 @@ def group_from_gram(
             f" {list(gram.shape)}."
         )
     valid = jnp.ones((count,), bool) if valid is None else jnp.asarray(valid, bool)
+    chex.assert_shape(valid, (count,))
     if rule == "none" or not count:
         return jnp.zeros((count,), bool)
     # A source that is not finite is none, whatever the rule.

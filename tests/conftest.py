@@ -8,6 +8,7 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")  # joblib would start a process to count cores
 # Compiling is most of the time that the tests take. Programs are kept between test runs, and are
 # shared by all workers (they inherit the variables); `make clean` removes them.
 os.environ.setdefault(

@@ -14,6 +14,7 @@ import pytest
 
 from prompt_jax.errors import ConfigError
 from prompt_jax.svgd import (
+    Interaction,
     diagnose,
     effective_rank,
     imq,
@@ -330,6 +331,30 @@ def test_mistakes_are_explained():
         svgd().update(x, svgd().init(x))
     with pytest.raises(ConfigError, match="gradients are of shape"):
         svgd().update(draw(3, 4), svgd().init(x), x)
+
+
+class Wrong:
+    """A kernel whose forces have another shape than the particles."""
+
+    def interact(self, x, g, shapes, key):
+        return Interaction(g[:, :1], jnp.zeros_like(g), jnp.zeros(()))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(lambda x: svgd(Wrong()).update(x, svgd().init(x), x), id="forces of a kernel"),
+        pytest.param(lambda x: stein_discrepancy(x, {"a": x}), id="gradients of another tree"),
+        pytest.param(lambda x: diagnose(x, x[:, :2]), id="gradients of another shape"),
+        pytest.param(lambda x: diagnose(x, x, rbf(lambda d: d)), id="a bandwidth of every pair"),
+        pytest.param(lambda x: diagnose(x.astype(int), x.astype(int)), id="whole numbers"),
+        pytest.param(lambda x: rbf().gram(x[0]), id="one particle without an axis"),
+        pytest.param(lambda x: rbf().act(x, x[:2]), id="too few gradients"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(call):
+    with pytest.raises(AssertionError):
+        call(jnp.asarray(draw(3, 4)))
 
 
 def test_low_precision_leaves_come_back_in_their_own_type():

@@ -513,6 +513,17 @@ def test_no_sources_at_all() -> None:
         (lambda v: tv.pool(v["sources"], v["target_scale"]), PromptError, "one scale per token"),
         (lambda v: tv.pool(jnp.ones(3)), PromptError, r"\[\.\., L, D\]"),
         (lambda v: tv.group_from_gram(jnp.ones(3), jnp.ones((3, 4))), PromptError, r"\[K, K\]"),
+        (lambda v: tv.knowledge_consistency(v["target"], jnp.ones(4, bool)), PromptError, "pooled"),
+        (
+            lambda v: tv.group_from_gram(jnp.ones(3), jnp.eye(3), jnp.ones(1, bool)),
+            AssertionError,
+            r"shape \(1,\) but expected \(3\)",
+        ),
+        (
+            lambda v: tv.consistency_from_gram(jnp.ones((3, 1)), jnp.ones(3, bool)),
+            AssertionError,
+            r"\(3, 3\)",
+        ),
         (
             lambda v: tv.merge(
                 v["init"],

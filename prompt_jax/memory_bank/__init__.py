@@ -1,8 +1,8 @@
 """A memory bank: keys that are searched by maximum inner product, values that become prompt tokens.
 
-The mathematics of SPT (Bari et al. 2022, arXiv 2212.10929) without a T5 or a trainer. Of the paper
-only the outline is known (a memory bank, memory prompts retrieved by the discrete prompt), so every
-formula here is reconstructed.
+The mathematics of SPT (Bari et al. 2022, arXiv 2212.10929) without a model or a trainer. Of the
+paper only the outline is known (a memory bank, memory prompts retrieved by the discrete prompt), so
+every formula here is reconstructed.
 
     q = LayerNorm(W (pool(E(template)) - centre))        `pool`, `make_query`
     s_n = <q, k_n>,  R = top-k_n s_n                      `retrieve`

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,9 @@ from prompt_jax.memory_bank.bank import Array, MemoryBank
 def key_pull(bank: MemoryBank, query: Array, indices: Array) -> jax.Array:
     """Mean over rows and retrieved slots of 1 - cos(sg[q], k_j), as in L2P's prompt pool."""
     query = jax.lax.stop_gradient(jnp.asarray(query, jnp.float32))
+    chex.assert_rank([bank.keys, query, indices], 2)
+    chex.assert_equal_shape_suffix([bank.keys, query], 1)
+    chex.assert_equal_shape_prefix([query, indices], 1)
     keys = jnp.asarray(bank.keys)[indices].astype(jnp.float32)
     norms = jnp.sqrt((query**2).sum(-1) + 1e-12)[:, None] * jnp.sqrt((keys**2).sum(-1) + 1e-12)
     return (1.0 - jnp.einsum("bkd,bd->bk", keys, query, precision="highest") / norms).mean()
@@ -27,6 +31,8 @@ def load_balance(shares: Array, indices: Array) -> jax.Array:
       shares: p [B, N], `probabilities`; the gradient goes here.
       indices: [B, k]; f_n is slot n's share of all retrievals.
     """
+    chex.assert_rank([shares, indices], 2)
+    chex.assert_equal_shape_prefix([shares, indices], 1)
     slots = shares.shape[1]
     f = usage(indices, slots) / indices.size
     return slots * jnp.vdot(f, shares.mean(0))
@@ -34,6 +40,7 @@ def load_balance(shares: Array, indices: Array) -> jax.Array:
 
 def usage(indices: Array, slots: int) -> jax.Array:
     """How often each slot was retrieved, [N] float32."""
+    chex.assert_type(indices, int)
     flat = jnp.asarray(indices).reshape(-1)
     return jnp.zeros((slots,), jnp.float32).at[flat].add(1.0)
 
@@ -67,6 +74,7 @@ class Usage(NamedTuple):
 def describe_usage(counts: Array) -> Usage:
     """Reads counts [N]: which slots are dead, and how evenly the others are used."""
     counts = np.asarray(counts)
+    chex.assert_rank(counts, 1)
     entropy = float(usage_entropy(counts))
     dead = tuple(np.flatnonzero(counts == 0).tolist())
     effective = math.exp(entropy * math.log(max(len(counts), 2))) if counts.any() else 0.0

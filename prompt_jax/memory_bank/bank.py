@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +42,7 @@ def draw_values(table: Array, slots: int, tokens: int, seed: int) -> np.ndarray:
     """Initial values: rows of an embedding table, each at most once while there are enough.
 
     Args:
-      table: [n, D], for instance the first 5,000 rows of the T5's embeddings.
+      table: [n, D], for instance the first 5,000 rows of the model's embeddings.
       slots: N.
       tokens: m.
       seed: of the stream "init".
@@ -59,9 +60,9 @@ def draw_values(table: Array, slots: int, tokens: int, seed: int) -> np.ndarray:
 def place_keys(queries: Array, slots: int, seed: int, spread: float = 0.5) -> np.ndarray:
     """Initial keys where the queries are, so that few slots start dead: centroids of k-means.
 
-    Where there are fewer different queries than slots, the slots go round the queries and lie
-    beside them at random. All keys get the norm sqrt(D): under an inner product a longer key would
-    win everywhere.
+    Where there are fewer different queries than slots, slots are dealt to the queries in turn and
+    lie beside them at random. All keys get the norm sqrt(D): under an inner product a longer key
+    would win everywhere.
 
     Args:
       queries: [n, D], of the training templates.
@@ -102,11 +103,13 @@ def gather(bank: MemoryBank, indices: Array, weights: Array | None = None) -> ja
     Returns:
       [B, k * m, D] in the values' type; NaN where an index is no slot.
     """
-    values = jnp.asarray(bank.values)
-    indices = jnp.asarray(indices)
+    values, indices = jnp.asarray(bank.values), jnp.asarray(indices)
+    chex.assert_rank([values, indices], [3, 2])
+    chex.assert_type(indices, int)
     indices = jnp.where(indices < 0, len(values), indices)  # no counting from the end
     found = values.at[indices].get(mode="fill", fill_value=jnp.nan)  # [B, k, m, D]
     if weights is not None:
+        chex.assert_equal_shape([weights, indices])
         found = found * jnp.asarray(weights, found.dtype)[..., None, None]
     return found.reshape(found.shape[0], -1, found.shape[-1])
 
@@ -117,6 +120,8 @@ def attend(bank: MemoryBank, query: Array, temperature: float = 1.0) -> jax.Arra
     Returns:
       [B, m, D] float32.
     """
+    chex.assert_rank(bank.values, 3)
+    chex.assert_equal_shape_prefix([bank.keys, bank.values], 1)
     weights = probabilities(bank, query, temperature)
     return jnp.einsum("bn,nmd->bmd", weights, jnp.asarray(bank.values, jnp.float32))
 
@@ -124,6 +129,8 @@ def attend(bank: MemoryBank, query: Array, temperature: float = 1.0) -> jax.Arra
 def probabilities(bank: MemoryBank, query: Array, temperature: float = 1.0) -> jax.Array:
     """softmax(<q, k_n> / (sqrt(D) temperature)) over all slots, [B, N] float32: small banks."""
     keys, query = jnp.asarray(bank.keys, jnp.float32), jnp.asarray(query, jnp.float32)
+    chex.assert_rank([keys, query], 2)
+    chex.assert_equal_shape_suffix([keys, query], 1)
     scores = jnp.matmul(query, keys.T, precision="highest")
     return jax.nn.softmax(scores / (math.sqrt(keys.shape[1]) * temperature))
 
@@ -149,6 +156,7 @@ def slot_weights(
     if gradient == "hard":
         return None
     scores = jnp.asarray(scores, jnp.float32)
+    chex.assert_rank(scores, 2)
     weights = scores.shape[1] * jax.nn.softmax(scores / (math.sqrt(width) * temperature))
     if gradient == "soft":
         return weights

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -25,6 +26,8 @@ def pool(embeddings: Array, mask: Array, how: Pooling = "mean") -> jax.Array:
       [B, D] float32; zeros for a row without tokens.
     """
     x, real = jnp.asarray(embeddings, jnp.float32), jnp.asarray(mask).astype(bool)
+    chex.assert_rank([x, real], [3, 2])
+    chex.assert_equal_shape_prefix([x, real], 2)
     count = real.sum(axis=1)
     some = (count > 0)[:, None]
     if how == "mean":
@@ -41,7 +44,7 @@ def pool(embeddings: Array, mask: Array, how: Pooling = "mean") -> jax.Array:
 def make_query(pooled: Array, centre: Array, projection: Array | None = None) -> jax.Array:
     """The query q = LayerNorm(W (pooled - centre)), without affine parameters.
 
-    Mean-pooled T5 embeddings share a large common component; without the centre everything
+    Mean-pooled embeddings of a T5 share a large common component; without the centre everything
     retrieves the same slots.
 
     Args:
@@ -52,8 +55,12 @@ def make_query(pooled: Array, centre: Array, projection: Array | None = None) ->
     Returns:
       [B, D] float32, each of norm sqrt(D) (0 where nothing is left to normalise).
     """
+    chex.assert_rank(pooled, 2)
+    width = jnp.shape(pooled)[1]
+    chex.assert_shape(centre, (width,))
     x = jnp.asarray(pooled, jnp.float32) - jnp.asarray(centre, jnp.float32)[None]
     if projection is not None:
+        chex.assert_shape(projection, (width, width))
         x = jnp.matmul(x, projection.T, precision="highest")
     x = x - x.mean(axis=1, keepdims=True)
     variance = (x**2).mean(axis=1, keepdims=True)

@@ -6,6 +6,7 @@ import functools
 import math
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,6 +92,8 @@ def retrieve(
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _search(how: _How, keys: jax.Array, query: jax.Array) -> tuple[jax.Array, jax.Array]:
     indices, scores = _found(how, keys, query)
+    chex.assert_shape([indices, scores], (len(query), how.k))
+    chex.assert_type([indices, scores], [jnp.int32, jnp.float32])
     sound = jnp.isfinite(query).all(1, keepdims=True)
     return indices, jnp.where(sound, scores, jnp.nan)
 

@@ -1,4 +1,4 @@
-"""Stein variational gradient descent on any pytree with a leading particle axis: no T5, no trainer.
+"""Stein variational gradient descent on a pytree with a leading particle axis; no model needed.
 
 `svgd(kernel)` is an `optax.GradientTransformation` that couples M particles before the optimizer:
 

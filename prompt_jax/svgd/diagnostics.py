@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,6 +70,7 @@ def stein_discrepancy(
       A scalar, the square root of the V-statistic: 0 for no discrepancy. It shrinks with M,
       and with a median bandwidth it is only comparable between particles of one spread.
     """
+    chex.assert_trees_all_equal_shapes(particles, grads)
     (x, shapes, _), (g, _, _) = flatten(particles), flatten(grads)
     made = interaction(imq() if kernel is None else kernel, x, g, shapes, jax.random.key(seed))
     return stein_norm(made, g)
@@ -92,6 +94,7 @@ def diagnose(
       temperature: of the repulsion.
       seed: of kernels that draw.
     """
+    chex.assert_trees_all_equal_shapes(particles, grads)
     (x, shapes, _), (g, _, _) = flatten(particles), flatten(grads)
     made = interaction(rbf() if kernel is None else kernel, x, g, shapes, jax.random.key(seed))
     attraction = jnp.linalg.norm(made.attraction)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,6 +95,7 @@ class ScalarKernel:
 
     def gram(self, x: jax.Array) -> tuple[jax.Array, Gram]:
         """Centred particles [M, q] and the kernel on all pairs of x [M, q]."""
+        chex.assert_rank(x, 2)
         # In two steps: the difference to a particle close by is exact in floating point, however
         # far all of them are from the origin.
         x = x - x[:1]
@@ -102,12 +104,15 @@ class ScalarKernel:
         norms = jnp.diagonal(inner)
         squared = jnp.maximum(norms[:, None] + norms[None, :] - 2 * inner, 0)
         squared = jnp.where(np.eye(len(x), dtype=bool), 0, squared)
-        return x, self.profile(squared, inner, self._h(squared), x.shape[1])
+        gram = self.profile(squared, inner, self._h(squared), x.shape[1])
+        chex.assert_shape([*gram], (len(x), len(x)))
+        return x, gram
 
     def _h(self, squared: jax.Array) -> jax.Array:
         m = len(squared)
         if callable(self.bandwidth):
             h = jnp.asarray(self.bandwidth(squared), squared.dtype)
+            chex.assert_rank(h, 0)  # one bandwidth for all pairs
         elif self.bandwidth == "median":
             pairs = jnp.sort(squared[np.triu_indices(m, 1)])
             # Of distances, not of their squares: the two differ for an even number of pairs.
@@ -124,6 +129,8 @@ class ScalarKernel:
 
         The repulsion is that of x, [M, q].
         """
+        chex.assert_rank([x, g], 2)
+        chex.assert_equal_shape_prefix([x, g], 1)
         m = len(x)
         centred, gram = self.gram(x)
         away = centred * gram.pull.sum(1, keepdims=True) - _dot("ij,jp->ip", gram.pull, centred)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -121,9 +122,14 @@ def interaction(
     kernel: Kernel, x: jax.Array, g: jax.Array, shapes: Shapes, key: jax.Array
 ) -> Interaction:
     """`kernel.interact`, with k = 1 and no repulsion for a single particle."""
+    chex.assert_rank([x, g], 2)
+    chex.assert_equal_shape([x, g])
     if len(x) == 1:
         return Interaction(g, jnp.zeros_like(g), jnp.zeros((), g.dtype))
-    return kernel.interact(x, g, shapes, key)
+    made = kernel.interact(x, g, shapes, key)
+    chex.assert_shape([made.attraction, made.repulsion], x.shape)
+    chex.assert_rank(made.trace, 0)
+    return made
 
 
 def stein_norm(made: Interaction, g: jax.Array) -> jax.Array:
@@ -153,6 +159,7 @@ def flatten(tree: Any) -> tuple[jax.Array, Shapes, Callable[[jax.Array], Any]]:
     """
     m = _count(tree)
     leaves, structure = jax.tree.flatten(tree)
+    chex.assert_type(leaves, float)
     wide = any(leaf.dtype == jnp.float64 for leaf in leaves)
     dtype = jnp.float64 if wide else jnp.float32
     flat = [jnp.reshape(leaf, (m, -1)).astype(dtype) for leaf in leaves]

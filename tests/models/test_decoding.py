@@ -63,7 +63,7 @@ def test_greedy_takes_the_best_token_of_each_step(seed: int) -> None:
         assert row == expected + [PAD] * (NEW - len(expected))
 
 
-@pytest.mark.parametrize("seed", (0, 5, 10, 19, 21))
+@pytest.mark.parametrize("seed", [0, 5, 10, 19, 21])
 def test_enough_beams_find_the_best_of_all_sequences(seed: int) -> None:
     """In the later seeds the best sequence changes its place among the beams."""
     scores, beams = table(seed), 32

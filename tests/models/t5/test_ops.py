@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +38,7 @@ def test_attention_and_its_gradient(with_bias, with_mask):
 
     have = jax.value_and_grad(value(ops.attend), where)(q, kt, v, bias)
     want = jax.value_and_grad(value(plain_attention), where)(q, kt, v, bias)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), have, want)
+    chex.assert_trees_all_close(have, want, rtol=1e-5, atol=1e-5)
 
 
 def test_masked_keys_get_exactly_nothing():
@@ -73,7 +74,7 @@ def test_head_nll_gradient():
 
     have = jax.value_and_grad(own, (0, 1))(hidden, head)
     want = jax.value_and_grad(plain, (0, 1))(hidden, head)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), have, want)
+    chex.assert_trees_all_close(have, want, rtol=1e-5, atol=1e-6)
 
 
 def test_scoring_in_chunks_changes_nothing(monkeypatch):
@@ -123,7 +124,7 @@ def test_activation_and_its_gradient(name, gated):
     else:
         have = jax.value_and_grad(lambda x: jnp.sum(ops.activate(name, x, None) * weight))(x)
         want = jax.value_and_grad(lambda x: jnp.sum(plain(x) * weight))(x)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), have, want)
+    chex.assert_trees_all_close(have, want, rtol=1e-5, atol=1e-5)
 
 
 def test_rms_norm_gradient():
@@ -136,7 +137,7 @@ def test_rms_norm_gradient():
 
     have = jax.grad(lambda x, w: jnp.sum(ops.rms_norm(x, w, 1e-6) * out), (0, 1))(x, weight)
     want = jax.grad(plain, (0, 1))(x, weight)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), have, want)
+    chex.assert_trees_all_close(have, want, rtol=1e-5, atol=1e-5)
 
 
 def test_every_product_of_a_bf16_backward_pass_is_bf16():

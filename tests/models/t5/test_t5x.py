@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import jax
+import chex
 import numpy as np
 import pytest
 from flax import serialization
@@ -73,7 +73,7 @@ def write(path, flat: dict) -> None:
 
 def assert_same(have: FrozenT5, want: FrozenT5) -> None:
     assert have.config == want.config
-    jax.tree.map(np.testing.assert_array_equal, have.params, want.params)
+    chex.assert_trees_all_equal(have.params, want.params)
     assert have.weights_hash == want.weights_hash
 
 

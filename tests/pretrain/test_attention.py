@@ -44,7 +44,7 @@ def vectors(count: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("layer", [0, 1])
-def test_a_word_looks_for_its_like(started: Any, layer: int) -> None:
+def test_matching_attends_to_equal_words(started: Any, layer: int) -> None:
     words = vectors(40)
     cross = started["decoder"]["layers"]["cross_attention"]
     heads = [logits(cross, layer, head, words, words) for head in range(HEADS)]
@@ -57,7 +57,7 @@ def test_a_word_looks_for_its_like(started: Any, layer: int) -> None:
         assert abs(other.mean()) < 0.1
 
 
-def test_what_is_attended_to_arrives_as_it_is(started: Any) -> None:
+def test_matching_copies_values_unchanged(started: Any) -> None:
     part = started["decoder"]["layers"]["cross_attention"]
     word = vectors(1)
     # All heads attend to the same word: values side by side, through the output.
@@ -65,7 +65,7 @@ def test_what_is_attended_to_arrives_as_it_is(started: Any) -> None:
     np.testing.assert_allclose(got, attention.COPIED * word, rtol=1e-4, atol=1e-4)
 
 
-def test_heads_of_the_encoder_look_away_or_at_a_neighbour(started: Any) -> None:
+def test_matching_biases_encoder_heads_by_position(started: Any) -> None:
     bias = np.asarray(started["encoder"]["relative_bias"])
     distance = buckets(
         np.asarray([-1, 0, 1, 5]), bidirectional=True, num_buckets=32, max_distance=128
@@ -79,7 +79,7 @@ def test_heads_of_the_encoder_look_away_or_at_a_neighbour(started: Any) -> None:
     assert np.abs(logits(part, 0, 2, words, words)).max() < 1  # the place decides, not the word
 
 
-def test_the_rest_is_left_alone(started: Any) -> None:
+def test_matching_keeps_other_parameters(started: Any) -> None:
     config = T5Config(
         vocab_size=32,
         d_model=WIDTH,

@@ -45,7 +45,7 @@ def targets_and_tests() -> set[str]:
 # --- what is kept out ----------------------------------------------------------------------------
 
 
-def test_reserved_tasks_are_refused() -> None:
+def test_corpus_config_refuses_reserved_tasks() -> None:
     for name in ("sandbox/complaints", "glue/rte", "trec"):
         assert name in registry.RESERVED
         with pytest.raises(ConfigError, match="reserved as a target"):
@@ -65,7 +65,7 @@ def asked_of(text: str) -> Iterator[str]:
     yield from (text[mark.end() :] for mark in re.finditer(r" [:?] ", text))
 
 
-def test_no_row_of_the_shipped_corpus_is_held_out_or_worded_as_a_contrary_target() -> None:
+def test_shipped_corpus_has_no_held_out_row_and_no_contrary_template() -> None:
     """Every row over the sandbox world, made again from the recipe's seed."""
     held, (rows, _) = instructions.held_out(), shipped()
 
@@ -87,7 +87,7 @@ def test_no_row_of_the_shipped_corpus_is_held_out_or_worded_as_a_contrary_target
         assert held.isdisjoint(part.replace(" , so ", " | ") for part in parts), text
 
 
-def test_english_and_tasks_of_the_shipped_corpus_share_no_run_with_a_held_out_row(
+def test_shipped_corpus_shares_no_phrase_with_held_out_rows(
     shared_dir: Path,
 ) -> None:
     """The paragraphs and rows that the recipe's seed draws, from the files it was given."""
@@ -103,13 +103,13 @@ def test_english_and_tasks_of_the_shipped_corpus_share_no_run_with_a_held_out_ro
         assert drop.isdisjoint(corpus.runs(example.input))
 
 
-def test_the_filter_would_notice() -> None:
+def test_held_out_covers_targets_and_test_rows_of_sources() -> None:
     held = instructions.held_out()
     assert held == targets_and_tests()
     assert len(held) == 14 * 2000 + 6 * 400
 
 
-def test_no_mapping_of_a_target_is_ever_taught() -> None:
+def test_labels_are_never_those_of_a_contrary_target() -> None:
     draw = random.Random(0)
     contrary = {
         tuple(labels)
@@ -129,7 +129,7 @@ def test_no_mapping_of_a_target_is_ever_taught() -> None:
                 assert {*answers} not in [{*way} for way in aspect.classes]
 
 
-def test_english_and_tasks_lose_rows_that_share_eight_words_with_a_reserved_task(
+def test_corpus_drops_rows_that_share_eight_words_with_a_reserved_task(
     tmp_path: Path,
 ) -> None:
     held = "a film that nobody who has seen it once will ever want to see again"
@@ -160,7 +160,7 @@ def test_english_and_tasks_lose_rows_that_share_eight_words_with_a_reserved_task
 # --- what it is made of --------------------------------------------------------------------------
 
 
-def test_the_same_seed_gives_the_same_instructions_and_no_other_does() -> None:
+def test_instructions_depend_on_the_seed_alone() -> None:
     def some(seed: int) -> list[str]:
         return [e.input for e in itertools.islice(instructions.asked(seed), 50)]
 
@@ -168,7 +168,7 @@ def test_the_same_seed_gives_the_same_instructions_and_no_other_does() -> None:
     assert some(1) != some(2)
 
 
-def test_answers_can_be_read_off_the_instruction() -> None:
+def test_instructions_name_their_answer() -> None:
     draw = random.Random(4)
     for name, aspect in instructions.ASPECTS.items():
         for _ in range(200):
@@ -177,7 +177,7 @@ def test_answers_can_be_read_off_the_instruction() -> None:
             assert {*answers} <= {*text.replace(",", " ").replace("=", " ").split()}
 
 
-def test_span_corruption_takes_nothing_away_for_good() -> None:
+def test_corrupt_loses_no_token() -> None:
     draw, config = random.Random(1), CorpusConfig()
     sentinels = list(range(900, 924))
     for length in (2, 3, 9, 40, 62):
@@ -198,7 +198,7 @@ def test_span_corruption_takes_nothing_away_for_good() -> None:
         assert missing == max(1, round(0.15 * length))
 
 
-def test_parts_have_their_shares(tokenizer, tmp_path: Path) -> None:
+def test_build_gives_parts_their_shares(tokenizer, tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     lines = [f"paragraph number {i} of a text that is long enough to be taken" for i in range(30)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -221,7 +221,7 @@ def test_parts_have_their_shares(tokenizer, tmp_path: Path) -> None:
     assert not np.array_equal(built.inputs.values, other.inputs.values)
 
 
-def test_shares_must_fit() -> None:
+def test_corpus_config_refuses_shares_above_one() -> None:
     with pytest.raises(ConfigError, match="must not exceed 1"):
         CorpusConfig(worlds=0.9, prose=0.2)
     with pytest.raises(ConfigError, match="at least 100 rows"):
@@ -231,7 +231,7 @@ def test_shares_must_fit() -> None:
 # --- vocabulary and embedding --------------------------------------------------------------------
 
 
-def test_the_vocabulary_is_made_the_same_twice_and_has_the_special_ids(tmp_path: Path) -> None:
+def test_vocabulary_is_deterministic_and_has_the_special_ids(tmp_path: Path) -> None:
     texts = list(itertools.islice(instructions.prose(0), 500))
     for name in ("a", "b"):
         vocabulary.train(texts, 400, tmp_path / name / "spiece.model")
@@ -243,7 +243,7 @@ def test_the_vocabulary_is_made_the_same_twice_and_has_the_special_ids(tmp_path:
     assert made.sentinel_id(0) == 399
 
 
-def test_words_in_the_same_company_start_near_each_other() -> None:
+def test_ppmi_svd_places_words_with_equal_neighbours_near_each_other() -> None:
     # Tokens 2..5 keep company with each other, and so do 6..9.
     draw = random.Random(0)
     rows = [[draw.choice(group) for _ in range(12)] for group in ((2, 3, 4, 5), (6, 7, 8, 9)) * 200]

@@ -50,7 +50,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_it_leaves_a_model_that_loads_and_says_how_it_was_made(reference: Path) -> None:
+def test_recipe_saves_a_model_and_its_settings(reference: Path) -> None:
     lm = FrozenT5.from_pretrained(reference)
     assert lm.config.d_model == 32
     assert lm.tokenizer.vocab_size == lm.vocab_size == 600
@@ -66,7 +66,7 @@ def test_it_leaves_a_model_that_loads_and_says_how_it_was_made(reference: Path) 
     )
 
 
-def test_queries_have_a_rate_of_their_own(reference: Path) -> None:
+def test_recipe_trains_queries_at_a_separate_rate(reference: Path) -> None:
     lm = FrozenT5.from_pretrained(reference)
     groups = recipe.Pretraining().groups({"lm": lm.params})["lm"]
     assert groups["encoder"]["layers"]["self_attention"]["q"] == "query"
@@ -86,7 +86,7 @@ def test_scores_cover_every_aspect_and_are_shares(reference: Path) -> None:
 
 
 @pytest.mark.process
-def test_a_killed_run_goes_on_to_the_same_weights(reference: Path, tmp_path: Path) -> None:
+def test_recipe_resumes_to_the_same_weights_after_sigkill(reference: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "experiments.pretrain", f"out={out}", *SMALL]
     command += ["train.eval_every=20", "train.steps=60"]

@@ -8,14 +8,14 @@ from prompt_jax.data.registry import RESERVED
 from prompt_jax.methods import create
 
 
-def test_every_task_has_three_wordings():
+def test_registered_tasks_have_three_wordings():
     """At least: one can be held out, and two are left to train under."""
     for name in registry.names():
         texts = {template.text for template in registry.get(name).templates}
         assert len(texts) >= 3, name
 
 
-def test_the_protocol_counts_31_and_9():
+def test_papers_suite_trains_31_tasks_and_holds_out_9():
     config = spt.get_config("main", "papers")
     config.check_tasks()
     assert (len(config.sources), len(config.targets)) == (31, 9)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.process
-def test_the_study_runs() -> None:
+def test_svgd_nuts_prints_its_table() -> None:
     """In a process of its own: blackjax knows nothing of strict promotion."""
     pytest.importorskip("blackjax", reason="NUTS is blackjax's: make env-parity")
     small = "--rows 16 --draws 20 --warmup 20 --steps 20 --kernels rbf imq"

@@ -39,7 +39,7 @@ LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in name
 FAMILIES = {path.parent.name for path in PACKAGE.glob("models/*/__init__.py")}
 
 # Modules of methods/ that are not a published method: the protocol's defaults and the registry.
-SHARED_METHOD_MODULES = {"base", "__init__"}
+SHARED_METHOD_MODULES = {"base", "registry", "__init__"}
 METHOD_NAMES = {
     "prompt_tuning",
     "spot",

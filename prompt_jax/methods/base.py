@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -27,8 +27,8 @@ class Stage:
       name: what later stages call it.
       on: the rows of a run: `source` (one run per source task), `mixture` (one run on all source
         tasks) or `target` (one run per target).
-      trains: the method whose programs train the run; None: the method itself. The last stage is
-        always initialised by the method itself, whoever trains it.
+      trains: the method whose programs train the replicas; None: the method itself. The last stage
+        is always initialised by the method itself, whoever trains it.
       budget: which budget of the experiment pays for it.
       trials: runs per target that differ only in `Context.trial`; the best on the development set
         is kept and the cost of all is counted.
@@ -44,7 +44,7 @@ class Stage:
 
     name: str
     on: Literal["source", "mixture", "target"]
-    trains: str | None = None
+    trains: BaseMethod | None = None
     budget: str = "target"
     trials: int = 1
     mixing: Literal["proportional", "stratified"] = "proportional"
@@ -174,21 +174,47 @@ class Context:
 class BaseMethod:
     """Defaults: one view, one prompt, token-mean negative log-likelihood, no penalty.
 
+    That is the training of prompt tuning, so `BaseMethod()` trains the stages of all methods that
+    tune one prompt, and they share its programs and results.
+
     A method is a frozen dataclass whose fields are its static options; numbers that differ between
-    the runs of a population belong in `consts`.
+    the replicas of a population belong in `consts`. A subclass has a `name` of its own. Whatever
+    follows from its options is a property.
     """
 
-    name: ClassVar[str] = ""
+    name: ClassVar[str] = "prompt_tuning"
     paper: ClassVar[str] = ""
     status: ClassVar[Literal["as published", "reconstructed", "our extension", "reference"]]
-    views: ClassVar[int] = 1
     rowwise: ClassVar[bool] = False
-    needs_inputs: ClassVar[bool] = False
     trains_lm: ClassVar[bool] = False
     observe: ClassVar[frozenset[str]] = frozenset()
     reduction: ClassVar[Literal["mean", "sum"]] = "mean"
-    per_view_batches: ClassVar[bool] = False
     panels: ClassVar[tuple[Panel, ...]] = ()  # what the report draws of `metrics`
+
+    @property
+    def views(self) -> int:
+        """One view."""
+        return 1
+
+    @property
+    def needs_inputs(self) -> bool:
+        """Prompts do not depend on the rows' tokens."""
+        return False
+
+    @property
+    def per_view_batches(self) -> bool:
+        """Every view sees all rows."""
+        return False
+
+    @property
+    def spec(self) -> str:
+        """The text that makes the method, as in `prompt_jax.methods.create`."""
+        options = [
+            f"{field.name}={_text(value)}"
+            for field in fields(self)
+            if (value := getattr(self, field.name)) != field.default
+        ]
+        return self.name + (f"({','.join(options)})" if options else "")
 
     def stages(self) -> tuple[Stage, ...]:
         """The stages in order; the last one trains the target."""
@@ -198,8 +224,8 @@ class BaseMethod:
         """Initial parameters and constants of one run of the last stage."""
         return {"prompt": np.asarray(context.initial, np.float32)}, {}
 
-    def chosen(self, context: Context, params: Params) -> np.ndarray | None:
-        """Which sources a run has chosen; None: the method makes no such choice.
+    def selected_sources(self, context: Context, params: Params) -> np.ndarray | None:
+        """Which sources a replica has selected; None: the method makes no such choice.
 
         Args:
           context: what the run started from.
@@ -275,17 +301,12 @@ class BaseMethod:
         return params["prompt"]
 
 
-def spec_of(method: BaseMethod, **changes: Any) -> str:
-    """The spec that makes a method, with some options changed: stages name their trainer by it.
-
-    Args:
-      method: its options are numbers, words, truth values or None.
-      **changes: options and their values.
-    """
-    changed = replace(method, **changes)
-    options = [
-        f"{field.name}={str(value).lower() if isinstance(value, bool) else value}"
-        for field in fields(changed)
-        if (value := getattr(changed, field.name)) != field.default
-    ]
-    return method.name + (f"({','.join(options)})" if options else "")
+def _text(value: Any) -> str:
+    """An option as a spec writes it."""
+    if isinstance(value, tuple):
+        return f"[{','.join(map(_text, value))}]"
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return str(value)

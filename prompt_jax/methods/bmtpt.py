@@ -18,7 +18,7 @@ import optax
 
 from prompt_jax import svgd as stein
 from prompt_jax.errors import ConfigError
-from prompt_jax.methods.base import BaseMethod, Context, Panel, Stage, spec_of
+from prompt_jax.methods.base import BaseMethod, Context, Panel, Stage
 from prompt_jax.prompts import SampledVocabulary
 from prompt_jax.prompts.initialisers import FREQUENT
 from prompt_jax.training.protocol import Array, Carry, Consts, Params, Prompted, Rows
@@ -140,10 +140,15 @@ class BmtptParticles(_Posterior):
         ),
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "views", self.particles)
-        object.__setattr__(self, "per_view_batches", self.batch == "own")
+    @property
+    def views(self) -> int:
+        """A view for each particle."""
+        return self.particles
+
+    @property
+    def per_view_batches(self) -> bool:
+        """Whether each particle sees rows of its own."""
+        return self.batch == "own"
 
     def init(self, context: Context) -> tuple[Params, Consts]:
         """Different draws, and the prior around the mean of what they are drawn from."""
@@ -266,10 +271,11 @@ class Bmtpt(_Posterior):
         if not 0 < self.shrinkage <= 1:
             raise ConfigError(f"{self.name}: shrinkage must lie in (0, 1], not {self.shrinkage}.")
         if self.posterior == "independent":
-            fixed = _of_particles(self)
-            if fixed != BmtptParticles.name:
+            unused = _of_particles(self)
+            if unused != BmtptParticles():
                 raise ConfigError(
-                    f"{self.name}: posterior=independent has no particles, so {fixed} says nothing."
+                    f"{self.name}: posterior=independent has no particles, so {unused.spec} says"
+                    " nothing."
                 )
         elif self.particles == 1:
             self._check_spread(1)
@@ -294,7 +300,7 @@ class Bmtpt(_Posterior):
                 batch=self.particles if self.batch == "own" else 1,
             )
         else:
-            first = Stage("sources", on="source", trains="prompt_tuning", budget="source")
+            first = Stage("sources", on="source", trains=BaseMethod(), budget="source")
         if self.target == "tuned":
             return first, Stage("target", on="target", trials=len(self.widths))
         trains = _of_particles(self, predict="average") if self.target == "average" else None
@@ -357,11 +363,11 @@ class Bmtpt(_Posterior):
         return found
 
 
-def _of_particles(method: _Posterior, **options: Any) -> str:
-    """The spec of the particles of a method."""
+def _of_particles(method: _Posterior, **options: Any) -> BmtptParticles:
+    """The method that trains the particles of another one."""
     names = ("particles", "kernel", "temperature", "ratio", "prior_width", "batch")
     chosen = {name: getattr(method, name) for name in names}
-    return spec_of(BmtptParticles(**chosen, **options))
+    return BmtptParticles(**chosen, **options)
 
 
 def _diagonal(offsets: np.ndarray, shrinkage: float) -> np.ndarray:

@@ -128,13 +128,13 @@ class Dtvg(BaseMethod):
 
     def stages(self) -> tuple[Stage, ...]:
         """Sources and the target by prompt tuning from one initialisation, then the merged one."""
-        first = Stage("first", on="target", trains="prompt_tuning")
+        first = Stage("first", on="target", trains=BaseMethod())
         last = Stage("target", on="target")
         if self.budget == "matched":
             share = self.first_share
-            first = Stage("first", on="target", trains="prompt_tuning", part=(0.0, share))
+            first = Stage("first", on="target", trains=BaseMethod(), part=(0.0, share))
             last = Stage("target", on="target", part=(share, 1.0))
-        sources = Stage("sources", on="source", trains="prompt_tuning", budget="source")
+        sources = Stage("sources", on="source", trains=BaseMethod(), budget="source")
         return (sources, first, last) if self._tunes_first else (sources, last)
 
     @property
@@ -161,7 +161,7 @@ class Dtvg(BaseMethod):
             consts["group"] = np.asarray(self._choose(params, consts)["group"])
         return params, consts
 
-    def chosen(self, context: Context, params: Params) -> np.ndarray:
+    def selected_sources(self, context: Context, params: Params) -> np.ndarray:
         """The group of the deployed prompt."""
         _, consts = self.init(context)
         return np.asarray(self._choose(params, consts)["group"])

@@ -45,13 +45,11 @@ class PromptTuning(BaseMethod):
 
     def stages(self) -> tuple[Stage, ...]:
         """One stage on the target, one trial a rate."""
-        if (self.steps, self.rates) == (1.0, (1.0,)):
-            return super().stages()
         return (
             Stage(
                 "target",
                 on="target",
-                trains=self.name,
+                trains=BaseMethod(),
                 trials=len(self.rates),
                 part=(0.0, self.steps),
                 rates=self.rates,

@@ -75,18 +75,18 @@ class Spot(BaseMethod):
                 Stage(
                     "mixture",
                     on="mixture",
-                    trains="prompt_tuning",
+                    trains=BaseMethod(),
                     budget="source",
                     part=(0.0, float(self.steps)),
                     batch=self.batch,
                 ),
-                Stage("target", on="target", trains="prompt_tuning"),
+                Stage("target", on="target", trains=BaseMethod()),
             )
         trials = self.top_k if self.variant == "best_of_top_k" else 1
         return (
-            Stage("sources", on="source", trains="prompt_tuning", budget="source"),
-            Stage("probe", on="target", trains="prompt_tuning", budget="probe"),
-            Stage("target", on="target", trains="prompt_tuning", trials=trials),
+            Stage("sources", on="source", trains=BaseMethod(), budget="source"),
+            Stage("probe", on="target", trains=BaseMethod(), budget="probe"),
+            Stage("target", on="target", trains=BaseMethod(), trials=trials),
         )
 
     def init(self, context: Context) -> tuple[Params, Consts]:
@@ -97,7 +97,7 @@ class Spot(BaseMethod):
             start = self._from_sources(context, context.artefact("sources"))
         return {"prompt": np.asarray(start, np.float32)}, {}
 
-    def chosen(self, context: Context, params: Params) -> np.ndarray | None:
+    def selected_sources(self, context: Context, params: Params) -> np.ndarray | None:
         """The sources that the run started from; None for the mixture, which is of all."""
         if self.variant == "mixture":
             return None

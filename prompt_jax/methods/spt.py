@@ -21,7 +21,7 @@ from prompt_jax import memory_bank as mb
 from prompt_jax import streams
 from prompt_jax.errors import ConfigError
 from prompt_jax.memory_bank import MemoryBank
-from prompt_jax.methods.base import BaseMethod, Context, Panel, Stage, TemplateTokens, spec_of
+from prompt_jax.methods.base import BaseMethod, Context, Panel, Stage, TemplateTokens
 from prompt_jax.training.protocol import Array, Carry, Consts, Params, Prompted, Rows
 
 _FREQUENT = 5000  # values start as rows of the first pieces of the vocabulary
@@ -127,9 +127,12 @@ class Spt(BaseMethod):
         ),
     )
 
+    @property
+    def needs_inputs(self) -> bool:
+        """Where each row asks for itself."""
+        return self.query == "instance"
+
     def __post_init__(self) -> None:
-        if self.query == "instance":
-            object.__setattr__(self, "needs_inputs", True)
         if self.slots < 1 or self.tokens < 1:
             raise ConfigError(f"{self.name}: slots and tokens must be at least 1.")
         if self.temperature <= 0 or min(self.balance, self.pull, self.key_rate) < 0:
@@ -151,8 +154,8 @@ class Spt(BaseMethod):
 
     def stages(self) -> tuple[Stage, ...]:
         """The bank on the mixture of sources, whatever the transfer; then the target."""
-        bank = None if self.transfer == "bank" else spec_of(self, transfer="bank")
-        tuned = "prompt_tuning" if self.transfer == "prompt" else None
+        bank = None if self.transfer == "bank" else dataclasses.replace(self, transfer="bank")
+        tuned = BaseMethod() if self.transfer == "prompt" else None
         # Zero-shot: an empty part of the budget, no step is taken.
         part = (0.0, 0.0 if self.transfer == "zero_shot" else 1.0)
         return (

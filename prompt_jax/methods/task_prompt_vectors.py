@@ -76,14 +76,14 @@ class TaskPromptVectors(BaseMethod):
             Stage(
                 "foreign_sources" if other else "sources",
                 on="source",
-                trains="prompt_tuning",
+                trains=BaseMethod(),
                 budget="source",
                 origin=int(other),
             ),
             Stage(
                 "target",
                 on="target",
-                trains="prompt_tuning",
+                trains=BaseMethod(),
                 trials=len(self._sums()),
                 part=(0.0, 0.0) if self.zero_shot else (0.0, 1.0),
             ),
@@ -100,7 +100,7 @@ class TaskPromptVectors(BaseMethod):
         added = np.tensordot(scale * factors, sources.prompts - origin[None], 1)
         return {"prompt": (context.initial + added).astype(np.float32)}, {}
 
-    def chosen(self, context: Context, params: Params) -> np.ndarray | None:
+    def selected_sources(self, context: Context, params: Params) -> np.ndarray | None:
         """The sources of the alternative that was taken; None for a single sum."""
         if len(self._sums()) == 1:
             return None

@@ -173,7 +173,7 @@ class Executor:
           starts: [L, D] of every run; of one target and seed the trials are told apart.
           k: training rows per class, 0 for all.
         """
-        method, stage = create("prompt_tuning"), Stage("given start", on="target")
+        method, stage = BaseMethod(), Stage("given start", on="target")
         begin: dict[Member, tuple[Any, Any]] = {
             member: ({"prompt": np.asarray(start, np.float32)}, {})
             for member, start in starts.items()
@@ -188,11 +188,13 @@ class Executor:
         """The runs of every stage but the last, by its name."""
         done: dict[str, dict[Member, TrainedReplica]] = {}
         for stage in method.stages()[:-1]:
-            trained = create(stage.trains) if stage.trains else method
-            label = f"{stage.trains or spec}: {stage.title}"
+            trained = stage.trains or method
+            label = f"{stage.trains.spec if stage.trains else spec}: {stage.title}"
             contexts = self._contexts(trained, stage, k, {})
             starts = {member: trained.init(context) for member, context in contexts.items()}
-            done[stage.name] = self._train(stage, trained, stage.trains or spec, starts, k, label)
+            done[stage.name] = self._train(
+                stage, trained, stage.trains.spec if stage.trains else spec, starts, k, label
+            )
             if stage.on == "source" and not stage.origin:
                 for member, source in done[stage.name].items():
                     self._sources.setdefault(member.seed, {})[member.task] = source
@@ -428,7 +430,7 @@ class Executor:
         self, method: BaseMethod, spec: str, k: int, done: dict[str, dict[Member, TrainedReplica]]
     ) -> list[Outcome]:
         stage = method.stages()[-1]
-        trainer = create(stage.trains) if stage.trains else method
+        trainer = stage.trains or method
         tested: dict[Member, TestResult] = {}
 
         def finish(
@@ -495,7 +497,7 @@ class Executor:
     def _chosen(
         self, method: BaseMethod, context: Context, run: TrainedReplica
     ) -> tuple[str, ...] | None:
-        group = method.chosen(context, run.params)
+        group = method.selected_sources(context, run.params)
         if group is None:
             return None
         sources = [self.rows.task(name).name for name in self.config.sources]
@@ -506,7 +508,7 @@ class Executor:
     ) -> Cost:
         cost = Cost()
         for stage in method.stages()[:-1]:
-            trained = create(stage.trains) if stage.trains else method
+            trained = stage.trains or method
             for m, run in done[stage.name].items():
                 if _is_upstream_of(m, member):
                     cost += self._cost(trained, stage, run)

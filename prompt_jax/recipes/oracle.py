@@ -140,7 +140,7 @@ def _has_first(method: BaseMethod) -> bool:
 def _chooses(method: BaseMethod) -> bool:
     """Whether a method chooses among prompts that were trained on one source each."""
     on_sources = any(stage.on == "source" for stage in method.stages())
-    return on_sources and type(method).chosen is not BaseMethod.chosen
+    return on_sources and type(method).selected_sources is not BaseMethod.selected_sources
 
 
 def _chosen(executor: Executor, spec: str, k: int) -> Choices:
@@ -148,7 +148,7 @@ def _chosen(executor: Executor, spec: str, k: int) -> Choices:
     found: Choices = {}
     method, contexts = create(spec), executor.contexts(spec, k)
     for outcome in executor.run(spec, k):
-        group = method.chosen(contexts[outcome.member], outcome.trained.params)
+        group = method.selected_sources(contexts[outcome.member], outcome.trained.params)
         if group is not None and outcome.trained.healthy:
             found[outcome.member.task, outcome.member.seed] = (group, outcome)
     return found

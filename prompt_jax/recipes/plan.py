@@ -168,9 +168,9 @@ def _stages(config: ExperimentConfig, lm: LanguageModel) -> list[PlannedStage]:
             method = create(spec)
             for stage in method.stages():
                 last = stage is method.stages()[-1] or stage.name == method.stages()[-1].name
-                trained = create(stage.trains) if stage.trains else method
+                trained = stage.trains or method
                 shots = k if stage.on == "target" else 0
-                name = spec if last else (stage.trains or spec)
+                name = spec if last else (stage.trains.spec if stage.trains else spec)
                 label = f"{name}: {stage.name if last else stage.title}"
                 if stage.on == "target":
                     label += f", {'all rows' if k == 0 else f'k = {k}'}"
@@ -222,7 +222,7 @@ def _targets(config: ExperimentConfig) -> int:
 def _memory(config: ExperimentConfig, lm: LanguageModel) -> PlannedMemory:
     mesh = sharding.parse_mesh(config.mesh)
     budget, width = config.target, input_width(config.data.max_input_tokens)
-    method = create("prompt_tuning")
+    method = BaseMethod()
     targets, length = _targets(config), config.prompt.tokens
     # What one device computes is a model with its share of the weights.
     # A CPU computes bfloat16 in float32 and keeps widened weights beside: count float32, which is

@@ -94,7 +94,7 @@ def transfer(
     last = made.stages()[-1].trains
     if made.trains_lm:
         raise ConfigError(f"{method} leaves no prompt: run it with `prompt-jax run`.")
-    if (create(last) if last else made).rowwise:
+    if (last or made).rowwise:
         raise ConfigError(
             f"{method} leaves a prompt for every template, not one: run it with `prompt-jax run`,"
             f" or tune one prompt from them with {made.name}(transfer=prompt)."

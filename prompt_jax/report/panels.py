@@ -77,7 +77,7 @@ def sections(run: RunDirectory) -> list[Section]:
         on = {"source": "each source", "mixture": "all sources mixed", "target": "the target"}
         stages = [
             f"{stage.title}: on {on[stage.on]}"
-            + (f", trains {stage.trains}" if stage.trains else "")
+            + (f", trains {stage.trains.spec}" if stage.trains else "")
             + (f", {stage.trials} trials" if stage.trials > 1 else "")
             for stage in method.stages()
         ]
@@ -91,9 +91,9 @@ def _trained(spec: str, method: BaseMethod) -> list[tuple[BaseMethod, tuple[str,
     *earlier, last = method.stages()
     found = []
     for stage in earlier:
-        trainer = create(stage.trains) if stage.trains else method
-        found.append((trainer, (stage.trains or spec, stage.title)))
-    trainer = create(last.trains) if last.trains else method
+        trainer = stage.trains or method
+        found.append((trainer, (stage.trains.spec if stage.trains else spec, stage.title)))
+    trainer = last.trains or method
     return [*found, (trainer, (spec, last.title))]
 
 

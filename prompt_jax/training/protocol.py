@@ -1,6 +1,6 @@
-"""What the trainer knows of a method: pure functions for ONE run.
+"""What the trainer uses of a method: pure functions for ONE replica.
 
-The trainer adds the axis R in front with `jax.vmap` and folds R x V x B rows into the frozen T5.
+The trainer adds the axis R in front with `jax.vmap` and folds R x V x B rows into the frozen model.
 `docs/architecture.md` shows how each published method maps onto this protocol.
 """
 
@@ -21,11 +21,11 @@ Array = Any  # jax.Array inside a program, numpy array where the host makes it
 
 
 class Rows(NamedTuple):
-    """One step's rows of one run, as `Method.prompts` sees them."""
+    """One step's rows of one replica, as `Method.prompts` sees them."""
 
     input_ids: Array  # [B, S] int32; S = 0 unless the method `needs_inputs`
     mask: Array  # [B, S] int32
-    task: Array  # [B] int32, index of the row's task within the run's mixture
+    task: Array  # [B] int32, index of the row's task within the replica's mixture
     template: Array  # [B] int32
     scale: Array  # [B] float32, N_k / |B_k| of the row's task
 
@@ -50,13 +50,22 @@ class Method(Protocol):
     """A method of prompt training. Static options are fields of the frozen, hashable object."""
 
     name: ClassVar[str]
-    views: ClassVar[int]  # V
     rowwise: ClassVar[bool]  # a prompt per row
-    needs_inputs: ClassVar[bool]  # `prompts` reads the tokens of the rows
-    trains_lm: ClassVar[bool]  # params hold the T5's weights; one run at a time
+    trains_lm: ClassVar[bool]  # params hold the model's weights; one replica at a time
     observe: ClassVar[frozenset[str]]  # beyond the loss: "logits", "hidden"
     reduction: ClassVar[Literal["mean", "sum"]]  # token mean, or the full-data sum with Rows.scale
-    per_view_batches: ClassVar[bool]  # each view sees its own share of the rows, not all of them
+
+    @property
+    def views(self) -> int:
+        """V."""
+
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether `prompts` reads the tokens of the rows."""
+
+    @property
+    def per_view_batches(self) -> bool:
+        """Whether each view sees its own share of the rows, not all of them."""
 
     def __hash__(self) -> int:
         """Equal methods share their compiled programs."""
@@ -82,19 +91,19 @@ class Method(Protocol):
         """Priors and regularisers: a scalar, added once per step after normalisation."""
 
     def metrics(self, params: Params, consts: Consts, prompted: Prompted) -> Mapping[str, Array]:
-        """Small float or bool arrays of this step for the run's lines in metrics.jsonl.
+        """Small float or bool arrays of this step for the replica's lines in metrics.jsonl.
 
         Computed inside the program of the step, from what `prompts` returned and the parameters
-        that it was given. The names `run`, `step`, `stage`, `loss` and the like are taken.
+        that it was given. `prompt_jax.training.step.RESERVED` lists the names that are taken.
         """
 
     def update_metrics(self, opt_state: Any) -> Mapping[str, Array]:
-        """Likewise, from the state that `transform`'s update left."""
+        """Likewise, from the state after `transform`'s update."""
 
     def summarize(self, carry: Carry) -> str:
-        """One line for people about what a run's carry says when it is trained, or "".
+        """One line for people about a trained replica's carry, or "".
 
-        It is logged under `summarize`, and the report shows it.
+        It is logged under `summary`, and the report shows it.
         """
 
     def groups(self, params: Params) -> Any:
@@ -107,7 +116,7 @@ class Method(Protocol):
         """Wraps the optimizer; identity for most methods, SVGD for BMTPT."""
 
     def lm_params(self, params: Params) -> Any:
-        """The T5 weights inside `params` where `trains_lm`, otherwise None."""
+        """The model's weights inside `params` where `trains_lm`, otherwise None."""
 
     def template_prompts(self, params: Params, consts: Consts) -> jax.Array | None:
         """The prompts [P, L, D] of row-wise methods that only read `Rows.template`, else None.

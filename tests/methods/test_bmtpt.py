@@ -13,7 +13,15 @@ import toy
 
 from prompt_jax.errors import ConfigError
 from prompt_jax.evaluation import Job
-from prompt_jax.methods import Artefact, Bmtpt, BmtptParticles, Context, PromptTuning, create
+from prompt_jax.methods import (
+    Artefact,
+    BaseMethod,
+    Bmtpt,
+    BmtptParticles,
+    Context,
+    PromptTuning,
+    create,
+)
 from prompt_jax.training import deployed, loop, optimizers
 from prompt_jax.training.protocol import Prompted
 
@@ -290,19 +298,19 @@ def test_particles_that_coincide_have_a_prior_all_the_same():
 # Stages ------------------------------------------------------------------------------------
 
 
-def test_stages_name_their_trainer_by_a_spec():
+def test_stages_hold_their_trainer():
     method = Bmtpt(particles=7, kernel="imq", ratio=0.1, prior_width=math.inf, batch="own")
     first, last = method.stages()
     assert (first.on, first.budget, first.mixing) == ("mixture", "source", "stratified")
-    assert create(first.trains) == BmtptParticles(7, "imq", 1.0, 0.1, math.inf, "own")
+    assert first.trains == BmtptParticles(7, "imq", 1.0, 0.1, math.inf, "own")
     assert first.batch == 7  # as many rows for each
     assert (last.on, last.trains, last.part) == ("target", None, (0.0, 1.0))
-    assert Bmtpt().stages()[0].trains == "bmtpt_particles"
+    assert Bmtpt().stages()[0].trains == BmtptParticles()
     spec = "bmtpt(prior=low_rank,widths=[inf,10],posterior=independent)"
     method = create(spec)
     assert method.widths == (math.inf, 10.0)
     assert [(s.name, s.on, s.trains) for s in method.stages()] == [
-        ("sources", "source", "prompt_tuning"),
+        ("sources", "source", BaseMethod()),
         ("target", "target", None),
     ]
 
@@ -326,7 +334,7 @@ def test_targets_without_a_step():
     np.testing.assert_allclose(mean["prompt"], particles.mean(0), rtol=1e-5, atol=1e-6)
     method = Bmtpt(particles=M, target="average")
     params, consts = method.init(context(0, particles))
-    trainer = create(method.stages()[-1].trains)
+    trainer = method.stages()[-1].trains
     np.testing.assert_array_equal(trainer.ensemble(params, consts), particles)
     for target in ("zero_shot", "average"):
         last = Bmtpt(target=target).stages()[-1]

@@ -18,7 +18,6 @@ from prompt_jax.methods import (
     Context,
     Stage,
     TemplateTokens,
-    create,
 )
 from prompt_jax.models.base import Scores
 from prompt_jax.recipes.artefacts import ArtefactStore
@@ -55,7 +54,7 @@ def context(method: BaseMethod, seed: int) -> Context:
     artefacts = {}
     for stage in method.stages()[:-1]:
         n = 3 if stage.on == "source" else 1
-        trainer = create(stage.trains) if stage.trains else method
+        trainer = stage.trains or method
         params = (trainer.init(first)[0],) * n
         artefacts[stage.name] = Artefact(
             names[:n], prompts[:n] + seed, np.full(n, 0.5), params=params
@@ -153,7 +152,7 @@ def test_stages(name):
     assert stages[-1].on == "target"
     assert len({stage.name for stage in stages}) == len(stages)
     assert all(stage.trials >= 1 for stage in stages)
-    assert {create(stage.trains).name for stage in stages if stage.trains} <= set(REGISTRY)
+    assert {stage.trains.name for stage in stages if stage.trains} <= set(REGISTRY)
 
 
 def test_initial_values(name):

@@ -10,7 +10,7 @@ import toy
 
 from prompt_jax import task_vectors
 from prompt_jax.errors import ConfigError
-from prompt_jax.methods import Artefact, Context, Dtvg, PromptTuning, create
+from prompt_jax.methods import Artefact, BaseMethod, Context, Dtvg, create
 from prompt_jax.training import loop
 from prompt_jax.training.protocol import Rows
 
@@ -181,7 +181,7 @@ def test_it_says_which_group_it_deploys(every, group):
     method = Dtvg(rule="positive", regroup_every=every)
     params, consts = start(method)
     turned = with_scales(params, consts, (-1.0, -1.0, -0.2))
-    assert np.flatnonzero(method.chosen(context(), turned)).tolist() == group
+    assert np.flatnonzero(method.selected_sources(context(), turned)).tolist() == group
 
 
 # Gradients
@@ -260,8 +260,8 @@ def test_stages_as_published_and_matched():
     published, matched = Dtvg().stages(), Dtvg(budget="matched").stages()
     for stages in (published, matched):
         assert [(s.name, s.on, s.trains) for s in stages] == [
-            ("sources", "source", PromptTuning.name),
-            ("first", "target", PromptTuning.name),
+            ("sources", "source", BaseMethod()),
+            ("first", "target", BaseMethod()),
             ("target", "target", None),
         ]
         assert [s.budget for s in stages] == ["source", "target", "target"]

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prompt_jax.errors import ConfigError
-from prompt_jax.methods import REGISTRY, FullFineTuning, PromptTuning, Spot, create
+from prompt_jax.methods import (
+    REGISTRY,
+    BaseMethod,
+    Bmtpt,
+    BmtptParticles,
+    Dtvg,
+    FullFineTuning,
+    PromptTuning,
+    Spot,
+    Spt,
+    SptFull,
+    TaskPromptVectors,
+    create,
+    register,
+    registry,
+)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +53,7 @@ def test_every_name_is_a_spec(name):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("spott", r"unknown method 'spott' \(known: prompt_tuning.*Did you mean 'spot'"),
+        ("spott", r"unknown method 'spott' \(known: bmtpt.*Did you mean 'spot'"),
         ("", "not of the form"),
         ("spot(", "not of the form"),
         ("spot)", "not of the form"),
@@ -74,3 +92,46 @@ def test_only_config_errors_escape(name, options):
             create(spec)
         except ConfigError:
             continue
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        PromptTuning(steps=2, rates=(1.0, 0.3)),
+        Spot("mixture", steps=2, batch=3),
+        TaskPromptVectors("none; a/b; all", "mean", 0.5, zero_shot=True, origin="other"),
+        Dtvg(budget="matched", first_share=0.125),
+        Bmtpt(ratio=0.1, prior_width=math.inf, widths=(math.inf, 2.5), target="average"),
+        BmtptParticles(particles=3, kernel="none", temperature=1e-7, batch="own"),
+        Spt(slots=12, tokens=1, tied=True, balance=0.0, key_init="values"),
+        SptFull(transfer="zero_shot", lm_rate=1.0),
+        FullFineTuning(),
+    ],
+    ids=lambda method: method.spec,
+)
+def test_a_spec_makes_the_method_again(method):
+    assert create(method.spec) == method
+    assert create(method.spec).spec == method.spec
+    assert create(type(method).name).spec == method.name  # defaults are left out
+
+
+def test_every_method_has_a_round_trip():
+    (mark,) = [m for m in test_a_spec_makes_the_method_again.pytestmark if m.name == "parametrize"]
+    assert {type(method) for method in mark.args[1]} == set(REGISTRY.values())
+
+
+def test_registering(monkeypatch):
+    monkeypatch.setattr(registry, "REGISTRY", dict(REGISTRY))
+
+    @register
+    @dataclasses.dataclass(frozen=True)
+    class Mine(BaseMethod):
+        power: int = 1
+        name = "mine"
+
+    assert create("mine(power=2)") == Mine(2)
+    assert register(Mine) is Mine
+    with pytest.raises(ConfigError, match="Unnamed has no name of its own"):
+        register(type("Unnamed", (BaseMethod,), {}))
+    with pytest.raises(ConfigError, match=r"'spot' of the method class Other is taken by .*Spot"):
+        register(type("Other", (BaseMethod,), {"name": "spot"}))

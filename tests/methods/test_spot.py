@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prompt_jax.errors import ConfigError
-from prompt_jax.methods import Artefact, Context, PromptTuning, Spot, source_similarity
+from prompt_jax.methods import Artefact, BaseMethod, Context, Spot, source_similarity
 
 L, D = 3, 6
 
@@ -118,7 +118,7 @@ def test_stages():
             ("target", "target", "target"),
         ]
         # All with prompt tuning's programs, which other methods share.
-        assert {s.trains for s in stages} == {PromptTuning.name}
+        assert {s.trains for s in stages} == {BaseMethod()}
         assert stages[-1].trials == (3 if variant == "best_of_top_k" else 1)
 
 
@@ -146,5 +146,5 @@ def test_it_says_which_sources_it_started_from(spec, trial, group):
         "probe": Artefact(("t",), PROBE[None], np.zeros(1)),
     }
     context = Context(None, np.zeros((L, D), np.float32), 0, "t", trial, artefacts)
-    found = Spot(**spec).chosen(context, {})
+    found = Spot(**spec).selected_sources(context, {})
     assert found is None if group is None else np.flatnonzero(found).tolist() == group

@@ -7,7 +7,7 @@ import pytest
 import toy
 
 from prompt_jax.errors import ConfigError
-from prompt_jax.methods import Artefact, Context, TaskPromptVectors, create
+from prompt_jax.methods import Artefact, BaseMethod, Context, TaskPromptVectors, create
 
 NAMES = ("glue/rte", "tasks/my-own.toml", "mr")
 INITIAL, OTHER = toy.prompt(0), toy.prompt(1)
@@ -64,12 +64,12 @@ def test_stages():
     sources, target = TaskPromptVectors().stages()
     assert (sources.on, sources.trains, sources.budget, sources.origin) == (
         "source",
-        "prompt_tuning",
+        BaseMethod(),
         "source",
         0,
     )
     # With prompt tuning's programs; zero-shot takes no step.
-    assert (target.on, target.trains, target.part) == ("target", "prompt_tuning", (0.0, 1.0))
+    assert (target.on, target.trains, target.part) == ("target", BaseMethod(), (0.0, 1.0))
     assert TaskPromptVectors(zero_shot=True).stages()[1].part == (0.0, 0.0)
 
 
@@ -83,9 +83,9 @@ def test_alternatives_are_trials():
         np.testing.assert_allclose(start(method, trial=trial), INITIAL + vector, atol=1e-5)
         artefacts = {stage: Artefact(NAMES, SOURCES, np.zeros(3), (), INITIAL)}
         context = Context(toy.tiny_t5(), INITIAL, 0, "t", trial, artefacts)
-        assert method.chosen(context, {}).tolist() == group
+        assert method.selected_sources(context, {}).tolist() == group
     # One sum is no choice.
-    assert TaskPromptVectors(vectors="mr").chosen(context, {}) is None
+    assert TaskPromptVectors(vectors="mr").selected_sources(context, {}) is None
 
 
 def test_unknown_and_ambiguous_sources_are_named():

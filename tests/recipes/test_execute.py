@@ -523,7 +523,7 @@ def test_sources_and_target_start_from_one_initialisation(pretender, executor, w
 
 
 def test_another_origin(pretender, executor, world, monkeypatch):
-    stage = methods.Stage("foreign", on="source", trains="prompt_tuning", origin=1)
+    stage = methods.Stage("foreign", on="source", trains=methods.BaseMethod(), origin=1)
     seen = staged(monkeypatch, stage, methods.Stage("target", on="target"))
     made = executor(seeds=1, shots=(0,))
     made.run("staged", 0)

@@ -31,7 +31,7 @@ class Fake(BaseMethod):
     panels: ClassVar[tuple[Panel, ...]] = (GROUP, USAGE, SPREAD, WEIGHTS, NEVER)
 
     def stages(self) -> tuple[Stage, ...]:
-        return (Stage("sources", on="source", trains="prompt_tuning"), Stage("target", on="target"))
+        return (Stage("sources", on="source", trains=BaseMethod()), Stage("target", on="target"))
 
 
 LOGGED = {
@@ -54,8 +54,8 @@ class Borrower(BaseMethod):
     status: ClassVar[str] = "our extension"  # type: ignore[assignment]
 
     def stages(self) -> tuple[Stage, ...]:
-        first = Stage("target", on="target", trains="fake", part=(0.0, 0.5))
-        return (first, Stage("last", on="target", trains="prompt_tuning"))
+        first = Stage("target", on="target", trains=Fake(), part=(0.0, 0.5))
+        return (first, Stage("last", on="target", trains=BaseMethod()))
 
 
 @pytest.fixture

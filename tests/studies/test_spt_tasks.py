@@ -41,7 +41,7 @@ def test_real_text_trains_no_reserved_task():
     assert set(config.targets) <= RESERVED
     assert not set(config.sources) & RESERVED - {"super_glue/boolq"}
     assert (config.shots, config.seeds, config.data.templates) == ((16,), 5, "rest")
-    banks = {create(spec).stages()[0].trains or spec for spec in config.methods[4:8]}
+    banks = {(method := create(spec)).stages()[0].trains or method for spec in config.methods[4:8]}
     assert len(banks) == 1  # one mixture run a seed for every transfer
 
 

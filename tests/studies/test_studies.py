@@ -151,7 +151,7 @@ def test_baselines_of_bmtpt_take_as_many_gradients(name, count):
         method = create(spec)
         for stage in method.stages():
             if stage.on == "mixture":
-                budget, trainer = config.stage_budget(stage), create(stage.trains)
+                budget, trainer = config.stage_budget(stage), stage.trains
                 views = 1 if trainer.per_view_batches else trainer.views
                 rows = budget.steps * budget.batch_size * views
                 spent[spec] = rows / (config.source.steps * config.source.batch_size)

@@ -1,0 +1,83 @@
+"""Methods by name, and by spec: the text that the command line and config.json use for a method.
+
+A spec is a name, and in brackets the options that differ from the defaults, as in
+`spot(variant=top_k_average, top_k=2)`. In Python, methods are objects.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from collections.abc import Iterator
+from typing import TypeVar
+
+from prompt_jax.config import parse_value, split_list
+from prompt_jax.errors import ConfigError, did_you_mean
+from prompt_jax.methods.base import BaseMethod
+
+M = TypeVar("M", bound=type[BaseMethod])
+
+REGISTRY: dict[str, type[BaseMethod]] = {}
+
+_SPEC = re.compile(r"\s*([A-Za-z_][\w]*)\s*(?:\((.*)\))?\s*", re.DOTALL)
+
+
+def register(kind: M) -> M:
+    """Makes a method class known by its name, so that specs can name it; a class decorator.
+
+    Raises:
+      ConfigError: it has no name of its own, or another class has that name.
+    """
+    if "name" not in vars(kind):
+        raise ConfigError(f"the method class {kind.__qualname__} has no name of its own.")
+    known = REGISTRY.get(kind.name, kind)
+    # The same class again, as after its module was reloaded, takes the place of the old one.
+    if (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
+        raise ConfigError(
+            f"the name '{kind.name}' of the method class {kind.__qualname__} is taken by"
+            f" {known.__module__}.{known.__qualname__}."
+        )
+    REGISTRY[kind.name] = kind
+    return kind
+
+
+def create(spec: str) -> BaseMethod:
+    """The method of a spec.
+
+    Raises:
+      ConfigError: unknown method or option, or an option of the wrong type.
+
+    >>> create("spot(variant=mixture)")
+    Spot(variant='mixture', top_k=3, steps=1, batch=1)
+    >>> create("spot(top_k=3, variant=mixture)").spec
+    'spot(variant=mixture)'
+    """
+    match = _SPEC.fullmatch(spec)
+    if match is None:
+        raise ConfigError(f"method '{spec}' is not of the form name or name(option=value, ...).")
+    name, options = match.group(1), match.group(2) or ""
+    if name not in REGISTRY:
+        raise ConfigError(
+            f"unknown method '{name}' (known: {', '.join(REGISTRY)})."
+            + did_you_mean(name, REGISTRY)
+        )
+    kind = REGISTRY[name]
+    types = typing.get_type_hints(kind)
+    fields = [field.name for field in dataclasses.fields(kind)]
+    return kind(**dict(_options(name, options, fields, types)))
+
+
+def _options(
+    name: str, text: str, fields: list[str], types: dict[str, typing.Any]
+) -> Iterator[tuple[str, typing.Any]]:
+    for part in split_list(text):
+        option, equals, value = part.partition("=")
+        option = option.strip()
+        if not equals or option not in fields:
+            raise ConfigError(
+                f"method {name} has no option '{option}'"
+                + (f" (it has {', '.join(fields)})." if fields else "; it takes none.")
+                + did_you_mean(option, fields)
+            )
+        yield option, parse_value(value.strip(), types[option], f"{name}.{option}")

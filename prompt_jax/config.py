@@ -149,8 +149,21 @@ def _replace(config: Any, changes: dict[str, Any]) -> Any:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A config as JSON-able nested dictionaries (tuples become lists)."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    """A config as JSON-able nested dictionaries; tuples become lists.
+
+    What has a `spec`, the text that makes it, such as a method, becomes that text.
+    """
+    return json.loads(json.dumps(_plain(config)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(text := getattr(value, "spec", None), str):
+        return text
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:

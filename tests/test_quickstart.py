@@ -92,7 +92,7 @@ def test_its_tasks_are_the_sandbox_and_something_helps_and_hurts() -> None:
     assert expected == {"helps", "neutral", "hurts"}
     assert config.seeds == 5
     assert not set(config.targets) & set(sandbox.HELD_OUT)
-    assert set(config.methods) >= {"prompt_tuning", "spot"}
+    assert set(config.specs) >= {"prompt_tuning", "spot"}
 
 
 def test_the_plan_needs_no_data_and_no_network(

@@ -160,13 +160,13 @@ def _results(out: common.Printer, found: Report, config: ExperimentConfig) -> No
     from prompt_jax.rundir import results
 
     # The options of a method stand below its name, so that columns stay narrow.
-    names = [method.replace("(", "\n(").replace(",", ",\n") for method in config.methods]
+    names = [method.replace("(", "\n(").replace(",", ",\n") for method in config.specs]
     shown = common.table("", "target", "metric", *names, left=3)
     for k in config.shots:
         for number, target in enumerate(config.targets):
             cells = [
                 results.cell_text(found.summaries.get((method, target, k)))
-                for method in config.methods
+                for method in config.specs
             ]
             title = results.heading(k) if number == 0 else ""
             shown.add_row(

@@ -14,8 +14,10 @@ from prompt_jax.methods.dtvg import Dtvg as Dtvg
 from prompt_jax.methods.full_fine_tuning import FullFineTuning as FullFineTuning
 from prompt_jax.methods.prompt_tuning import PromptTuning as PromptTuning
 from prompt_jax.methods.registry import REGISTRY as REGISTRY
+from prompt_jax.methods.registry import as_method as as_method
 from prompt_jax.methods.registry import create as create
 from prompt_jax.methods.registry import register as register
+from prompt_jax.methods.registry import spec_of as spec_of
 from prompt_jax.methods.spot import Spot as Spot
 from prompt_jax.methods.spot import source_similarity as source_similarity
 from prompt_jax.methods.spt import Spt as Spt

@@ -68,6 +68,31 @@ def create(spec: str) -> BaseMethod:
     return kind(**dict(_options(name, options, fields, types)))
 
 
+def as_method(method: BaseMethod | str) -> BaseMethod:
+    """The method itself, or the one of a spec.
+
+    Raises:
+      ConfigError: as in `create`; or the object is no method, or has the name of another
+        registered class.
+    """
+    if isinstance(method, str):
+        return create(method)
+    if not isinstance(method, BaseMethod):
+        raise ConfigError(f"{method!r} is no method: give an object of a method class, or a spec.")
+    known = REGISTRY.get(method.name, type(method))
+    if known is not type(method):
+        raise ConfigError(
+            f"{type(method).__qualname__} has the name of {known.__qualname__}, '{method.name}':"
+            " give it a name of its own."
+        )
+    return method
+
+
+def spec_of(method: BaseMethod | str) -> str:
+    """The name of a method in files and tables: its spec, or the spec that was given."""
+    return method if isinstance(method, str) else method.spec
+
+
 def _options(
     name: str, text: str, fields: list[str], types: dict[str, typing.Any]
 ) -> Iterator[tuple[str, typing.Any]]:

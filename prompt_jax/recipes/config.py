@@ -7,7 +7,7 @@ from typing import Literal
 
 from prompt_jax.data import registry
 from prompt_jax.errors import ConfigError
-from prompt_jax.methods import Stage, create
+from prompt_jax.methods import BaseMethod, Stage, as_method, spec_of
 from prompt_jax.paths import is_url
 from prompt_jax.rundir.questions import Question, TargetGroup
 from prompt_jax.training.optimizers import OptimizerConfig
@@ -101,7 +101,9 @@ class ExperimentConfig:
       targets: tasks that inherit.
       allow_overlap: let a task be source and target, as the transfer papers do: such a target may
         then inherit from a prompt that was trained on its own rows.
-      methods: specs, as in `prompt_jax.methods.create`; the first is the baseline of the contrasts.
+      methods: objects of method classes (a class need not be registered), or specs, as in
+        `prompt_jax.methods.create`, which are the methods' names in files and tables as they
+        stand; the first is the baseline of the contrasts.
       shots: training rows per class, one column group each; 0 means all rows.
       seeds: runs per cell, with fresh source prompts for every seed.
       first_seed: the seeds are first_seed, first_seed + 1, ...
@@ -132,7 +134,7 @@ class ExperimentConfig:
     sources: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     allow_overlap: bool = False
-    methods: tuple[str, ...] = ("prompt_tuning", "spot", "full_fine_tuning")
+    methods: tuple[str | BaseMethod, ...] = ("prompt_tuning", "spot", "full_fine_tuning")
     shots: tuple[int, ...] = (16, 0)
     seeds: int = 3
     first_seed: int = 0
@@ -177,10 +179,21 @@ class ExperimentConfig:
         if not self.shots or min(self.shots) < 0 or len(set(self.shots)) != len(self.shots):
             raise ConfigError(f"shots must be different numbers >= 0, not {self.shots}.")
         self._check_questions()
-        for spec in self.methods:
-            needs = [s.name for s in create(spec).stages() if s.on != "target"]
-            if needs and not self.sources:
+        for spec, method in zip(self.specs, self.method_objects, strict=True):
+            if self.method_objects.count(method) > 1:
+                raise ConfigError(f"methods name '{spec}' more than once.")
+            if any(stage.on != "target" for stage in method.stages()) and not self.sources:
                 raise ConfigError(f"method '{spec}' needs sources, as in sources=snli,glue/qqp.")
+
+    @property
+    def method_objects(self) -> tuple[BaseMethod, ...]:
+        """`methods` as objects."""
+        return tuple(map(as_method, self.methods))
+
+    @property
+    def specs(self) -> tuple[str, ...]:
+        """`methods` as texts, which are their names in files and tables."""
+        return tuple(map(spec_of, self.methods))
 
     def _check_questions(self) -> None:
         kinds = (("questions", Question), ("target_groups", TargetGroup))
@@ -190,8 +203,8 @@ class ExperimentConfig:
                     f"{name} are declared in the config file, as {kind.__name__}(...)."
                 )
         for question in self.questions:
-            for spec in (question.a, question.b):
-                create(spec)
+            for spec in {question.a, question.b}.difference(self.specs):
+                as_method(spec)
         if sum(question.role == "primary" for question in self.questions) > 1:
             raise ConfigError("questions have more than one primary contrast: it is one test.")
         if self.minimum_effect is not None and not 0 <= self.minimum_effect < 1:

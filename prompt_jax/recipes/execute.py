@@ -15,7 +15,15 @@ from prompt_jax.config import digest
 from prompt_jax.data.feed import Feed
 from prompt_jax.data.tokenise import trained_templates
 from prompt_jax.evaluation import Calibration, Evaluation, Job, calibration
-from prompt_jax.methods import Artefact, BaseMethod, Context, Stage, TemplateTokens, create
+from prompt_jax.methods import (
+    Artefact,
+    BaseMethod,
+    Context,
+    Stage,
+    TemplateTokens,
+    as_method,
+    spec_of,
+)
 from prompt_jax.prompts import SoftPrompt, parse
 from prompt_jax.recipes.artefacts import ArtefactStore, TestResult, run_key
 from prompt_jax.recipes.config import ExperimentConfig
@@ -156,14 +164,14 @@ class Executor:
             for label, found, total in fresh
         ]
 
-    def run(self, spec: str, k: int) -> list[Outcome]:
-        """All stages of a method at one k, for every target and seed."""
-        method = create(spec)
+    def run(self, method: BaseMethod | str, k: int) -> list[Outcome]:
+        """All stages of a method (or of its spec) at one k, for every target and seed."""
+        method, spec = as_method(method), spec_of(method)
         return self._last(method, spec, k, self._before_last(method, spec, k))
 
-    def contexts(self, spec: str, k: int) -> dict[Member, Context]:
+    def contexts(self, method: BaseMethod | str, k: int) -> dict[Member, Context]:
         """What the runs of a method's last stage start from; trains the stages before it."""
-        method = create(spec)
+        method, spec = as_method(method), spec_of(method)
         return self._contexts(method, method.stages()[-1], k, self._before_last(method, spec, k))
 
     def tune(self, starts: Mapping[Member, np.ndarray], k: int) -> list[TrainedReplica]:

@@ -198,8 +198,8 @@ def _execute(
     items: dict[tuple[str, str, int, int], np.ndarray] = {}
     prompts: list[Path] = []
     for k in config.shots:
-        for spec in config.methods:
-            for outcome in executor.run(spec, k):
+        for method, spec in zip(config.methods, config.specs, strict=True):
+            for outcome in executor.run(method, k):
                 measured += outputs.rows_of(spec, outcome, tasks[outcome.member.task])
                 target, seed = outcome.member.task, outcome.member.seed
                 scores = outcome.test.per_item.get(primary[target])
@@ -228,7 +228,7 @@ def _execute(
         primary,
         tasks,
         results.summaries(values),
-        results.contrasts(config.methods, values, items),
+        results.contrasts(config.specs, values, items),
         executor.reused,
         rows.losses(config.targets),
         prompts,

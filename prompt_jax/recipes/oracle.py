@@ -29,7 +29,7 @@ from prompt_jax.evaluation.subsets import (
     rank_percentile,
     subsets,
 )
-from prompt_jax.methods import BaseMethod, create
+from prompt_jax.methods import BaseMethod, as_method, create, spec_of
 from prompt_jax.paths import write_atomically
 from prompt_jax.recipes import experiment
 from prompt_jax.recipes.config import ExperimentConfig
@@ -75,7 +75,8 @@ def oracle(
       PromptJaxError: for anything a user can cause, before any compute is spent where possible.
     """
     base = check(config, base)
-    choosers = [spec for spec in config.methods if _chooses(create(spec))]
+    choosers = [method for method in config.methods if _chooses(as_method(method))]
+    of_base = next((method for method in config.methods if spec_of(method) == base), base)
     groups = subsets(len(config.sources))
     cells: list[OracleCell] = []
     told: set[str] = set()
@@ -90,8 +91,8 @@ def oracle(
 
     with experiment.opened(config, lm, show=show) as (folder, executor):
         for k in config.shots:
-            contexts = {(m.task, m.seed): c for m, c in executor.contexts(base, k).items()}
-            picked = {spec: _chosen(executor, spec, k) for spec in choosers}
+            contexts = {(m.task, m.seed): c for m, c in executor.contexts(of_base, k).items()}
+            picked = {spec_of(method): _chosen(executor, method, k) for method in choosers}
             tell(executor.news())
             for target in config.targets:
                 lands = []
@@ -124,7 +125,7 @@ def check(config: ExperimentConfig, base: str | None = None) -> str:
             " sources=a,b."
         )
     if base is None:
-        return next((spec for spec in config.methods if _has_first(create(spec))), DEFAULT_BASE)
+        return next((spec_of(m) for m in config.methods if _has_first(as_method(m))), DEFAULT_BASE)
     if not _has_first(create(base)):
         raise ConfigError(
             f"'{base}' tunes no prompt of the target beside those of the sources. Name a method"
@@ -143,12 +144,12 @@ def _chooses(method: BaseMethod) -> bool:
     return on_sources and type(method).selected_sources is not BaseMethod.selected_sources
 
 
-def _chosen(executor: Executor, spec: str, k: int) -> Choices:
+def _chosen(executor: Executor, method: BaseMethod | str, k: int) -> Choices:
     """The choice of every healthy run of a method."""
     found: Choices = {}
-    method, contexts = create(spec), executor.contexts(spec, k)
-    for outcome in executor.run(spec, k):
-        group = method.selected_sources(contexts[outcome.member], outcome.trained.params)
+    contexts = executor.contexts(method, k)
+    for outcome in executor.run(method, k):
+        group = as_method(method).selected_sources(contexts[outcome.member], outcome.trained.params)
         if group is not None and outcome.trained.healthy:
             found[outcome.member.task, outcome.member.seed] = (group, outcome)
     return found

@@ -56,7 +56,7 @@ class Report:
             f"# {config.name}\n",
             f"Test rows, in points, mean ± standard deviation over {config.seeds} seeds.\n",
             results.markdown_table(
-                config.methods, config.targets, config.shots, self.summaries, self.primary
+                config.specs, config.targets, config.shots, self.summaries, self.primary
             ),
         ]
         if self.contrasts:

@@ -16,7 +16,7 @@ from prompt_jax.data.sources import open_split
 from prompt_jax.data.splits import PAPERS_LARGE
 from prompt_jax.data.tasks import Task
 from prompt_jax.errors import DataError
-from prompt_jax.methods import BaseMethod, Context, Stage, create
+from prompt_jax.methods import BaseMethod, Context, Stage
 from prompt_jax.models import LanguageModel
 from prompt_jax.recipes.config import DataConfig, ExperimentConfig
 from prompt_jax.training import memory
@@ -164,13 +164,12 @@ def _task(name: str, role: str, data: DataConfig) -> PlannedTask:
 def _stages(config: ExperimentConfig, lm: LanguageModel) -> list[PlannedStage]:
     found: dict[str, PlannedStage] = {}
     for k in config.shots:
-        for spec in config.methods:
-            method = create(spec)
+        for spec, method in zip(config.specs, config.method_objects, strict=True):
             for stage in method.stages():
                 last = stage is method.stages()[-1] or stage.name == method.stages()[-1].name
                 trained = stage.trains or method
                 shots = k if stage.on == "target" else 0
-                name = spec if last else (stage.trains.spec if stage.trains else spec)
+                name = spec if last or trained is method else trained.spec
                 label = f"{name}: {stage.name if last else stage.title}"
                 if stage.on == "target":
                     label += f", {'all rows' if k == 0 else f'k = {k}'}"
@@ -245,10 +244,9 @@ def _memory(config: ExperimentConfig, lm: LanguageModel) -> PlannedMemory:
     counted = float((compiled.cost_analysis() or {}).get("flops", float("nan")))
     runs = max(s.runs for s in _stages(config, lm))
     population = _population_bytes(method, budget, length, lm, runs, mesh["data"])
-    trained = [create(spec) for spec in config.methods]
     weights = sharding.bytes_per_device(lm.params, lm.partition_rules, mesh["data"], mesh["model"])
     # Parameters, best parameters, gradient and two moments of the weights, split alike.
-    fine_tuning = 5 * weights if any(m.trains_lm for m in trained) else 0
+    fine_tuning = 5 * weights if any(m.trains_lm for m in config.method_objects) else 0
     return PlannedMemory(
         mesh["data"],
         mesh["model"],

@@ -33,7 +33,7 @@ class Transfer:
     def markdown(self) -> str:
         """The table with spread."""
         return results.markdown_table(
-            self.config.methods,
+            self.config.specs,
             self.config.targets,
             self.config.shots,
             self.report.summaries,

@@ -22,6 +22,7 @@ from prompt_jax.methods import (
     Spt,
     SptFull,
     TaskPromptVectors,
+    as_method,
     create,
     register,
     registry,
@@ -135,3 +136,15 @@ def test_registering(monkeypatch):
         register(type("Unnamed", (BaseMethod,), {}))
     with pytest.raises(ConfigError, match=r"'spot' of the method class Other is taken by .*Spot"):
         register(type("Other", (BaseMethod,), {"name": "spot"}))
+
+
+def test_a_method_stays_what_it_is():
+    spot = Spot(top_k=2)
+    assert as_method(spot) is spot
+    assert as_method("spot(top_k=2)") == spot
+    with pytest.raises(ConfigError, match="3 is no method"):
+        as_method(3)
+    with pytest.raises(ConfigError, match=r"<class .*Spot'> is no method"):
+        as_method(Spot)
+    with pytest.raises(ConfigError, match="Plain has the name of PromptTuning, 'prompt_tuning'"):
+        as_method(dataclasses.dataclass(frozen=True)(type("Plain", (BaseMethod,), {}))())

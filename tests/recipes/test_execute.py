@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import toy
 
 from prompt_jax import methods
+from prompt_jax.config import to_dict
 from prompt_jax.errors import ConfigError
 from prompt_jax.recipes.execute import Cost, Member
 
@@ -551,3 +553,35 @@ def test_no_step_at_all(pretender, executor, world, monkeypatch):
         assert o.trained.history == ((0, o.trained.best_value),)
         assert o.test.metrics["accuracy"] == pytest.approx(initial.mean())
     assert made.news() == ["staged: target, all rows: 4 runs"]
+
+
+@dataclass(frozen=True)
+class Scaled(methods.BaseMethod):
+    """A plug-in that is nowhere registered."""
+
+    factor: float = 2.0
+
+    name = "scaled"
+
+    def init(self, context):
+        return {"prompt": self.factor * context.initial}, {}
+
+
+def test_a_plug_in_needs_no_registration(pretender, executor, world, tmp_path):
+    config = world.config(tmp_path, methods=(Scaled(3.0), "spot( top_k = 2 )"))
+    assert config.method_objects == (Scaled(3.0), methods.Spot(top_k=2))
+    assert config.specs == ("scaled(factor=3)", "spot( top_k = 2 )")
+    assert to_dict(config)["methods"] == ["scaled(factor=3)", "spot( top_k = 2 )"]
+    made = executor(config)
+    made.run(config.methods[0], 4)
+    run = pretender.runs["scaled(factor=3): target, k = 4", f"{world.tasks['one']} k=4 seed=0"]
+    initial = np.asarray(made.initial(0).embeddings)
+    np.testing.assert_array_equal(run.params["prompt"], 3 * initial)
+    assert run.key.method == "scaled(factor=3)"
+    with pytest.raises(ConfigError, match="unknown method 'scaled'"):
+        made.run("scaled", 4)
+
+
+def test_a_method_is_named_once(world, tmp_path):
+    with pytest.raises(ConfigError, match=r"methods name 'spot\(top_k=2\)' more than once"):
+        world.config(tmp_path, methods=(methods.Spot(top_k=2), "spot( top_k = 2 )"))

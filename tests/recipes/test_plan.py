@@ -63,7 +63,7 @@ def test_steps_are_those_of_a_run(plan, pretender, executor):
     config, made = plan
     running = executor(config)
     for k in config.shots:
-        for spec in config.methods:
+        for spec in config.specs:
             running.run(spec, k)
     shared = sum(
         found * next(s.steps for s in made.stages if s.label == label)

@@ -22,9 +22,9 @@ def test_papers_suite_trains_31_tasks_and_holds_out_9():
     assert (len(spt.TRAINED), len(spt.HELD_OUT)) == (8, 5)
     assert (config.data.templates, config.data.test_templates) == ("cycle", "all")
     assert config.shots == (0,)
-    assert {create(spec).stages()[-1].part for spec in config.methods} == {(0.0, 0.0)}
+    assert {create(spec).stages()[-1].part for spec in config.specs} == {(0.0, 0.0)}
     # The full form's mixture is trained under the same budget, T5 and bank.
-    full = next(method for method in map(create, config.methods) if method.trains_lm)
+    full = next(method for method in map(create, config.specs) if method.trains_lm)
     assert config.stage_budget(full.stages()[0]).optimizer.name == "adafactor"
     # No held-out category is trained on. QNLI is filed under inference, and asks whether a
     # sentence answers a question.
@@ -41,7 +41,7 @@ def test_real_text_trains_no_reserved_task():
     assert set(config.targets) <= RESERVED
     assert not set(config.sources) & RESERVED - {"super_glue/boolq"}
     assert (config.shots, config.seeds, config.data.templates) == ((16,), 5, "rest")
-    banks = {(method := create(spec)).stages()[0].trains or method for spec in config.methods[4:8]}
+    banks = {(method := create(spec)).stages()[0].trains or method for spec in config.specs[4:8]}
     assert len(banks) == 1  # one mixture run a seed for every transfer
 
 

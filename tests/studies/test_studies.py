@@ -52,11 +52,11 @@ def test_study_declares_questions_that_its_runs_can_answer(key):
     config.check_tasks()
     assert set(config.targets) - set(config.sources) <= RESERVED
     assert config.seeds == (5 if config.name in FIVE_SEEDS else 10)
-    known = {spec for experiment in EVERY.values() for spec in experiment.config.methods}
+    known = {spec for experiment in EVERY.values() for spec in experiment.config.specs}
     for question in (primary, *secondary):
         assert question.a != question.b
         # The other method may be of another experiment.
-        assert question.a in config.methods
+        assert question.a in config.specs
         assert question.b in known
         assert set(question.targets) <= set(config.targets)
         for target in question.targets or config.targets:
@@ -116,7 +116,7 @@ def test_archived_run_has_the_config_of_its_study(path):
 def test_methods_whose_calibration_is_compared():
     for name in ("sandbox_bmtpt_priors", "real_bmtpt_ablations"):
         config, _, _, calibrated = BY_NAME[name]
-        assert set(calibrated) < set(config.methods)
+        assert set(calibrated) < set(config.specs)
         assert [create(spec).target for spec in calibrated] == ["average", "zero_shot"]
 
 
@@ -147,7 +147,7 @@ def test_baselines_of_bmtpt_take_as_many_gradients(name, count):
     """BMTPT's baselines take as many gradients of as many rows as its particles."""
     config = BY_NAME[name].config
     spent = {}
-    for spec in config.methods:
+    for spec in config.specs:
         method = create(spec)
         for stage in method.stages():
             if stage.on == "mixture":

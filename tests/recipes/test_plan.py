@@ -10,6 +10,7 @@ import pytest
 import toy
 
 from prompt_jax.errors import ConfigError, DataError
+from prompt_jax.methods import BaseMethod
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.recipes import DataConfig, make_plan
 from prompt_jax.recipes import plan as plans
@@ -109,7 +110,7 @@ def test_memory_and_sizes(plan):
 
 def test_runs_are_planned_where_they_will_be():
     """The gradient of all runs on every device; the rest of a run where the run is."""
-    method, prompt = plans.create("prompt_tuning"), 4 * toy.L * toy.D
+    method, prompt = BaseMethod(), 4 * toy.L * toy.D
 
     def population(runs, data):
         made = plans._population_bytes(method, toy.budget(4), toy.L, toy.tiny_t5(), runs, data)
@@ -168,7 +169,7 @@ def test_what_cannot_run_is_not_planned(world, tmp_path):
 def test_schedules_cost_nothing_in_memory(world, tmp_path):
     """The state of a run depends on the optimizer, not on its rates."""
     lm = toy.tiny_t5()
-    method = plans.create("prompt_tuning")
+    method = BaseMethod()
     sizes = {
         plans._population_bytes(method, toy.budget(3, optimizer=o), toy.L, lm, 1, 1)
         for o in (OptimizerConfig(), OptimizerConfig(learning_rate=1.0, schedule="cosine"))

@@ -1,7 +1,7 @@
 """The compiled programs of one training step of a population.
 
 `prepare` makes the prompts of all runs, `micro` sends rows with different prompts through the
-frozen T5 and adds up losses and prompt gradients, `finish` pulls these back to the parameters of
+frozen model and adds up losses and prompt gradients, `finish` pulls these back to the parameters of
 each run and applies its optimizer. See docs/architecture.md for why they are three.
 """
 
@@ -12,17 +12,19 @@ import functools
 import math
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from prompt_jax import sharding
+from prompt_jax.errors import ConfigError
 from prompt_jax.run_key import RunKey
 from prompt_jax.sharding import Rules
 from prompt_jax.training import optimizers
 from prompt_jax.training.optimizers import OptimizerConfig
-from prompt_jax.training.protocol import Array, Method, Rows
+from prompt_jax.training.protocol import Array, Method, Prompted, Rows
 
 # Keys of a line in metrics.jsonl that no method may use for its own numbers.
 RESERVED = frozenset(RunKey().fields()) | {
@@ -70,7 +72,7 @@ class Sums(NamedTuple):
     """What a step adds up over its micro-batches."""
 
     prompts: jax.Array | None  # [P, L, D], gradient of the summed row losses
-    lm: Any  # gradient of the T5 weights where the method trains them
+    lm: Any  # gradient of the model's weights where the method trains them
     loss: jax.Array  # [R * V and padding] float32
     weight: jax.Array  # [R * V and padding] float32
 
@@ -97,14 +99,15 @@ class Programs(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def micro_program(method: Method) -> Any:
-    """The pass of a micro-batch through the T5, the only program of any size.
+    """The pass of a micro-batch through the model, the only program of any size.
 
     Returns:
       A jitted `(lm, state, table, sums, batch) -> sums`; `state` is None unless the method trains
-      the T5. It does not depend on the optimizer, so budgets share its compilations.
+      the model. It does not depend on the optimizer, so budgets share its compilations.
     """
 
     def micro(lm: Any, state: State | None, table: Table, sums: Sums, batch: MicroBatch) -> Sums:
+        _check_batch(table, sums, batch)
         real = batch.real.astype(jnp.float32)
 
         def objective(trained: tuple[Any, Any]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -121,6 +124,12 @@ def micro_program(method: Method) -> Any:
             if table.teacher is not None:
                 teacher = jax.lax.stop_gradient(score(table.teacher))
             row = method.row_loss(score(prompts), teacher)
+            chex.assert_shape(
+                [row.sum, row.weight],
+                real.shape,
+                custom_message=f"{method.name}.row_loss returns one sum and one weight per row.",
+                exception_type=ConfigError,
+            )
             row_sum = row.sum * real
             if method.reduction == "sum":
                 row_sum = row_sum * batch.scale
@@ -202,7 +211,9 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None, rules:
         )
 
     def prompts(params: Any, consts: Any, carry: Any, rows: Rows, step: Any, key: Any) -> Any:
-        return method.prompts(params, consts, carry, rows, step, key)
+        made = method.prompts(params, consts, carry, rows, step, key)
+        _check_prompts(method, made, rows)
+        return made
 
     def prepare(state: State, consts: Any, rows: Rows, step: Any, keys: Any) -> tuple[Table, Sums]:
         made = jax.vmap(prompts, (0, 0, 0, 0, None, 0))(
@@ -250,8 +261,8 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None, rules:
             per_view = jnp.ones_like(weight)
 
         def total(p: Any) -> tuple[jax.Array, Any]:
-            # Linear in the prompts, with the T5's gradient as coefficients: its derivative is the
-            # pull-back of that gradient, and the penalty's rides along.
+            # Linear in the prompts, with the model's gradient as coefficients: its derivative is
+            # the pull-back of that gradient plus the gradient of the penalty.
             made = prompts(p, consts, carry, rows, step, key)
             value = method.penalty(p, consts, made.aux, step)
             if made.prompts is not None:
@@ -302,6 +313,8 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None, rules:
         step: jax.Array,
     ) -> tuple[State, StepMetrics]:
         runs = state.healthy.shape[0]
+        chex.assert_shape([active, learning_rates, keys], (runs,))
+        chex.assert_equal_shape([sums.loss, sums.weight])
         inner = (runs, method.views) + (
             (rows.task.shape[1],) if method.rowwise and sums.prompts is not None else ()
         )
@@ -357,8 +370,35 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None, rules:
     )
 
 
+def _check_batch(table: Table, sums: Sums, batch: MicroBatch) -> None:
+    """Array contracts of a micro-batch."""
+    chex.assert_rank([batch.input_ids, batch.mask, batch.labels], 2)
+    chex.assert_equal_shape([batch.input_ids, batch.mask])
+    rows = batch.input_ids.shape[:1]
+    chex.assert_shape(batch.labels, (*rows, None))
+    chex.assert_shape([batch.prompt, batch.view, batch.scale, batch.real], rows)
+    chex.assert_type([batch.prompt, batch.view, batch.real], [jnp.int32, jnp.int32, jnp.bool_])
+    chex.assert_equal_shape([sums.loss, sums.weight])
+    if table.prompts is not None:
+        chex.assert_rank(table.prompts, 3)
+        tables = [table.prompts, sums.prompts, table.teacher]
+        chex.assert_equal_shape([x for x in tables if x is not None])
+
+
+def _check_prompts(method: Method, output: Prompted, rows: Rows) -> None:
+    """The prompts of one replica: [V, L, D], or [V, B, L, D] of a row-wise method."""
+    leading = (method.views, rows.task.shape[0]) if method.rowwise else (method.views,)
+    letters = "[V, B, L, D]" if method.rowwise else "[V, L, D]"
+    message = f"{method.name}.prompts returns floats {letters} with V = {method.views}."
+    for prompts in (output.prompts, output.teacher):
+        if prompts is not None:
+            shape = (*leading, None, None)
+            chex.assert_shape(prompts, shape, custom_message=message, exception_type=ConfigError)
+            chex.assert_type(prompts, float, custom_message=message, exception_type=ConfigError)
+
+
 def _padded(count: int) -> int:
-    """Rows of a table for `count` of them: few sizes, so that populations share T5 programs."""
+    """Rows of a table for `count` of them: few sizes, so that populations share programs."""
     return max(8, 1 << (count - 1).bit_length()) if count <= 64 else -(-count // 64) * 64
 
 

@@ -13,6 +13,7 @@ import pytest
 import toy
 from methods.toy_methods import Grouped, Memory, Particles, WithWeights
 
+from prompt_jax.errors import ConfigError
 from prompt_jax.methods import Context, FullFineTuning, PromptTuning
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.training import step
@@ -62,6 +63,83 @@ def finish(method: Any, config: OptimizerConfig, gradient: Any, **changes: Any) 
 
 def gradients(count: int = R, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, toy.L, toy.D)).astype(np.float32)
+
+
+# array contracts
+
+
+class WrongPrompts(PromptTuning):
+    """Forgets the axis of the views."""
+
+    def prompts(self, params, consts, carry, rows, step, key):
+        made = super().prompts(params, consts, carry, rows, step, key)
+        return made._replace(prompts=made.prompts[0])
+
+
+class WholeNumbers(PromptTuning):
+    def prompts(self, params, consts, carry, rows, step, key):
+        made = super().prompts(params, consts, carry, rows, step, key)
+        return made._replace(prompts=made.prompts.astype(jnp.int32))
+
+
+class OneLoss(PromptTuning):
+    """A mean over the rows in place of a loss per row."""
+
+    def row_loss(self, out, teacher):
+        row = super().row_loss(out, teacher)
+        return row._replace(sum=row.sum.mean())
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (WrongPrompts(), r"prompts returns floats \[V, L, D\] with V = 1"),
+        (WholeNumbers(), r"prompts returns floats \[V, L, D\]"),
+        (OneLoss(), "row_loss returns one sum and one weight per row"),
+    ],
+)
+def test_a_method_that_gives_other_shapes_is_refused(method, message):
+    made, state, consts = started(method, SIGN)
+
+    def one_step():
+        table, sums = made.prepare(state, consts, rows(), np.int32(0), keys())
+        made.micro.lower(toy.tiny_t5(), None, table, sums, micro_batch())
+
+    with pytest.raises(ConfigError, match=message):
+        one_step()
+
+
+def micro_batch(**changes: Any) -> MicroBatch:
+    """Two rows of three input tokens and two target tokens."""
+    ids, row = np.ones((2, 3), np.int32), np.zeros(2, np.int32)
+    batch = MicroBatch(ids, ids, ids[:, :2], row, row, np.ones(2, np.float32), np.ones(2, bool))
+    return batch._replace(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mask": np.ones((2, 4), np.int32)},
+        {"labels": np.ones((1, 2), np.int32)},
+        {"scale": np.ones(1, np.float32)},
+        {"prompt": np.zeros(2, np.float32)},
+        {"real": np.ones(2, np.float32)},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_micro_batch_that_does_not_fit_is_refused(changes):
+    made, state, consts = started(PromptTuning(), SIGN)
+    table, sums = made.prepare(state, consts, rows(), np.int32(0), keys())
+    with pytest.raises(AssertionError, match=r"\[Chex\]"):
+        made.micro.lower(toy.tiny_t5(), None, table, sums, micro_batch(**changes))
+
+
+def test_every_replica_has_a_rate():
+    made, state, consts = started(PromptTuning(), SIGN)
+    _, sums = made.prepare(state, consts, rows(), np.int32(0), keys())
+    one = np.ones(1, np.float32)
+    with pytest.raises(AssertionError, match=r"\[Chex\]"):
+        made.finish(state, consts, rows(), sums, np.ones(R, bool), one, keys(), np.int32(0))
 
 
 # finish

@@ -31,11 +31,20 @@ class PromptError(PromptJaxError, ValueError):
 
 
 class TrainingError(PromptJaxError, RuntimeError):
-    """Training cannot start or cannot go on (out of memory, every run diverged)."""
+    """Training cannot start or continue (out of memory, every run diverged)."""
 
 
 class StoppedError(TrainingError):
-    """Training was told to stop and saved what it had; the same command goes on from there."""
+    """Training stopped on a signal after it saved a checkpoint; the same command resumes.
+
+    Args:
+      message: for the user.
+      interrupted: the signal was SIGINT (Ctrl-C), not SIGTERM.
+    """
+
+    def __init__(self, message: str = "", interrupted: bool = False) -> None:
+        super().__init__(message)
+        self.interrupted = interrupted
 
 
 class MissingExtraError(PromptJaxError, ImportError):

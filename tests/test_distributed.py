@@ -79,7 +79,7 @@ def check_sigterm(folder: Path, shared: bool = False) -> None:
     main, other = workers.start(folder, hit=1, at=2, by=signal.SIGTERM, every=16, shared=shared)
     assert (main.code, other.code) == (2, 2)
     (line,) = messages(main.err)
-    assert "told to stop (SIGTERM), and saved after step 8 of 20" in line
+    assert "SIGTERM: checkpoint saved at step 8 of 20" in line
     assert messages(main.out) == messages(other.out) == messages(other.err) == []
 
 

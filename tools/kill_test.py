@@ -149,7 +149,7 @@ def main() -> None:
             print(f"experiment {rounds}: {mine} kills, {different or 'the same'}", flush=True)
             if different:
                 sys.exit(1)
-        print(f"{kills} kills, {resumed} of them with a checkpoint to go on from: all the same")
+        print(f"{kills} kills, {resumed} of them with a checkpoint to resume from: all the same")
     return None
 
 

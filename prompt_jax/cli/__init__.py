@@ -7,6 +7,7 @@ that `prompt-jax --help` answers at once.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -73,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(given, prog_name="prompt-jax", standalone_mode=False)
     except PromptJaxError as error:
-        return _fail(str(error))
+        code = _fail(str(error))
+        return INTERRUPTED if getattr(error, "interrupted", False) else code
     except _UsageError as error:
         return _fail(_usage(error))
     except (KeyboardInterrupt, typer.Abort):
@@ -93,6 +95,7 @@ def _quiet() -> None:
     """Keeps libraries from talking over the output of the program."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+    logging.basicConfig(format="%(message)s")  # or absl, which orbax uses, adds a prefix
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

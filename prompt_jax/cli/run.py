@@ -126,7 +126,7 @@ def _exit_with_one_message() -> Iterator[None]:
             jobs.barrier("end")  # so that nobody takes the others for lost
         else:
             common.warn(f"process {jobs.process_index()}: {error}")
-        jobs.hard_exit(2)
+        jobs.hard_exit(130 if getattr(error, "interrupted", False) else 2)
     except BaseException as error:
         if jobs.is_peer_failure(error):
             common.warn(jobs.PEER_LOST)

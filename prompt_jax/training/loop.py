@@ -51,7 +51,7 @@ def train(
       ModelError: rows of another model's tokenizer.
       TrainingError: out of device memory; says what to lower. Or checkpoints that are damaged or
         cannot be written.
-      StoppedError: SIGTERM came, and everything is saved.
+      StoppedError: SIGTERM or Ctrl-C came; a checkpoint is saved.
     """
     tracker = tracker or NullTracker()
     population = Population(lm, method, replicas, config, mesh)

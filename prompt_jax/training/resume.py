@@ -24,8 +24,8 @@ from prompt_jax.training.population import Population
 from prompt_jax.training.step import State
 from prompt_jax.training.tracking import Tracker
 
-# Steps between two times that the processes of a job ask each other whether to save or to stop.
-_ASK = 8
+# Steps between two times that the processes of a job agree whether to save or to stop.
+_POLL = 8
 # Counters of the loop, [R] or [2, R] on the host.
 _COUNTS = ("folded", "healthy", "best_value", "best_step", "stale", "steps", "tokens")
 
@@ -64,8 +64,9 @@ def put_back(population: Population, arrays: Any, host: dict[str, Any]) -> None:
 class CheckpointCallback:
     """Keeps a population's checkpoints while `train` runs; does nothing without `checkpoints`.
 
-    As a context manager it takes SIGTERM (where Python lets it: in the main thread), so that the
-    step is finished and saved before `StoppedError` ends the training.
+    As a context manager it handles SIGTERM and SIGINT (where Python lets it: in the main thread),
+    so that the step is finished and saved before `StoppedError` ends the training. A second SIGINT
+    is left to the handler before, which stops at once.
 
     Attributes:
       seconds: wall-clock so far, earlier processes included.
@@ -77,8 +78,8 @@ class CheckpointCallback:
         self._population, self._checkpoints, self._tracker = population, checkpoints, tracker
         self._stage = stage
         self._began, self._before = time.monotonic(), 0.0
-        self._told = False
-        self._handler: Any = None
+        self._received: set[int] = set()
+        self._handlers: dict[int, Any] = {}
         self._fingerprint: dict[str, Any] = {}
         if checkpoints is not None:
             p = population
@@ -90,14 +91,23 @@ class CheckpointCallback:
         return self._before + time.monotonic() - self._began
 
     def __enter__(self) -> CheckpointCallback:
-        main = threading.current_thread() is threading.main_thread()
-        if self._checkpoints is not None and main:
-            before = signal.signal(signal.SIGTERM, self._on_signal)
-            self._handler = signal.SIG_DFL if before is None else before
+        if self._checkpoints is None or threading.current_thread() is not threading.main_thread():
+            return self
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as of a job in the background
+                before = signal.signal(number, self._on_signal)
+                self._handlers[number] = signal.SIG_DFL if before is None else before
         return self
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._told = True
+        self._received.add(number)
+        if number == signal.SIGINT:
+            signal.signal(number, self._handlers[number])
+            if self._checkpoints is not None and distributed.is_main():
+                self._checkpoints.say(
+                    f"{self._stage}: Ctrl-C: saving a checkpoint after this step. Press it again to"
+                    " stop at once."
+                )
 
     def __exit__(
         self,
@@ -110,21 +120,22 @@ class CheckpointCallback:
         try:
             self._checkpoints.close()
         except Exception:
-            if error is None:  # what broke the training says more than a failed save
+            if error is None:  # an error of the training is worth more than that of a save
                 raise
         finally:
-            if self._handler is not None:
-                signal.signal(signal.SIGTERM, self._handler)
-                if self._told and error is None:  # it came after the last step
-                    signal.raise_signal(signal.SIGTERM)
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
+            if error is None:  # they came after the last step
+                for number in self._received:
+                    signal.raise_signal(number)
 
     def begin(self) -> int:
-        """Goes back to the newest checkpoint; the number of steps that are done."""
+        """Restores the newest checkpoint; returns the number of steps that are done."""
         if self._checkpoints is None:
             return 0
         saved = self._checkpoints.restore(arrays_of(self._population), self._fingerprint)
         if saved is None:
-            # Only where the log stands: the state at the start is made anew.
+            # Only the position of the log: the initial state is computed again.
             self._save(0, with_arrays=False)
             return 0
         self._before = float(saved.host["seconds"])
@@ -142,22 +153,25 @@ class CheckpointCallback:
         """To be called after every step.
 
         Raises:
-          StoppedError: SIGTERM came; everything is saved.
+          StoppedError: SIGTERM or SIGINT came; a checkpoint is saved.
           TrainingError: a checkpoint cannot be written.
         """
         if self._checkpoints is None:
             return
-        told, due = self._told, self._checkpoints.due(step, evaluated)
+        due = self._checkpoints.due(step, evaluated)
+        terminated, interrupted = (n in self._received for n in (signal.SIGTERM, signal.SIGINT))
         if distributed.is_multiprocess():
-            every = self._checkpoints.every_steps or _ASK
-            if not evaluated and step % every and step % _ASK:
-                return  # the clocks and signals of the processes wait for a step of all
-            told, due = distributed.any_of(told, due)
-        if told:
+            every = self._checkpoints.every_steps or _POLL
+            if not evaluated and step % every and step % _POLL:
+                return  # all processes exchange their clocks and signals at the same steps
+            due, terminated, interrupted = distributed.any_of(due, terminated, interrupted)
+        if terminated or interrupted:
             self._save(step, wait=True)
             raise StoppedError(
-                f"{self._stage}: told to stop (SIGTERM), and saved after step {step} of"
-                f" {self._population.config.steps}. Run the same command again to go on."
+                f"{self._stage}: {'SIGTERM' if terminated else 'Ctrl-C'}: checkpoint saved at step"
+                f" {step} of {self._population.config.steps}; run the same command again to"
+                " resume.",
+                interrupted=not terminated,
             )
         if due:
             self._save(step)

@@ -12,6 +12,7 @@ import pytest
 
 import prompt_jax
 from prompt_jax.cli import main
+from prompt_jax.errors import StoppedError
 from tests.cli.conftest import Invoke
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,11 +65,22 @@ def test_a_wrong_command_line_is_one_line(invoke: Invoke, arguments: list[str], 
 
 
 def test_an_interruption_is_one_line(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(name: str) -> None:
+    def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("prompt_jax.config.load_config", interrupt)
     assert invoke("run", "few_shot") == (130, "", "prompt-jax: interrupted.\n")
+
+
+@pytest.mark.parametrize(("interrupted", "code"), [(True, 130), (False, 2)])
+def test_exit_code_after_a_signal(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, interrupted: bool, code: int
+) -> None:
+    def stop(*arguments: object) -> None:
+        raise StoppedError("checkpoint saved", interrupted=interrupted)
+
+    monkeypatch.setattr("prompt_jax.config.load_config", stop)
+    assert invoke("run", "few_shot") == (code, "", "prompt-jax: checkpoint saved\n")
 
 
 @pytest.mark.parametrize(

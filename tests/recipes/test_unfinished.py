@@ -259,7 +259,7 @@ def test_told_to_stop_and_a_changed_config(small, world, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(loop.Population, "step", told)
-        with pytest.raises(StoppedError, match="after step 2 of 4"):
+        with pytest.raises(StoppedError, match="at step 2 of 4"):
             run(config, world.lm, show=False, say=lambda line: None)
     longer = toy.budget(9, eval_every=2, learning_rate=0.5, unit="absolute")
     with pytest.raises(ConfigError, match=r"target.steps: 4 -> 9"):

@@ -252,27 +252,31 @@ def test_other_training_is_refused(tmp_path):
     refused(r"run.0 \(run0 seed=0\).train_rows: ", runs=rows)
 
 
-# SIGTERM
+# Signals
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("at", [2, STEPS - 1])
-def test_told_to_stop(tmp_path, monkeypatch, at):
+def test_a_signal_saves_and_stops(tmp_path, monkeypatch, at, number):
     """The step is finished and saved, whenever checkpoints are due; then the same bits."""
     runs, config = make_runs(PromptTuning()), toy.budget(STEPS, **OPTIONS)
     whole = facts(train(toy.tiny_t5(), PromptTuning(), runs, config))
     kept = Checkpoints(tmp_path / "c", every_seconds=1e6, say=lambda line: None)
-    original, before = loop.Population.step, signal.getsignal(signal.SIGTERM)
+    original, before = loop.Population.step, signal.getsignal(number)
 
     def told(self, step):
         if step == at:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return original(self, step)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop.Population, "step", told)
-        with pytest.raises(StoppedError, match=rf"step {at + 1} of {STEPS}.*same command again"):
+        name = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}[number]
+        line = f"here: {name}: checkpoint saved at step {at + 1} of {STEPS}; run the same command"
+        with pytest.raises(StoppedError, match=f"{line} again to resume") as caught:
             train(toy.tiny_t5(), PromptTuning(), runs, config, checkpoints=kept, stage="here")
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert caught.value.interrupted == (number == signal.SIGINT)
+    assert signal.getsignal(number) is before
     assert isinstance(StoppedError(), TrainingError)
     steps = []
 
@@ -283,6 +287,45 @@ def test_told_to_stop(tmp_path, monkeypatch, at):
     monkeypatch.setattr(loop.Population, "step", count)
     assert facts(train(toy.tiny_t5(), PromptTuning(), runs, config, checkpoints=kept)) == whole
     assert steps == list(range(at + 1, STEPS))
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch):
+    runs, config = make_runs(PromptTuning()), toy.budget(STEPS, **OPTIONS)
+    said: list[str] = []
+    kept = Checkpoints(tmp_path / "c", every_seconds=1e6, say=said.append)
+    original, before, steps = loop.Population.step, signal.getsignal(signal.SIGINT), []
+
+    def interrupt(self, step):
+        steps.append(step)
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert "Press it again to stop at once" in said[-1]
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, step)
+
+    monkeypatch.setattr(loop.Population, "step", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(toy.tiny_t5(), PromptTuning(), runs, config, checkpoints=kept, stage="here")
+    assert steps == [0, 1, 2]
+    assert [p.name for p in kept.directory.iterdir()] == ["00000000"]  # nothing was saved
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_ignored_ctrl_c_stays_ignored(tmp_path, monkeypatch):
+    """Shells start jobs in the background so."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    original = loop.Population.step
+
+    def interrupt(self, step):
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(self, step)
+
+    monkeypatch.setattr(loop.Population, "step", interrupt)
+    try:
+        runs, kept = make_runs(PromptTuning()), Checkpoints(tmp_path / "c")
+        train(toy.tiny_t5(), PromptTuning(), runs, toy.budget(2), checkpoints=kept)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_late_signal_is_not_swallowed(tmp_path, monkeypatch):

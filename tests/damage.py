@@ -10,6 +10,7 @@ A few of them are a part of the tests (test_damage.py).
 from __future__ import annotations
 
 import collections
+import logging
 import shutil
 import sys
 import tempfile
@@ -160,6 +161,7 @@ def damage(times: int, folder: Path, seed: int = 0) -> collections.Counter[tuple
 
 def main() -> None:
     """Prints a table; any traceback ends it."""
+    logging.getLogger("prompt_jax").setLevel(logging.ERROR)
     times = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     with tempfile.TemporaryDirectory() as folder:
         counts = damage(times, Path(folder))

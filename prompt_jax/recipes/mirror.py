@@ -1,14 +1,11 @@
-"""A run directory at a URL: it grows in a local folder, and a mirror copies what changed.
+"""A copy of a run directory at a URL, which fsspec writes.
 
-Object stores can neither append to a log nor move a checkpoint into place, so the run works in a
-staging folder of this machine. What counts for a later start is sent after what it vouches for: a
-checkpoint's manifest after all of its files and the log that it points into, deletions after all
-that replaces them. A kill in the middle of an upload therefore leaves an older state that is whole,
-and what a store cuts off is found by the checksums that the files carry.
+Object stores can neither append to a log nor rename a directory, so a run works in a local folder,
+and `push` copies what changed. A checkpoint's manifest is sent after its files and the logs, and
+deletions come last: a kill in the middle of an upload leaves an older state that is intact.
 
-The URL belongs to the machine that wrote to it last, whose mark lies in `.owner`: a staging folder
-with another mark is out of date and is replaced, and whoever finds another mark while it trains
-stops.
+`.owner` at the URL names the local folder that wrote there last. `fetch` keeps a local folder with
+the same mark and replaces another one; `push` refuses to write over the mark of another process.
 """
 
 from __future__ import annotations
@@ -23,178 +20,153 @@ from typing import Any
 
 from prompt_jax.errors import ConfigError, PromptJaxError, TrainingError
 from prompt_jax.rundir.paths import CONFIG, OWNER, staging
-from prompt_jax.training.manifest import NAME as MANIFEST
+from prompt_jax.training import manifest
 
 TRAINED = "trained"  # finished stages of a run without a cache of its own
-_WHOLE = ("checkpoints/", f"{TRAINED}/")  # files below never change; others may grow
+_CHECKPOINTS = "checkpoints/"
+_FIXED = (
+    _CHECKPOINTS,
+    f"{TRAINED}/",
+)  # files below never change; others may grow while they are read
 
 
 class Mirror:
-    """Keeps a URL like a local folder; for one process alone.
+    """Copies a local folder to a URL; for one process.
 
     Args:
       url: any fsspec URL.
 
     Attributes:
       url: where the copy is.
-      folder: the staging folder.
+      folder: the local folder.
     """
 
     def __init__(self, url: str) -> None:
         self.url, self.folder = url, staging(url)
         self._system: Any = None
-        self._root = ""
-        self._id = ""
-        self._claimed = False
-        self._sent: dict[str, tuple[int, int]] = {}  # size and time of what was copied, by name
-        self._there: set[str] = set()
+        self._root = self._mark = self._last_mark = ""
+        self._sent: dict[str, tuple[int, int]] = {}  # size and time of the copied file, by name
+        self._remote: set[str] = set()
 
     def fetch(self) -> None:
-        """Brings back what is at the URL, unless the staging folder is the one it came from.
+        """Copies the URL to the local folder, unless this folder was the last to write there.
 
         Raises:
           ConfigError: no file system of fsspec knows the URL, or it is no run directory's.
           TrainingError: it cannot be read.
         """
-        with self._remote("read"):
+        with self._one_message("read"):
             self._system, self._root = _connect(self.url)
             self._system.invalidate_cache()
-            owner, self._there = self._owner(), self._names()
+            self._remote, self._last_mark = self._names(), self._owner()
             with suppress(FileNotFoundError):
-                self._id = (self.folder / OWNER).read_text("utf-8")
-            self._claimed = bool(self._id) and owner == self._id
-            if self._claimed:
+                self._mark = (self.folder / OWNER).read_text("utf-8")
+            if self._mark and self._mark == self._last_mark:
                 return
-            if self._there:
-                if CONFIG not in self._there:
+            if self._remote:
+                if CONFIG not in self._remote:
                     raise ConfigError(
                         f"{self.url} is not empty and is no run directory. Choose another out="
                     )
-                self._bring()
-                self._id = ""
-            if not self._id:
-                # Only now: what was brought back by half is brought back again.
-                self._id = uuid.uuid4().hex
+                shutil.rmtree(self.folder, ignore_errors=True)
+                names = sorted(self._remote)
+                self._system.get(self._paths(names), [str(self.folder / name) for name in names])
+                self._sent, self._mark = dict(_files(self.folder)), ""
+            if not self._mark:
+                # Only now: a folder without a mark, such as a half fetched one, is replaced.
+                self._mark = uuid.uuid4().hex
                 self.folder.mkdir(parents=True, exist_ok=True)
-                (self.folder / OWNER).write_text(self._id, "utf-8")
+                (self.folder / OWNER).write_text(self._mark, "utf-8")
 
     def push(self) -> None:
-        """Copies what changed since the last call, and removes checkpoints that are gone.
+        """Copies the files that changed since the last call; removes deleted checkpoints.
 
         Raises:
-          TrainingError: the URL cannot be written, or another machine has taken the run over.
+          TrainingError: the URL cannot be written, or another process has written there.
         """
         local = dict(_files(self.folder))
-        with self._remote("written"):
+        with self._one_message("written"):
             self._claim()
             changed = [name for name, stamp in local.items() if self._sent.get(name) != stamp]
-            for name in sorted(changed, key=_turn):
-                if self._send(name):
-                    self._sent[name] = local[name]
-                    self._there.add(name)
-            # Nothing else is removed: a file of the user may lie beside them.
-            gone = {n for n in self._there if n.startswith("checkpoints/")} - local.keys()
-            # A population's list of members first: without it its checkpoints mean nothing.
-            for name in sorted(gone, key=lambda n: (n.count("/"), -_turn(n))):
+            for phase in (0, 1, 2):
+                self._send([name for name in sorted(changed) if _phase(name) == phase])
+            self._sent |= {name: local[name] for name in changed}
+            self._remote |= set(changed)
+            # Nothing else is removed: a file of the user may lie beside them. A population's list
+            # of members goes first: without it its checkpoints are not used.
+            gone = {n for n in self._remote if n.startswith(_CHECKPOINTS)} - local.keys()
+            for name in sorted(gone, key=lambda n: (n.count("/"), -_phase(n))):
                 with suppress(FileNotFoundError):
-                    self._system.rm_file(self._path(name))
-                self._there.discard(name)
+                    self._system.rm_file(*self._paths([name]))
+                self._remote.discard(name)
                 self._sent.pop(name, None)
 
     def _claim(self) -> None:
-        owner = self._owner() if self._claimed else None
-        if owner == self._id:
-            return
-        if owner:
+        owner = self._owner()
+        if owner not in ("", self._mark, self._last_mark):
             raise TrainingError(
-                f"another process goes on with {self.url}, so this one stops. What it had is in"
-                f" {self.folder}."
+                f"{self.url} was written by another process since this one started, so this one"
+                f" stops. Its local copy is {self.folder}."
             )
-        if self._claimed:  # somebody has emptied it
+        if not owner and self._last_mark:  # somebody has emptied it
             self._sent.clear()
-            self._there.clear()
-        self._write(OWNER, self._id.encode())
-        self._claimed = True
+            self._remote.clear()
+        if owner != self._mark:
+            self._system.pipe(*self._paths([OWNER]), self._mark.encode())
+        self._last_mark = self._mark
 
     def _owner(self) -> str:
         try:
-            return bytes(self._system.cat_file(self._path(OWNER))).decode("ascii", "replace")
+            return bytes(self._system.cat_file(*self._paths([OWNER]))).decode("ascii", "replace")
         except FileNotFoundError:
             return ""
 
+    def _send(self, names: list[str]) -> None:
+        fixed = [name for name in names if name.startswith(_FIXED)]
+        for name in names:
+            if name not in fixed:
+                with suppress(FileNotFoundError):
+                    self._system.pipe(*self._paths([name]), (self.folder / name).read_bytes())
+        if fixed:
+            self._system.put([str(self.folder / name) for name in fixed], self._paths(fixed))
+
     def _names(self) -> set[str]:
-        """What is at the URL, relative to it.
+        """Names of the files at the URL.
 
         Raises:
           ConfigError: a name would leave the run directory.
         """
-        try:
-            found = [str(path) for path in self._system.find(self._root)]
-        except FileNotFoundError:
-            return set()
-        inside = self._root.rstrip("/") + "/"
-        names = {path: path.removeprefix(inside) for path in found if not path.endswith("/")}
-        for path, name in names.items():
-            if not path.startswith(inside) or not _stays(name) or self._is_led_out(path):
-                raise ConfigError(
-                    f"{self.url} holds '{path}', which leaves the run directory. Remove it, or"
-                    " choose another out="
-                )
-        return set(names.values()) - {OWNER}
-
-    def _is_led_out(self, path: str) -> bool:
-        """Whether links on a real disk lead elsewhere."""
         from fsspec.implementations.local import LocalFileSystem
 
-        if not isinstance(self._system, LocalFileSystem):
-            return False
-        return not Path(path).resolve().is_relative_to(Path(self._root).resolve())
+        root = self._root.rstrip("/") + "/"
+        names = set()
+        with suppress(FileNotFoundError):
+            for path in map(str, self._system.find(self._root)):
+                name = path.removeprefix(root)
+                inside = path.startswith(root) and (_stays(name) or path.endswith("/"))
+                if inside and isinstance(self._system, LocalFileSystem):  # links
+                    inside = Path(path).resolve().is_relative_to(Path(root).resolve())
+                if not inside:
+                    raise ConfigError(
+                        f"{self.url} holds '{path}', which leaves the run directory. Remove it, or"
+                        " choose another out="
+                    )
+                names.add(name)
+        return {name for name in names if not name.endswith("/")} - {OWNER}
 
-    def _bring(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        for name in sorted(self._there):
-            target = self.folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._system.get_file(self._path(name), str(target))
-        self._sent = dict(_files(self.folder))
-
-    def _send(self, name: str) -> bool:
-        """Whether the file was still there."""
-        if not name.startswith(_WHOLE):
-            try:
-                raw = (self.folder / name).read_bytes()  # in one piece: it may grow meanwhile
-            except FileNotFoundError:
-                return False
-            self._write(name, raw)
-            return True
-        self._make_room(name)
-        self._system.put_file(str(self.folder / name), self._path(name))
-        return True
-
-    def _write(self, name: str, raw: bytes) -> None:
-        self._make_room(name)
-        self._system.pipe_file(self._path(name), raw)
-
-    def _make_room(self, name: str) -> None:
-        # Object stores, which are asynchronous in fsspec, have no folders; some make a bucket.
-        if not self._system.async_impl:
-            self._system.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
-
-    def _path(self, name: str) -> str:
-        return f"{self._root.rstrip('/')}/{name}"
+    def _paths(self, names: list[str]) -> list[str]:
+        return [f"{self._root.rstrip('/')}/{name}" for name in names]
 
     @contextmanager
-    def _remote(self, what: str) -> Iterator[None]:
-        """Whatever a store raises becomes one message."""
+    def _one_message(self, what: str) -> Iterator[None]:
         try:
             yield
         except PromptJaxError:
             raise
         except Exception as error:  # every store has types of its own
             raise TrainingError(
-                f"{self.url} cannot be {what} ({_reason(error)}). Nothing is lost: what this"
-                f" machine has is in {self.folder}. Put that right, and run the same command again"
-                " to go on."
+                f"{self.url} cannot be {what} ({_reason(error)}). Nothing is lost: this machine's"
+                f" copy is {self.folder}. Put that right, and run the same command again to resume."
             ) from error
 
 
@@ -202,9 +174,10 @@ def _connect(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path in it.
 
     Raises:
-      ConfigError: nobody knows the protocol, or its package is not installed.
+      ConfigError: no file system has this protocol, or its package is not installed.
     """
     import fsspec
+    from fsspec.implementations.local import LocalFileSystem
 
     try:
         system, root = fsspec.core.url_to_fs(url)
@@ -213,24 +186,23 @@ def _connect(url: str) -> tuple[Any, str]:
             f"out={url} cannot be used: {_reason(error)}. Install the package of its store (gcsfs"
             " for gs://, s3fs for s3://, adlfs for abfs://), or choose a directory."
         ) from error
-    return system, str(root)
+    return LocalFileSystem(auto_mkdir=True) if isinstance(system, LocalFileSystem) else system, root
 
 
 def _files(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Names below a folder with size and time; neither links nor drafts."""
+    """Names below a folder with size and time; neither links nor unfinished files."""
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not _is_draft(name)]
         for name in files:
             path = Path(place, name)
-            if name == OWNER or _is_draft(name) or path.is_symlink():
-                continue
-            with suppress(FileNotFoundError):
-                seen = path.stat()
-                yield path.relative_to(folder).as_posix(), (seen.st_size, seen.st_mtime_ns)
+            if name != OWNER and not _is_draft(name) and not path.is_symlink():
+                with suppress(FileNotFoundError):
+                    seen = path.stat()
+                    yield path.relative_to(folder).as_posix(), (seen.st_size, seen.st_mtime_ns)
 
 
 def _is_draft(name: str) -> bool:
-    return name.startswith(".") and name.endswith(".tmp")
+    return "orbax-checkpoint-tmp" in name or (name.startswith(".") and name.endswith(".tmp"))
 
 
 def _stays(name: str) -> bool:
@@ -243,9 +215,9 @@ def _stays(name: str) -> bool:
     return not ({"", ".", ".."} & set(parts) or "\\" in name or PureWindowsPath(name).drive)
 
 
-def _turn(name: str) -> int:
-    """What makes a folder a run directory comes first, what makes a checkpoint count last."""
-    return 0 if name == CONFIG else 2 if name.endswith(f"/{MANIFEST}") else 1
+def _phase(name: str) -> int:
+    """The config, which makes a folder a run directory, first; manifests of checkpoints last."""
+    return 0 if name == CONFIG else 2 if name.endswith(f"/{manifest.NAME}") else 1
 
 
 def _reason(error: Exception) -> str:

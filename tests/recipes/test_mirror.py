@@ -111,7 +111,7 @@ def test_only_what_changed_is_sent(monkeypatch):
     assert sent == []
     write(mirror, "a.txt", "12")
     write(mirror, ".a.txt.0123.tmp", "a draft")
-    write(mirror, "checkpoints/p/.00000001.tmp/x", "a draft")
+    write(mirror, "checkpoints/p/00000001.orbax-checkpoint-tmp/x", "a draft")
     (mirror.folder / "link").symlink_to(mirror.folder.parent)
     mirror.push()
     assert sent == ["a.txt"]
@@ -158,7 +158,7 @@ def test_whoever_wrote_last_goes_on(machine, monkeypatch):
     fsspec.filesystem("memory").rm_file("/bucket/run/b.txt")
     write(second, "a.txt", "2")
     second.push()
-    with pytest.raises(TrainingError, match="another process goes on with memory://bucket/run"):
+    with pytest.raises(TrainingError, match="memory://bucket/run was written by another process"):
         first.push()
     assert (first.folder / "a.txt").read_text() == "1"
     monkeypatch.setenv("XDG_CACHE_HOME", str(machine / "cache"))

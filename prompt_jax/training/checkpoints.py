@@ -19,6 +19,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,10 +90,13 @@ class Checkpoints:
         self.say = say or logging.getLogger("prompt_jax").warning
         self.on_written = on_written
         self._last = time.monotonic()
-        self._shared: bool | None = None
         self._manager: Any = None
         self._worker = ThreadPoolExecutor(1, "checkpoints")
         self._pending: Future[None] | None = None
+
+    @cached_property
+    def _shared(self) -> bool:
+        return distributed.share_directory(self.directory)
 
     def due(self, step: int, evaluated: bool) -> bool:
         """Whether a checkpoint is due.
@@ -131,10 +135,10 @@ class Checkpoints:
           PromptJaxError: what `on_written` raised.
         """
         self.wait()
-        leaves = [_copied(leaf, self._is_shared()) for leaf in jax.tree.leaves(arrays)]
+        leaves = [_copied(leaf, self._shared) for leaf in jax.tree.leaves(arrays)]
         described = None if arrays is None else _described(arrays)
         record = {"step": step, "host": host, "fingerprint": fingerprint, "leaves": described}
-        if self._is_shared() or distributed.is_main():
+        if self._shared or distributed.is_main():
             try:
                 self._start(step, _numbered(leaves), record)
             except Exception as error:  # orbax reports a failing disk by many types
@@ -176,7 +180,7 @@ class Checkpoints:
 
         # Orbax synchronises named processes through the coordinator. It would use collectives for
         # all of them, which come between the programs of the training step.
-        active = set(range(jax.process_count())) if self._is_shared() else {0}
+        active = set(range(jax.process_count())) if self._shared else {0}
         return ocp.options.MultiprocessingOptions(primary_host=0, active_processes=active)
 
     def _before_commit(self) -> None:
@@ -261,7 +265,7 @@ class Checkpoints:
         self.close()
         if not distributed.is_multiprocess():
             return self._newest(template, fingerprint)
-        shared, own = self._is_shared(), Saved(0, None, {})
+        shared, own = self._shared, Saved(0, None, {})
 
         def read() -> bytes | None:
             nonlocal own
@@ -287,36 +291,37 @@ class Checkpoints:
         self, template: Any, fingerprint: Mapping[str, Any], load: bool = True
     ) -> Saved | None:
         damaged: dict[Path, str] = {}
+        newest = None
         try:
             for path in self._clean():
                 try:
                     manifest.verify(path)
                     record = self._record(path, template, fingerprint)
-                    has_arrays = record["leaves"] is not None
-                    arrays = self._load(path, template) if has_arrays and load else has_arrays
+                    arrays: Any = None
+                    if record["leaves"] is not None:
+                        arrays = self._load(path, template) if load else template
+                    newest = Saved(int(record["step"]), arrays, record["host"])
+                    break
                 except Damage as damage:
                     damaged[path] = f"{path} is damaged: {damage}"
-                    continue
-                step = int(record["step"])
-                for bad, line in damaged.items():
-                    self.say(f"{line}. Resuming from the previous checkpoint, step {step}.")
-                    shutil.rmtree(bad)
-                return Saved(step, arrays if has_arrays else None, record["host"])
-            if damaged and not self.restart:
+            if damaged and newest is None and not self.restart:
                 raise TrainingError(
                     "\n".join(damaged.values())
                     + f"\nNo intact checkpoint is left. Remove {self.directory} to start from the"
                     " first step."
                 )
-            for bad, line in damaged.items():
-                self.say(f"{line}. No other is left: starting from the first step.")
-                shutil.rmtree(bad)
+            then = "No other is left: starting from the first step."
+            if newest is not None:
+                then = f"Resuming from the previous checkpoint, step {newest.step}."
+            for path, line in damaged.items():
+                self.say(f"{line}. {then}")
+                shutil.rmtree(path)
         except OSError as error:
             raise TrainingError(
                 f"the checkpoints in {self.directory} cannot be used ({error.strerror}:"
                 f" {error.filename})."
             ) from error
-        return None
+        return newest
 
     def _record(self, path: Path, template: Any, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
         import orbax.checkpoint as ocp
@@ -378,11 +383,6 @@ class Checkpoints:
 
     def _doomed(self) -> Path:
         return self.directory.with_name(f".{self.directory.name}.old.tmp")
-
-    def _is_shared(self) -> bool:
-        if self._shared is None:
-            self._shared = distributed.share_directory(self.directory)
-        return self._shared
 
 
 def _without_orbax(record: logging.LogRecord) -> bool:

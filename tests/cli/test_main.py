@@ -94,7 +94,7 @@ def test_exit_code_after_a_signal(
 def test_the_machine_is_no_bug(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, error: BaseException, says: str
 ) -> None:
-    def fail(name: str) -> None:
+    def fail(*arguments: object) -> None:
         raise error
 
     monkeypatch.setattr("prompt_jax.config.load_config", fail)
@@ -105,7 +105,7 @@ def test_the_machine_is_no_bug(
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), OSError("a bug")])
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def broken(name: str) -> None:
+    def broken(*arguments: object) -> None:
         raise error
 
     monkeypatch.setattr("prompt_jax.config.load_config", broken)

@@ -204,7 +204,9 @@ def rates_sandbox() -> Experiment:
             first_seed=100,
         ),
         primary,
-        tuple(question for question in others if question[:2] != primary[:2]),
+        tuple(
+            question for question in others if (question.a, question.b) != (primary.a, primary.b)
+        ),
     )
 
 

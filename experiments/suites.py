@@ -17,27 +17,9 @@ from typing import NamedTuple
 
 from prompt_jax.data import registry, sandbox
 from prompt_jax.errors import ConfigError
-from prompt_jax.recipes import DataConfig, ExperimentConfig, PromptConfig
+from prompt_jax.recipes import DataConfig, ExperimentConfig, PromptConfig, Question, TargetGroup
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.types import TrainConfig
-
-
-class Question(NamedTuple):
-    """A contrast that is declared before the run: the mean over targets of a - b.
-
-    Attributes:
-      a: a method's spec.
-      b: another one; it may be of another run directory.
-      targets: all of the experiment's where empty.
-      templates: of the test rows; all where empty.
-      why: what the difference answers.
-    """
-
-    a: str
-    b: str
-    targets: tuple[str, ...] = ()
-    templates: tuple[str, ...] = ()
-    why: str = ""
 
 
 class Experiment(NamedTuple):
@@ -54,6 +36,12 @@ class Experiment(NamedTuple):
     primary: Question | None = None
     secondary: tuple[Question, ...] = ()
     calibrated: tuple[str, ...] = ()
+
+    def questions(self) -> tuple[Question, ...]:
+        """All questions with their roles, as the config declares them."""
+        first = () if self.primary is None else (replace(self.primary, role="primary"),)
+        last = (Question(*self.calibrated, role="calibration"),) if self.calibrated else ()
+        return (*first, *self.secondary, *last)
 
 
 def pick(
@@ -72,7 +60,17 @@ def pick(
     if (variant, suite) not in study:
         there = ", ".join(f"{v} with suite={s}" for v, s in study)
         raise ConfigError(f"there is no variant '{variant}' with suite={suite}; there is {there}.")
-    return study[variant, suite]()
+    made = study[variant, suite]()
+    groups = (
+        TargetGroup("a source should help", RELATED),
+        TargetGroup("a source should hurt", CONTRARY),
+    )
+    config = replace(
+        made.config,
+        questions=made.questions(),
+        target_groups=groups if suite == "sandbox" else (),
+    )
+    return made._replace(config=config)
 
 
 def spec(name: str, **options: object) -> str:

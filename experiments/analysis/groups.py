@@ -2,7 +2,7 @@
 
     python -m experiments.analysis.groups RUN [RUN ...]
 
-A RUN is a run directory or an archive of one (`experiments.archive`). Its results list the sources
+A RUN is a run directory or an archive of one (`prompt-jax archive`). Its results list the sources
 that each replica chose. They are compared with `sandbox.truth()`, the expected effect of each pair,
 and with what blind groups of the same size would contain.
 """
@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import archive, command
+from experiments import command
 from prompt_jax.data import sandbox
 from prompt_jax.errors import DataError
+from prompt_jax.rundir import archive
 
 
 class Choice(NamedTuple):

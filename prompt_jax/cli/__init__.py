@@ -17,7 +17,20 @@ from typing import Annotated, Any
 import typer
 
 from prompt_jax import __version__
-from prompt_jax.cli import evaluate, info, oracle, predict, prompts, report, run, tasks, vectors
+from prompt_jax.cli import (
+    archive,
+    contrasts,
+    evaluate,
+    info,
+    oracle,
+    predict,
+    prompts,
+    report,
+    run,
+    table,
+    tasks,
+    vectors,
+)
 from prompt_jax.errors import PromptJaxError, did_you_mean
 
 USAGE, INTERRUPTED = 2, 130
@@ -33,6 +46,9 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("report")(report.report)
+app.command("table")(table.table)
+app.command("contrasts")(contrasts.contrasts)
+app.command("archive")(archive.archive)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.add_typer(prompts.app, name="prompts")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prompt_jax.models import LanguageModel
     from prompt_jax.prompts import SoftPrompt
     from prompt_jax.recipes import ExperimentConfig
+    from prompt_jax.rundir.findings import Findings
 
 # A redirected table is as wide as it needs to be: a file has no right margin.
 _FILE_WIDTH = 10_000
@@ -41,6 +42,11 @@ Dtype = Annotated[str, typer.Option(help="float32 or bfloat16.")]
 MaxInput = Annotated[
     int | None, typer.Option(help="Cut longer inputs; default: as the prompt was trained.")
 ]
+Runs = Annotated[
+    list[str],
+    typer.Argument(metavar="DIR...", help="Run directories, or archives of some (NAME.tar.gz)."),
+]
+Format = Annotated[str, typer.Option("--format", help="md, csv or latex.")]
 
 
 class Printer:
@@ -191,6 +197,18 @@ def load_model(name: str, dtype: str = "float32", *, remat: bool = False) -> Lan
     from prompt_jax import models
 
     return models.load(name, dtype, remat=remat)
+
+
+def load_findings(directories: Sequence[str]) -> Findings:
+    """The findings of a run directory or archive, or of several of one protocol.
+
+    Raises:
+      DataError: one of them is none, or their protocols differ.
+    """
+    from prompt_jax.rundir import archive, findings
+    from prompt_jax.rundir.join import join
+
+    return findings.find(join(archive.read(directories)))
 
 
 def short_names(paths: Sequence[str]) -> list[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prompt_jax.cli import common
+from prompt_jax.cli import common, show
 
 if TYPE_CHECKING:
     from prompt_jax.rundir.oracle import OracleReport
@@ -54,35 +54,15 @@ def _say(line: str) -> None:
 
 
 def _show(report: OracleReport) -> None:
-    from prompt_jax.rundir.oracle import CHOICES
-
     out = common.Printer()
     count = len(report.sources)
     out.print(common.heading(f"{report.name}: all {2**count} subsets of {count} sources"))
-    for paragraph in report.explanation():
-        out.print(paragraph)
-    _table(out, report.table(), left=3)
-    titles, rows = report.choice_table()
-    if rows:
-        out.print()
-        out.print(common.heading("The choices of methods"))
-        out.print(CHOICES)
-        _table(out, (titles, rows), left=4)
-    out.print()
-    out.print(common.heading("What it left"))
-    out.print(
-        common.facts(
-            [
-                (str(report.markdown_path), "these tables"),
-                (str(report.json_path), "every subset, target, k and seed"),
-            ]
-        )
-    )
-
-
-def _table(out: Any, content: tuple[list[str], list[list[str]]], left: int) -> None:
-    titles, rows = content
-    shown = common.table(*titles, left=left)
-    for row in rows:
-        shown.add_row(*row)
-    out.print(shown)
+    for table in (report.table(), report.choice_table()):
+        if table.rows:
+            show.table(out, table)
+            out.print()
+    files = [
+        (str(report.markdown_path), "these tables"),
+        (str(report.json_path), "every subset, target, k and seed"),
+    ]
+    show.outputs(out, files)

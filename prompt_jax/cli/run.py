@@ -17,7 +17,7 @@ from prompt_jax.errors import PromptJaxError
 
 if TYPE_CHECKING:
     from prompt_jax.models import LanguageModel
-    from prompt_jax.recipes import ExperimentConfig, Report
+    from prompt_jax.recipes import ExperimentConfig, RunResult
     from prompt_jax.training.tracking import TrackingConfig
 
 
@@ -106,10 +106,10 @@ def _execute(
             return None
         out.print()
     say = functools.partial(_say, err=as_json)
-    report = experiment.run(loaded, lm, say=say, observe=observe)
+    result = experiment.run(loaded, lm, say=say, observe=observe)
     if as_json:
-        return common.emit(_summary(report))
-    return show.report(out, report, loaded)
+        return common.emit(_summary(result))
+    return show.result(out, result, loaded)
 
 
 @contextmanager
@@ -152,38 +152,16 @@ def _shapes(config: ExperimentConfig) -> LanguageModel | None:
     return models.abstract(config.model, config.dtype, remat=config.remat)
 
 
-def _summary(report: Report) -> dict[str, Any]:
+def _summary(result: RunResult) -> dict[str, Any]:
     """What `--json` prints after a run."""
+    from prompt_jax.rundir import views
     from prompt_jax.training import speed
 
     return {
-        "folder": str(report.folder),
-        "cells": [
-            {
-                "method": method,
-                "target": target,
-                "k": k,
-                "metric": report.primary[target],
-                **summary._asdict(),
-            }
-            for (method, target, k), summary in report.summaries.items()
-        ],
-        "contrasts": [
-            {
-                "method": c.method,
-                "baseline": c.baseline,
-                "target": c.target,
-                "k": c.k,
-                **c.verdict.comparison._asdict(),
-                "p_holm": c.verdict.p_holm,
-                "effect": bool(c.verdict.effect),
-            }
-            for c in report.contrasts
-        ],
+        **views.to_dict(result.findings),
         "reused": [
-            {"stage": stage, "reused": found, "runs": runs} for stage, found, runs in report.reused
+            {"stage": stage, "reused": found, "runs": runs} for stage, found, runs in result.reused
         ],
-        "speed": [stage._asdict() for stage in speed.read(report.folder)],
-        "cut": report.losses,
-        "prompts": [str(path) for path in report.prompts],
+        "speed": [stage._asdict() for stage in speed.read(result.folder)],
+        "prompts": [str(path) for path in result.prompts],
     }

@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 from prompt_jax.cli import common
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from prompt_jax.data import Task
-    from prompt_jax.recipes import ExperimentConfig, Plan, Report
+    from prompt_jax.recipes import ExperimentConfig, Plan, RunResult
+    from prompt_jax.rundir.tables import Table
 
 _LONGEST_EXAMPLE = 160  # characters of a row that stands in a command to copy
 
 
 def plan(out: common.Printer, made: Plan, config: ExperimentConfig, folder: str) -> None:
     """What will be done and what it costs."""
-    from prompt_jax.rundir import results
+    from prompt_jax.rundir.tables import heading
 
     counts = (
         (len(config.targets), "target"),
@@ -27,7 +30,7 @@ def plan(out: common.Printer, made: Plan, config: ExperimentConfig, folder: str)
         (config.seeds, "seed"),
     )
     text = " x ".join(f"{n} {noun}{'s' if n > 1 else ''}" for n, noun in counts)
-    shots = ", ".join(results.heading(k) for k in config.shots)
+    shots = ", ".join(heading(k) for k in config.shots)
     out.print(common.heading(f"{made.name}: {text}, {shots}"))
     out.print(
         common.facts(
@@ -131,24 +134,52 @@ def _costs(out: common.Printer, made: Plan) -> None:
     )
 
 
-def report(out: common.Printer, found: Report, config: ExperimentConfig) -> None:
-    """The table with spread, contrasts, what was cut and reused, paths, what to try next."""
-    spread = f", mean ± standard deviation over {config.seeds} seeds" if config.seeds > 1 else ""
-    out.print()
-    out.print(common.heading(f"Test rows, in points{spread}"))
-    _results(out, found, config)
-    if found.contrasts:
-        _contrasts(out, found)
-    for title, lines in (("What was cut", found.losses), ("Reused", _reused(found))):
+def table(out: common.Printer, shown: Table) -> None:
+    """A table with its title and how to read it."""
+    out.print(common.heading(shown.title))
+    if shown.note:
+        out.print(shown.note)
+    # The options of a method stand below its name, so that columns stay narrow.
+    titles = [name.replace("(", "\n(").replace(",", ",\n") for name in shown.columns[shown.left :]]
+    made = common.table(*shown.columns[: shown.left], *titles, left=shown.left)
+    for number, row in enumerate(shown.rows):
+        first, last = row[0], number + 1 == len(shown.rows)
+        if shown.columns[0] == "" and number and shown.rows[number - 1][0] == first:
+            first = ""  # once for all rows of one k
+        ends = shown.columns[0] == "" and not last and shown.rows[number + 1][0] != row[0]
+        made.add_row(first, *row[1:], end_section=ends)
+    out.print(made)
+
+
+def outputs(out: common.Printer, files: Sequence[tuple[str, str]]) -> None:
+    """Paths of what a command wrote, and what they hold."""
+    out.print(common.heading("Outputs"))
+    out.print(common.facts(files))
+
+
+def result(out: common.Printer, made: RunResult, config: ExperimentConfig) -> None:
+    """The results, contrasts, truncation, reused runs, paths, and what to try next."""
+    from prompt_jax.rundir import views
+
+    findings = made.findings
+    for shown in (views.results(findings, "columns"), views.contrasts(findings)):
+        if shown.rows:
+            out.print()
+            table(out, shown)
+    sections = (
+        ("Truncated inputs and skipped rows", findings.truncation),
+        ("Warnings", findings.warnings),
+        ("Reused", _reused(made)),
+    )
+    for title, lines in sections:
         if lines:
             out.print()
             out.print(common.heading(title))
             for line in lines:
                 out.print(f"  {line}")
     out.print()
-    out.print(common.heading("What it left"))
-    out.print(common.facts(_left(found)))
-    if commands := _next(found, config):
+    outputs(out, _files(made))
+    if commands := _next(made, config):
         out.print()
         out.print(common.heading("Try next"))
         for command in commands:
@@ -156,58 +187,9 @@ def report(out: common.Printer, found: Report, config: ExperimentConfig) -> None
             out.print(f"  {command}", wrap=False)
 
 
-def _results(out: common.Printer, found: Report, config: ExperimentConfig) -> None:
-    from prompt_jax.rundir import results
-
-    # The options of a method stand below its name, so that columns stay narrow.
-    names = [method.replace("(", "\n(").replace(",", ",\n") for method in config.specs]
-    shown = common.table("", "target", "metric", *names, left=3)
-    for k in config.shots:
-        for number, target in enumerate(config.targets):
-            cells = [
-                results.cell_text(found.summaries.get((method, target, k)))
-                for method in config.specs
-            ]
-            title = results.heading(k) if number == 0 else ""
-            shown.add_row(
-                title,
-                found.tasks[target].name,
-                found.primary[target],
-                *cells,
-                end_section=number + 1 == len(config.targets) and k != config.shots[-1],
-            )
-    out.print(shown)
-
-
-def _contrasts(out: common.Printer, found: Report) -> None:
-    from prompt_jax.rundir import results
-
-    least = results.minimum(contrast.target for contrast in found.contrasts)
-    out.print()
-    out.print(
-        common.heading(
-            f"Against {found.contrasts[0].baseline}, paired (p after Holm; an effect has p < 0.05"
-            f" and {100 * least:g} points)"
-        )
-    )
-    shown = common.table("", "target", "method", "points", "95 %", "p", "effect", left=3)
-    for contrast in found.contrasts:
-        c = contrast.verdict.comparison
-        shown.add_row(
-            results.heading(contrast.k),
-            found.tasks[contrast.target].name,
-            contrast.method,
-            f"{100 * c.difference:+.1f}",
-            f"{100 * c.low:+.1f} to {100 * c.high:+.1f}",
-            f"{contrast.verdict.p_holm:.3f}",
-            "yes" if contrast.verdict.effect else "no",
-        )
-    out.print(shown)
-
-
-def _reused(found: Report) -> list[str]:
+def _reused(made: RunResult) -> list[str]:
     totals: dict[str, tuple[int, int]] = {}
-    for label, reused, runs in found.reused:
+    for label, reused, runs in made.reused:
         before = totals.get(label, (0, 0))
         totals[label] = (before[0] + reused, before[1] + runs)
     return [
@@ -215,32 +197,33 @@ def _reused(found: Report) -> list[str]:
     ]
 
 
-def _left(found: Report) -> list[tuple[str, str]]:
+def _files(made: RunResult) -> list[tuple[str, str]]:
     from prompt_jax.report import page
 
-    report = found.folder / page.NAME
+    report = made.folder / page.NAME
     lines = [(str(report), "the report: open it in a browser")] if report.is_file() else []
     lines += [
-        (str(found.folder / "summary.md"), "this table"),
-        (str(found.folder / "results.jsonl"), "every number, with its cost"),
-        (str(found.folder / "metrics.jsonl"), "learning curves"),
+        (str(made.folder / "summary.md"), "the tables above"),
+        (str(made.folder / "results.jsonl"), "every number, with its cost"),
+        (str(made.folder / "metrics.jsonl"), "learning curves"),
     ]
-    if found.prompts:
-        lines.append((str(found.folder / "prompts"), f"{len(found.prompts)} target prompts"))
+    if made.prompts:
+        lines.append((str(made.folder / "prompts"), f"{len(made.prompts)} target prompts"))
     return lines
 
 
-def _next(found: Report, config: ExperimentConfig) -> list[str]:
+def _next(made: RunResult, config: ExperimentConfig) -> list[str]:
     """Commands to copy: what the first target's prompt answers, and what it looks like."""
-    if not found.prompts:
+    if not made.prompts:
         return []
+    from prompt_jax.data import registry
     from prompt_jax.prompts import SoftPrompt
 
-    path, model = found.prompts[0], shlex.quote(config.model)
+    path, model = made.prompts[0], shlex.quote(config.model)
     record = SoftPrompt.load(path).record
-    names = {task.name: target for target, task in found.tasks.items()}
+    names = {made.findings.run.name(target): target for target in config.targets}
     target = names[str(record.task)] if record else config.targets[0]
-    row, form = _example(found.tasks[target], config)
+    row, form = _example(registry.get(target), config)
     file, program = shlex.quote(str(path)), common.program()
     return [
         f"echo {shlex.quote(row)} | {program} predict {model} --prompt {file}"

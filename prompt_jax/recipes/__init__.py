@@ -4,7 +4,7 @@ from prompt_jax.recipes.config import DataConfig as DataConfig
 from prompt_jax.recipes.config import ExperimentConfig as ExperimentConfig
 from prompt_jax.recipes.config import PromptConfig as PromptConfig
 from prompt_jax.recipes.experiment import run as run
-from prompt_jax.recipes.outputs import Report as Report
+from prompt_jax.recipes.outputs import RunResult as RunResult
 from prompt_jax.recipes.plan import Plan as Plan
 from prompt_jax.recipes.plan import make_plan as make_plan
 from prompt_jax.rundir.questions import Question as Question

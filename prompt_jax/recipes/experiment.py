@@ -17,6 +17,7 @@ import numpy as np
 from prompt_jax import config as configs
 from prompt_jax import distributed, sharding
 from prompt_jax.errors import ConfigError, TrainingError
+from prompt_jax.methods import as_method
 from prompt_jax.paths import is_url, user_cache
 from prompt_jax.prompts import parse
 from prompt_jax.recipes import outputs
@@ -26,6 +27,7 @@ from prompt_jax.recipes.execute import Executor
 from prompt_jax.recipes.mirror import TRAINED, Mirror
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.recipes.unfinished import Progress
+from prompt_jax.run_key import RunKey
 from prompt_jax.rundir import results
 from prompt_jax.rundir.paths import check_folder, prepare_folder, run_folder
 from prompt_jax.rundir.provenance import provenance
@@ -41,7 +43,7 @@ def run(
     show: bool = True,
     say: Callable[[str], None] = print,
     observe: TrackingConfig | None = None,
-) -> outputs.Report:
+) -> outputs.RunResult:
     """Executes an experiment and writes its run directory.
 
     Args:
@@ -55,12 +57,12 @@ def run(
       PromptJaxError: for anything a user can cause, before any compute is spent where possible.
     """
     with opened(config, lm, show=show, observe=observe) as (folder, executor):
-        report = _execute(config, executor.lm, folder, executor, say)
+        result = _execute(config, executor.lm, folder, executor, say)
         executor.progress.clear()
         distributed.barrier("experiment")
     if is_url(config.out):
         say(f"  {config.out} holds all of it, and this machine {folder}")
-    return report
+    return result
 
 
 @contextmanager
@@ -190,21 +192,21 @@ def _try_inputs(config: ExperimentConfig, lm: Any, rows: RowStore) -> None:
 
 def _execute(
     config: ExperimentConfig, lm: Any, folder: Path, executor: Executor, say: Callable[[str], None]
-) -> outputs.Report:
+) -> outputs.RunResult:
     rows = executor.rows
     tasks = {target: rows.task(target) for target in config.targets}
     primary = {target: task.metrics[0] for target, task in tasks.items()}
     measured: list[ResultRow] = []
-    items: dict[tuple[str, str, int, int], np.ndarray] = {}
+    items: dict[RunKey, np.ndarray] = {}
     prompts: list[Path] = []
     for k in config.shots:
         for method, spec in zip(config.methods, config.specs, strict=True):
             for outcome in executor.run(method, k):
-                measured += outputs.rows_of(spec, outcome, tasks[outcome.member.task])
-                target, seed = outcome.member.task, outcome.member.seed
-                scores = outcome.test.per_item.get(primary[target])
+                key = outputs.result_key(spec, as_method(method), outcome)
+                measured += outputs.rows_of(key, outcome, tasks[outcome.member.task])
+                scores = outcome.test.per_item.get(primary[outcome.member.task])
                 if scores is not None and outcome.trained.healthy:
-                    items[spec, target, k, seed] = scores
+                    items[key] = scores
                 named = dict(outcome.template_prompts)
                 if outcome.trained.prompt is not None:
                     named[""] = outcome.trained.prompt
@@ -221,18 +223,5 @@ def _execute(
     outputs.save_sources(folder, config, lm, executor)
     (folder / "data.json").write_text(json.dumps(rows.report(), indent=2) + "\n", "utf-8")
     results.write_items(folder / "items.npz", items)
-    values = results.cells(measured, primary)
-    report = outputs.Report(
-        folder,
-        measured,
-        primary,
-        tasks,
-        results.summaries(values),
-        results.contrasts(config.specs, values, items),
-        executor.reused,
-        rows.losses(config.targets),
-        prompts,
-    )
-    (folder / "summary.md").write_text(report.markdown(config), encoding="utf-8")
-    outputs.write_page(folder, say)
-    return report
+    findings = outputs.write_findings(folder, say)
+    return outputs.RunResult(findings, executor.reused, prompts)

@@ -36,7 +36,7 @@ from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.execute import Executor, Outcome
 from prompt_jax.recipes.survey import survey
 from prompt_jax.rundir.oracle import Choice, OracleCell, OracleReport
-from prompt_jax.rundir.results import heading
+from prompt_jax.rundir.tables import heading
 
 MOST_SOURCES = 10
 DEFAULT_BASE = "dtvg"

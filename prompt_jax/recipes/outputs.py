@@ -12,114 +12,95 @@ import numpy as np
 from prompt_jax import distributed
 from prompt_jax.data import registry
 from prompt_jax.data.tasks import Task
+from prompt_jax.methods import BaseMethod
 from prompt_jax.prompts import PromptRecord, SoftPrompt
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.execute import Executor, Outcome
 from prompt_jax.report import page
-from prompt_jax.rundir import results
+from prompt_jax.run_key import RunKey
+from prompt_jax.rundir import folder as rundir_folder
+from prompt_jax.rundir import views
+from prompt_jax.rundir.findings import Findings, find
 from prompt_jax.rundir.paths import slug
-from prompt_jax.rundir.results import Cell, Contrast, ResultRow
-from prompt_jax.training import speed
+from prompt_jax.rundir.results import ResultRow
 from prompt_jax.training.tracking import finite
 from prompt_jax.training.types import TrainedReplica
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
-    """What an experiment found.
+class RunResult:
+    """A finished experiment.
 
     Attributes:
-      folder: the run directory.
-      rows: every measured number.
-      primary: the primary metric of each target.
-      tasks: each target, as its description was when the experiment began.
-      summaries: mean and spread of each (method, target, k) on the test rows.
-      contrasts: every method against the first one.
-      reused: (stage, runs found, runs in all).
-      losses: texts that were cut, classes with too few rows.
+      findings: all numbers, computed from the run directory.
+      reused: (stage, runs found, runs in all) of every stage.
       prompts: paths of the target prompts.
     """
 
-    folder: Path
-    rows: list[ResultRow]
-    primary: dict[str, str]
-    tasks: dict[str, Task]
-    summaries: dict[Cell, Any]
-    contrasts: list[Contrast]
+    findings: Findings
     reused: list[tuple[str, int, int]]
-    losses: list[str]
     prompts: list[Path]
 
-    def markdown(self, config: ExperimentConfig) -> str:
-        """The summary file: table, contrasts, what was cut."""
-        parts = [
-            f"# {config.name}\n",
-            f"Test rows, in points, mean ± standard deviation over {config.seeds} seeds.\n",
-            results.markdown_table(
-                config.specs, config.targets, config.shots, self.summaries, self.primary
-            ),
-        ]
-        if self.contrasts:
-            parts += [
-                "\nPaired over seeds and items; p after Holm over the whole family; an effect"
-                f" needs p < 0.05 and {100 * results.minimum(config.targets):g} points.\n",
-                "| | target | contrast | points [95 %] | p | effect |",
-                "|-|-|-|-|-|-|",
-                *results.contrast_lines(self.contrasts),
-            ]
-        if self.losses:
-            parts += ["\nWhat was cut:\n", *(f"- {line}" for line in self.losses)]
-        if table := speed.markdown(speed.read(self.folder)):
-            parts += [
-                "\nSpeed, medians over the logged intervals of all processes so far:\n",
-                *table,
-            ]
-        return "\n".join(parts) + "\n"
+    @property
+    def folder(self) -> Path:
+        """The run directory."""
+        return self.findings.run.path
 
 
-def write_page(folder: Path, say: Callable[[str], None]) -> None:
-    """The report page. Whatever goes wrong with a picture, the results are there."""
+def write_findings(folder: Path, say: Callable[[str], None]) -> Findings:
+    """Computes the findings of a run directory and writes `summary.md` and `report.html` there."""
+    findings = find(rundir_folder.read(folder))
+    (folder / "summary.md").write_text(views.summary(findings), encoding="utf-8")
+    write_page(findings, say)
+    return findings
+
+
+def write_page(findings: Findings, say: Callable[[str], None]) -> None:
+    """Writes the report page. Whatever goes wrong with a picture, the results are there."""
     if not distributed.is_main():
         return
+    path = findings.run.path / page.NAME
     try:
-        page.write(folder)
+        page.write(findings, path)
     except Exception as error:
-        say(f"  warning: {folder / page.NAME} was not made: {error!r}")
+        say(f"  warning: {path} was not made: {error!r}")
 
 
-def rows_of(spec: str, outcome: Outcome, task: Task) -> list[ResultRow]:
+def result_key(spec: str, method: BaseMethod, outcome: Outcome) -> RunKey:
+    """The key of a finished run: of the last stage of its method, which `spec` names."""
+    m = outcome.member
+    return RunKey(spec, method.stages()[-1].title, m.task, m.k or 0, m.seed, m.trial)
+
+
+def rows_of(key: RunKey, outcome: Outcome, task: Task) -> list[ResultRow]:
     """The result rows of a finished run.
 
     Args:
-      spec: the method.
+      key: as from `result_key`.
       outcome: the run.
       task: its target.
     """
-    trained, cost, member = outcome.trained, outcome.cost, outcome.member
+    trained, cost = outcome.trained, outcome.cost
     prompt = trained.prompt
     stored = outcome.trained_parameters if prompt is None else int(np.size(prompt))
 
     def row(metric: str, split: str, value: float) -> ResultRow:
-        # What a run that died kept is no result of its method.
-        value = value if trained.healthy else float("nan")
         return ResultRow(
-            spec,
-            member.task,
-            member.k or 0,
-            member.seed,
-            metric,
-            split,
-            float(value),
-            cost.source_steps,
-            cost.target_steps,
-            cost.rows,
-            cost.flops,
-            round(cost.seconds, 3),
-            outcome.trained_parameters,
-            stored,
-            outcome.trials,
-            registry.suite(task),
-            outcome.chosen,
+            key=key,
+            metric=metric,
+            split=split,
+            # What a run that died kept is no result of its method.
+            value=float(value) if trained.healthy else float("nan"),
+            source_steps=cost.source_steps,
+            target_steps=cost.target_steps,
+            rows_seen=cost.rows,
+            flops=cost.flops,
+            wall_s=round(cost.seconds, 3),
+            trained_parameters=outcome.trained_parameters,
+            stored_parameters=stored,
+            trials=outcome.trials,
+            suite=registry.suite(task),
+            chosen=outcome.chosen,
         )
 
     names = list(outcome.test.metrics)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from prompt_jax.data.splits import Limits, load_splits
 from prompt_jax.data.tasks import Task
 from prompt_jax.data.tokenise import TokenisedSplit, concat, tokenise_rows
 from prompt_jax.recipes.config import DataConfig
-from prompt_jax.rundir import truncation
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,11 +105,3 @@ class RowStore:
             }
             found.setdefault(name, []).append(entry)
         return found
-
-    def losses(self, tested: Collection[str] = ()) -> list[str]:
-        """One line per task and set whose texts were cut, and every note, for people.
-
-        Args:
-          tested: names of the tasks whose test rows are used.
-        """
-        return truncation.losses(self.report(), self.config.max_input_tokens, tested)

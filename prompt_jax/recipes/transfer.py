@@ -5,47 +5,39 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from prompt_jax.errors import ConfigError
 from prompt_jax.methods import create
 from prompt_jax.prompts import SoftPrompt
-from prompt_jax.recipes import experiment, outputs
+from prompt_jax.recipes import experiment
 from prompt_jax.recipes.config import DataConfig, ExperimentConfig, PromptConfig
-from prompt_jax.rundir import results
+from prompt_jax.rundir import views
+from prompt_jax.rundir.findings import Findings
+from prompt_jax.rundir.tables import Table, markdown
 
 
 @dataclass(frozen=True, eq=False)
 class Transfer:
-    """What a transfer left.
+    """The outcome of a transfer.
 
     Attributes:
       config: the experiment that was run.
-      report: its numbers.
+      findings: its numbers.
       prompt: the target prompt of the seed that is best on the development set.
     """
 
     config: ExperimentConfig
-    report: outputs.Report
+    findings: Findings
     prompt: SoftPrompt
 
+    def table(self) -> Table:
+        """The results: mean and spread over seeds."""
+        return views.results(self.findings)
+
     def markdown(self) -> str:
-        """The table with spread."""
-        return results.markdown_table(
-            self.config.specs,
-            self.config.targets,
-            self.config.shots,
-            self.report.summaries,
-            self.report.primary,
-        )
-
-    def table(self) -> None:
-        """Prints the table with spread."""
-        from rich.console import Console
-        from rich.markdown import Markdown
-
-        Console().print(Markdown(self.markdown()))
+        """The table as Markdown."""
+        return markdown(self.table())
 
     def _repr_markdown_(self) -> str:
         return self.markdown()
@@ -117,8 +109,9 @@ def transfer(
         target=replace(base.target, steps=steps),
         few_shot=replace(base.few_shot, steps=steps),
     )
-    report = experiment.run(config, lm, show=show, say=lambda line: None)
-    dev = {row.seed: row.value for row in report.rows if row.split == "dev"}
+    result = experiment.run(config, lm, show=show, say=lambda line: None)
+    findings = result.findings
+    dev = {row.seed: row.value for row in findings.run.rows if row.split == "dev"}
     best = max(dev, key=lambda seed: (dev[seed], -seed))
-    path = next(p for p in report.prompts if Path(p).stem.endswith(f"seed{best}"))
-    return Transfer(config, report, SoftPrompt.load(path, model=lm))
+    (file,) = (p.file for p in findings.run.prompts if not p.is_source and p.record.seed == best)
+    return Transfer(config, findings, SoftPrompt.load(file, model=lm))

@@ -1,15 +1,17 @@
-"""The figures and the table of the results: answer, scores, learning curves."""
+"""The figures of the results: comparisons, scores, learning curves."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from prompt_jax.report import figures, svg
-from prompt_jax.report.findings import Findings
-from prompt_jax.rundir import curves, results
+from prompt_jax.rundir import curves
+from prompt_jax.rundir.curves import Group, Lines
+from prompt_jax.rundir.findings import Findings
 from prompt_jax.rundir.folder import RunDirectory
+from prompt_jax.rundir.scores import Cell
+from prompt_jax.rundir.tables import cell_text, heading, interval_text
 
 
 @dataclass(frozen=True)
@@ -20,83 +22,53 @@ class Figure:
     svg: str
 
 
-def forests(run: RunDirectory, found: Findings) -> list[Figure]:
+def forests(findings: Findings) -> list[Figure]:
     """Every comparison with the baseline, method by method, on one scale."""
     rows: dict[str, list[figures.Interval]] = {}
-    for c in found.contrasts:
+    for c in findings.contrasts:
         d = c.verdict.comparison
-        label = run.name(c.target)
-        label += f", {results.heading(c.k)}" if len(run.shots) > 1 else ""
-        rows.setdefault(c.method, []).append(
-            figures.Interval(
-                label,
-                results.interval_text(d),
-                100 * d.difference,
-                100 * d.low,
-                100 * d.high,
-                c.verdict.effect,
-            )
-        )
-    ends = [v for found in rows.values() for r in found for v in (r.middle, r.low, r.high)]
-    minimum = 100 * results.minimum(run.targets)
+        label = _setting(findings.run, c.target, c.k)
+        points = (100 * d.difference, 100 * d.low, 100 * d.high)
+        interval = figures.Interval(label, interval_text(d), *points, c.verdict.effect)
+        rows.setdefault(c.method, []).append(interval)
+    ends = [v for intervals in rows.values() for r in intervals for v in (r.middle, r.low, r.high)]
+    minimum = 100 * findings.minimum
     limits = figures.span([*ends, 0.0], 2 * minimum)
     return [
         Figure(
             method,
-            figures.forest(f"{method} against {run.methods[0]}", intervals, limits, minimum),
+            figures.forest(f"{method} against {findings.baseline}", intervals, limits, minimum),
         )
         for method, intervals in rows.items()
     ]
 
 
-def table(run: RunDirectory, found: Findings) -> list[dict[str, Any]]:
-    """Rows of the table; a cell is (text, whether it is the highest, verdict against baseline)."""
-    made = []
-    for k, method, texts in results.table_rows(run.methods, run.targets, run.shots, found.table):
-        cells = []
-        for target, text in zip(run.targets, texts, strict=True):
-            means = [
-                s.mean
-                for m in run.methods
-                if (s := found.table.get((m, target, k))) is not None and s.n
-            ]
-            own = found.table.get((method, target, k))
-            top = bool(own and own.n and len(means) > 1 and own.mean == max(means))
-            contrast, mark = found.contrast(method, target, k), ""
-            if contrast is not None and contrast.verdict.effect:
-                mark = "ahead" if contrast.verdict.comparison.difference > 0 else "behind"
-            cells.append((text, top, mark))
-        first = method == run.methods[0]
-        reference = method in found.references
-        made.append(
-            {"k": k, "method": method, "cells": cells, "first": first, "reference": reference}
-        )
-    return made
+def _setting(run: RunDirectory, target: str, k: int) -> str:
+    name = run.name(target)
+    return f"{name}, {heading(k)}" if len(run.shots) > 1 else name
 
 
-def scores(run: RunDirectory, found: Findings) -> list[Figure]:
+def scores(findings: Findings) -> list[Figure]:
     """Every seed of every cell, target by target, on one scale."""
-    everything = [100 * v for by_seed in found.values.values() for v in by_seed.values()]
-    limits = figures.span(everything, 5.0)
+    run, values = findings.run, findings.scores.values
+    points = [100 * v for by_seed in values.values() for v in by_seed.values()]
+    limits = figures.span(points, 5.0)
     made = []
     for target in run.targets:
-        rows = []
-        for k in run.shots:
+        lines = []
+        for row in findings.rows:
             for number, method in enumerate(run.methods):
-                by_seed = found.values.get((method, target, k))
-                if not by_seed:
+                summary = row.summaries.get(method)
+                if row.target != target or summary is None:
                     continue
-                label = f"{method}, {results.heading(k)}" if len(run.shots) > 1 else method
-                summary = found.table[method, target, k]
-                points = [100 * by_seed[s] for s in sorted(by_seed)]
-                rows.append(
-                    figures.Scores(
-                        label, results.cell_text(summary), points, 100 * summary.mean, number
-                    )
-                )
-        if rows:
+                label = f"{method}, {heading(row.k)}" if len(run.shots) > 1 else method
+                by_seed = values[Cell(method, target, row.k)]
+                dots = [100 * by_seed[s] for s in sorted(by_seed)]
+                text = cell_text(summary)
+                lines.append(figures.Scores(label, text, dots, 100 * summary.mean, number))
+        if lines:
             title = run.name(target)
-            made.append(Figure(title, figures.scores(f"Scores on {title}", rows, limits)))
+            made.append(Figure(title, figures.scores(f"Scores on {title}", lines, limits)))
     return made
 
 
@@ -106,26 +78,26 @@ def keys(run: RunDirectory) -> list[svg.Key]:
 
 
 def learning(run: RunDirectory) -> list[Figure]:
-    """Development values over steps, target by target, on one scale."""
+    """Development values of the last stage over its steps, target by target, on one scale."""
     logged = curves.collect(run, "dev")
+    last = {row.method: row.key.stage for row in run.rows}
     drawn = []
     for k in run.shots:
         for target in run.targets:
             lines: list[figures.Curve] = []
             for number, method in enumerate(run.methods):
-                runs = curves.numbers(curves.of_target(logged, method, target, k), 100.0)
+                group = Group(method, last.get(method, ""), target, k)
+                runs = curves.numbers(logged.get(group, {}), 100.0)
                 if runs:
                     lines += figures.with_mean(runs, number)
             if lines:
-                name = run.name(target)
-                name += f", {results.heading(k)}" if len(run.shots) > 1 else ""
-                drawn.append((name, lines))
-    return _on_one_scale("Development value", drawn, run, 5.0)
+                drawn.append((_setting(run, target, k), lines))
+    return _on_one_scale("Development value", drawn, 5.0)
 
 
 def losses(run: RunDirectory) -> list[Figure]:
     """Training loss over steps, stage by stage, on one scale: the mean over the runs of a stage."""
-    stages: dict[str, curves.Lines] = {}
+    stages: dict[str, Lines] = {}
     for group, lines in curves.collect(run, "loss").items():
         known = stages.setdefault(group.label, {})
         for steps in lines.values():
@@ -133,14 +105,13 @@ def losses(run: RunDirectory) -> list[Figure]:
     drawn = []
     for stage, lines in stages.items():
         runs = curves.numbers(lines)
-        made = figures.with_mean(runs, 1) if runs else []
-        if made:
-            drawn.append((stage, made))
-    return _on_one_scale("Training loss", drawn, run, 0.1)
+        if runs:
+            drawn.append((stage, figures.with_mean(runs, 1)))
+    return _on_one_scale("Training loss", drawn, 0.1)
 
 
 def _on_one_scale(
-    what: str, drawn: Sequence[tuple[str, list[figures.Curve]]], run: RunDirectory, least: float
+    what: str, drawn: Sequence[tuple[str, list[figures.Curve]]], least: float
 ) -> list[Figure]:
     values = [v for _, lines in drawn for line in lines for v in line.values]
     up = figures.span(values, least)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,7 @@ from prompt_jax.report.svg import SERIES, Key, legend
 from prompt_jax.rundir import curves
 from prompt_jax.rundir.curves import Group, Lines
 from prompt_jax.rundir.folder import RunDirectory
-from prompt_jax.rundir.results import heading
+from prompt_jax.rundir.tables import heading
 
 _MOST = 12  # figures of one panel
 _COUNTED = 12  # rows of a heat map whose labels are numbers
@@ -50,7 +50,7 @@ class Section:
       status: how the implementation stands to the paper.
       stages: its stages, in words.
       panels: drawn.
-      remarks: (run, what its method said of it at the end of training).
+      remarks: (run, what its method logged as a summary at the end of training).
     """
 
     spec: str
@@ -71,8 +71,8 @@ def sections(run: RunDirectory) -> list[Section]:
             made.append(Section(spec, "", "", [], []))
             continue
         drawn = []
-        for panel, of in _declared(spec, method).items():
-            if figures_ := _draw(run, spec, panel, of):
+        for panel, logged in _declared(spec, method).items():
+            if figures_ := _draw(run, spec, panel, logged):
                 drawn.append(figures_)
         on = {"source": "each source", "mixture": "all sources mixed", "target": "the target"}
         stages = [
@@ -86,8 +86,11 @@ def sections(run: RunDirectory) -> list[Section]:
     return made
 
 
+Stages = set[tuple[str, str]]  # (method that is trained, title of the stage)
+
+
 def _trained(spec: str, method: BaseMethod) -> list[tuple[BaseMethod, tuple[str, str]]]:
-    """What trains each stage of a method, with (method, stage) of its runs' keys."""
+    """What trains each stage of a method, with how the stage is logged."""
     *earlier, last = method.stages()
     found = []
     for stage in earlier:
@@ -97,30 +100,28 @@ def _trained(spec: str, method: BaseMethod) -> list[tuple[BaseMethod, tuple[str,
     return [*found, (trainer, (spec, last.title))]
 
 
-def _declared(spec: str, method: BaseMethod) -> dict[Panel, set[tuple[str, str]]]:
-    """The panels of a method and of those that train its stages, with (method, stage)."""
-    found: dict[Panel, set[tuple[str, str]]] = {}
+def _declared(spec: str, method: BaseMethod) -> dict[Panel, Stages]:
+    """The panels of a method and of those that train its stages, with these stages."""
+    made: dict[Panel, Stages] = {}
     for trainer, stage in _trained(spec, method):
         for panel in trainer.panels:
-            found.setdefault(panel, set()).add(stage)
-    return found
+            made.setdefault(panel, set()).add(stage)
+    return made
 
 
 def _remarks(run: RunDirectory, spec: str, method: BaseMethod) -> list[tuple[str, str]]:
-    """(run, what was said of it) over all stages."""
+    """(run, summary of it) over all stages."""
     stages = {stage for _, stage in _trained(spec, method)}
     return [
-        (f"{_name(run, group)}, seed {seed}", svg.clean(str(said)))
+        (f"{_name(run, group)}, seed {seed}", svg.clean(str(text)))
         for group, lines in curves.collect(run, "summary").items()
         if (group.method, group.stage) in stages
         for (seed, _), by_step in sorted(lines.items())
-        for said in by_step.values()
+        for text in by_step.values()
     ]
 
 
-def _draw(
-    run: RunDirectory, spec: str, panel: Panel, stages: Collection[tuple[str, str]]
-) -> Drawn | None:
+def _draw(run: RunDirectory, spec: str, panel: Panel, stages: Stages) -> Drawn | None:
     """All figures of a panel on one scale; None where nothing was logged for it."""
     found = {
         group: lines

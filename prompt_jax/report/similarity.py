@@ -1,4 +1,4 @@
-"""How near the prompts of a run lie to each other, seed by seed, averaged over the seeds.
+"""How similar the prompts of a run are, seed by seed, averaged over the seeds.
 
 Prompts of one seed start from one initialisation, so only they are compared.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from prompt_jax.prompts import similarity
 from prompt_jax.report import figures
 from prompt_jax.rundir.folder import PromptFile, RunDirectory
-from prompt_jax.rundir.results import heading
+from prompt_jax.rundir.tables import heading
 
 _MOST = 40  # rows of the heat map of all prompts
 
@@ -27,7 +27,7 @@ class Kind(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Alike:
+class Similarity:
     """The figures.
 
     Attributes:
@@ -43,13 +43,13 @@ class Alike:
     note: str
 
 
-def draw(run: RunDirectory) -> Alike:
+def draw(run: RunDirectory) -> Similarity:
     """Draws what the prompts of a run directory show."""
     usable, note = _one_width(run.prompts)
     kinds = _kinds(run, usable)
     mean, nearest = _similarity(usable, kinds)
     if len(kinds) < 2:
-        return Alike([], "", [], note)
+        return Similarity([], "", [], note)
     near = _near(run, kinds, mean, nearest)
     shown = kinds[:_MOST]
     if len(kinds) > _MOST:
@@ -67,7 +67,7 @@ def draw(run: RunDirectory) -> Alike:
         limits,
         width=wide,
     )
-    return Alike(near, svg, names, note.strip())
+    return Similarity(near, svg, names, note.strip())
 
 
 def _one_width(prompts: list[PromptFile]) -> tuple[list[PromptFile], str]:

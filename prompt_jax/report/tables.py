@@ -1,101 +1,53 @@
-"""The plain facts of the page: costs, rows, prompt files, commands, provenance."""
+"""The facts of the page beside the findings: prompt files, commands, provenance."""
 
 from __future__ import annotations
 
 import json
 import math
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
-
-import numpy as np
 
 from prompt_jax import units
 from prompt_jax.report import svg
-from prompt_jax.report.findings import Findings, multiple
-from prompt_jax.rundir import folder, results
+from prompt_jax.rundir import folder
 from prompt_jax.rundir.folder import PromptFile, RunDirectory
-
-_MEANS = (
-    "source_steps",
-    "target_steps",
-    "rows_seen",
-    "flops",
-    "wall_s",
-    "trained_parameters",
-    "stored_parameters",
-    "trials",
-)
+from prompt_jax.rundir.tables import Table, heading
 
 
-def primary(run: RunDirectory, found: Findings) -> list[results.ResultRow]:
-    """The test rows of each target's primary metric."""
-    return [
-        row
-        for row in run.rows
-        if row.split == "test" and row.metric == found.primary.get(row.target)
-    ]
-
-
-def costs(run: RunDirectory, found: Findings) -> list[dict[str, Any]]:
-    """Mean cost of one run of every method at every k, over targets and seeds."""
-    made = []
-    measured = primary(run, found)
-    for k in run.shots:
-        means: dict[str, dict[str, float]] = {}
-        for method in run.methods:
-            mine = [row for row in measured if (row.method, row.k) == (method, k)]
-            if mine:
-                means[method] = {
-                    name: float(np.mean([getattr(row, name) for row in mine])) for name in _MEANS
-                }
-        most = max((mean["flops"] for mean in means.values()), default=0.0)
-        base = means.get(run.methods[0], {}).get("flops", 0.0)
-        for number, (method, mean) in enumerate(means.items()):
-            made.append(
-                {
-                    **mean,
-                    "k": k,
-                    "method": method,
-                    "first": number == 0,
-                    "share": f"{100 * mean['flops'] / most:.1f}" if most else "0",
-                    "ratio": multiple(mean["flops"] / base) if base else "",
-                    "work": units.format_flops(mean["flops"]),
-                    "trained": units.format_count(mean["trained_parameters"]),
-                    "stored": units.format_count(mean["stored_parameters"]),
-                }
-            )
-    return made
-
-
-def rows(run: RunDirectory) -> list[dict[str, Any]]:
-    """Rows of every task at every k, as ranges over the seeds, and the share that was cut."""
-    made = []
-    for task, entries in run.data.items():
-        for k in sorted({entry["k"] for entry in entries}):
-            mine = [entry for entry in entries if entry["k"] == k]
-            role = "target" if task in run.targets else "source"
-            line: dict[str, Any] = {
-                "task": run.name(task),
-                "role": role,
-                "k": results.heading(k),
-                "draws": len(mine),
-            }
-            for part in ("train", "dev", "test"):
-                line[part] = _range([entry["rows"][part] for entry in mine])
-                shares = [
-                    entry["cut"][part]["inputs"] / entry["rows"][part]
-                    for entry in mine
-                    if entry["rows"][part]
-                ]
-                line[f"{part}_cut"] = f"{max(shares, default=0.0):.0%}"
-            made.append(line)
-    return sorted(made, key=lambda line: line["role"], reverse=True)
-
-
-def _range(counts: Sequence[int]) -> str:
-    low, high = min(counts), max(counts)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+def tables(run: RunDirectory) -> dict[str, Table]:
+    """The tables of the page that are no numbers of the findings, by name."""
+    prompts = tuple(
+        (
+            task,
+            data,
+            str(prompt.record.method),
+            prompt.path,
+            f"{prompt.record.seed}",
+            f"{100 * prompt.dev:.1f}",
+        )
+        for task, data, prompt in picked(run)
+    )
+    files = tuple((name, sha, units.format_bytes(size)) for name, size, sha in run.hashes)
+    every = (
+        Table(
+            "prompts",
+            f"{len(run.prompts)} prompt files; for each target the best on the development set",
+            ("target", "data", "method", "file", "seed", "dev"),
+            prompts,
+            4,
+            note="A prompt only works with the weights it was trained on.",
+        ),
+        Table(
+            "provenance",
+            "Versions, device and weights",
+            ("key", "value"),
+            tuple(provenance(run)),
+            2,
+        ),
+        Table("files", "Files this page was made from", ("file", "sha256", "size"), files, 2),
+    )
+    return {table.name: table for table in every}
 
 
 def picked(run: RunDirectory) -> list[tuple[str, str, PromptFile]]:
@@ -109,7 +61,7 @@ def picked(run: RunDirectory) -> list[tuple[str, str, PromptFile]]:
             best[key] = prompt
     names = [run.name(target) for target in run.targets]
     order = [(task, k) for task in names for k in run.shots if (task, k) in best]
-    return [(task, results.heading(k), best[task, k]) for task, k in order]
+    return [(task, heading(k), best[task, k]) for task, k in order]
 
 
 def commands(run: RunDirectory) -> list[tuple[str, str]]:
@@ -121,7 +73,7 @@ def commands(run: RunDirectory) -> list[tuple[str, str]]:
         _, _, prompt = found[0]
         specs = {run.name(task): task for task in run.targets}
         model = shlex.quote(svg.clean(str(run.config.get("model", "MODEL"))))
-        file = shlex.quote(svg.clean(str(run.path / prompt.path)))
+        file = shlex.quote(svg.clean(str(prompt.file)))
         task = shlex.quote(svg.clean(specs.get(str(prompt.record.task), str(prompt.record.task))))
         root = folder.get(run.config, "data", "root")
         data = f" --root {shlex.quote(svg.clean(root))}" if isinstance(root, str) else ""
@@ -145,7 +97,7 @@ def python(run: RunDirectory) -> str:
     found = picked(run)
     if not found:
         return ""
-    model, file = str(run.config.get("model", "MODEL")), str(run.path / found[0][2].path)
+    model, file = str(run.config.get("model", "MODEL")), str(found[0][2].file)
     return (
         "import prompt_jax as pj\n\n"
         f"lm = pj.models.load({model!r})\n"

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from prompt_jax.errors import ConfigError
-from prompt_jax.methods import create
-from prompt_jax.run_key import RunKey
 from prompt_jax.rundir.folder import RunDirectory, number
-from prompt_jax.rundir.results import heading
+from prompt_jax.rundir.tables import heading
 
 
 class Group(NamedTuple):
@@ -19,41 +15,31 @@ class Group(NamedTuple):
 
     method: str
     stage: str
-    task: str  # "": the mixture of all sources
-    k: int | None  # 0: all rows; None: a source
+    task: str  # "": a mixture of tasks
+    k: int | None  # 0: all rows; None: the stage does not depend on it
 
     @property
     def label(self) -> str:
-        """Method and stage, for people."""
-        return f"{self.method}: {self.stage}" + ("" if self.k is None else f", {heading(self.k)}")
+        """The stage in words."""
+        parts = [f"{self.method}: {self.stage}" if self.method else self.stage]
+        return ", ".join(parts if self.k is None else [*parts, heading(self.k)])
 
 
 Lines = dict[tuple[int, int], dict[int, Any]]  # (seed, trial) -> step -> what was logged
 
 
-def collect(run: RunDirectory, key: str) -> dict[Group, Lines]:
-    """Everything that was logged under a key.
+def collect(run: RunDirectory, name: str) -> dict[Group, Lines]:
+    """Everything that was logged under a name.
 
-    A stage that was broken off and begun again has steps twice: the later ones count.
+    A stage that was interrupted and begun again has steps twice: the later ones count.
     """
-    found: dict[Group, Lines] = {}
-    for line in run.metrics:
-        if line.get(key) is None:
-            continue
-        run_key = RunKey.of(line)
-        group = Group(run_key.method, run_key.stage, run_key.task, run_key.k)
-        member = run_key.seed, run_key.trial
-        found.setdefault(group, {}).setdefault(member, {})[line["step"]] = line[key]
-    return found
-
-
-def of_target(found: Mapping[Group, Lines], method: str, target: str, k: int) -> Lines:
-    """The lines of a method's last stage on a target."""
-    try:
-        last = create(method).stages()[-1].title
-    except ConfigError:  # of a plug-in that is not registered here
-        last = "target"
-    return found.get(Group(method, last, target, k), {})
+    groups: dict[Group, Lines] = {}
+    for key, step, numbers in run.metrics:
+        if numbers.get(name) is not None:
+            group = Group(key.method, key.stage, key.task, key.k)
+            lines = groups.setdefault(group, {})
+            lines.setdefault((key.seed, key.trial), {})[step] = numbers[name]
+    return groups
 
 
 def numbers(lines: Lines, scale: float = 1.0) -> list[tuple[list[int], list[float]]]:

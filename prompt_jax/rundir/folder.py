@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from prompt_jax.errors import DataError, PromptError
 from prompt_jax.prompts import PromptRecord, files
 from prompt_jax.run_key import RunKey
 from prompt_jax.rundir import results
-from prompt_jax.rundir.results import Item, ResultRow
+from prompt_jax.rundir.results import ResultRow
 
 _LARGEST = 1 << 30  # bytes of a file that is read into memory
 _HUGE = 1e30  # numbers beyond it are damage, and would overflow in a figure
@@ -35,11 +35,18 @@ class PromptFile:
       path: below the run directory, with slashes.
       array: [L, D] float32.
       record: what the file says about it.
+      root: the run directory.
     """
 
     path: str
     array: np.ndarray
     record: PromptRecord
+    root: Path = Path()
+
+    @property
+    def file(self) -> Path:
+        """Where the file is."""
+        return self.root / self.path
 
     @property
     def is_source(self) -> bool:
@@ -57,6 +64,14 @@ class PromptFile:
         return number(self.record.config.get("dev"))
 
 
+class LogLine(NamedTuple):
+    """A line of `metrics.jsonl`."""
+
+    key: RunKey  # of the run
+    step: int
+    numbers: dict[str, Any]  # all that the line holds
+
+
 @dataclass(eq=False)
 class RunDirectory:
     """What a run directory holds.
@@ -67,7 +82,7 @@ class RunDirectory:
       provenance: `provenance.json`.
       rows: `results.jsonl`.
       items: `items.npz`.
-      metrics: the lines of `metrics.jsonl` with the key of a run and a step.
+      metrics: the lines of `metrics.jsonl` that name a run and a step.
       data: `data.json`, entries of every task.
       prompts: the prompts below `prompts/`.
       hashes: (file, bytes, sha256) of what was read, prompts left out.
@@ -83,8 +98,8 @@ class RunDirectory:
     config: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     rows: list[ResultRow] = field(default_factory=list)
-    items: dict[Item, np.ndarray] = field(default_factory=dict)
-    metrics: list[dict[str, Any]] = field(default_factory=list)
+    items: dict[RunKey, np.ndarray] = field(default_factory=dict)
+    metrics: list[LogLine] = field(default_factory=list)
     data: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     prompts: list[PromptFile] = field(default_factory=list)
     hashes: list[tuple[str, int, str]] = field(default_factory=list)
@@ -98,13 +113,23 @@ class RunDirectory:
     def name(self, task: str) -> str:
         """What a task is called: its own name, where the config names its file.
 
-        >>> RunFolder(Path("run")).name("tasks/tickets.toml")
+        >>> RunDirectory(Path("run")).name("tasks/tickets.toml")
         'tickets'
         """
         for entry in self.data.get(task, ()):
             if isinstance(entry.get("task"), str):
                 return str(entry["task"])
         return Path(task).stem if task.endswith(".toml") else task
+
+    @property
+    def weights(self) -> str:
+        """Hash of the model's weights; "" where it is not known."""
+        return str(get(self.provenance, "model", "weights_sha256") or "")
+
+    @property
+    def suites(self) -> set[str]:
+        """Hashes of the generated suites that targets are from."""
+        return {row.suite for row in self.rows if row.suite}
 
 
 def number(value: Any) -> float:
@@ -219,13 +244,14 @@ def _metrics(made: RunDirectory) -> None:
     bad = []
     for count, line in enumerate((text or "").splitlines(), 1):
         try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
-            found = None
-        if isinstance(found, dict) and _has_key(found) and whole(found.get("step")) is not None:
-            made.metrics.append(found)
-        else:
+            numbers = json.loads(line)
+            key, step = RunKey.of({"task": numbers["task"], **numbers}), whole(numbers["step"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            step = None
+        if step is None:
             bad.append(count)
+        else:
+            made.metrics.append(LogLine(key, step, numbers))
     _lines(made, "metrics.jsonl", bad)
 
 
@@ -237,7 +263,7 @@ def _has_key(line: dict[str, Any]) -> bool:
 
 
 def _data(made: RunDirectory) -> None:
-    found = _json(made, "data.json", "what was cut is not known")
+    found = _json(made, "data.json", "what was truncated is not known")
     bad = False
     for task, entries in found.items():
         good = [entry for entry in entries if _entry(entry)] if isinstance(entries, list) else []
@@ -275,7 +301,7 @@ def _prompts(made: RunDirectory) -> None:
         if stored is None:
             bad.append(f"{name} is damaged")
         elif stored.kind == "prompt":
-            made.prompts.append(PromptFile(name, stored.array, stored.record))
+            made.prompts.append(PromptFile(name, stored.array, stored.record, made.path))
     made.problems += [f"{text} and was left out." for text in bad[:_SHOWN]]
     if len(bad) > _SHOWN:
         made.problems.append(f"{len(bad) - _SHOWN} more prompt files were left out.")

@@ -12,18 +12,14 @@ import numpy as np
 
 from prompt_jax.evaluation import Verdict, statistics
 from prompt_jax.evaluation.subsets import HALVES_SEED, CrossFitEstimate, SubsetScores
-from prompt_jax.rundir.results import cell_text, heading, interval_text
+from prompt_jax.rundir.tables import Table, cell_text, heading, interval_text, markdown, p_text
+from prompt_jax.rundir.views import significance, threshold
 from prompt_jax.training.tracking import finite
 
-_MEASURED = "Test items, in points, means over seeds. Prompts are merged from the first stage and"
 _BESTS = (
-    "Both bests are chosen on one half of the items and measured on the other; their difference is"
-    ' paired, p after Holm over all rows. "Same items" is the best of all subsets on the items that'
-    " chose it: too good by the winner's curse."
-)
-CHOICES = (
-    "Where the sources that a method chose stand among all subsets (percentile: 100 the best, 50 a"
-    " blind choice)."
+    "Both bests are chosen on one half of the items and measured on the other (cross-fitting);"
+    ' their difference is paired, p after Holm over all rows. "Same items" is the best of all'
+    " subsets on the items that chose it: too good by the winner's curse."
 )
 
 
@@ -113,13 +109,6 @@ class OracleReport:
     def _stem(self) -> str:
         return "oracle_tuned" if self.tuned else "oracle"
 
-    def explanation(self) -> tuple[str, str]:
-        """How to read the first table."""
-        how = "evaluated without a step"
-        if self.tuned:
-            how = "tuned from there with the target's budget"
-        return f"{_MEASURED} {how}.", _BESTS
-
     def names(self, subset: int) -> list[str]:
         """The sources of a subset."""
         return [self.sources[i] for i in np.flatnonzero(self.groups[subset])]
@@ -161,7 +150,8 @@ class OracleReport:
             "contrast": {
                 **{key: finite(value) for key, value in cell.verdict.comparison._asdict().items()},
                 "p_holm": finite(cell.verdict.p_holm),
-                "effect": cell.verdict.effect,
+                "significant": bool(cell.verdict.p_holm < statistics.ALPHA),
+                "significant_and_above_minimum": bool(cell.verdict.effect),
             },
             "choices": [
                 {
@@ -183,54 +173,51 @@ class OracleReport:
             for held in found
         ]
 
-    def table(self) -> tuple[list[str], list[list[str]]]:
-        """Column titles and rows, in points: what choosing among subsets gains."""
-        titles = [
-            "",
-            "target",
-            "metric",
-            "none",
-            "all",
-            "best of none, one, all",
-            "best of all subsets",
-            "difference [95 %]",
-            "p",
-            "effect",
-            "same items",
-        ]
+    def table(self) -> Table:
+        """What choosing among subsets gains, in points."""
         rows = []
         for cell in self.cells:
             test = np.stack([land.test for land in cell.landscapes])
             values = [
                 test[:, 0],
                 test[:, -1],
-                [h.value for h in cell.simple],
-                [h.value for h in cell.any],
+                [estimate.value for estimate in cell.simple],
+                [estimate.value for estimate in cell.any],
             ]
             rows.append(
-                [
+                (
                     heading(cell.k),
                     cell.target,
                     cell.metric,
                     *(_points(v) for v in values),
                     interval_text(cell.verdict.comparison),
-                    f"{cell.verdict.p_holm:.3f}",
-                    "yes" if cell.verdict.effect else "no",
+                    p_text(cell.verdict.p_holm),
+                    significance(cell.verdict),
                     _points(np.fmax.reduce(test, axis=1)),
-                ]
+                )
             )
-        return titles, rows
+        titles = ("", "target", "metric", "none", "all", "best of none, one, all")
+        more = ("best of all subsets", "difference [95 %]", "p", "significant", "same items")
+        how = "tuned with the target's budget" if self.tuned else "evaluated without a step"
+        thresholds = " ".join(sorted({threshold(cell.minimum) for cell in self.cells}))
+        return Table(
+            "oracle",
+            f"Test items, in points, means over seeds; prompts are merged and {how}",
+            titles + more,
+            tuple(rows),
+            3,
+            note=f"{_BESTS} {thresholds}".strip(),
+        )
 
-    def choice_table(self) -> tuple[list[str], list[list[str]]]:
-        """Column titles and rows: where methods' choices stand, means over the seeds."""
-        titles = ["", "target", "method", "most often", "its subset", "rank", "percentile"]
+    def choice_table(self) -> Table:
+        """Where methods' choices rank, means over the seeds; without rows where none chose."""
         rows = []
         for cell in self.cells:
             for method in dict.fromkeys(choice.method for choice in cell.choices):
                 mine = [choice for choice in cell.choices if choice.method == method]
                 subset, times = Counter(choice.subset for choice in mine).most_common(1)[0]
                 rows.append(
-                    [
+                    (
                         heading(cell.k),
                         cell.target,
                         method,
@@ -238,26 +225,26 @@ class OracleReport:
                         _points([choice.test for choice in mine]),
                         f"{np.mean([choice.rank for choice in mine]):.1f} of {len(self.groups)}",
                         f"{np.mean([choice.percentile for choice in mine]):.0f}",
-                    ]
+                    )
                 )
-        return titles, rows
+        return Table(
+            "choices",
+            "The choices of methods",
+            ("", "target", "method", "most often", "its subset", "rank", "percentile"),
+            tuple(rows),
+            4,
+            note="The rank of the sources that a method chose among all subsets (percentile: 100"
+            " the best, 50 a random choice).",
+        )
 
     def markdown(self) -> str:
         """Both tables, and how to read them."""
-        parts = [
-            f"# {self.name}: all subsets of {len(self.sources)} sources\n",
-            *(f"{paragraph}\n" for paragraph in self.explanation()),
-            _markdown(*self.table()),
-        ]
-        if any(cell.choices for cell in self.cells):
-            parts += [f"{CHOICES}\n", _markdown(*self.choice_table())]
+        parts = [f"# {self.name}: all subsets of {len(self.sources)} sources\n"]
+        for table in (self.table(), self.choice_table()):
+            if table.rows:
+                parts += [f"{table.title}. {table.note}\n", markdown(table)]
         return "\n".join(parts)
 
 
 def _points(values: Any) -> str:
     return cell_text(statistics.summarise(values))
-
-
-def _markdown(titles: list[str], rows: list[list[str]]) -> str:
-    lines = [titles, ["-"] * len(titles), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -80,7 +80,7 @@ def prepare_folder(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 # Keys that change nothing of what is computed.
-_FREE = (
+FREE = (
     "out",
     "checkpoint_seconds",
     "checkpoint_keep",
@@ -96,7 +96,7 @@ def _same_config(path: Path, new: Mapping[str, Any]) -> None:
     except ValueError:
         raise ConfigError(f"{path} is damaged. Choose another out=DIR, or remove it.") from None
 
-    changed = [f"  {k}: {v}" for k, v in differences(old, new).items() if k not in _FREE]
+    changed = [f"  {k}: {v}" for k, v in differences(old, new).items() if k not in FREE]
     if changed:
         raise ConfigError(
             f"{path.parent} holds a run of another config. Choose another out=DIR.\n"

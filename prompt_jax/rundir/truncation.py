@@ -1,39 +1,39 @@
-"""What was cut from the rows of an experiment, in sentences."""
+"""Truncated inputs and skipped rows of an experiment, in sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-_WORTH_SAYING = 0.005  # share of cut inputs below which a reader is not bothered
+_WORTH_SAYING = 0.005  # share of truncated inputs below which a reader is not bothered
 
 
-def losses(
-    found: Mapping[str, Sequence[Mapping[str, Any]]], limit: Any, tested: Collection[str] = ()
+def notes(
+    data: Mapping[str, Sequence[Mapping[str, Any]]], limit: Any, tested: Collection[str] = ()
 ) -> list[str]:
-    """One line per task and set whose texts were cut, and every note.
+    """One line per task and set whose inputs were truncated, and every note of the reader.
 
     Args:
-      found: what `data.json` holds: for every task its entries of one seed and k.
+      data: what `data.json` holds: for every task its entries of one seed and k.
       limit: the longest input, in tokens.
-      tested: the tasks, as `found` names them, whose test rows are used.
+      tested: the tasks, as `data` names them, whose test rows are used.
     """
     shares: dict[tuple[str, str], list[float]] = {}
-    notes: dict[str, None] = {}
-    for key, entries in found.items():
+    lines: dict[str, None] = {}
+    for key, entries in data.items():
         for entry in entries:
             for part in ("train", "test") if key in tested else ("train",):
                 rows = entry["rows"][part]
                 if rows:
                     share = entry["cut"][part]["inputs"] / rows
                     shares.setdefault((entry.get("task", key), part), []).append(share)
-            notes.update(dict.fromkeys(entry["notes"]))
-    lines = [
-        f"{name}: {_percent(cut)} of the {part} inputs were longer than {limit} tokens and were cut"
-        for (name, part), cut in shares.items()
-        if max(cut) >= _WORTH_SAYING
-    ]
-    return [*lines, *notes]
+            lines.update(dict.fromkeys(entry["notes"]))
+    return [
+        f"{name}: {_percent(share)} of the {part} inputs were longer than {limit} tokens and were"
+        " truncated"
+        for (name, part), share in shares.items()
+        if max(share) >= _WORTH_SAYING
+    ] + list(lines)
 
 
 def _percent(shares: Sequence[float]) -> str:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
 from tests.cli.conftest import Invoke, Ran, World
 
 
@@ -14,7 +20,7 @@ def test_the_page_of_a_real_run(invoke: Invoke, world: World, ran: Ran) -> None:
     assert (result.code, result.out, result.err) == (0, f"{page}\n", "")
     assert page.read_bytes() == first
     text = first.decode()
-    assert "Something is missing" not in text
+    assert "<p>Warnings</p>" not in text
     for word in ("prompt_tuning", "spot", "Learning curves", f"{world.folder}/prompts/"):
         assert word in text
     assert text.count("<svg") > 10
@@ -26,3 +32,30 @@ def test_what_is_no_run_directory(invoke: Invoke, world: World) -> None:
     assert result.err.startswith("prompt-jax: ")
     assert "is no run directory" in result.err
     assert result.err.count("\n") == 1
+
+
+def test_pages_of_several_runs(invoke: Invoke, world: World, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(world.folder, tmp_path / "other"))
+    result = invoke("report", world.folder, other, "--out", tmp_path / "both.html")
+    assert (result.code, result.out) == (0, f"{tmp_path / 'both.html'}\n")
+    assert f"{other}/results.jsonl" in (tmp_path / "both.html").read_text()
+    config = json.loads((other / "config.json").read_text())
+    config["target"]["steps"] = 99
+    (other / "config.json").write_text(json.dumps(config))
+    result = invoke("report", world.folder, other)
+    assert (result.code, result.out) == (2, "")
+    assert "is of another protocol than" in result.err
+    assert "target.steps: 3 -> 99" in result.err
+    assert not (world.folder / "comparison.html").exists()
+
+
+def test_page_of_an_archive(
+    invoke: Invoke, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    packed = invoke("archive", world.folder, "--into", "kept")
+    assert packed.code == 0, packed.err
+    assert packed.out.startswith("kept/toy.tar.gz  ")
+    result = invoke("report", "kept/toy.tar.gz")
+    assert (result.code, result.out) == (0, "toy.html\n")
+    assert "spot" in Path("toy.html").read_text()

@@ -175,7 +175,7 @@ def test_a_run_prints_plan_stages_table_and_paths(ran: Ran) -> None:
         "Against prompt_tuning",
         "Reused",
         "  prompt_tuning: sources: 2 of 4 runs",
-        "What it left",
+        "Outputs",
         "Try next",
     ]
     places = [result.out.find(f"\n{text}" if text != order[0] else text) for text in order]
@@ -223,9 +223,11 @@ def test_the_run_directory_is_complete(world: World) -> None:
     rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     assert set(rows[0]) == {
         "method",
-        "target",
+        "stage",
+        "task",
         "k",
         "seed",
+        "trial",
         "metric",
         "split",
         "value",
@@ -243,7 +245,7 @@ def test_the_run_directory_is_complete(world: World) -> None:
     trusted = [r for r in rows if r["metric"] in ("nll", "brier", "ece")]
     assert len(trusted) == 3 * 2 * 2 * 3
     rows = [r for r in rows if r not in trusted]
-    cells = {(r["method"], r["target"], r["k"], r["split"]): r for r in rows}
+    cells = {(r["method"], r["task"], r["k"], r["split"]): r for r in rows}
     assert len(cells) == len(rows) == 3 * 2 * 2 * 2
     spot = cells["spot", world.tasks["one"], 4, "test"]
     assert (spot["source_steps"], spot["target_steps"]) == (2 * 3, 1 + 3)
@@ -257,7 +259,7 @@ def test_the_run_directory_is_complete(world: World) -> None:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert {"loss", "dev"} <= {key for line in lines for key in line}
     summary = (folder / "summary.md").read_text()
-    assert summary.count("| spot |") == 2
+    assert summary.count("| k = 4 | spot |") == summary.count("| all rows | spot |") == 1
     trained = {f"{line['method']}: {line['stage']}" for line in lines}
     measured = [stage.stage for stage in speed.read(folder)]
     assert {stage.partition(", ")[0] for stage in measured} == trained
@@ -302,7 +304,8 @@ def test_a_second_run_reuses_every_prompt(invoke: Invoke, world: World) -> None:
     assert result.code == 0, result.err
     summary = json.loads(result.out)
     assert all(stage["reused"] == stage["runs"] for stage in summary["reused"])
-    assert [cell["method"] for cell in summary["cells"]] == ["spot"] * 4
+    assert [cell["method"] for cell in summary["cells"]] == ["spot"] * 6
+    assert [cell["kind"] for cell in summary["cells"]] == 2 * ["target", "target", "average"]
     assert summary["contrasts"] == []
     assert summary["speed"] == []  # nothing was trained
     assert all(Path(path).is_file() for path in summary["prompts"])

@@ -14,8 +14,9 @@ import toy
 from prompt_jax.errors import ConfigError, DataError, PromptJaxError
 from prompt_jax.evaluation import Calibration, Job, calibration, evaluate
 from prompt_jax.prompts import SoftPrompt
-from prompt_jax.recipes import ExperimentConfig, PromptConfig, Report, run
+from prompt_jax.recipes import ExperimentConfig, PromptConfig, RunResult, run
 from prompt_jax.recipes.rows import RowStore
+from prompt_jax.run_key import RunKey
 from prompt_jax.rundir import results
 from prompt_jax.training.tracking import TrackingConfig
 
@@ -26,8 +27,8 @@ METHODS = ("prompt_tuning", "spot", "full_fine_tuning")
 
 class Ran(NamedTuple):
     config: ExperimentConfig
-    first: Report
-    again: Report
+    first: RunResult
+    again: RunResult
     said: list[str]
     said_again: list[str]
     world: Any
@@ -50,7 +51,9 @@ def ran(world, tmp_path_factory) -> Ran:
 
 
 def test_every_cell_has_its_rows(ran):
-    keys = [(r.method, r.target, r.k, r.seed, r.metric, r.split) for r in ran.first.rows]
+    keys = [
+        (r.method, r.target, r.k, r.seed, r.metric, r.split) for r in ran.first.findings.run.rows
+    ]
     assert len(keys) == len(set(keys))
     one, two = ran.config.targets
     expected = set()
@@ -66,7 +69,7 @@ def test_every_cell_has_its_rows(ran):
 
 
 def test_numbers_of_a_row_are_sane(ran):
-    for row in ran.first.rows:
+    for row in ran.first.findings.run.rows:
         assert 0 <= row.value <= {"nll": 10, "brier": 2}.get(row.metric, 1)
         steps = {"prompt_tuning": 4, "spot": 4 + 2, "full_fine_tuning": 2}
         few = {"prompt_tuning": 3, "spot": 3 + 2, "full_fine_tuning": 1}
@@ -79,12 +82,12 @@ def test_numbers_of_a_row_are_sane(ran):
         full = row.method == "full_fine_tuning"
         size = toy.CONFIG.parameter_count if full else toy.L * toy.D
         assert row.trained_parameters == row.stored_parameters == size
-    by_method = {r.method: r.flops for r in ran.first.rows if r.k == 0}
+    by_method = {r.method: r.flops for r in ran.first.findings.run.rows if r.k == 0}
     assert by_method["spot"] > by_method["prompt_tuning"]
 
 
 def test_the_file_holds_the_rows(ran):
-    assert results.read_rows(ran.first.folder / "results.jsonl") == ran.first.rows
+    assert results.read_rows(ran.first.folder / "results.jsonl") == ran.first.findings.run.rows
 
 
 def test_values_are_those_of_the_saved_prompts(ran):
@@ -108,7 +111,7 @@ def test_values_are_those_of_the_saved_prompts(ran):
             expected.append(
                 next(
                     r.value
-                    for r in ran.first.rows
+                    for r in ran.first.findings.run.rows
                     if (r.method, r.target, r.k, r.seed) == (method, target, k, seed)
                     and r.split == "test"
                     and r.metric == metrics[-1][0]
@@ -118,7 +121,7 @@ def test_values_are_those_of_the_saved_prompts(ran):
     assert [g.metrics[m[0]] for g, m in zip(got, metrics, strict=True)] == expected
     found = {
         (r.method, r.target, r.k, r.seed, r.metric): r.value
-        for r in ran.first.rows
+        for r in ran.first.findings.run.rows
         if r.split == "test"
     }
     whose = [(*cell, seed) for cell in cells for seed in (0, 1)]
@@ -136,24 +139,26 @@ def test_source_prompts_are_saved(ran):
 
 
 def test_items_come_back(ran):
-    with np.load(ran.first.folder / "items.npz", allow_pickle=False) as file:
-        items = {tuple(key.split("\t")): file[key] for key in file.files}
+    items = results.read_items(ran.first.folder / "items.npz")
     # Only the first target's primary metric is a mean of items: F1 is not.
     one = ran.config.targets[0]
     assert set(items) == {
-        (method, one, str(k), str(seed)) for method in METHODS for k in (4, 0) for seed in (0, 1)
+        RunKey(method, "target", one, k, seed)
+        for method in METHODS
+        for k in (4, 0)
+        for seed in (0, 1)
     }
-    for row in ran.first.rows:
+    for row in ran.first.findings.run.rows:
         if row.split == "test" and row.target == one and row.metric == "accuracy":
-            scores = items[row.method, one, str(row.k), str(row.seed)]
+            scores = items[row.key]
             assert scores.shape == (TEST,)
             assert scores.mean() == pytest.approx(row.value)
 
 
 def test_contrasts(ran):
-    assert len(ran.first.contrasts) == 2 * 2 * 2  # methods x targets x shots
-    assert {c.baseline for c in ran.first.contrasts} == {"prompt_tuning"}
-    items = {(c.target, c.verdict.comparison.items) for c in ran.first.contrasts}
+    assert len(ran.first.findings.contrasts) == 2 * 2 * 2  # methods x targets x shots
+    assert {c.baseline for c in ran.first.findings.contrasts} == {"prompt_tuning"}
+    items = {(c.target, c.verdict.comparison.items) for c in ran.first.findings.contrasts}
     assert items == {(ran.config.targets[0], TEST), (ran.config.targets[1], 1)}
 
 
@@ -232,7 +237,7 @@ def test_a_warm_cache_trains_no_prompt_and_counts_it(ran):
     """Only weights are not kept; all numbers but the seconds of their training are the same."""
     for label, found, total in ran.again.reused:
         assert found == (0 if "full" in label else total)
-    for one, two in zip(ran.first.rows, ran.again.rows, strict=True):
+    for one, two in zip(ran.first.findings.run.rows, ran.again.findings.run.rows, strict=True):
         if one.method == "full_fine_tuning":
             two = dataclasses.replace(two, wall_s=one.wall_s)
         assert one == two
@@ -319,18 +324,17 @@ def test_a_run_that_died_has_no_result(world, tmp_path, pretender):
         tmp_path, targets=(target,), methods=("prompt_tuning",), shots=(0,), sources=()
     )
     report = run(config, world.lm, show=False, say=lambda line: None)
-    values = {(r.seed, r.split): r.value for r in report.rows}
+    values = {(r.seed, r.split): r.value for r in report.findings.run.rows}
     assert math.isnan(values[0, "dev"])
     assert math.isnan(values[0, "test"])
     assert math.isfinite(values[1, "test"])
-    assert report.summaries["prompt_tuning", target, 0].failed == 1
+    assert report.findings.rows[0].summaries["prompt_tuning"].failed == 1
     assert "(1 failed)" in (report.folder / "summary.md").read_text()
-    with np.load(report.folder / "items.npz") as file:
-        assert [key.rsplit("\t", 1)[1] for key in file.files] == ["1"]
+    assert [key.seed for key in results.read_items(report.folder / "items.npz")] == [1]
 
 
 def test_a_page_that_cannot_be_made_loses_nothing(world, tmp_path, pretender, monkeypatch):
-    def fail(folder):
+    def fail(findings, path):
         raise RuntimeError("no\nfont")
 
     monkeypatch.setattr("prompt_jax.report.page.write", fail)
@@ -344,7 +348,7 @@ def test_a_page_that_cannot_be_made_loses_nothing(world, tmp_path, pretender, mo
         f"  warning: {report.folder / 'report.html'} was not made: RuntimeError('no\\nfont')"
     )
     assert (report.folder / "summary.md").is_file()
-    assert report.summaries
+    assert report.findings.rows
 
 
 # Small things

@@ -11,6 +11,7 @@ from prompt_jax.data import Mixture
 from prompt_jax.errors import DataError
 from prompt_jax.recipes import DataConfig
 from prompt_jax.recipes.rows import RowStore
+from prompt_jax.rundir import truncation
 
 from .conftest import TEST, TRAIN
 
@@ -88,7 +89,7 @@ def test_feeds(store, world):
     assert mixture.task_sizes.tolist() == [32, 32]
 
 
-def test_report_and_losses(store, world):
+def test_report_and_truncation(store, world):
     made = store(max_input_tokens=5)
     made.rows(world.tasks["one"], 0)
     made.rows(world.tasks["one"], 1, 30)
@@ -100,17 +101,18 @@ def test_report_and_losses(store, world):
     assert whole["cut"]["test"] == {"inputs": cut, "targets": 0}
     assert cut > 0
     assert few["notes"]  # fewer than 2 x 30 rows per class
-    assert not any("test inputs" in line for line in made.losses())  # a source's are not read
-    lines = made.losses([world.tasks["one"]])
+    target = world.tasks["one"]
+    assert not any("test inputs" in line for line in truncation.notes(report, 5))  # a source's
+    lines = truncation.notes(report, 5, [target])
     assert any(f"{cut / TEST:.0%} of the test inputs were longer than 5 tokens" in x for x in lines)
     assert any("fewer than 2 x 30" in line for line in lines)
     assert len(lines) == len(set(lines))
 
 
-def test_nothing_is_lost_here(store, world):
+def test_nothing_is_truncated_here(store, world):
     made = store()
     made.rows(world.tasks["one"], 0)
-    assert made.losses() == []
+    assert truncation.notes(made.report(), 128) == []
 
 
 def test_token_ids_are_cached(world, tmp_path):
@@ -118,7 +120,7 @@ def test_token_ids_are_cached(world, tmp_path):
     for _ in range(2):
         made = RowStore(config, world.lm.tokenizer, tmp_path)
         rows = made.rows(world.tasks["one"], 0)
-        assert len(list((tmp_path / "rows").glob("*.npz"))) == 3
+        assert len(list((tmp_path / "rows").glob("*.safetensors"))) == 3
     assert rows.train.inputs.values.max() < world.lm.vocab_size
 
 

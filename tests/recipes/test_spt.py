@@ -101,4 +101,4 @@ def test_prompts_of_templates_are_saved(world, tmp_path):
     assert one.record.config["template"] != other.record.config["template"]
     assert one.record.method == spec("zero_shot")
     assert not np.array_equal(one.embeddings, other.embeddings)
-    assert {row.split for row in report.rows} == {"dev", "test"}
+    assert {row.split for row in report.findings.run.rows} == {"dev", "test"}

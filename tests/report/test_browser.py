@@ -9,6 +9,8 @@ import pytest
 from rundir.synthetic import write_run
 
 from prompt_jax import report
+from prompt_jax.rundir.findings import find
+from prompt_jax.rundir.folder import read
 
 from . import browser as browsers
 
@@ -46,7 +48,7 @@ def page(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         targets=("t/near", f"t/{long}"),
         sources=("s/one", "s/two", f"s/{long}"),
     )
-    return report.write(folder)
+    return report.write(find(read(folder)), folder / "report.html")
 
 
 @pytest.fixture(scope="module")

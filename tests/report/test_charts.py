@@ -1,4 +1,4 @@
-"""Tables and figures of the results, and the plain tables."""
+"""Figures of the results, and the tables of prompts, commands and provenance."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import dataclasses
 import shlex
 from pathlib import Path
 
-import numpy as np
 import pytest
-from rundir.synthetic import METHODS, TARGETS
+from rundir.synthetic import METHODS
 
 from prompt_jax.report import charts, svg, tables
-from prompt_jax.report.findings import find
-from prompt_jax.rundir import results
+from prompt_jax.rundir.findings import find
 from prompt_jax.rundir.folder import RunDirectory
+from prompt_jax.rundir.tables import interval_text
 
 
 @pytest.fixture(scope="module")
@@ -21,36 +20,20 @@ def found(loaded):
     return find(loaded)
 
 
-def test_the_table_marks_the_highest_and_what_is_established(loaded, found):
-    table = charts.table(loaded, found)
-    assert [(row["k"], row["method"]) for row in table] == [
-        (k, m) for k in (16, 0) for m in METHODS
-    ]
-    assert [row["first"] for row in table] == [True, False, False] * 2
-    assert [row["reference"] for row in table] == [False, False, True] * 2
-    for group in (table[:3], table[3:]):
-        for column, target in enumerate(TARGETS):
-            means = [found.table[row["method"], target, row["k"]].mean for row in group]
-            tops = [row["cells"][column][1] for row in group]
-            assert tops == [mean == max(means) for mean in means]
-        assert [row["cells"][0][2] for row in group][:2] == ["", "ahead"]
-        assert {row["cells"][1][2] for row in group} == {""}
-
-
 def test_forests_hold_every_comparison(loaded, found):
     with svg.drawing():
-        drawn = charts.forests(loaded, found)
+        drawn = charts.forests(found)
     assert [figure.title for figure in drawn] == ["spot", "full_fine_tuning"]
     for figure in drawn:
         mine = [c for c in found.contrasts if c.method == figure.title]
         assert len(mine) == 4
         for c in mine:
-            assert results.interval_text(c.verdict.comparison) in figure.svg
+            assert interval_text(c.verdict.comparison) in figure.svg
 
 
 def test_scores_hold_every_seed(loaded, found):
     with svg.drawing():
-        drawn = charts.scores(loaded, found)
+        drawn = charts.scores(found)
     assert [figure.title for figure in drawn] == ["t/near", "mine/far"]
     assert drawn[0].svg.count("<use") == 2 * 3 * 5
 
@@ -83,27 +66,6 @@ def test_the_legend_has_the_colours_of_the_lines(loaded):
     assert [name for name, _, _ in keys] == list(METHODS)
     assert [role for _, role, _ in keys] == ["c0", "c1", "c2"]
     assert [dashes for _, _, dashes in keys] == ["", "", "10 4"]
-
-
-def test_costs_are_means_of_a_run(loaded, found):
-    costs = tables.costs(loaded, found)
-    assert [(c["k"], c["method"]) for c in costs] == [(k, m) for k in (16, 0) for m in METHODS]
-    base, spot, _ = costs[:3]
-    assert (base["flops"], base["ratio"], base["share"]) == (1e11, "1", "33.3")
-    assert (spot["flops"], spot["ratio"], spot["share"]) == (3e11, "3", "100.0")
-    assert (spot["source_steps"], spot["target_steps"], spot["work"]) == (200, 100, "300 GFLOP")
-    assert [c["first"] for c in costs] == [True, False, False] * 2
-
-
-def test_rows_are_ranges_over_draws(loaded):
-    rows = tables.rows(loaded)
-    assert [row["role"] for row in rows] == ["target"] * 4 + ["source"] * 3
-    assert (rows[0]["task"], rows[0]["k"], rows[0]["draws"]) == ("t/near", "all rows", 5)
-    assert (rows[0]["train"], rows[0]["train_cut"], rows[0]["test_cut"]) == ("30", "10%", "5%")
-    run = RunDirectory(Path("run"), data={"a": [dict(loaded.data["s/one"][0]) for _ in range(2)]})
-    run.data["a"][1]["rows"] = {"train": 1000, "dev": 0, "test": 60}
-    (row,) = tables.rows(run)
-    assert (row["train"], row["dev"], row["dev_cut"]) == ("30 to 1,000", "0 to 20", "15%")
 
 
 def test_the_prompt_is_picked_on_the_development_set(loaded):
@@ -153,10 +115,3 @@ def test_provenance(loaded):
 def test_flat():
     tree = {"a": {"b": 1, "c": {"d": "x"}}, "e": [1, None], "f": {}}
     assert list(tables.flat(tree)) == [("a.b", "1"), ("a.c.d", "x"), ("e", "[1, null]")]
-
-
-def test_primary_rows(loaded, found):
-    rows = tables.primary(loaded, found)
-    assert len(rows) == 60
-    assert {row.split for row in rows} == {"test"}
-    assert np.mean([r.value for r in rows if r.method == "spot"]) > 0.5

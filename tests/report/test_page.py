@@ -16,8 +16,9 @@ from rundir.synthetic import write_run
 
 from prompt_jax import report
 from prompt_jax.errors import DataError, PromptJaxError
-from prompt_jax.report.findings import find
-from prompt_jax.rundir import results
+from prompt_jax.report import page
+from prompt_jax.rundir import views
+from prompt_jax.rundir.findings import find
 from prompt_jax.rundir.folder import read
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -56,7 +57,7 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def text(made: Path, tmp_path_factory) -> str:
-    return report.render(made)
+    return report.render(find(read(made)))
 
 
 def test_the_order_of_the_page(text):
@@ -67,9 +68,9 @@ def test_the_order_of_the_page(text):
         "results",
         "transfer",
         "learning",
-        "alike",
+        "similarity",
         "costs",
-        "cut",
+        "truncation",
         "methods",
         "use",
         "provenance",
@@ -80,30 +81,39 @@ def test_the_order_of_the_page(text):
     assert {link for link in reader.values("href") if link[1:] in sections} == {
         f"#{name}" for name in sections
     }
-    assert "Something is missing" not in text
+    assert "<p>Warnings</p>" not in text
 
 
-def test_the_headline_is_the_answer(text, loaded):
-    lead = find(loaded).lead
-    assert lead.startswith("spot beats prompt_tuning in 2 of 4 cases, by ")
+def test_the_headline_is_the_lead(text, loaded):
+    lead = views.lead(find(loaded))
     assert f"<h1>{html.escape(lead)}</h1>" in text
     assert text.index("<h1>") < text.index('id="results"')
 
 
-def test_the_numbers_are_those_of_the_summary(text, loaded):
+def test_the_tables_are_those_of_the_findings(text, loaded):
+    """Cell by cell, all of them."""
     found = find(loaded)
-    markdown = results.markdown_table(
-        loaded.methods, loaded.targets, loaded.shots, found.table, found.primary
-    )
-    cells = re.findall(r"\d+\.\d ± \d+\.\d", markdown)
-    assert len(cells) == 3 * 2 * 2
-    table = text[text.index('aria-label="Results"') :].split("</table>")[0]
-    assert re.findall(r"\d+\.\d ± \d+\.\d", table) == cells
-    assert table.count("▲") == sum(
+    for table in views.tables(found).values():
+        shown = text[text.index(f'aria-label="{html.escape(table.title)}"') :].split("</table>")[0]
+        rows = re.findall(r"<tr>(.*?)</tr>", shown.split("</thead>")[1], re.DOTALL)
+        cells = [re.findall(r"<t[hd][^>]*>(.*?)(?: <span.*?)?</t[hd]>", row) for row in rows]
+        assert [[html.unescape(cell) for cell in row] for row in cells] == [
+            list(row) for row in table.rows
+        ]
+    table = views.results(found)
+    shown = text[text.index(f'aria-label="{table.title}"') :].split("</table>")[0]
+    assert shown.count("▲") == sum(
         c.verdict.effect and c.verdict.comparison.difference > 0 for c in found.contrasts
     )
-    for contrast in found.contrasts:
-        assert results.interval_text(contrast.verdict.comparison) in text
+    assert shown.count('class=" top"') == sum("best" in mark for mark in table.marks.values())
+
+
+def test_with_one_k_no_table_names_it(tmp_path):
+    folder = write_run(tmp_path / "run", shots=(4,), seeds=2)
+    shown = report.render(find(read(folder)))
+    table = shown[shown.index('aria-label="Test rows') :].split("</table>")[0]
+    assert "k = 4" not in table
+    assert '<th scope="row" class="left">prompt_tuning</th>' in table
 
 
 def test_what_a_reader_needs_to_go_on(text):
@@ -154,25 +164,35 @@ def test_markup_for_everybody(text):
 
 
 def test_equal_files_give_an_equal_page(made, text, copy):
-    assert report.render(made) == text
-    moved = report.render(copy)
+    assert report.render(find(read(made))) == text
+    moved = report.render(find(read(copy)))
     assert moved.replace(str(copy), str(made)) == text
 
 
+def write(copy: Path) -> Path:
+    return report.write(find(read(copy)), page.default_path([copy]))
+
+
 def test_write(copy):
-    path = report.write(copy)
+    path = write(copy)
     assert path == copy / "report.html"
     first = path.read_bytes()
-    assert report.write(str(copy)) == path
+    assert write(copy) == path
     assert path.read_bytes() == first
     assert [p.name for p in copy.iterdir() if p.name.endswith(".tmp")] == []
+
+
+def test_default_paths():
+    assert page.default_path(["runs/a"]) == Path("runs/a/report.html")
+    assert page.default_path(["runs/a", "runs/b"]) == Path("runs/a/comparison.html")
+    assert page.default_path(["kept/a.tar.gz", "runs/b"]) == Path("a.html")
 
 
 def test_a_link_in_the_place_of_the_page_is_replaced_not_followed(copy, tmp_path):
     precious = tmp_path / "thesis.html"
     precious.write_text("precious")
     (copy / "report.html").symlink_to(precious)
-    report.write(copy)
+    write(copy)
     assert precious.read_text() == "precious"
     assert not (copy / "report.html").is_symlink()
 
@@ -180,7 +200,7 @@ def test_a_link_in_the_place_of_the_page_is_replaced_not_followed(copy, tmp_path
 def test_a_page_that_cannot_be_written(copy):
     (copy / "report.html").mkdir()
     with pytest.raises(DataError, match=r"report\.html cannot be written"):
-        report.write(copy)
+        write(copy)
 
 
 def test_hostile_names_are_text(tmp_path):
@@ -199,7 +219,7 @@ def test_hostile_names_are_text(tmp_path):
     config["\ud800"] = "\ud800"
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "provenance.json").write_text(json.dumps({EVIL: {EVIL: EVIL}, "device": EVIL}))
-    text = report.render(folder)
+    text = report.render(find(read(folder)))
     reader = Reader(text)
     assert not {tag for tag, _ in reader.tags} & {"script", "img"}
     assert "alert(1)" in "".join(reader.text)
@@ -217,9 +237,9 @@ def test_one_file_alone_still_gives_a_page(made, tmp_path, left):
     folder = tmp_path / "bare"
     folder.mkdir()
     shutil.copy(made / left, folder)
-    text = report.render(folder)
+    text = report.render(find(read(folder)))
     Reader(text)
-    assert "Something is missing" in text
+    assert "<p>Warnings</p>" in text
     for name in ("provenance.json", "items.npz", "metrics.jsonl", "data.json", "prompts/"):
         assert f"<li>{name} is missing" in text
     expected = "There are no results yet." if left == "config.json" else "prompt_tuning"
@@ -232,9 +252,8 @@ def test_a_run_that_died_is_named(copy):
     assert facts["split"] == "test"
     lines[1] = json.dumps({**facts, "value": None})
     (copy / "results.jsonl").write_text("\n".join(lines))
-    text = report.render(copy)
-    assert "1 run died" in text
-    assert "prompt_tuning, t/near, k = 16, seed 0" in text
+    text = report.render(find(read(copy)))
+    assert "prompt_tuning, t/near, k = 16, seed 0: the run died" in text
     assert "(1 failed)" in text
 
 
@@ -252,7 +271,7 @@ def test_random_damage_never_ends_in_a_traceback(made, tmp_path):
                 raw[at : at + rng.randrange(3)] = rng.randbytes(rng.randrange(3))
             path.write_bytes(bytes(raw[: rng.randrange(len(raw))] if rng.random() < 0.3 else raw))
         with contextlib.suppress(PromptJaxError):
-            Reader(report.render(folder))
+            Reader(report.render(find(read(folder))))
         for path, raw_ in originals.items():
             path.write_bytes(raw_)
     assert read(folder).problems == []

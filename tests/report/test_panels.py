@@ -14,7 +14,8 @@ from prompt_jax import report
 from prompt_jax.methods import REGISTRY, BaseMethod, Panel, Stage
 from prompt_jax.report import panels, svg
 from prompt_jax.run_key import RunKey
-from prompt_jax.rundir.folder import read
+from prompt_jax.rundir.findings import find
+from prompt_jax.rundir.folder import LogLine, read
 
 GROUP = Panel("group", "timeline", "Chosen sources", "Who is merged.", labels="sources")
 USAGE = Panel("usage", "heatmap", "Slot usage", "Who reads what.")
@@ -108,9 +109,12 @@ def test_every_kind_is_drawn(run):
 def test_panels_of_the_method_that_trains_an_earlier_stage(run, monkeypatch):
     monkeypatch.setitem(REGISTRY, "borrower", Borrower)
     run.methods = ("borrower",)
-    for line in run.metrics:
-        if (line["method"], line["stage"], line["k"]) == ("fake", "target", 0):
-            line["stage"] = "target (50% of the steps)"
+    run.metrics = [
+        line._replace(key=dataclasses.replace(line.key, stage="target (50% of the steps)"))
+        if (line.key.method, line.key.k) == ("fake", 0)
+        else line
+        for line in run.metrics
+    ]
     with svg.drawing():
         (section,) = panels.sections(run)
     assert section.stages[0] == "target (50% of the steps): on the target, trains fake"
@@ -127,7 +131,7 @@ def test_panels_of_the_method_that_trains_an_earlier_stage(run, monkeypatch):
 
 
 def test_the_page_shows_them(run):
-    text = report.render(run.path)
+    text = report.render(find(read(run.path)))
     section = text[text.index('id="methods"') : text.index('id="use"')]
     assert section.count("<svg") == 4 * 4 + len(SOURCES)  # figures, and a legend
     for piece in ("Chosen sources", "Who reads what.", "Nobody 2026", "does not know the method"):
@@ -137,16 +141,18 @@ def test_the_page_shows_them(run):
 
 def test_remarks_stand_beside_the_panels(run):
     """Those of the method's own stages."""
-    own, other = (RunKey(spec, "target", "t/near", 4, 1) for spec in ("fake", "x"))
-    for key, step, said in ((own, 3, "early"), (own, 4, "9 are <dead>"), (other, 4, "no")):
-        run.metrics.append({**key.fields(), "step": step, "summary": said})
+    key = RunKey("fake", "target", "t/near", 16, 1)
+    other = dataclasses.replace(key, method="x")
+    for where, step, text in ((key, 3, "early"), (key, 4, "9 are <dead>"), (other, 4, "no")):
+        run.metrics.append(LogLine(where, step, {"summary": text}))
     with svg.drawing():
         _, fake, _ = panels.sections(run)
-    assert [said for _, said in fake.remarks] == ["early", "9 are <dead>"]
+    assert [text for _, text in fake.remarks] == ["early", "9 are <dead>"]
     assert fake.remarks[1][0].endswith("seed 1")
     with (run.path / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(run.metrics[-2]) + "\n")
-    assert "9 are &lt;dead&gt;</li>" in report.render(run.path)
+        line = {**key.fields(), "step": 4, "summary": "9 are <dead>"}
+        file.write(json.dumps(line) + "\n")
+    assert "9 are &lt;dead&gt;</li>" in report.render(find(read(run.path)))
 
 
 def test_labels_fall_back_to_numbers(run):
@@ -166,8 +172,8 @@ def test_more_figures_than_fit_are_counted(run, monkeypatch):
 def test_what_was_logged_does_not_fit_the_panel(run):
     for line in run.metrics:
         for key in ("group", "usage", "spread", "weights"):
-            if key in line:
-                line[key] = "damaged"
+            if key in line.numbers:
+                line.numbers[key] = "damaged"
     with svg.drawing():
         assert panels.sections(run)[1].panels == []
 

@@ -77,7 +77,7 @@ def test_other_widths_and_crowds_are_named(loaded, tmp_path):
 def test_too_few(loaded, tmp_path, count):
     run = read(write_run(tmp_path / "run", seeds=1))
     run.prompts = run.prompts[:count]
-    assert similarity.draw(run) == similarity.Alike([], "", [], "")
+    assert similarity.draw(run) == similarity.Similarity([], "", [], "")
 
 
 def test_seeds_without_a_common_kind(tmp_path):

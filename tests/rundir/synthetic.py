@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,24 @@ SOURCES, TARGETS = ("s/one", "s/two", "s/three"), ("t/near", "tasks/far.toml")
 ITEMS, L, D = 60, 4, 8
 # Share of right answers, and what a method adds to it.
 CHANCE, LIFT = 0.45, {"spot": 0.3, "full_fine_tuning": 0.1}
+
+
+def result(
+    method: str,
+    target: str,
+    k: int,
+    seed: int,
+    value: float,
+    metric: str = "accuracy",
+    split: str = "test",
+    **facts: Any,
+) -> ResultRow:
+    """A result row whose cost is 1 of everything, unless told otherwise."""
+    costs = ("source_steps", "target_steps", "rows_seen", "flops", "wall_s")
+    parameters = ("trained_parameters", "stored_parameters")
+    known: dict[str, Any] = dict.fromkeys((*costs, *parameters), 1) | facts
+    key = RunKey(method, "target", target, k, seed)
+    return ResultRow(key=key, metric=metric, split=split, value=value, **known)
 
 
 def name(task: str) -> str:
@@ -73,7 +92,7 @@ def write_run(
     }
     (folder / "provenance.json").write_text(json.dumps(facts))
     rows: list[ResultRow] = []
-    items: dict[results.Item, np.ndarray] = {}
+    items: dict[RunKey, np.ndarray] = {}
     lines: list[dict[str, object]] = []
     for k in shots:
         for method in methods:
@@ -81,28 +100,27 @@ def write_run(
                 for seed in range(seeds):
                     better = lift.get(method, 0.0) if target == targets[0] else 0.0
                     scores = (rng.random(ITEMS) < CHANCE + better).astype(np.float32)
-                    items[method, target, k, seed] = scores
                     cost = 300 if method == "spot" else 100
                     for split, value in (("dev", 0.5 + seed / 100), ("test", scores.mean())):
                         rows.append(
-                            ResultRow(
+                            result(
                                 method,
                                 target,
                                 k,
                                 seed,
-                                "accuracy",
-                                split,
                                 float(value),
-                                cost - 100,
-                                100,
-                                8 * cost,
-                                1e9 * cost,
-                                cost / 50,
-                                20,
-                                20,
+                                split=split,
+                                source_steps=cost - 100,
+                                target_steps=100,
+                                rows_seen=8 * cost,
+                                flops=1e9 * cost,
+                                wall_s=cost / 50,
+                                trained_parameters=20,
+                                stored_parameters=20,
                             )
                         )
                     key = RunKey(method, "target", target, k, seed)
+                    items[key] = scores
                     for step in (0, 50, 100):
                         at = {**key.fields(), "step": step}
                         lines.append({**at, "dev": 0.4 + step / 500 + seed / 100})
@@ -111,8 +129,8 @@ def write_run(
     for seed in range(seeds):
         _prompts(folder, rng, seed, methods, sources, targets, shots)
         for source in sources:
-            at = {**RunKey("prompt_tuning", "sources", source, seed=seed).fields(), "step": 1}
-            lines.append({**at, "loss": 1.0})
+            key = RunKey("prompt_tuning", "sources", source, None, seed)
+            lines.append({**key.fields(), "step": 1, "loss": 1.0})
     results.write_rows(folder / "results.jsonl", rows)
     results.write_items(folder / "items.npz", items)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -161,3 +179,46 @@ def _prompts(
                 record = PromptRecord(method=method, task=name(target), seed=seed, config=facts)
                 path = folder / "prompts" / str(i) / f"{j}-k{k}-seed{seed}.safetensors"
                 files.write(path, "prompt", array.astype(np.float32), record)
+
+
+def write_cells(
+    path: Path,
+    scores: dict[tuple[str, str], np.ndarray],
+    *,
+    weights: str = "w",
+    suite: str = "s",
+    templates: str = "first",
+    trained: str = "first",
+    items: bool = True,
+    chosen: Sequence[tuple[str, ...]] = (),
+) -> Path:
+    """A run directory with the given items [seeds, rows] of each (method, target).
+
+    Chosen: the sources by seed, of every method but `base`.
+    """
+    path.mkdir()
+    methods, targets = (list(dict.fromkeys(key[i] for key in scores)) for i in (0, 1))
+    config = {
+        "methods": methods,
+        "targets": targets,
+        "sources": ["sandbox/sentiment", "sandbox/topic"],
+        "shots": [16],
+        "data": {"test_rows": 10, "templates": trained, "test_templates": templates},
+    }
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "provenance.json").write_text(json.dumps({"model": {"weights_sha256": weights}}))
+    rows: list[ResultRow] = []
+    kept: dict[RunKey, np.ndarray] = {}
+    for (method, target), table in scores.items():
+        for seed, row in enumerate(table):
+            for split in ("dev", "test"):
+                facts: dict[str, Any] = {"suite": suite}
+                if chosen and method != "base":
+                    facts["chosen"] = chosen[seed]
+                value = float(row.mean())
+                rows.append(result(method, target, 16, seed, value, split=split, **facts))
+            kept[rows[-1].key] = row
+    results.write_rows(path / "results.jsonl", rows)
+    if items:
+        results.write_items(path / "items.npz", kept)
+    return path

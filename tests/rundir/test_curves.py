@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,21 +12,22 @@ import pytest
 from prompt_jax.run_key import RunKey
 from prompt_jax.rundir import curves
 from prompt_jax.rundir.curves import Group
-from prompt_jax.rundir.folder import RunDirectory
+from prompt_jax.rundir.folder import LogLine, RunDirectory
 
 
-def log(*lines: tuple[RunKey, int, object], key: str = "dev") -> RunDirectory:
+def log(*lines: tuple[RunKey, int, object], name: str = "dev") -> RunDirectory:
     made = RunDirectory(Path("run"))
-    made.metrics = [{**run.fields(), "step": n, key: v} for run, n, v in lines]
+    made.metrics = [LogLine(key, step, {name: value}) for key, step, value in lines]
     return made
 
 
-def test_runs_are_grouped_by_their_keys():
+def test_lines_are_grouped_by_the_key():
+    target = RunKey("spot", "target", "glue/rte", 16, 3)
     found = curves.collect(
         log(
-            (RunKey("spot", "target", "glue/rte", 16, 3), 0, 0.5),
-            (RunKey("spot", "target", "glue/rte", 16, 3, 2), 0, 0.6),
-            (RunKey("spot", "target", "my task k=4 of it", 16, 0), 0, 0.7),
+            (target, 0, 0.5),
+            (replace(target, trial=2), 0, 0.6),
+            (replace(target, task="my task k=4 of it", seed=0), 0, 0.7),
             (RunKey("prompt_tuning", "sources", "snli", None, 1), 0, 0.8),
             (RunKey("spot", "mixture", "", None, 1), 5, 0.9),
         ),
@@ -37,33 +39,16 @@ def test_runs_are_grouped_by_their_keys():
         Group("prompt_tuning", "sources", "snli", None): {(1, 0): {0: 0.8}},
         Group("spot", "mixture", "", None): {(1, 0): {5: 0.9}},
     }
-    assert [group.label for group in found][1:3] == [
-        "spot: target, k = 16",
-        "prompt_tuning: sources",
-    ]
+    labels = [group.label for group in found]
+    assert labels[0] == "spot: target, k = 16"
+    assert labels[2:] == ["prompt_tuning: sources", "spot: mixture"]
 
 
 def test_a_stage_that_began_again_counts_once():
-    key = RunKey("m", "s", "a")
+    key = RunKey("m", "s", "a", 0)
     found = curves.collect(log((key, 0, 0.1), (key, 10, 0.2), (key, 0, 0.3)), "dev")
-    assert found == {Group("m", "s", "a", None): {(0, 0): {0: 0.3, 10: 0.2}}}
+    assert found == {Group("m", "s", "a", 0): {(0, 0): {0: 0.3, 10: 0.2}}}
     assert curves.collect(log((key, 0, 0.1)), "loss") == {}
-
-
-def test_the_last_stage_of_a_target():
-    found = curves.collect(
-        log(
-            (RunKey("prompt_tuning", "probe", "a", 16), 0, 0.1),
-            (RunKey("prompt_tuning", "target", "a", 16), 0, 0.2),
-            (RunKey("prompt_tuning", "target", "a", 0), 0, 0.3),
-            (RunKey("a plug-in", "target", "a", 0), 0, 0.4),
-        ),
-        "dev",
-    )
-    assert curves.of_target(found, "a plug-in", "a", 0) == {(0, 0): {0: 0.4}}
-    assert curves.of_target(found, "prompt_tuning", "a", 16) == {(0, 0): {0: 0.2}}
-    assert curves.of_target(found, "prompt_tuning", "a", 0) == {(0, 0): {0: 0.3}}
-    assert curves.of_target(found, "spot", "a", 0) == {}
 
 
 def test_numbers_are_finite_and_in_order():

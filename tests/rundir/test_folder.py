@@ -11,6 +11,7 @@ import pytest
 
 from prompt_jax.errors import DataError
 from prompt_jax.prompts import PromptRecord, files
+from prompt_jax.run_key import RunKey
 from prompt_jax.rundir import folder
 from prompt_jax.rundir.folder import read
 
@@ -30,7 +31,9 @@ def test_a_whole_directory(loaded, made):
     assert first.array.shape == (L, D)
     assert (made / first.path).is_file()
     lines = (made / "metrics.jsonl").read_text().splitlines()
-    assert loaded.metrics == [json.loads(line) for line in lines]
+    assert [line.numbers for line in loaded.metrics] == [json.loads(line) for line in lines]
+    assert loaded.metrics[0].key == RunKey("prompt_tuning", "target", "t/near", 16, 0)
+    assert first.file == made / first.path
     names = [name for name, _, _ in loaded.hashes]
     assert names == [
         "config.json",
@@ -99,6 +102,25 @@ def test_damaged_lines_are_left_out_and_named(copy):
         for name in ("results.jsonl", "metrics.jsonl")
     ]
     assert len(run.rows) == 118
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"stage": "spot: target, k = 16", "run": "t/near k=16 seed=0", "step": 1},  # no key
+        {"task": "t/near", "step": -1},
+        {"task": "t/near"},
+        {"task": 3, "step": 1},
+        {"task": "t/near", "step": 1, "seed": "0"},
+    ],
+)
+def test_log_lines_that_name_no_run_or_step(copy, line):
+    before = len(read(copy).metrics)
+    with (copy / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    run = read(copy)
+    assert len(run.metrics) == before
+    assert run.problems == [f"metrics.jsonl: 1 damaged line was left out (line {before + 1})."]
 
 
 def test_config_of_wrong_types(copy):

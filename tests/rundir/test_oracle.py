@@ -36,16 +36,16 @@ def report(*choices: Choice) -> OracleReport:
 
 
 def test_the_table_has_means_over_seeds_in_points():
-    titles, (row,) = report().table()
-    assert len(titles) == len(row)
-    found = dict(zip(titles, row, strict=True))
+    table = report().table()
+    (row,) = table.rows
+    found = dict(zip(table.columns, row, strict=True))
     assert (found[""], found["target"], found["metric"]) == ("k = 16", "rte", "accuracy")
     assert found["none"].startswith("30.0 ±")
     assert found["all"].startswith("60.0 ±")
     assert found["best of none, one, all"].startswith("50.0 ±")
     assert found["best of all subsets"].startswith("60.0 ±")
     assert found["difference [95 %]"] == "+10.0 [-5.0, +25.0]"
-    assert (found["p"], found["effect"]) == ("0.400", "no")
+    assert (found["p"], found["significant"]) == ("0.400", "no")
     # The best on its own items: a subset that died is not it.
     assert found["same items"].startswith("65.0 ±")
 
@@ -56,17 +56,18 @@ def test_choices_are_averaged_by_method():
         Choice("dtvg", 3, 3, 0.5, 2.0, 50.0, 0.8),
         Choice("spot", 0, 0, 0.4, 4.0, 0.0, 0.9),
     )
-    titles, rows = made.choice_table()
-    assert titles[2:4] == ["method", "most often"]
+    table = made.choice_table()
+    rows = table.rows
+    assert table.columns[2:4] == ("method", "most often")
     assert [row[2] for row in rows] == ["dtvg", "spot"]
     assert rows[0][3] == "a + b (2 of 2)"
-    assert rows[0][5:] == ["1.5 of 4", "75"]
-    assert rows[1][3:] == ["none (1 of 1)", "40.0", "4.0 of 4", "0"]
+    assert rows[0][5:] == ("1.5 of 4", "75")
+    assert rows[1][3:] == ("none (1 of 1)", "40.0", "4.0 of 4", "0")
     assert "| k = 16 | rte | spot | none (1 of 1) |" in made.markdown()
 
 
 def test_without_choices_there_is_one_table():
-    assert report().choice_table()[1] == []
+    assert report().choice_table().rows == ()
     text = report().markdown()
     assert text.startswith("# toy: all subsets of 2 sources\n")
     assert "percentile" not in text

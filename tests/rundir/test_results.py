@@ -1,4 +1,4 @@
-"""Result rows, the table and the contrasts."""
+"""Result rows and items: written, read back, damaged, and in the earlier form."""
 
 from __future__ import annotations
 
@@ -10,17 +10,13 @@ import numpy as np
 import pytest
 
 from prompt_jax.errors import DataError
-from prompt_jax.evaluation import statistics
+from prompt_jax.run_key import RunKey
 from prompt_jax.rundir import results
-from prompt_jax.rundir.results import ResultRow
-
-PRIMARY = {"one": "accuracy", "two": "f1"}
-METHODS = ("base", "x", "y")
+from rundir.synthetic import result
 
 
-def row(method, target, k, seed, value, metric=None, split="test"):
-    metric = metric or PRIMARY[target]
-    return ResultRow(method, target, k, seed, metric, split, value, 1, 2, 3, 4.5, 0.25, 6, 7, 8)
+def row(method, target, k, seed, value, **facts):
+    return result(method, target, k, seed, value, **facts)
 
 
 def test_rows_come_back(tmp_path):
@@ -51,13 +47,16 @@ def test_rows_come_back(tmp_path):
         {"flops": None},
         {"flops": float("inf")},
         {"wall_s": -1},
-        {"target": None},
+        {"task": None},
+        {"k": None},
+        {"trial": "1"},
+        {"stage": 2},
         {"chosen": "a"},
         {"chosen": [1]},
     ],
 )
 def test_lines_that_are_no_rows(tmp_path, change):
-    good = json.dumps(dataclasses.asdict(row("base", "one", 4, 0, 0.5)))
+    good = json.dumps(row("base", "one", 4, 0, 0.5).record())
     bad = json.dumps({**json.loads(good), **change})
     assert results.parse_rows(f"{good}\n{bad}\n{good[:-9]}") == (
         [row("base", "one", 4, 0, 0.5)],
@@ -81,27 +80,61 @@ def test_lines_that_are_no_rows(tmp_path, change):
 )
 def test_calibration_is_no_fraction(metric, value, good):
     made = dataclasses.replace(row("base", "one", 4, 0, 0.5), metric=metric, value=value)
-    rows, bad = results.parse_rows(json.dumps(dataclasses.asdict(made)))
+    rows, bad = results.parse_rows(json.dumps(made.record()))
     assert (rows, bad) == (([made], []) if good else ([], [1]))
-    # It is no primary metric: tables and contrasts do not see it.
-    assert not results.cells(rows, PRIMARY)
 
 
-def test_rows_of_older_files():
-    facts = dataclasses.asdict(row("base", "one", 4, 0, 0.5))
-    del facts["trials"], facts["chosen"]
+def test_a_line_has_the_fields_of_the_key_by_name():
+    line = row("spot", "glue/rte", 16, 3, 0.5).record()
+    key = {"method": "spot", "stage": "target", "task": "glue/rte", "k": 16, "seed": 3, "trial": 0}
+    assert {name: line[name] for name in key} == key
+    assert "target" not in line
+
+
+def test_a_line_without_a_part_of_the_key_is_none():
+    line = row("spot", "glue/rte", 16, 3, 0.5).record()
+    for name in ("method", "task", "k", "seed"):
+        short = {key: value for key, value in line.items() if key != name}
+        assert results.parse_rows(json.dumps(short)) == ([], [1])
+
+
+def test_rows_of_the_earlier_form():
+    facts = row("base", "one", 4, 7, 0.5).record()
+    facts["target"] = facts.pop("task")
+    for name in ("stage", "trial", "trials", "chosen"):
+        del facts[name]
     ((old,), bad) = results.parse_rows(json.dumps(facts))
-    assert (old.trials, old.chosen, bad) == (1, None, [])
+    assert (old.key, bad) == (RunKey(method="base", task="one", k=4, seed=7), [])
+    assert (old.target, old.trials, old.chosen) == ("one", 1, None)
+
+
+def test_items_of_the_earlier_form(tmp_path):
+    np.savez_compressed(tmp_path / "items.npz", **{"m(a=1, b=2)\tt/x\t4\t1": np.ones(3)})
+    (key,) = results.read_items(tmp_path / "items.npz")
+    assert key == RunKey(method="m(a=1, b=2)", task="t/x", k=4, seed=1)
 
 
 def test_items_come_back(tmp_path):
-    items = {("m(a=1, b=2)", "t/x", 4, s): np.arange(5) / 5 for s in range(2)}
+    keys = [RunKey("m(a=1, b=2)", "target\tx", "t/x", 4, s, s) for s in range(2)]
+    items = {key: np.arange(5) / 5 for key in keys}
     results.write_items(tmp_path / "items.npz", items)
     found = results.read_items(tmp_path / "items.npz")
     assert set(found) == set(items)
     for key, scores in found.items():
         assert scores.dtype == np.float32
         np.testing.assert_allclose(scores, items[key], rtol=1e-6)
+    results.write_items(tmp_path / "items.npz", {})
+    assert results.read_items(tmp_path / "items.npz") == {}
+
+
+@pytest.mark.parametrize(
+    "keys", [b"", b"[1]", b"[{}, {}]", b'[{"task": 3}]', b"[" * 100_000], ids=range(5)
+)
+def test_damaged_keys_of_items(tmp_path, keys):
+    arrays = {"0": np.ones(3), "keys": np.frombuffer(keys, np.uint8)}
+    np.savez_compressed(tmp_path / "items.npz", **arrays)
+    with pytest.raises(DataError, match=r"items\.npz holds no per-item scores"):
+        results.read_items(tmp_path / "items.npz")
 
 
 @pytest.mark.parametrize("what", ["text", "cut", "key", "length", "nan", "objects", "array"])
@@ -124,124 +157,3 @@ def test_damaged_items(tmp_path, what):
             np.save(file, np.ones(3))
     with pytest.raises(DataError, match=r"items\.npz holds no per-item scores"):
         results.read_items(path)
-
-
-def test_primary_metrics_are_those_of_the_development_set():
-    rows = [
-        row("base", "two", 0, 0, 0.3),
-        row("base", "two", 0, 0, 0.3, split="dev"),
-        row("base", "two", 0, 0, 0.4, "accuracy"),
-    ]
-    assert results.primary_metrics(rows) == {"two": "f1"}
-
-
-def test_intervals_as_text():
-    made = statistics.Comparison(-0.0001, -0.05, 0.0004, 0.5, 5, 10)
-    assert results.interval_text(made) == "+0.0 [-5.0, +0.0]"
-    assert results.interval_text(made._replace(low=math.nan, high=math.nan)) == "+0.0"
-
-
-def test_cells_hold_the_primary_metric_of_the_test_rows():
-    rows = [
-        row("base", "one", 0, 0, 0.5),
-        row("base", "one", 0, 1, 0.7),
-        row("base", "one", 0, 0, 0.1, split="dev"),
-        row("base", "one", 0, 0, 0.2, "macro_f1"),
-        row("x", "two", 4, 0, 0.3),
-        row("x", "two", 4, 0, 0.4, "accuracy"),
-    ]
-    cells = results.cells(rows, PRIMARY)
-    assert cells == {("base", "one", 0): {0: 0.5, 1: 0.7}, ("x", "two", 4): {0: 0.3}}
-    assert results.cells(rows, PRIMARY, "dev") == {("base", "one", 0): {0: 0.1}}
-    table = results.summaries(cells)
-    assert table["base", "one", 0].mean == pytest.approx(0.6)
-    assert table["base", "one", 0].std == pytest.approx(np.std([0.5, 0.7], ddof=1))
-
-
-def values_and_items(seeds=3, items=400, k=(4, 0), lift=0.4):
-    """x is better than the baseline on target one, y is the baseline with other noise."""
-    rng = np.random.default_rng(0)
-    per_item = {}
-    for shots in k:
-        for seed in range(seeds):
-            for method in METHODS:
-                chance = 0.4 + (lift if method == "x" else 0.0)
-                per_item[method, "one", shots, seed] = (rng.random(items) < chance) * 1.0
-    values = {}
-    for (method, target, shots, seed), scores in per_item.items():
-        values.setdefault((method, target, shots), {})[seed] = float(scores.mean())
-    for method in METHODS:
-        values[method, "two", 0] = {s: 0.5 + 0.01 * s for s in range(seeds)}
-    return values, per_item
-
-
-def test_the_family_is_every_method_against_the_first():
-    values, items = values_and_items()
-    found = results.contrasts(METHODS, values, items)
-    assert len(found) == 2 * 3  # methods x (one at two k, two at one)
-    assert {c.baseline for c in found} == {"base"}
-    raw = [c.verdict.comparison.p for c in found]
-    np.testing.assert_allclose([c.verdict.p_holm for c in found], statistics.holm(raw))
-    effects = {(c.method, c.target) for c in found if c.verdict.effect}
-    assert effects == {("x", "one")}
-    by_name = {(c.method, c.target, c.k): c.verdict.comparison for c in found}
-    expected = statistics.paired_bootstrap(
-        *(np.stack([items[m, "one", 4, s] for s in range(3)]) for m in ("x", "base"))
-    )
-    assert by_name["x", "one", 4] == expected
-    assert by_name["x", "two", 0].items == 1  # by seeds alone: no items were given
-    assert by_name["x", "two", 0].difference == 0
-
-
-def test_seeds_that_died_or_are_missing_are_left_out_of_both():
-    values, items = values_and_items(seeds=5, k=(0,))
-    values["x", "one", 0][1] = math.nan
-    del values["base", "one", 0][3]
-    found = {
-        (c.method, c.target): c.verdict.comparison
-        for c in results.contrasts(METHODS, values, items)
-    }
-    assert found["x", "one"].seeds == 3
-    assert found["y", "one"].seeds == 4
-    keep = [0, 2, 4]
-    difference = np.mean([values["x", "one", 0][s] - values["base", "one", 0][s] for s in keep])
-    assert found["x", "one"].difference == pytest.approx(difference)
-
-
-def test_nothing_to_compare():
-    values, items = values_and_items(seeds=5, k=(0,))
-    assert results.contrasts(("base",), {("base", "one", 0): {0: 0.5}}, {}) == []
-    assert results.contrasts(("absent", "x"), {("x", "one", 0): {0: 0.5}}, {}) == []
-    values["x", "one", 0] = dict.fromkeys(range(5), math.nan)
-    pairs = {(c.method, c.target) for c in results.contrasts(METHODS, values, items)}
-    assert ("x", "one") not in pairs
-
-
-def test_table():
-    values = {
-        ("base", "one", 4): {0: 0.5, 1: 0.7},
-        ("base", "one", 0): {0: 0.25},
-        ("x", "one", 4): {0: 0.5, 1: math.nan},
-        ("x", "two", 4): {0: math.nan},
-    }
-    text = results.markdown_table(
-        ("base", "x"), ("one", "two"), (4, 0), results.summaries(values), PRIMARY
-    )
-    assert text.splitlines() == [
-        "| | method | one (accuracy) | two (f1) |",
-        "|-|-|-|-|",
-        "| k = 4 | base | 60.0 ± 14.1 | - |",
-        "| k = 4 | x | 50.0 (1 failed) | failed |",
-        "| all rows | base | 25.0 | - |",
-        "| all rows | x | - | - |",
-    ]
-
-
-def test_contrast_lines():
-    values, items = values_and_items(k=(4,))
-    lines = results.contrast_lines(results.contrasts(METHODS, values, items))
-    assert len(lines) == 4
-    assert lines[0].startswith("| k = 4 | one | x - base | +")
-    assert lines[0].endswith("| yes |")
-    assert lines[-1].startswith("| all rows | two | y - base | +0.0")
-    assert lines[-1].endswith("| 1.000 | no |")

@@ -16,12 +16,12 @@ def test_sentences():
         "b": [entry(0, 50, notes=("few", "none"))],
         "c": [entry(0, 0, rows=0)],
     }
-    assert truncation.losses(found, 64, ["a"]) == [
-        "mine/a: 10% to 30% of the train inputs were longer than 64 tokens and were cut",
-        "mine/a: 3% of the test inputs were longer than 64 tokens and were cut",
+    assert truncation.notes(found, 64, ["a"]) == [
+        "mine/a: 10% to 30% of the train inputs were longer than 64 tokens and were truncated",
+        "mine/a: 3% of the test inputs were longer than 64 tokens and were truncated",
         "few",
         "none",
     ]
-    assert len(truncation.losses(found, 64, ["a", "b"])) == 5
-    assert truncation.losses({"a": [entry(0, 0)]}, 64, ["a"]) == []
-    assert truncation.losses({"a": [entry(4, 4, rows=1000)]}, 64, ["a"]) == []
+    assert len(truncation.notes(found, 64, ["a", "b"])) == 5
+    assert truncation.notes({"a": [entry(0, 0)]}, 64, ["a"]) == []
+    assert truncation.notes({"a": [entry(4, 4, rows=1000)]}, 64, ["a"]) == []

@@ -1,266 +1,28 @@
-"""Declared contrasts, chosen groups and retrieval, read from run directories made here."""
+"""Chosen groups and retrieval, read from run directories made here."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rundir.synthetic import write_cells as write_run
 
-from experiments import archive, sandbox_contrasts
 from experiments.analysis import groups, key_gradient, real_prompts, retrieval
-from experiments.suites import Question
 from prompt_jax.data import registry
 from prompt_jax.errors import DataError
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.prompts import PromptRecord, SoftPrompt
-from prompt_jax.rundir import folder, results
-from prompt_jax.rundir.results import ResultRow
+from prompt_jax.rundir import archive, folder
 
 TALK, COMPLAINTS = "sandbox/sentiment_talk", "sandbox/complaints"
 SEEDS = 5
 
 
-def write_run(
-    path: Path,
-    scores: dict[tuple[str, str], np.ndarray],
-    *,
-    weights: str = "w",
-    suite: str = "s",
-    templates: str = "first",
-    trained: str = "first",
-    items: bool = True,
-    chosen: Sequence[tuple[str, ...]] = (),
-) -> Path:
-    """A run directory with the given items [seeds, rows] of each (method, target).
-
-    Chosen: the sources by seed, of every method but `base`.
-    """
-    path.mkdir()
-    methods, targets = (list(dict.fromkeys(key[i] for key in scores)) for i in (0, 1))
-    config = {
-        "methods": methods,
-        "targets": targets,
-        "sources": ["sandbox/sentiment", "sandbox/topic"],
-        "shots": [16],
-        "data": {"test_rows": 10, "templates": trained, "test_templates": templates},
-    }
-    (path / "config.json").write_text(json.dumps(config))
-    (path / "provenance.json").write_text(json.dumps({"model": {"weights_sha256": weights}}))
-    rows, kept = [], {}
-    for (method, target), table in scores.items():
-        for seed, row in enumerate(table):
-            for split in ("dev", "test"):
-                rows.append(
-                    ResultRow(
-                        method,
-                        target,
-                        16,
-                        seed,
-                        "accuracy",
-                        split,
-                        float(row.mean()),
-                        0,
-                        1,
-                        1,
-                        1.0,
-                        1.0,
-                        1,
-                        1,
-                        1,
-                        suite,
-                        chosen[seed] if chosen and method != "base" else None,
-                    )
-                )
-            kept[method, target, 16, seed] = row
-    results.write_rows(path / "results.jsonl", rows)
-    if items:
-        results.write_items(path / "items.npz", kept)
-    return path
-
-
 def draw(rate: float, rows: int = 40, seed: int = 0) -> np.ndarray:
     return (np.random.default_rng(seed).random((SEEDS, rows)) < rate).astype(np.float32)
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> list[str]:
-    base = {("base", TALK): draw(0.5), ("base", COMPLAINTS): draw(0.5, 80, 1)}
-    better = {("better", TALK): draw(0.9, seed=2), ("better", COMPLAINTS): draw(0.5, 80, 1)}
-    one = write_run(tmp_path / "one", base | better)
-    two = write_run(
-        tmp_path / "two",
-        {("third", TALK): draw(0.7, seed=3), ("third", COMPLAINTS): draw(0.7, 80, 4)},
-    )
-    return [str(one), str(two)]
-
-
-def test_an_archived_run_gives_the_same_answers(runs, tmp_path):
-    path = Path(runs[0], "config.json")
-    config = json.loads(path.read_text("utf-8"))
-    config |= {"name": "packed", "out": "/somewhere"}
-    config["data"] |= {"root": "/data", "cache": "/cache"}
-    path.write_text(json.dumps(config))
-    archive.main([runs[0], "--into", str(tmp_path / "kept")])
-    packed = tmp_path / "kept" / "packed.tar.gz"
-    made = packed.read_bytes()
-    assert archive.pack(Path(runs[0]), tmp_path / "again").read_bytes() == made
-    kept = archive.unpack(packed, tmp_path)
-    assert not any(word in (kept / "config.json").read_text() for word in ("somewhere", "/data"))
-    assert {file.name for file in kept.iterdir()} == set(archive.FILES)
-    Path(runs[0], "oracle.json").write_text("{}")
-    archive.pack(Path(runs[0]), tmp_path / "more")
-    kept = archive.unpack(tmp_path / "more" / "packed.tar.gz", tmp_path / "unpacked")
-    assert {file.name for file in kept.iterdir()} == {*archive.FILES, "oracle.json"}
-    question = Question("better", "base")
-    one, other = (
-        sandbox_contrasts.markdown(sandbox_contrasts.read([path]), question, ())
-        for path in (runs[0], str(packed))
-    )
-    assert one == other
-    (tmp_path / "cut.tar.gz").write_bytes(made[: len(made) // 2])
-    (tmp_path / "no.tar.gz").write_bytes(b"no")
-    for name in ("cut.tar.gz", "no.tar.gz"):
-        with pytest.raises(DataError, match="no archive of a run, or is damaged"):
-            sandbox_contrasts.read([str(tmp_path / name)])
-    (Path(runs[0]) / "items.npz").unlink()
-    with pytest.raises(DataError, match=r"has no items\.npz: is the run finished"):
-        archive.pack(Path(runs[0]), tmp_path)
-
-
-def test_every_target_counts_alike(runs):
-    read = sandbox_contrasts.read(runs)
-    found = sandbox_contrasts.compare(read, Question("better", "base"))
-    by_target = [
-        np.mean([read.values["better", t][s] - read.values["base", t][s] for s in range(SEEDS)])
-        for t in (TALK, COMPLAINTS)
-    ]
-    assert found.difference == pytest.approx(np.mean(by_target), abs=1e-6)
-    assert by_target[1] == 0
-    one = sandbox_contrasts.compare(read, Question("better", "base", (TALK,)))
-    assert one.difference == pytest.approx(by_target[0], abs=1e-6)
-    assert (one.seeds, one.items) == (SEEDS, 40)
-
-
-def test_lines_of_another_run_directory(runs):
-    with pytest.raises(DataError, match="no run directory has third"):
-        sandbox_contrasts.compare(sandbox_contrasts.read(runs[:1]), Question("third", "base"))
-    text = sandbox_contrasts.markdown(
-        sandbox_contrasts.read(runs),
-        Question("better", "base", why="is it?"),
-        [Question("better", "third"), Question("third", "base", (TALK,))],
-    )
-    assert "| `better` |" in text
-    assert "| `third` |" in text  # whatever is asked about
-    assert "| `third` |" not in "".join(sandbox_contrasts.table(sandbox_contrasts.read(runs)))
-    assert text.count("**primary**") == 1
-    assert "| **primary**: `better` - `base` | 2 | is it? | +" in text
-
-
-def test_questions_that_were_not_run_are_named_and_left_out(runs):
-    read = sandbox_contrasts.read(runs[:1])
-    primary, missing = Question("better", "base"), Question("better", "third")
-    other = Question("better", "base", (TALK,))
-    with pytest.raises(DataError, match="no run directory has third"):
-        sandbox_contrasts.markdown(read, primary, [missing, other])
-    text = sandbox_contrasts.markdown(read, primary, [missing, other], partly=True)
-    alone = sandbox_contrasts.markdown(read, primary, [other])
-    answers = [[x for x in made.splitlines() if "| `better` - " in x] for made in (text, alone)]
-    assert answers[0] == answers[1]  # corrected as if the other one had been declared alone
-    assert len(answers[0]) == 1
-    assert text.endswith("Declared, not run and not in the family: `better` - `third`.\n")
-    with pytest.raises(DataError, match="no run directory has third"):
-        sandbox_contrasts.markdown(read, missing, [], partly=True)
-
-
-def test_targets_that_were_left_out_are_counted(runs):
-    read = sandbox_contrasts.read(runs)
-    some = Question("better", "base", (TALK, "sandbox/errors"))
-    assert sandbox_contrasts.asked(read, some) == (TALK,)
-    assert "| 1 of 2 |" in sandbox_contrasts.markdown(read, some, ())
-    with pytest.raises(DataError, match="none of the targets"):
-        sandbox_contrasts.compare(read, Question("better", "base", ("sandbox/errors",)))
-
-
-@pytest.mark.parametrize("changes", [{"weights": "other"}, {"templates": "all"}, {"suite": "x"}])
-def test_runs_that_do_not_go_together(runs, tmp_path, changes):
-    other = write_run(tmp_path / "three", {("third", TALK): draw(0.7)}, **changes)
-    with pytest.raises(DataError, match=r"differ"):
-        sandbox_contrasts.read([runs[0], str(other)])
-
-
-def test_templates_are_told_apart(tmp_path):
-    names = [template.name for template in registry.get(TALK).templates]
-    right = np.zeros((SEEDS, 10, len(names)), np.float32)
-    right[:, :, names.index("asked_3")] = 1
-    scores = {("a", TALK): right.reshape(SEEDS, -1), ("b", TALK): np.zeros((SEEDS, right[0].size))}
-    read = sandbox_contrasts.read([str(write_run(tmp_path / "run", scores, templates="all"))])
-    for templates, expected in ((("asked_3",), 1.0), (("asked_1",), 0.0), ((), 1 / len(names))):
-        found = sandbox_contrasts.compare(read, Question("a", "b", (), templates))
-        assert found.difference == pytest.approx(expected)
-
-
-def test_without_items_signs_are_flipped(tmp_path):
-    scores = {("a", TALK): draw(0.9), ("b", TALK): draw(0.2, seed=5)}
-    read = sandbox_contrasts.read([str(write_run(tmp_path / "run", scores, items=False))])
-    found = sandbox_contrasts.compare(read, Question("a", "b"))
-    assert found.p == 2 ** (1 - SEEDS)
-
-
-def calibrate(run: Path, by_method: dict[str, float], targets: tuple[str, ...]) -> None:
-    """Adds calibration to a run directory: each seed's numbers lie 0.01 above the last one's."""
-    rows = results.read_rows(run / "results.jsonl")
-    for method, value in by_method.items():
-        for target in targets:
-            for seed in range(SEEDS):
-                cell = (method, target, seed)
-                one = next(r for r in rows if (r.method, r.target, r.seed) == cell)
-                rows += [
-                    dataclasses.replace(one, metric=name, split="test", value=value + seed / 100)
-                    for name in ("nll", "brier", "ece")
-                ]
-    results.write_rows(run / "results.jsonl", rows)
-
-
-def test_calibration_of_two_methods(runs):
-    with pytest.raises(DataError, match="calibration of better and base"):
-        sandbox_contrasts.trust(sandbox_contrasts.read(runs), "better", "base")
-    before = sandbox_contrasts.markdown(
-        sandbox_contrasts.read(runs), Question("better", "base"), [Question("better", "third")]
-    )
-    calibrate(Path(runs[0]), {"better": 0.2, "base": 0.5}, (TALK,))
-    calibrate(Path(runs[1]), {"third": 0.1}, (COMPLAINTS,))
-    read = sandbox_contrasts.read(runs)
-    lines = sandbox_contrasts.trust(read, "better", "base")
-    assert "mean over 1 targets" in lines[0]
-    assert lines[2] == "| method | points | nll | brier | ece |"
-    gained = np.mean(
-        [read.values["better", TALK][s] - read.values["base", TALK][s] for s in range(SEEDS)]
-    )
-    cells = [cell.strip() for cell in lines[-1].split("|")]
-    assert cells[2] == f"{100 * gained:+.1f} (p 0.062)"
-    assert cells[3:6] == ["-0.300 (p 0.062)"] * 3
-    assert [cell.strip() for cell in lines[-3].split("|")][3:6] == ["0.220 ± 0.016"] * 3
-    with pytest.raises(DataError, match="on one target"):
-        sandbox_contrasts.trust(read, "third", "base")
-    # Nothing else is changed by it.
-    asked = Question("better", "base"), [Question("better", "third")]
-    assert sandbox_contrasts.markdown(read, *asked) == before
-
-
-def test_the_calibration_that_a_config_asks_for_is_printed(runs, tmp_path, capsys):
-    calibrate(Path(runs[0]), {"better": 0.2, "base": 0.5}, (TALK,))
-    config = tmp_path / "config.py"
-    config.write_text(
-        "from experiments.suites import Experiment, Question\n"
-        "def get_questions():\n"
-        "    return Experiment(None, Question('better', 'base'), (), ('better', 'base'))\n"
-    )
-    sandbox_contrasts.main([str(config), runs[0]])
-    assert "| difference |" in capsys.readouterr().out
 
 
 # Groups

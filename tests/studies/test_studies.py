@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from experiments import bmtpt, suites
-from experiments.suites import CONTRARY, RELATED, SANDBOX, Experiment, Question
+from experiments.suites import CONTRARY, RELATED, SANDBOX, Experiment
 from prompt_jax.config import load_config, to_dict
 from prompt_jax.data import registry
 from prompt_jax.data.registry import RESERVED
@@ -181,4 +181,3 @@ def test_experiment_without_questions_declares_none():
         "spt_t0",
     ]
     assert Experiment(SANDBOX) == (SANDBOX, None, (), ())
-    assert Question("a", "b") == ("a", "b", (), (), "")

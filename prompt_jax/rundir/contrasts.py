@@ -1,0 +1,321 @@
+"""Answers the questions that an experiment declared, from the results of one or several runs.
+
+The same seeds draw the same rows, so cells of different runs are paired. A question is about the
+mean over its targets. Seeds and items are resampled in pairs; where a metric has no items the signs
+of the seeds' differences are flipped. The primary contrast is one test; p of the secondary ones is
+after Holm over them all. Calibration is outside the family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from prompt_jax.data import registry
+from prompt_jax.errors import DataError
+from prompt_jax.evaluation import (
+    Calibration,
+    Comparison,
+    Verdict,
+    judge,
+    sign_flip,
+    summarise,
+)
+from prompt_jax.rundir.findings import minimum_effect
+from prompt_jax.rundir.folder import RunDirectory, get
+from prompt_jax.rundir.join import refuse_other_model
+from prompt_jax.rundir.questions import Question, TargetGroup
+from prompt_jax.rundir.scores import Cell, Scores, compare_items, primary_metrics, scores
+from prompt_jax.rundir.tables import Table, cell_text, interval_text, p_text
+from prompt_jax.rundir.views import significance, threshold
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The answers to the declared questions of an experiment.
+
+    Attributes:
+      means: the macro averages of every method.
+      contrasts: of the primary question and the secondary ones.
+      calibration: one table per question about calibration.
+      not_run: questions that no run can answer, left out of the family.
+    """
+
+    means: Table
+    contrasts: Table
+    calibration: tuple[Table, ...]
+    not_run: tuple[Question, ...]
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """All tables in order."""
+        return (self.means, self.contrasts, *self.calibration)
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """The cells of several runs at one k.
+
+    Attributes:
+      run: the first run, whose targets and methods are the experiment's.
+      k: training rows per class.
+      primary: the scores of the primary metrics.
+      calibration: likewise, by the names of `Calibration`, where answers were ranked.
+      minimum: smallest difference that counts.
+    """
+
+    run: RunDirectory
+    k: int
+    primary: Scores
+    calibration: dict[str, Scores]
+    minimum: float
+
+    def cells(self, method: str, targets: Sequence[str]) -> list[Cell]:
+        """The cells of a method on some targets."""
+        return [Cell(method, target, self.k) for target in targets]
+
+
+def pool(runs: Sequence[RunDirectory]) -> Pool:
+    """Puts the cells of several runs together; of one that several have the first one's is taken.
+
+    Args:
+      runs: the first one is the experiment's; more are searched for methods that it does not have.
+
+    Raises:
+      DataError: the first has no or several k, or one does not go with it: another model, other
+        test rows, or another edition of a generated suite.
+    """
+    first = runs[0]
+    if len(first.shots) != 1:
+        raise DataError(f"{first.path} has not one number of shots but {list(first.shots)}.")
+    refuse_other_model(runs)
+    for run in runs[1:]:
+        for name in ("test_rows", "test_templates"):
+            if get(run.config, "data", name) != get(first.config, "data", name):
+                raise DataError(f"{run.path} differs from {first.path} in {name}.")
+    k = first.shots[0]
+    primary = Scores({}, {})
+    calibration = {name: Scores({}, {}) for name in Calibration._fields}
+    for run in runs:
+        metrics = {"": primary_metrics(run.rows)}
+        metrics |= {name: dict.fromkeys(run.targets, name) for name in calibration}
+        for name, by_target in metrics.items():
+            into = calibration[name] if name else primary
+            found = scores(run.rows, by_target, None if name else run.items)
+            for cell, by_seed in found.values.items():
+                if cell.k == k and cell not in into.values:
+                    into.values[cell] = by_seed
+                    if cell in found.items:
+                        into.items[cell] = found.items[cell]
+    return Pool(first, k, primary, calibration, minimum_effect(first))
+
+
+def answer(
+    runs: Sequence[RunDirectory],
+    asked: Sequence[Question],
+    groups: Sequence[TargetGroup] = (),
+    *,
+    partly: bool = False,
+) -> Answers:
+    """Answers questions.
+
+    Args:
+      runs: as for `pool`.
+      asked: the declared questions.
+      groups: targets whose macro average is shown beside that of all.
+      partly: leave secondary questions out of the family whose methods no run has.
+
+    Raises:
+      DataError: there is no question, a run does not go with the first, or a cell is missing.
+    """
+    if not asked:
+        raise DataError(
+            f"the config of {runs[0].path} declares no questions; name the config that does with"
+            " --config."
+        )
+    pooled = pool(runs)
+    skipped = tuple(
+        q for q in asked if partly and q.role == "secondary" and not _answerable(pooled, q)
+    )
+    asked = [question for question in asked if question not in skipped]
+    tested = [question for question in asked if question.role != "calibration"]
+    named = [spec for question in tested for spec in (question.a, question.b)]
+    return Answers(
+        _means(pooled, groups, named),
+        _contrasts(pooled, tested),
+        tuple(_calibration(pooled, q) for q in asked if q.role == "calibration"),
+        skipped,
+    )
+
+
+def targets_of(pooled: Pool, question: Question) -> tuple[str, ...]:
+    """The question's targets, less those that the run left out.
+
+    Raises:
+      DataError: the run has none of them.
+    """
+    every = pooled.run.targets
+    targets = tuple(t for t in question.targets or every if t in every)
+    if not targets:
+        raise DataError(f"the run has none of the targets of {question.a} - {question.b}.")
+    return targets
+
+
+def _answerable(pooled: Pool, question: Question) -> bool:
+    cells = pooled.cells(question.a, targets_of(pooled, question))
+    cells += pooled.cells(question.b, targets_of(pooled, question))
+    return all(cell in pooled.primary.values for cell in cells)
+
+
+def compare(pooled: Pool, question: Question) -> Comparison:
+    """The mean over targets of a - b.
+
+    Raises:
+      DataError: a cell is not there, or no seed is healthy in all of them.
+    """
+    targets = targets_of(pooled, question)
+    a, b = (pooled.cells(method, targets) for method in (question.a, question.b))
+    for cell in (*a, *b):
+        if cell not in pooled.primary.values:
+            raise DataError(
+                f"no run directory has {cell.method} on {cell.target}: give the one that has."
+            )
+    seeds = _healthy(pooled.primary, [*a, *b], question)
+    items = pooled.primary.items
+    known = all(s in items.get(cell, {}) for cell in (*a, *b) for s in seeds)
+    several = get(pooled.run.config, "data", "test_templates") == "all"
+    if question.templates and not (known and several):
+        raise DataError(
+            "templates cannot be told apart without per-item scores and data.test_templates=all."
+        )
+    if not (known and several):
+        found = pooled.primary.compare(a, b)
+        assert found is not None  # there are healthy seeds
+        return found
+    sides = [[_by_row(items[cell], seeds, cell, question) for cell in cells] for cells in (a, b)]
+    return compare_items(*sides)
+
+
+def _healthy(measured: Scores, cells: Sequence[Cell], question: Question) -> list[int]:
+    seeds = measured.healthy(cells)
+    if not seeds:
+        raise DataError(f"{question.a} and {question.b} have no healthy seed in common.")
+    return seeds
+
+
+def _by_row(
+    items: dict[int, np.ndarray], seeds: Sequence[int], cell: Cell, question: Question
+) -> np.ndarray:
+    """Scores [seeds, rows]: the answers to a row under several templates, averaged."""
+    table = np.stack([items[s] for s in seeds]).astype(np.float64)
+    names = [template.name for template in registry.get(cell.target).templates]
+    keep = [i for i, name in enumerate(names) if name in (question.templates or names)]
+    if not keep:
+        raise DataError(
+            f"{cell.target} has no template {', '.join(question.templates)}; it has"
+            f" {', '.join(names)}."
+        )
+    return table.reshape(len(seeds), -1, len(names))[:, :, keep].mean(2)
+
+
+def _means(pooled: Pool, groups: Sequence[TargetGroup], named: Sequence[str]) -> Table:
+    """Mean and spread over seeds of the mean over targets, of the run's methods and those asked."""
+    every = pooled.run.targets
+    columns = {"all targets": every}
+    for group in groups:
+        mine = tuple(target for target in group.targets if target in every)
+        if mine and mine != every:
+            columns[group.name] = mine
+    rows = []
+    for method in dict.fromkeys((*pooled.run.methods, *named)):
+        means = [pooled.primary.macro(method, targets, pooled.k) for targets in columns.values()]
+        texts = (cell_text(summarise(list(m.values()))) if m else "-" for m in means)
+        rows.append((method, *texts))
+    titles = (f"{name} ({len(targets)})" for name, targets in columns.items())
+    title = "Test rows, in points, mean ± standard deviation over seeds of the mean over targets"
+    return Table("means", title, ("method", *titles), tuple(rows))
+
+
+def _contrasts(pooled: Pool, asked: Sequence[Question]) -> Table:
+    rows = []
+    for role in ("primary", "secondary"):
+        family = {q: compare(pooled, q) for q in asked if q.role == role}
+        judged = judge({str(i): c for i, c in enumerate(family.values())}, pooled.minimum)
+        for question, verdict in zip(family, judged.values(), strict=True):
+            rows.append(_contrast_row(pooled, question, verdict))
+    columns = ("", "contrast", "targets", "question", "points [95 %]", "p", "significant")
+    note = (
+        f"{threshold(pooled.minimum)} The primary contrast is one test; p of the others is after"
+        " Holm over them."
+    )
+    return Table("contrasts", "Declared contrasts", columns, tuple(rows), 4, note=note)
+
+
+def _contrast_row(pooled: Pool, question: Question, verdict: Verdict) -> tuple[str, ...]:
+    under = f", under {', '.join(question.templates)}" if question.templates else ""
+    here, declared = len(targets_of(pooled, question)), len(question.targets)
+    return (
+        "primary" if question.role == "primary" else "",
+        f"{question.a} - {question.b}",
+        (f"{here} of {declared}" if declared > here else str(here)) + under,
+        question.why,
+        interval_text(verdict.comparison),
+        p_text(verdict.p_holm),
+        significance(verdict),
+    )
+
+
+def _calibration(pooled: Pool, question: Question) -> Table:
+    """Accuracy and calibration of two methods, and the differences.
+
+    Every number is the mean over the targets whose answers were ranked, of the seeds that are
+    healthy in all of these cells.
+
+    Raises:
+      DataError: no such target, or no such seed.
+    """
+    a, b = question.a, question.b
+    ranked = pooled.calibration["nll"].values
+    targets = [
+        t
+        for t in targets_of(pooled, question)
+        if all(Cell(x, t, pooled.k) in ranked for x in (a, b))
+    ]
+    if not targets:
+        raise DataError(
+            f"no run directory has the calibration of {a} and {b} on one target: their answers"
+            " were not ranked, or the run is older than this number (give its command again)."
+        )
+    measured = {"points": pooled.primary, **pooled.calibration}
+    cells = [cell for x in (a, b) for cell in pooled.cells(x, targets)]
+    healthy = [set(_healthy(table, cells, question)) for table in measured.values()]
+    seeds = sorted(set.intersection(*healthy))
+    if not seeds:
+        raise DataError(f"{a} and {b} have no healthy seed in common.")
+
+    def means(name: str, method: str) -> list[float]:
+        by_seed = measured[name].macro(method, targets, pooled.k)
+        return [by_seed[s] for s in seeds]
+
+    def text(name: str, method: str) -> str:
+        found = summarise(means(name, method))
+        return cell_text(found) if name == "points" else f"{found.mean:.3f} ± {found.std:.3f}"
+
+    def difference(name: str) -> str:
+        found = sign_flip(means(name, a), means(name, b))
+        scale, digits = (100, 1) if name == "points" else (1, 3)
+        return f"{scale * found.difference:+.{digits}f} (p {p_text(found.p)})"
+
+    rows = [(x, *(text(name, x) for name in measured)) for x in (a, b)]
+    rows.append(("difference", *map(difference, measured)))
+    return Table(
+        "calibration",
+        f"How far the answers' probabilities can be trusted: mean over {len(targets)} targets ±"
+        f" standard deviation over {len(seeds)} seeds",
+        ("method", *measured),
+        tuple(rows),
+        note="Less is better but for points. p from the signs of the seeds' differences, outside"
+        " the family.",
+    )

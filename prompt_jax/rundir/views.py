@@ -1,0 +1,303 @@
+"""The findings of a run as tables, sentences, JSON and `summary.md`.
+
+Nothing is computed here that is not in `Findings`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+from prompt_jax.evaluation import Comparison, Verdict, statistics
+from prompt_jax.rundir.findings import Best, Findings, Row, State
+from prompt_jax.rundir.folder import RunDirectory
+from prompt_jax.rundir.tables import (
+    Mark,
+    Table,
+    cell_text,
+    heading,
+    interval_text,
+    markdown,
+    multiple,
+    p_text,
+    signed,
+)
+from prompt_jax.training import speed
+from prompt_jax.units import format_count, format_flops
+
+_STATES: dict[State, str] = {
+    "ahead": "significant",
+    "not_significant": "not significant",
+    "baseline": "all others significantly behind",
+    "no_comparison": "no comparison",
+    "failed": "no result",
+}
+
+
+def lead(findings: Findings) -> str:
+    """One sentence: on how many targets which method is significantly ahead."""
+    run = findings.run
+    if not run.rows:
+        return "There are no results yet."
+    tested = [b for b in findings.best if b.state in ("ahead", "not_significant", "baseline")]
+    if not tested:
+        return "No two methods have results on the same target."
+    ahead = [b.method for b in tested if b.state == "ahead"]
+    where = "targets" if len(run.shots) == 1 else "targets and amounts of data"
+    if not ahead:
+        return f"No method is significantly ahead of {findings.baseline} on {len(tested)} {where}."
+    counts = [f"{name} on {ahead.count(name)}" for name in sorted(set(ahead))]
+    ends = f"{len(tested)} {where}"
+    return f"Significantly ahead of {findings.baseline}: {', '.join(counts)} of {ends}."
+
+
+def rule(findings: Findings) -> str:
+    """How differences are tested and what counts as significant."""
+    count = len(findings.contrasts)
+    return (
+        "Paired over seeds and test rows (where the metric is no mean of rows, over seeds); p after"
+        f" Holm over {count} test{'s' if count != 1 else ''}. {threshold(findings.minimum)}"
+    )
+
+
+def threshold(minimum: float) -> str:
+    """What counts as significant, and what as large enough."""
+    return (
+        f"Significant: p < {statistics.ALPHA:g} and at least {100 * minimum:g} points; below"
+        " minimum: significant, but smaller."
+    )
+
+
+def significance(verdict: Verdict) -> str:
+    """Whether a difference is significant and large enough.
+
+    Returns:
+      `yes`: p < 0.05 after Holm and at least the minimum effect; `below minimum`: p alone; `no`.
+    """
+    if verdict.effect:
+        return "yes"
+    return "below minimum" if verdict.p_holm < statistics.ALPHA else "no"
+
+
+def tables(findings: Findings) -> dict[str, Table]:
+    """All tables of a run by name."""
+    every = (
+        results(findings),
+        contrasts(findings),
+        best(findings),
+        costs(findings),
+        rows_of_tasks(findings.run),
+    )
+    return {table.name: table for table in every}
+
+
+def results(findings: Findings, methods: Literal["rows", "columns"] = "rows") -> Table:
+    """The results: methods as rows and targets as columns, or the other way round."""
+    run = findings.run
+    spread = f", mean ± standard deviation over {len(run.seeds)} seeds"
+    title = f"Test rows, in points{spread if len(run.seeds) > 1 else ''}"
+    if methods == "columns":
+        lines = tuple(
+            (
+                heading(row.k),
+                row.name,
+                row.metric,
+                *(cell_text(row.summaries.get(method)) for method in run.methods),
+            )
+            for row in findings.rows
+        )
+        return Table("results", title, ("", "target", "metric", *run.methods), lines, left=3)
+    cells, marks = list[tuple[str, ...]](), dict[tuple[int, int], frozenset[Mark]]()
+    for k in run.shots:
+        group = [row for row in findings.rows if row.k == k]
+        for method in run.methods:
+            for column, row in enumerate(group, 2):
+                marks[len(cells), column] = _marks(findings, method, row)
+            texts = (cell_text(row.summaries.get(method)) for row in group)
+            cells.append((heading(k), method, *texts))
+    first = [row for row in findings.rows if row.k == findings.rows[0].k]
+    columns = ("", "method", *(f"{row.name} ({row.metric})" for row in first))
+    return Table("results", title, columns, tuple(cells), 2, marks=marks)
+
+
+def _marks(findings: Findings, method: str, row: Row) -> frozenset[Mark]:
+    marks = set[Mark]()
+    means = [summary.mean for summary in row.summaries.values() if summary.n]
+    own = row.summaries.get(method)
+    if own is not None and own.n and len(means) > 1 and own.mean == max(means):
+        marks.add("best")
+    contrast = findings.contrast(method, row.target, row.k)
+    if contrast is not None and contrast.verdict.effect:
+        marks.add("ahead" if contrast.verdict.comparison.difference > 0 else "behind")
+    return frozenset(marks)
+
+
+def contrasts(findings: Findings) -> Table:
+    """Every method against the baseline."""
+    lines = []
+    for c in findings.contrasts:
+        d = c.verdict.comparison
+        known = math.isfinite(d.low) and math.isfinite(d.high)
+        lines.append(
+            (
+                heading(c.k),
+                findings.run.name(c.target),
+                c.method,
+                signed(d.difference),
+                f"{signed(d.low)} to {signed(d.high)}" if known else "",
+                p_text(c.verdict.p_holm),
+                significance(c.verdict),
+            )
+        )
+    columns = ("", "target", "method", "points", "95 %", "p", "significant")
+    title = f"Against {findings.baseline}"
+    return Table("contrasts", title, columns, tuple(lines), 3, note=rule(findings))
+
+
+def best(findings: Findings) -> Table:
+    """The best method on each target, and what it was compared with."""
+    cells = {(row.target, row.k): row.summaries for row in findings.rows if row.kind == "target"}
+    lines = tuple(
+        (
+            heading(b.k),
+            findings.run.name(b.target),
+            b.method,
+            b.against,
+            _STATES[b.state],
+            cell_text(cells[b.target, b.k].get(b.method)),
+            "" if b.comparison is None else interval_text(b.comparison),
+            "" if math.isnan(b.p) else p_text(b.p),
+            multiple(b.cost),
+        )
+        for b in findings.best
+    )
+    columns = ("", "target", "best method", "compared with", "difference")
+    numbers = ("points", "difference [95 %]", "p", "training cost, ratio")
+    title = "The best method on each target"
+    return Table("best", title, columns + numbers, lines, 5, note=rule(findings))
+
+
+def costs(findings: Findings) -> Table:
+    """The mean cost of one run of every method."""
+    lines = tuple(
+        (
+            heading(c.k),
+            c.method,
+            format_flops(c.means["flops"]),
+            multiple(c.ratio),
+            *(f"{c.means[name]:,.0f}" for name in ("source_steps", "target_steps", "rows_seen")),
+            f"{c.means['wall_s']:,.1f}",
+            *(format_count(c.means[f"{name}_parameters"]) for name in ("trained", "stored")),
+            f"{c.means['trials']:,.0f}",
+        )
+        for c in findings.costs
+    )
+    columns = ("", "method", "training", "ratio", "source steps", "target steps", "rows seen")
+    more = ("seconds", "trained numbers", "stored numbers", "trials")
+    return Table(
+        "costs",
+        "Costs of one run, means over targets and seeds",
+        columns + more,
+        lines,
+        2,
+        note="A run counts all source prompts of its seed as if it had trained them alone, cached"
+        " ones and losing trials included; evaluation is not counted. Operations are counted by"
+        f" hand, the ratio is to {findings.baseline}, seconds are shares of wall-clock time.",
+    )
+
+
+def rows_of_tasks(run: RunDirectory) -> Table:
+    """Rows of every task at every k, as ranges over the seeds, and the share that was truncated."""
+    lines = []
+    for task, entries in run.data.items():
+        role = "target" if task in run.targets else "source"
+        for k in sorted({entry["k"] for entry in entries}):
+            mine = [entry for entry in entries if entry["k"] == k]
+            cells = []
+            for part in ("train", "dev", "test"):
+                cells.append(_range([entry["rows"][part] for entry in mine]))
+                pairs = [(entry["cut"][part]["inputs"], entry["rows"][part]) for entry in mine]
+                cells.append(f"{max((cut / n for cut, n in pairs if n), default=0.0):.0%}")
+            lines.append((run.name(task), role, heading(k), f"{len(mine)}", *cells))
+    parts = [title for part in ("train", "dev", "test") for title in (f"{part} rows", "truncated")]
+    return Table(
+        "rows",
+        "Rows of every task, and how many inputs were truncated",
+        ("task", "role", "data", "draws", *parts),
+        tuple(sorted(lines, key=lambda line: line[1], reverse=True)),
+        3,
+        note="k rows per class are drawn anew for every seed; a share is the largest over them.",
+    )
+
+
+def _range(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def summary(findings: Findings) -> str:
+    """The text of `summary.md`."""
+    name = findings.run.config.get("name") or findings.run.path.name
+    parts = [f"# {name}\n"]
+    for table in (results(findings), contrasts(findings)):
+        if table.rows:
+            parts += [f"{table.title}. {table.note}".rstrip() + "\n", markdown(table)]
+    if findings.truncation:
+        lines = "\n".join(f"- {line}" for line in findings.truncation)
+        parts.append(f"Truncated inputs and skipped rows:\n\n{lines}\n")
+    if table_lines := speed.markdown(speed.read(findings.run.path)):
+        title = "Speed, medians over the logged intervals of all processes so far:\n"
+        parts += [title, "\n".join(table_lines) + "\n"]
+    return "\n".join(parts)
+
+
+def to_dict(findings: Findings) -> dict[str, Any]:
+    """All numbers, for JSON; NaN where there is none."""
+    return {
+        "folder": str(findings.run.path),
+        "cells": [
+            {
+                "kind": row.kind,
+                "target": row.target or row.name,
+                "k": row.k,
+                "metric": row.metric,
+                "method": method,
+                **summary._asdict(),
+            }
+            for row in findings.rows
+            for method, summary in row.summaries.items()
+        ],
+        "contrasts": [
+            {
+                "method": c.method,
+                "baseline": c.baseline,
+                "target": c.target,
+                "k": c.k,
+                **_verdict(c.verdict),
+            }
+            for c in findings.contrasts
+        ],
+        "minimum_effect": findings.minimum,
+        "costs": [
+            {"method": c.method, "k": c.k, **c.means, "ratio": c.ratio} for c in findings.costs
+        ],
+        "best": [_best(entry) for entry in findings.best],
+        "truncation": findings.truncation,
+        "warnings": findings.warnings,
+    }
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        **verdict.comparison._asdict(),
+        "p_holm": verdict.p_holm,
+        "significant": bool(verdict.p_holm < statistics.ALPHA),
+        "significant_and_above_minimum": bool(verdict.effect),
+    }
+
+
+def _best(entry: Best) -> dict[str, Any]:
+    comparison: Comparison | None = entry.comparison
+    return asdict(entry) | {"comparison": comparison and comparison._asdict()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -117,6 +118,10 @@ def _exit_with_one_message() -> Iterator[None]:
     """Ends this process of a job with one message, without waiting for the others."""
     from prompt_jax import distributed as jobs
 
+    # Native code (gloo) prints on file descriptor 1, where `--json` promises JSON alone.
+    sys.stdout.flush()
+    sys.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace", buffering=1)
+    os.dup2(2, 1)
     try:
         yield
     except PromptJaxError as error:

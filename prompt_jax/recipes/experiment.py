@@ -106,6 +106,7 @@ def opened(
     # Only now: a start that fails leaves no directory for the next one to stumble over.
     _only_main(lambda: prepare_folder(folder, described))
     elsewhere = None if distributed.is_main() else tempfile.TemporaryDirectory(prefix="prompt-jax-")
+    checkpoints = folder / "checkpoints"  # one path in all processes: a shared one is sharded
     if elsewhere is not None:
         folder = Path(elsewhere.name)
     (folder / "provenance.json").write_text(json.dumps(provenance(lm), indent=2) + "\n", "utf-8")
@@ -114,7 +115,7 @@ def opened(
         on_stored()  # a URL that cannot be written is found before the first step
     store = ArtefactStore(_trained(config, folder, cache))
     progress = Progress(
-        folder / "checkpoints",
+        checkpoints,
         config.checkpoint_seconds,
         newest=config.checkpoint_keep,
         on_written=send if mirror is not None else None,
@@ -134,7 +135,7 @@ def opened(
     except OSError as error:  # a full disk, a file that went away
         raise TrainingError(
             f"{error.filename or folder}: {error.strerror or error}. What was finished is kept:"
-            " put that right, and run the same command again to go on."
+            " put that right, and run the same command again to resume."
         ) from error
     finally:
         if elsewhere is not None:

@@ -148,7 +148,7 @@ def test_a_folder_that_was_sent_stays_as_it_is():
     assert content(URL)["a.txt"] == b"later"
 
 
-def test_whoever_wrote_last_goes_on(machine, monkeypatch):
+def test_the_url_belongs_to_the_last_writer(machine, monkeypatch):
     first = opened(a="1", b="only here")
     first.push()
     monkeypatch.setenv("XDG_CACHE_HOME", str(machine / "other"))
@@ -184,7 +184,7 @@ def test_a_url_that_was_emptied_is_filled_again():
 
 
 def test_half_of_it_came_back(monkeypatch):
-    """A start that was killed while it fetched is no state to go on from."""
+    """A start that was killed while it fetched is no state to resume from."""
     opened(a="1", b="2").push()
     another_machine()
     with monkeypatch.context() as patch:
@@ -388,7 +388,7 @@ def test_a_run_at_a_url_is_the_same(config, world, whole, machine):
 
 
 @pytest.mark.parametrize("at", [2, 4, 6])
-def test_another_machine_goes_on(config, world, whole, machine, monkeypatch, at):
+def test_another_machine_resumes(config, world, whole, machine, monkeypatch, at):
     broken_off(config, world, monkeypatch, at)
     another_machine()
     steps = counted(monkeypatch)
@@ -407,7 +407,7 @@ def test_a_finished_run_is_not_trained_again(config, world, whole, machine, monk
     assert comparable(report.folder) == whole == there(machine)
 
 
-def test_told_to_stop(config, world, whole, machine, monkeypatch):
+def test_sigterm_uploads_the_last_step(config, world, whole, machine, monkeypatch):
     """SIGTERM: the last step is there before the process ends."""
     original, steps = loop.Population.step, []
 
@@ -463,7 +463,7 @@ def test_a_remote_that_fails_at_the_start(config, world, monkeypatch):
 
 
 def test_a_remote_that_fails_in_the_middle(config, world, whole, machine, monkeypatch):
-    """One message that says where everything is; the same command goes on from there."""
+    """One message that says where everything is; the same command resumes from there."""
     steps = counted(monkeypatch)
     with monkeypatch.context() as patch:
         method = MemoryFileSystem.put_file

@@ -1,4 +1,4 @@
-"""Predictions averaged over several prompts, and how far probabilities can be trusted."""
+"""Ensembles of several prompts, and calibration of probabilities."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Calibration(NamedTuple):
-    """How far the probabilities of candidates can be trusted."""
+    """Calibration of the probabilities of candidates."""
 
     nll: float  # nats per row, of the right candidate
     brier: float  # mean squared distance to the right answer, in [0, 2]
@@ -76,28 +76,28 @@ def evaluate_ensemble(
     """
     names, count = names_per_job(metrics, len(jobs)), prompts.shape[1]
     check_metrics(jobs, names)
-    every = [Job(job.split, job.prompt * count + i) for job in jobs for i in range(count)]
+    member_jobs = [Job(job.split, job.prompt * count + i) for job in jobs for i in range(count)]
     ranked = rank(
-        lm, every, prompts.reshape(-1, *prompts.shape[2:]), normalise=normalise, mesh=mesh
+        lm, member_jobs, prompts.reshape(-1, *prompts.shape[2:]), normalise=normalise, mesh=mesh
     )
-    made = []
+    evaluations = []
     for number, job in enumerate(jobs):
-        mine = ranked[number * count : (number + 1) * count]
-        each = [probabilities(result.scores) for result in mine]
+        members = ranked[number * count : (number + 1) * count]
+        member_probabilities = [probabilities(result.scores) for result in members]
         with np.errstate(divide="ignore"):
-            scores = -np.log(np.mean(each, axis=0))
-        alive = all(bool((result.prediction >= 0).all()) for result in mine)
+            scores = -np.log(np.mean(member_probabilities, axis=0))
+        finite = all(bool((result.prediction >= 0).all()) for result in members)
         best = np.where(np.isnan(scores).any(1), -1, scores.argmin(1))
-        evaluation = score_predictions(job.split, names[number], best, alive)
-        made.append(evaluation._replace(scores=scores.astype(np.float32)))
-    return made
+        evaluation = score_predictions(job.split, names[number], best, finite)
+        evaluations.append(evaluation._replace(scores=scores.astype(np.float32)))
+    return evaluations
 
 
 def calibration(scores: np.ndarray, labels: np.ndarray, bins: int = 15) -> Calibration:
-    """Calibration of candidate scores, of one prompt or of an average.
+    """Calibration of candidate scores, of one prompt or of an ensemble.
 
-    The probabilities are those of `probabilities`. Where scores are NLL per token, as by default,
-    they are of what is compared, not of whole answers.
+    The probabilities are those of `probabilities`. With NLL per token, the default, they are
+    normalised by length and not the probabilities of whole answers.
 
     Args:
       scores: [n, C], `Evaluation.scores`.
@@ -106,10 +106,10 @@ def calibration(scores: np.ndarray, labels: np.ndarray, bins: int = 15) -> Calib
         al. 2017, arXiv 1706.04599, equation 3).
 
     Returns:
-      NaN throughout without rows or with a score that is none; an NLL of inf where a right
-      candidate has probability 0.
+      All NaN without rows or if a row has no finite score; an NLL of inf if a right candidate has
+      probability 0.
     """
-    # The minimum of a row is NaN with a NaN in it, and inf where no candidate is possible.
+    # The minimum of a row is NaN if one of its scores is, and inf if it has no candidate.
     if not len(scores) or not np.isfinite(scores.min(1)).all():
         return Calibration(math.nan, math.nan, math.nan)
     p = probabilities(scores)

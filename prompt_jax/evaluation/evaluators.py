@@ -1,9 +1,9 @@
-"""Evaluates a population: rows of all jobs share batches, each row under its own job's prompt.
+"""Evaluates a population: rows of all jobs share batches, each row with the prompt of its job.
 
-A job is a split and the number of a prompt. The prompts themselves are a pytree of arrays (`state`,
-for instance stacked prompts [P, L, D]) that a pure `prompt_fn` turns into one prompt per row, so a
+A job is a split and the number of a prompt. The prompts are a pytree of arrays (`state`, for
+instance stacked prompts [P, L, D]) that a pure `prompt_fn` turns into one prompt per row, so a
 method whose prompt depends on the row is evaluated by the same compiled programs. A program is
-compiled once per batch shape and kept by JAX between calls.
+compiled once per batch shape, and JAX caches it between calls.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from prompt_jax.evaluation.sweep import (
     Progress,
     PromptFn,
     Sweep,
-    gathered,
     prompts_of,
+    replicated,
     take_prompt,
 )
 
@@ -40,17 +40,18 @@ Mode = Literal["auto", "rank", "generate"]
 class RankResult(NamedTuple):
     """Rank classification of one job."""
 
-    scores: np.ndarray  # [n, C] float32 NLL, lower is better; inf: no such candidate; NaN: dead
+    # [n, C] float32 NLL, lower is better; inf: no such candidate; NaN: the prompt was not finite
+    scores: np.ndarray
     prediction: np.ndarray  # [n] int64, the smallest score; -1 where the prompt was not finite
 
 
 class Evaluation(NamedTuple):
-    """What one job achieved."""
+    """Metrics and predictions of one job."""
 
     metrics: dict[str, float]  # all NaN when the prompt was not finite
     predictions: np.ndarray | list[str]  # candidate indices (rank) or texts (generate)
     per_item: dict[str, np.ndarray]  # of the metrics that are means of items, see metrics.per_item
-    unparsable: int  # rows whose answer could not be read by the first metric
+    unparsable: int  # rows whose answer the first metric could not parse
     scores: np.ndarray | None = None  # RankResult.scores; None after generation
 
 
@@ -73,13 +74,14 @@ def rank(
     Args:
       lm: The model.
       jobs: Splits whose rows have candidates.
-      state: Pytree of arrays, whatever `prompt_fn` reads; by default prompts [P, L, D] or None.
+      state: Pytree of arrays, the first argument of `prompt_fn`; by default prompts [P, L, D] or
+        None.
       prompt_fn: `(state, index [b], rows) -> [b, L, D] or None`, pure. Pass the same function
-        object every time: a new lambda is compiled anew.
+        object every time: each new lambda is compiled again.
       normalise: "mean" divides the NLL by the candidate's tokens, "sum" does not.
-      token_budget: Tokens of a batch (prompt + input + candidates); None: by the device.
+      token_budget: Tokens of a batch (prompt + input + candidates); None: a default for the device.
       mesh: Rows are split over its axis 'data'.
-      progress: Called as `progress(rows done, rows in total)`.
+      progress: Called as `progress(rows done, total rows)`.
 
     Returns:
       One result per job, rows in the order of its split.
@@ -92,17 +94,17 @@ def rank(
     if normalise not in ("mean", "sum"):
         raise ConfigError(f"normalise is 'mean' or 'sum', not '{normalise}'.")
     for job in jobs:
-        _need_candidates(job.split)
+        _check_candidates(job.split)
     sweep = Sweep(lm, jobs, state, prompt_fn, token_budget, mesh, progress)
     tables = [_candidates(split) for split in sweep.pool.splits]
     results: list[RankResult] = [_NO_ROWS] * len(jobs)
-    for number, (nll, tokens, alive) in sweep.run(_rank_program, tables):
+    for number, (nll, tokens, finite) in sweep.run(_rank_program, tables):
         score = nll / np.maximum(tokens, 1) if normalise == "mean" else nll
         score = np.where(tokens > 0, score, np.float32(np.inf))
-        score = np.where(alive[:, None], score, np.float32(np.nan))
-        usable = ~np.isnan(score).any(axis=1)
+        score = np.where(finite[:, None], score, np.float32(np.nan))
+        valid = ~np.isnan(score).any(axis=1)
         best = np.where(np.isnan(score), np.inf, score).argmin(axis=1)
-        results[number] = RankResult(score, np.where(usable, best, -1))
+        results[number] = RankResult(score, np.where(valid, best, -1))
     return results
 
 
@@ -173,8 +175,8 @@ def nll(
     sweep = Sweep(lm, jobs, state, prompt_fn, token_budget, mesh, progress)
     tables = [_targets(split) for split in sweep.pool.splits]
     values = [math.nan] * len(jobs)
-    for number, (total, tokens, alive) in sweep.run(_nll_program, tables):
-        if alive.all() and tokens.sum() > 0:
+    for number, (total, tokens, finite) in sweep.run(_nll_program, tables):
+        if finite.all() and tokens.sum() > 0:
             values[number] = float(total.sum(dtype=np.float64) / tokens.sum(dtype=np.float64))
     return values
 
@@ -196,8 +198,7 @@ def evaluate(
 ) -> list[Evaluation]:
     """Predicts and scores every job.
 
-    A prompt that is not finite (a run that died) gives NaN metrics for its own job and changes no
-    other.
+    A prompt that is not finite (a diverged replica) gives NaN metrics for its own job only.
 
     Args:
       lm: The model.
@@ -218,7 +219,7 @@ def evaluate(
 
     Raises:
       ConfigError: An unknown metric or option, or a job's prompt that is not in `state`.
-      DataError: A metric or mode does not fit the rows. Both before anything is computed.
+      DataError: A metric or mode does not fit the rows. Both are raised before any computation.
       ModelError: See `rank` and `generate`.
     """
     if mode not in ("auto", "rank", "generate"):
@@ -230,9 +231,9 @@ def evaluate(
         for number, job in enumerate(jobs)
         if mode == "rank" or (mode == "auto" and _has_candidates(job.split))
     ]
-    writes = sorted(set(range(len(jobs))) - set(ranks))
+    generates = sorted(set(range(len(jobs))) - set(ranks))
     for number in ranks:
-        _need_candidates(jobs[number].split)
+        _check_candidates(jobs[number].split)
     ranked_rows = sum(len(jobs[number].split) for number in ranks)
     all_rows = sum(len(job.split) for job in jobs)
 
@@ -249,13 +250,13 @@ def evaluate(
             progress=progress and (lambda done, _: progress(done, all_rows)),
         )
         for i, result in zip(ranks, ranked, strict=True):
-            alive = bool((result.prediction >= 0).all())
-            evaluation = score_predictions(jobs[i].split, names[i], result.prediction, alive)
+            finite = bool((result.prediction >= 0).all())
+            evaluation = score_predictions(jobs[i].split, names[i], result.prediction, finite)
             results[i] = evaluation._replace(scores=result.scores)
-    if writes:
-        texts, alive_jobs = _generate(
+    if generates:
+        texts, finite_jobs = _generate(
             lm,
-            [jobs[i] for i in writes],
+            [jobs[i] for i in generates],
             state,
             max_new_tokens,
             num_beams,
@@ -264,8 +265,8 @@ def evaluate(
             mesh,
             progress and (lambda done, _: progress(ranked_rows + done, all_rows)),
         )
-        for i, answers, alive in zip(writes, texts, alive_jobs, strict=True):
-            results[i] = score_predictions(jobs[i].split, names[i], answers, alive)
+        for i, answers, finite in zip(generates, texts, finite_jobs, strict=True):
+            results[i] = score_predictions(jobs[i].split, names[i], answers, finite)
     return [results[i] for i in range(len(jobs))]
 
 
@@ -276,18 +277,18 @@ def evaluate(
 def _rank_program(
     lm: Any, state: Any, index: Any, rows: Any, candidates: Any, *, prompt_fn: PromptFn, mesh: Any
 ) -> tuple[jax.Array, ...]:
-    prompts, alive = prompts_of(prompt_fn, state, index, rows)
+    prompts, finite = prompts_of(prompt_fn, state, index, rows)
     total, tokens = lm.rank(rows.input_ids, rows.mask, candidates, prompts)
-    return gathered((total, tokens, alive), mesh)
+    return replicated((total, tokens, finite), mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("prompt_fn", "mesh"))
 def _nll_program(
     lm: Any, state: Any, index: Any, rows: Any, labels: Any, *, prompt_fn: PromptFn, mesh: Any
 ) -> tuple[jax.Array, ...]:
-    prompts, alive = prompts_of(prompt_fn, state, index, rows)
+    prompts, finite = prompts_of(prompt_fn, state, index, rows)
     scores = lm.score(rows.input_ids, rows.mask, labels, prompts)
-    return gathered((scores.nll, scores.tokens, alive), mesh)
+    return replicated((scores.nll, scores.tokens, finite), mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("prompt_fn", "mesh", "max_new_tokens", "num_beams"))
@@ -303,11 +304,11 @@ def _generate_program(
     max_new_tokens: int,
     num_beams: int,
 ) -> tuple[jax.Array, ...]:
-    prompts, alive = prompts_of(prompt_fn, state, index, rows)
+    prompts, finite = prompts_of(prompt_fn, state, index, rows)
     ids = lm.generate(
         rows.input_ids, rows.mask, prompts, max_new_tokens=max_new_tokens, num_beams=num_beams
     )
-    return gathered((ids, alive), mesh)
+    return replicated((ids, finite), mesh)
 
 
 def _generate(
@@ -321,7 +322,7 @@ def _generate(
     mesh: Mesh | None,
     progress: Progress | None,
 ) -> tuple[list[list[str]], list[bool]]:
-    """Texts per job, and whether all of its prompts were finite."""
+    """Returns texts per job, and whether all prompts of each job were finite."""
     if num_beams < 1:
         raise ConfigError(f"num_beams must be at least 1, not {num_beams}.")
     if max_new_tokens is not None and max_new_tokens < 1:
@@ -332,17 +333,17 @@ def _generate(
         longest = max((_longest_answer(split) for split in sweep.pool.splits), default=1)
         max_new_tokens = -(-longest // 8) * 8
     texts: list[list[str]] = [[] for _ in jobs]
-    alive_jobs = [True] * len(jobs)
+    finite_jobs = [True] * len(jobs)
     tables = [None] * len(sweep.pool.splits)
     budget = sweep.token_budget // num_beams
     options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
-    for number, (ids, alive) in sweep.run(
+    for number, (ids, finite) in sweep.run(
         _generate_program, tables, max_new_tokens, max(budget, 1), **options
     ):
         decoded = tokenizer.decode_batch(ids.tolist())
-        texts[number] = [t if ok else "" for t, ok in zip(decoded, alive.tolist(), strict=True)]
-        alive_jobs[number] = bool(alive.all())
-    return texts, alive_jobs
+        texts[number] = [t if ok else "" for t, ok in zip(decoded, finite.tolist(), strict=True)]
+        finite_jobs[number] = bool(finite.all())
+    return texts, finite_jobs
 
 
 # Answers and checks -------------------------------------------------------------------------
@@ -352,7 +353,7 @@ def _has_candidates(split: TokenisedSplit) -> bool:
     return all(example.candidates for example in split.examples)
 
 
-def _need_candidates(split: TokenisedSplit) -> None:
+def _check_candidates(split: TokenisedSplit) -> None:
     for row, example in enumerate(split.examples):
         if not example.candidates:
             raise DataError(
@@ -386,7 +387,7 @@ def names_per_job(
     """One tuple of metric names per job.
 
     Raises:
-      ConfigError: A string, or names of another number of jobs.
+      ConfigError: A string, or a different number of jobs.
     """
     if isinstance(names, str):
         raise ConfigError(f"metrics is a sequence of names: pass ('{names}',).")
@@ -398,25 +399,25 @@ def names_per_job(
 
 
 def check_metrics(jobs: Sequence[Job], names: Sequence[tuple[str, ...]]) -> None:
-    """Scores an empty answer to every row: what does not fit fails before the model runs."""
-    for split, wanted in {
+    """Computes all metrics on empty answers, so that errors are raised before the model runs."""
+    for split, job_names in {
         (id(j.split), n): (j.split, n) for j, n in zip(jobs, names, strict=True)
     }.values():
-        scoring.compute(wanted, [""] * len(split), split)
+        scoring.compute(job_names, [""] * len(split), split)
 
 
 def score_predictions(
-    split: TokenisedSplit, names: Sequence[str], predictions: Any, alive: bool
+    split: TokenisedSplit, names: Sequence[str], predictions: Any, finite: bool
 ) -> Evaluation:
-    """The evaluation of one job; `alive`: its prompt was finite."""
+    """The evaluation of one job; `finite`: whether its prompt was finite."""
     values = scoring.compute(names, predictions, split)
     items = {name: scoring.per_item(name, predictions, split) for name in names}
     means = {name: value for name, value in items.items() if value is not None}
-    unread = 0
+    unparsable = 0
     if names:
         form = scoring.get_metric(names[0]).form
-        unread = scoring.unparsable(predictions, form, split.examples)
-    if not alive:
+        unparsable = scoring.unparsable(predictions, form, split.examples)
+    if not finite:
         values = dict.fromkeys(values, math.nan)
         means = {name: np.full_like(value, np.nan) for name, value in means.items()}
-    return Evaluation(values, predictions, means, unread)
+    return Evaluation(values, predictions, means, unparsable)

@@ -1,15 +1,15 @@
 """Metrics of the transfer literature, each with one documented prediction form.
 
-Values are fractions in [0, 1] (correlations in [-1, 1]), never percent. What a metric reads:
+Values are fractions in [0, 1] (correlations in [-1, 1]), never percent. Forms of predictions:
 
-| form | predictions | of a row without a usable answer |
+| form | predictions | unparsable answer |
 |-|-|-|
 | `label` | int [n], index into the row's candidates | -1, counted as wrong |
-| `text` | n strings | compared as it is |
-| `number` | float [n] | NaN, replaced by the mean of the usable predictions |
+| `text` | n strings | compared unchanged |
+| `number` | float [n] | NaN, replaced by the mean of the parsed predictions |
 
-`as_form` turns whatever an evaluator produced into the form a metric wants. No row at all gives
-NaN; constant predictions give a correlation of 0. Neither warns.
+`as_form` converts predictions of any form to the form of a metric. Without rows a metric is NaN;
+constant predictions give a correlation of 0. Neither gives a warning.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 class HasExamples(Protocol):
-    """What `compute` reads of a split."""
+    """The part of a split that `compute` requires."""
 
     @property
     def examples(self) -> Sequence[Example]:
@@ -77,7 +77,7 @@ class Metric:
 
 
 def normalise_answer(text: str) -> str:
-    """Lower-cases, drops ASCII punctuation and English articles, joins words with one space.
+    """Lower-cases text, removes ASCII punctuation and English articles, and normalises spaces.
 
     The normalisation of SQuAD v1.1's official script (Rajpurkar et al. 2016).
 
@@ -88,7 +88,7 @@ def normalise_answer(text: str) -> str:
 
 
 def parse_number(text: str) -> float:
-    """Reads a generated number; NaN when it is not a finite one.
+    """Parses a generated number; NaN when it is not a finite one.
 
     >>> parse_number(" 3.8 "), parse_number("four")
     (3.8, nan)
@@ -106,9 +106,9 @@ def match_label(text: str, candidates: Sequence[str]) -> int:
     >>> match_label(" Not  entailment", ["entailment", "not entailment"])
     1
     """
-    wanted = " ".join(text.casefold().split())
+    normalised = " ".join(text.casefold().split())
     for index, candidate in enumerate(candidates):
-        if " ".join(candidate.casefold().split()) == wanted:
+        if " ".join(candidate.casefold().split()) == normalised:
             return index
     return -1
 
@@ -123,21 +123,21 @@ def form_of(predictions: Predictions) -> Form:
 
 
 def as_form(predictions: Predictions, form: Form, examples: Sequence[Example]) -> Predictions:
-    """Turns predictions into the form a metric takes.
+    """Converts predictions to the form of a metric.
 
     Generated text becomes the index of the candidate it equals, or a number; the index of a
-    candidate becomes the candidate's text, or the number that it spells.
+    candidate becomes the candidate's text, or the number in it.
 
     Args:
       predictions: int [n] indices, float [n] numbers or n strings.
-      form: The wanted form.
+      form: The form to convert to.
       examples: The n rows.
 
     Returns:
-      int64 [n] with -1, n strings, or float64 [n] with NaN for what cannot be read.
+      int64 [n] (-1: unparsable), n strings, or float64 [n] (NaN: unparsable).
 
     Raises:
-      DataError: When numbers are asked to become labels, or the lengths differ.
+      DataError: When numbers are to be converted to labels or texts, or the lengths differ.
     """
     if len(predictions) != len(examples):
         raise DataError(f"{len(predictions)} predictions for {len(examples)} rows.")
@@ -145,7 +145,7 @@ def as_form(predictions: Predictions, form: Form, examples: Sequence[Example]) -
     if have == form:
         return predictions if form == "text" else np.asarray(predictions)
     if have == "number":
-        raise DataError(f"numbers were predicted, but the metric needs the form '{form}'.")
+        raise DataError(f"the predictions are numbers, but the metric needs the form '{form}'.")
     if have == "label":
         texts: Sequence[str] = [
             e.candidates[p] if 0 <= p < len(e.candidates) else ""
@@ -163,7 +163,7 @@ def as_form(predictions: Predictions, form: Form, examples: Sequence[Example]) -
 
 
 def unparsable(predictions: Predictions, form: Form, examples: Sequence[Example]) -> int:
-    """Number of rows whose prediction cannot be read in `form`.
+    """Number of rows whose prediction cannot be parsed in `form`.
 
     Args:
       predictions: Predictions of any form, length n.
@@ -192,7 +192,7 @@ def _labels(predictions: Predictions, examples: Sequence[Example]) -> tuple[np.n
 
 
 def _binary(predictions: Predictions, examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
-    """As `_labels` for two classes; an invalid prediction becomes the wrong class (as T5 does)."""
+    """`_labels` for two classes; an invalid prediction becomes the wrong class (as in T5)."""
     predicted, gold = _labels(predictions, examples)
     if gold.size and gold.max() > 1:
         raise DataError(
@@ -217,8 +217,8 @@ def _macro_f1(predictions: Predictions, examples: Sequence[Example]) -> float:
     from sklearn.metrics import f1_score
 
     predicted, gold = _labels(predictions, examples)
-    # The classes are those of the gold labels, whatever a run predicts: otherwise two runs on the
-    # same rows would average over different classes.
+    # The classes are those of the gold labels and do not depend on the predictions: otherwise two
+    # replicas would average over different classes of the same rows.
     return float(
         f1_score(gold, predicted, labels=np.unique(gold), average="macro", zero_division=0.0)
     )
@@ -234,9 +234,9 @@ def _matthews(predictions: Predictions, examples: Sequence[Example]) -> float:
 
 
 def _multirc_em_items(predictions: Predictions, examples: Sequence[Example]) -> np.ndarray:
-    right = _accuracy_items(predictions, examples)
+    correct = _accuracy_items(predictions, examples)
     groups: dict[str, float] = {}
-    for row, (example, value) in enumerate(zip(examples, right.tolist(), strict=True)):
+    for row, (example, value) in enumerate(zip(examples, correct.tolist(), strict=True)):
         if not example.group:
             raise DataError(f"multirc_em groups answers by question, but row {row} has no group.")
         groups[example.group] = min(groups.get(example.group, 1.0), value)
@@ -247,22 +247,23 @@ def _multirc_em_items(predictions: Predictions, examples: Sequence[Example]) -> 
 
 
 def _numbers(predictions: Predictions, examples: Sequence[Example]) -> tuple[np.ndarray, ...]:
-    """Predicted numbers with the mean in place of what is missing, and gold, both float64 [n].
+    """Predicted numbers, with missing ones imputed by the mean, and gold, both float64 [n].
 
-    Gold is the exact number (`references`), not its rounded spelling that the model is trained on.
+    Gold is the exact number (`references`), not the rounded text that the model is trained on.
 
-    The mean adds nothing to the covariance while the gold variance stays in the denominator: a
-    model that answers only half of the rows is punished, and no gold value is looked at.
+    An imputed mean adds nothing to the covariance, while the gold variance stays in the
+    denominator. So a model that answers only half of the rows is penalised, and the imputation uses
+    no gold value.
     """
     answers = [(e.references or (e.target,))[0] for e in examples]
     gold = np.array([parse_number(answer) for answer in answers], np.float64)
     if not np.isfinite(gold).all():
         row = int((~np.isfinite(gold)).argmax())
-        raise DataError(f"row {row} has the answer '{answers[row]}', which is no number.")
+        raise DataError(f"row {row} has the answer '{answers[row]}', which is not a number.")
     predicted = np.asarray(predictions, np.float64)
-    usable = np.isfinite(predicted)
-    fill = predicted[usable].mean() if usable.any() else 0.0
-    return np.where(usable, predicted, fill), gold
+    parsed = np.isfinite(predicted)
+    mean = predicted[parsed].mean() if parsed.any() else 0.0
+    return np.where(parsed, predicted, mean), gold
 
 
 def _correlation(name: str) -> Callable[[Predictions, Sequence[Example]], float]:
@@ -274,10 +275,10 @@ def _correlation(name: str) -> Callable[[Predictions, Sequence[Example]], float]
             return 0.0
         if name == "spearman":
             predicted, gold = stats.rankdata(predicted), stats.rankdata(gold)
-        # Centred and scaled first: scipy warns where the spread is tiny beside the mean.
+        # Centred and scaled first: scipy warns if the spread is tiny relative to the mean.
         predicted, gold = predicted - predicted.mean(), gold - gold.mean()
-        widest = float(np.abs(predicted).max())
-        return float(stats.pearsonr(predicted / widest, gold).statistic) if widest > 0 else 0.0
+        largest = float(np.abs(predicted).max())
+        return float(stats.pearsonr(predicted / largest, gold).statistic) if largest > 0 else 0.0
 
     return value
 
@@ -286,16 +287,16 @@ def _correlation(name: str) -> Callable[[Predictions, Sequence[Example]], float]
 
 
 def answer_f1(prediction: str, reference: str) -> float:
-    """F1 of the bags of normalised words of two answers (SQuAD); two empty answers agree.
+    """F1 of the bags of normalised words of two answers (SQuAD); 1 for two empty answers.
 
     >>> round(answer_f1("the black cat", "a cat sat"), 3)
     0.5
     """
-    ours, theirs = normalise_answer(prediction).split(), normalise_answer(reference).split()
-    if not ours or not theirs:
-        return float(ours == theirs)
-    common = sum((Counter(ours) & Counter(theirs)).values())
-    return 2.0 * common / (len(ours) + len(theirs))
+    predicted, gold = normalise_answer(prediction).split(), normalise_answer(reference).split()
+    if not predicted or not gold:
+        return float(predicted == gold)
+    common = sum((Counter(predicted) & Counter(gold)).values())
+    return 2.0 * common / (len(predicted) + len(gold))
 
 
 def _best_reference(score: Callable[[str, str], float]) -> Callable[..., np.ndarray]:
@@ -311,7 +312,7 @@ def _best_reference(score: Callable[[str, str], float]) -> Callable[..., np.ndar
     return items
 
 
-def _exact(prediction: str, reference: str) -> float:
+def _exact_match(prediction: str, reference: str) -> float:
     return float(normalise_answer(prediction) == normalise_answer(reference))
 
 
@@ -322,23 +323,23 @@ def _mean_of(items: Callable[..., np.ndarray]) -> Callable[..., float]:
     return lambda predictions, examples: float(items(predictions, examples).mean())
 
 
-def _itemised(name: str, form: Form, items: Callable[..., np.ndarray]) -> Metric:
+def _item_mean(name: str, form: Form, items: Callable[..., np.ndarray]) -> Metric:
     return Metric(name, form, _mean_of(items), items)
 
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        _itemised("accuracy", "label", _accuracy_items),
+        _item_mean("accuracy", "label", _accuracy_items),
         Metric("f1", "label", _f1),
         Metric("macro_f1", "label", _macro_f1),
         Metric("matthews", "label", _matthews),
         Metric("pearson", "number", _correlation("pearson")),
         Metric("spearman", "number", _correlation("spearman")),
-        _itemised("squad_f1", "text", _best_reference(answer_f1)),
-        _itemised("squad_em", "text", _best_reference(_exact)),
+        _item_mean("squad_f1", "text", _best_reference(answer_f1)),
+        _item_mean("squad_em", "text", _best_reference(_exact_match)),
         Metric("multirc_f1a", "label", _f1),
-        _itemised("multirc_em", "label", _multirc_em_items),
+        _item_mean("multirc_em", "label", _multirc_em_items),
     )
 }
 
@@ -347,7 +348,7 @@ def get_metric(name: str) -> Metric:
     """The metric of that name.
 
     Raises:
-      ConfigError: When there is none; the message names the nearest one.
+      ConfigError: For an unknown name; the message suggests the nearest one.
     """
     if name not in METRICS:
         raise ConfigError(
@@ -380,7 +381,7 @@ def compute(names: Sequence[str], predictions: Predictions, split: HasExamples) 
 
 
 def per_item(name: str, predictions: Predictions, split: HasExamples) -> np.ndarray | None:
-    """The values whose mean the metric is, for the bootstrap of `statistics`.
+    """The per-item values whose mean is the metric, for the bootstrap of `statistics`.
 
     Args:
       name: Registry name.

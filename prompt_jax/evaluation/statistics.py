@@ -1,8 +1,8 @@
-"""Paired comparisons of methods over seeds and items, and the rule for what counts.
+"""Paired comparisons of methods over seeds and items, and the rule for an effect.
 
 The unit of a comparison is the paired difference `d[seed, item] = a[seed, item] - b[seed, item]`:
-both methods saw the same few-shot draw (seed) and answered the same test rows (item). Seeds and
-items are crossed, so the model behind the bootstrap is `d = mu + seed + item + rest`.
+both methods have the same few-shot draw (seed) and the same test rows (item). Seeds and items are
+crossed, so the model of the bootstrap is `d = mu + seed + item + residual`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import numpy as np
 from prompt_jax.errors import DataError
 
 ALPHA = 0.05
-#: Smallest difference (a fraction) that counts as an effect: 5 points on the sandbox, 2 on text.
+#: Minimum effect (a fraction): 5 points on the sandbox, 2 on text.
 MINIMUM_EFFECT: dict[str, float] = {"sandbox": 0.05, "text": 0.02}
-_CHUNK = 4_000_000  # resampled values held at once
-_RESOLVED = 10  # replicates beyond zero from which on their share says how many there are
-_FEWEST = 5  # seeds below which resampling seeds is hopeless: three seeds have ten resamples
+_CHUNK = 4_000_000  # resampled values in memory at once
+_MIN_CROSSINGS = 10  # replicates beyond zero from which on their share estimates the p-value
+_MIN_SEEDS = 5  # with fewer seeds, seeds are not resampled: three seeds have only ten resamples
 
 
 class Summary(NamedTuple):
-    """Mean over seeds with its spread."""
+    """Mean, standard deviation and confidence interval over seeds."""
 
     mean: float  # over the finite values; NaN when there is none
     std: float  # with n - 1; NaN for n < 2
     low: float  # Student interval of the mean
     high: float
     n: int  # finite values
-    failed: int  # NaN or infinite values (dead runs), left out of all of the above
+    failed: int  # NaN or infinite values (diverged replicas), excluded from all of the above
 
 
 class Comparison(NamedTuple):
@@ -45,18 +45,18 @@ class Comparison(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """A comparison inside its family of tests."""
+    """A comparison with its Holm-adjusted p-value within a family of tests."""
 
     comparison: Comparison
     p_holm: float
-    effect: bool
+    effect: bool  # significant and at least the minimum effect
 
 
 def summarise(values: np.ndarray | Sequence[float], *, level: float = 0.95) -> Summary:
     """Mean, standard deviation and Student interval over seeds.
 
     Args:
-      values: float [seeds]; NaN marks a run that died.
+      values: float [seeds]; NaN for a diverged replica.
       level: Coverage of the interval.
 
     Returns:
@@ -64,9 +64,9 @@ def summarise(values: np.ndarray | Sequence[float], *, level: float = 0.95) -> S
     """
     from scipy import stats
 
-    everything = np.asarray(values, np.float64).ravel()
-    finite = everything[np.isfinite(everything)]
-    n, failed = len(finite), len(everything) - len(finite)
+    values = np.asarray(values, np.float64).ravel()
+    finite = values[np.isfinite(values)]
+    n, failed = len(finite), len(values) - len(finite)
     if n < 2:
         mean = float(finite[0]) if n else np.nan
         return Summary(mean, np.nan, np.nan, np.nan, n, failed)
@@ -80,26 +80,27 @@ def paired_bootstrap(
 ) -> Comparison:
     """Paired bootstrap over seeds x items, calibrated for few seeds.
 
-    Seeds are drawn with replacement, then items (one draw for all seeds of a replicate, because
-    every seed answers the same rows), and the mean of `d` is taken. Two corrections make the plain
-    percentile interval honest with 5-10 seeds; docs/evaluation.md shows what they repair:
+    Seeds are drawn with replacement, then items (one draw for all seeds of a replicate, because all
+    seeds have the same test rows), and a replicate is the mean of `d`. Two corrections calibrate
+    the plain percentile interval for 5-10 seeds; docs/evaluation.md shows their effect:
 
     1. The spread of the replicates is rescaled to the unbiased two-way variance
-       `V = var(seed means)/S + var(item means)/n - rest/(S n)`. Unscaled, the seeds' part is too
-       small by (S - 1)/S and the rest counts three times (Owen 2007, "The pigeonhole bootstrap").
+       `V = var(seed means)/S + var(item means)/n - residual/(S n)`. Without it the variance of the
+       seeds is too small by (S - 1)/S, and the residual variance counts three times (Owen 2007,
+       "The pigeonhole bootstrap").
     2. Percentiles are expanded from normal to Student quantiles (Hesterberg 2015, "What teachers
        should know about the bootstrap") with Satterthwaite's degrees of freedom for V.
 
-    Replicates cannot resolve a tail that they do not reach: 10,000 of them, expanded for 5 seeds,
-    stop at p = 0.02. Where fewer than 10 lie beyond zero, p is Student's from V.
+    The number of replicates limits the smallest p-value: 10,000, expanded for 5 seeds, reach
+    p = 0.02. If fewer than 10 replicates lie beyond zero, p is from Student's t with variance V.
 
-    With one seed the items alone are resampled, and the result speaks about that seed only. With
-    two to four seeds a resampled seed mean takes a handful of values, so the interval and p-value
-    are Student's from the same V and degrees of freedom.
+    With one seed only the items are resampled, and the result holds for that seed only: it has no
+    between-seed variance. With two to four seeds a resampled seed mean takes few distinct values,
+    so the interval and p-value are from Student's t with the same V and degrees of freedom.
 
     Args:
       a: float [S, n], or [n] for one seed: per-item values of the first method.
-      b: The same shape: the second method, seed for seed and item for item.
+      b: The same shape: the second method, with the same seeds and items.
       samples: Number of replicates.
       level: Coverage of the interval.
       seed: Seed of the resampling; equal seeds give equal results.
@@ -121,10 +122,10 @@ def paired_bootstrap(
     n_seeds, n_items = d.shape
     mean = float(d.mean())
     variance, freedom = _two_way_variance(d)
-    if variance == 0.0:  # every value is equal: no test can learn more from it
+    if variance == 0.0:  # all differences are equal
         return Comparison(mean, mean, mean, 1.0 if mean == 0.0 else 0.0, n_seeds, n_items)
 
-    if 1 < n_seeds < _FEWEST:
+    if 1 < n_seeds < _MIN_SEEDS:
         half = float(stats.t.ppf((1 + level) / 2, freedom)) * np.sqrt(variance)
         p = 2 * float(stats.t.sf(abs(mean) / np.sqrt(variance), freedom))
         return Comparison(mean, mean - half, mean + half, p, n_seeds, n_items)
@@ -133,11 +134,11 @@ def paired_bootstrap(
     spread = float(draws.std())
     if spread > 0.0:
         draws = mean + (draws - mean) * (np.sqrt(variance) / spread)
-    # Student quantile t <-> normal quantile t, so tail (1 - level) / 2 is looked up further out.
+    # The Student quantile serves as a normal quantile: the tail is smaller than (1 - level) / 2.
     tail = float(stats.norm.sf(stats.t.ppf((1 + level) / 2, freedom)))
     low, high = (float(q) for q in np.quantile(draws, [tail, 1 - tail]))
     crossing = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
-    if crossing < _RESOLVED:
+    if crossing < _MIN_CROSSINGS:
         p = 2 * float(stats.t.sf(abs(mean) / np.sqrt(variance), freedom))
     else:
         one_sided = min((crossing + 1) / (samples + 1), 0.5)
@@ -155,9 +156,9 @@ def sign_flip(
 ) -> Comparison:
     """Paired permutation test over seeds, for metrics without per-item values (F1, Matthews).
 
-    Under the null hypothesis the sign of each seed's difference is arbitrary. All 2^S sign vectors
-    are visited where that is at most `samples` (S <= 16 by default), otherwise random ones. The
-    smallest p that S seeds can reach is 2^(1 - S): 0.0625 with five.
+    Under the null hypothesis each seed's difference has a random sign. All 2^S sign vectors are
+    enumerated if there are at most `samples` (S <= 16 by default), otherwise `samples` random ones
+    are drawn. The smallest possible p with S seeds is 2^(1 - S): 0.0625 with five.
 
     Args:
       a: float [S]: the metric of each seed, first method.
@@ -183,9 +184,9 @@ def sign_flip(
         bits = np.random.default_rng(seed).integers(0, 2, (samples, n))
     sums = np.abs((1.0 - 2.0 * bits) @ d)
     observed = abs(float(d.sum()))
-    # Sums that are equal on paper differ by rounding.
-    reached = int((sums >= observed - 1e-9 * max(1.0, observed)).sum())
-    p = reached / len(sums) if exact else (reached + 1) / (len(sums) + 1)
+    # The tolerance counts sums as equal that differ by rounding only.
+    extreme = int((sums >= observed - 1e-9 * max(1.0, observed)).sum())
+    p = extreme / len(sums) if exact else (extreme + 1) / (len(sums) + 1)
     summary = summarise(d, level=level)
     return Comparison(summary.mean, summary.low, summary.high, p, n, 1)
 
@@ -205,30 +206,30 @@ def holm(p: np.ndarray | Sequence[float]) -> np.ndarray:
     """
     raw = np.asarray(p, np.float64)
     order = np.argsort(raw, kind="stable")
-    stepped = np.maximum.accumulate(raw[order] * np.arange(len(raw), 0, -1))
+    step_down = np.maximum.accumulate(raw[order] * np.arange(len(raw), 0, -1))
     adjusted = np.empty_like(raw)
-    adjusted[order] = np.minimum(stepped, 1.0)
+    adjusted[order] = np.minimum(step_down, 1.0)
     return adjusted
 
 
 def effect(p_holm: float, difference: float, minimum: float) -> bool:
-    """Whether a difference counts: p < 0.05 after Holm and large enough to matter.
+    """Whether a difference is an effect: p < 0.05 after Holm and at least the minimum effect.
 
     Args:
       p_holm: p-value after `holm`.
       difference: Difference of the metric (fraction).
-      minimum: Smallest difference that counts, see `MINIMUM_EFFECT`.
+      minimum: Minimum effect, see `MINIMUM_EFFECT`.
     """
-    # 0.85 - 0.80 is 0.0499...: the tolerance keeps a difference of exactly the minimum inside.
+    # 0.85 - 0.80 is 0.0499...: the tolerance includes a difference of exactly the minimum.
     return bool(p_holm < ALPHA and abs(difference) >= minimum - 1e-9)
 
 
 def judge(family: Mapping[str, Comparison], minimum: float) -> dict[str, Verdict]:
-    """Holm correction and the effect rule over one declared family of comparisons.
+    """Holm correction and the effect rule for one declared family of comparisons.
 
     Args:
-      family: Name -> comparison; everything that was tested, not only what looked good.
-      minimum: Smallest difference that counts.
+      family: Name -> comparison; all comparisons that were made, not a selection.
+      minimum: Minimum effect.
 
     Returns:
       Name -> verdict, in the order given.
@@ -249,8 +250,8 @@ def _paired(a: np.ndarray | Sequence[float], b: np.ndarray | Sequence[float]) ->
     d = first - second
     if not np.isfinite(d).all():
         raise DataError(
-            "a paired test met a value that is not finite (a run that died?): leave that seed out "
-            "of both methods and say so."
+            "a paired test got a value that is not finite (a diverged replica?): exclude that seed "
+            "from both methods and report it."
         )
     return d
 
@@ -264,12 +265,12 @@ def _two_way_variance(d: np.ndarray) -> tuple[float, float]:
     by_seed, by_item = d.mean(1), d.mean(0)
     v_seed = float(by_seed.var(ddof=1)) / n_seeds
     v_item = float(by_item.var(ddof=1)) / n_items
-    rest = d - by_seed[:, None] - by_item[None, :] + d.mean()
-    f_rest = (n_seeds - 1) * (n_items - 1)
-    v_rest = float((rest**2).sum()) / f_rest / d.size
-    # In expectation the sum is at least either part; a sample can fall below by chance.
-    variance = max(v_seed + v_item - v_rest, v_seed, v_item)
-    spread = v_seed**2 / (n_seeds - 1) + v_item**2 / (n_items - 1) + v_rest**2 / f_rest
+    residual = d - by_seed[:, None] - by_item[None, :] + d.mean()
+    f_residual = (n_seeds - 1) * (n_items - 1)
+    v_residual = float((residual**2).sum()) / f_residual / d.size
+    # In expectation the sum is at least each component, but not in every sample.
+    variance = max(v_seed + v_item - v_residual, v_seed, v_item)
+    spread = v_seed**2 / (n_seeds - 1) + v_item**2 / (n_items - 1) + v_residual**2 / f_residual
     return variance, variance**2 / spread if spread > 0 else 1.0
 
 
@@ -284,6 +285,6 @@ def _replicates(d: np.ndarray, samples: int, rng: np.random.Generator) -> np.nda
         weights = np.zeros((count, n_seeds))
         np.add.at(weights, (np.arange(count)[:, None], seeds), 1.0 / n_seeds)
         items = rng.integers(0, n_items, (count, n_items), dtype=np.int32)
-        # Row by row stays in cache: five times as fast as one gather over the whole chunk.
-        means += [row[pick].mean() for row, pick in zip(weights @ d, items, strict=True)]
+        # Row by row fits the cache: five times as fast as one gather over the whole chunk.
+        means += [row[drawn].mean() for row, drawn in zip(weights @ d, items, strict=True)]
     return np.array(means)

@@ -1,7 +1,8 @@
-"""Choosing among all subsets of sources, honestly: by half of the items, measured on the others.
+"""Selection among all subsets of sources, with cross-fitting.
 
-The best of 2^K noisy numbers is too good, and nearly all subsets are neither one source nor all, so
-that noise alone would show that grouping pays.
+A subset is chosen on one half of the test items and measured on the other half. The maximum of 2^K
+noisy values is biased upwards, and nearly all subsets are neither a single source nor all of them,
+so without cross-fitting noise alone would favour grouping.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ HALVES_SEED = 0
 
 @dataclass(frozen=True, eq=False)
 class SubsetScores:
-    """Every subset on one target, k and seed; N = 2^K subsets in the order of `subsets`.
+    """Scores of every subset on one target, k and seed; N = 2^K subsets in the order of `subsets`.
 
     Attributes:
       seed: of the prompts.
       coefficients: [N], 1 or 1 / |S|.
       dev: [N], the metric on the development set.
       test: [N], on all test items.
-      halves: [2, N], on the items of the first half and on the others.
+      halves: [2, N], on the items of the first and of the second half.
       first: bool [n], the items of the first half.
-      items: [N, n], whose means the metric is; None where it is no mean of items.
+      items: [N, n], per-item values whose means are the metric; None if it is not a mean of items.
     """
 
     seed: int
@@ -44,15 +45,15 @@ class SubsetScores:
 
 
 class CrossFitEstimate(NamedTuple):
-    """A choice among subsets by one half of the items, measured on the other, both ways."""
+    """Score of a selection among subsets, chosen on one half of the items, scored on the other."""
 
-    chosen: tuple[int, int]  # by the first half, by the second
-    value: float  # the mean of both ways
-    items: np.ndarray | None  # [n]: of each item under the subset that the other half chose
+    chosen: tuple[int, int]  # on the first half, on the second
+    value: float  # the mean over both directions
+    items: np.ndarray | None  # [n]: of each item under the subset chosen on the other half
 
 
 def subsets(count: int) -> np.ndarray:
-    """All subsets, small ones first: none, every single one, ..., all; bool [2^K, K].
+    """All subsets in order of size: the empty one, single sources, ..., all; bool [2^K, K].
 
     >>> subsets(2).astype(int).tolist()
     [[0, 0], [1, 0], [0, 1], [1, 1]]
@@ -67,11 +68,11 @@ def subsets(count: int) -> np.ndarray:
 
 
 def split_items(units: Sequence[Any], seed: int = HALVES_SEED) -> np.ndarray:
-    """Two halves of the items; those of one unit stay together.
+    """Splits the items into two random halves; items of one unit stay in one half.
 
     Args:
-      units: n values, equal for items that belong together.
-      seed: equal seeds draw equal halves.
+      units: n values, equal for items of one unit.
+      seed: of the split.
 
     Returns:
       bool [n], True in the first half.
@@ -79,35 +80,35 @@ def split_items(units: Sequence[Any], seed: int = HALVES_SEED) -> np.ndarray:
     Raises:
       DataError: for fewer than two units.
     """
-    known = list(dict.fromkeys(units))
-    if len(known) < 2:
+    distinct = list(dict.fromkeys(units))
+    if len(distinct) < 2:
         raise DataError("the oracle needs at least two test items: one to choose, one to measure.")
-    drawn = np.random.default_rng(seed).permutation(len(known))
-    first = {known[i] for i in drawn[: len(known) // 2].tolist()}
+    order = np.random.default_rng(seed).permutation(len(distinct))
+    first = {distinct[i] for i in order[: len(distinct) // 2].tolist()}
     return np.asarray([unit in first for unit in units])
 
 
-def cross_fit(land: SubsetScores, candidates: np.ndarray) -> CrossFitEstimate:
-    """Chooses the best candidate by each half and measures it on the other one.
+def cross_fit(scores: SubsetScores, candidates: np.ndarray) -> CrossFitEstimate:
+    """Chooses the best candidate on each half and measures it on the other one.
 
     Args:
-      land: the subsets.
-      candidates: int [m], numbers of subsets; of equal ones the first is chosen.
+      scores: of all subsets.
+      candidates: int [m], numbers of subsets; ties are broken by the first.
     """
     by_first, by_second = (
-        int(candidates[nan_to_neg_inf(half[candidates]).argmax()]) for half in land.halves
+        int(candidates[nan_to_neg_inf(half[candidates]).argmax()]) for half in scores.halves
     )
-    if land.items is None:
-        value = (land.halves[1, by_first] + land.halves[0, by_second]) / 2
+    if scores.items is None:
+        value = (scores.halves[1, by_first] + scores.halves[0, by_second]) / 2
         return CrossFitEstimate((by_first, by_second), float(value), None)
-    items = np.where(land.first, land.items[by_second], land.items[by_first])
+    items = np.where(scores.first, scores.items[by_second], scores.items[by_first])
     return CrossFitEstimate((by_first, by_second), float(items.mean()), items)
 
 
 def rank_percentile(values: np.ndarray, number: int) -> tuple[float, float]:
     """Rank (1 is the best) and percentile (100 is the best) of one of [N] values.
 
-    Equal values share the mean of their ranks, so that a blind choice gets the percentile 50.
+    Ties get the mean of their ranks, so that a random choice has an expected percentile of 50.
 
     >>> rank_percentile(np.array([0.5, 0.9, 0.5]), 0)
     (2.5, 25.0)
@@ -120,13 +121,13 @@ def rank_percentile(values: np.ndarray, number: int) -> tuple[float, float]:
 
 
 def compare(better: Sequence[CrossFitEstimate], other: Sequence[CrossFitEstimate]) -> Comparison:
-    """Paired over seeds and items, or over seeds where the metric is no mean of items."""
-    a, b = ([held.items for held in found] for found in (better, other))
+    """Paired over seeds and items, or over seeds if the metric is not a mean of items."""
+    a, b = ([estimate.items for estimate in estimates] for estimates in (better, other))
     if all(x is not None for x in (*a, *b)):
         return statistics.paired_bootstrap(np.stack(a), np.stack(b))  # type: ignore[arg-type]
-    return statistics.sign_flip([held.value for held in better], [held.value for held in other])
+    return statistics.sign_flip([e.value for e in better], [e.value for e in other])
 
 
 def nan_to_neg_inf(values: np.ndarray) -> np.ndarray:
-    """NaN is what a prompt that is not finite achieves: worse than anything."""
+    """Replaces NaN, the score of a prompt that is not finite, by the worst possible score."""
     return np.where(np.isnan(values), -np.inf, values)

@@ -1,4 +1,4 @@
-"""One pass of a model over the rows of many jobs, and the prompts of its rows."""
+"""One pass of a model over the rows of many jobs, with one prompt per row."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 PromptFn = Callable[[Any, jax.Array, EvalRows], jax.Array | None]
 Progress = Callable[[int, int], None]
 
-# Tokens (prompt, input and answers) of a batch: what stays close to the cores of a CPU (measured:
-# 1,024 and 4,096 are slower), and what leaves room beside a T5-base on a 16 GiB accelerator even
-# where every token is an answer's, with 32,128 float32 logits.
+# Tokens (prompt, input and answers) of a batch. On a CPU 2,048 fits its caches (measured: 1,024 and
+# 4,096 are slower). 32,768 fits a 16 GiB accelerator together with a T5-base, even if every token
+# belongs to an answer, with 32,128 float32 logits.
 _CPU_TOKENS, _DEVICE_TOKENS = 2048, 32_768
 _IN_FLIGHT = 3  # batches prepared on the host while the device computes
 
 
 class Job(NamedTuple):
-    """One evaluation of a population: these rows under that prompt."""
+    """One evaluation of a population: the rows of a split under one prompt."""
 
     split: TokenisedSplit
-    prompt: int = 0  # what `prompt_fn` gets as the row's index
+    prompt: int = 0  # index of each row for `prompt_fn`
 
 
 def take_prompt(state: Any, index: jax.Array, rows: EvalRows) -> jax.Array | None:
-    """The default `prompt_fn`: row i gets `state[index[i]]`; no state, no prompt.
+    """The default `prompt_fn`: row i gets `state[index[i]]`, or no prompt if there is no state.
 
     Args:
       state: [P, L, D], or None.
@@ -49,7 +49,7 @@ def take_prompt(state: Any, index: jax.Array, rows: EvalRows) -> jax.Array | Non
 
 
 class Sweep:
-    """One pass over the rows of all jobs; arguments as of `evaluators.rank`."""
+    """One pass over the rows of all jobs; arguments as in `evaluators.rank`."""
 
     def __init__(
         self,
@@ -71,10 +71,10 @@ class Sweep:
                     "without a prompt_fn, state is an array of stacked prompts [P, L, D] (or None)."
                 )
             for job in jobs:
-                # A gather inside jit clamps silently: job 7 would be scored under prompt 3.
+                # A gather inside jit clamps silently: job 7 would get prompt 3.
                 if not 0 <= job.prompt < state.shape[0]:
                     raise ConfigError(
-                        f"a job asks for prompt {job.prompt}, but there are {state.shape[0]}."
+                        f"a job has prompt {job.prompt}, but there are {state.shape[0]} prompts."
                     )
         self.lm, self.jobs, self.prompt_fn, self.mesh = lm, list(jobs), prompt_fn, mesh
         self.progress, self.token_budget = progress, token_budget
@@ -83,7 +83,7 @@ class Sweep:
             largest = int(split.inputs.values.max(initial=0))
             if largest >= lm.vocab_size:
                 raise ModelError(
-                    f"an input holds token {largest}, outside the vocabulary of {lm.vocab_size}: "
+                    f"an input has token {largest}, outside the vocabulary of {lm.vocab_size}: "
                     "was the split tokenised for another model?"
                 )
         self.state = jax.device_put(state) if mesh is None else sharding.put(state, mesh)
@@ -102,10 +102,10 @@ class Sweep:
 
         Args:
           program: `(lm, state, index, rows, answers, prompt_fn=, mesh=, **options) -> arrays`,
-            each with the rows of the batch in front.
+            each with the rows of the batch as first axis.
           tables: Per split of the pool, answers int32 [n, ...], or None for all.
-          answer_tokens: Answer tokens of a row where there is no table.
-          token_budget: Instead of the sweep's own.
+          answer_tokens: Answer tokens of a row without a table.
+          token_budget: Overrides that of the sweep.
           **options: Static arguments of the program.
 
         Yields:
@@ -147,20 +147,20 @@ class Sweep:
         index: np.ndarray,
         options: dict[str, Any],
     ) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
-        """Yields (positions, outputs) of every batch, a few batches behind the device."""
-        waiting: deque[tuple[np.ndarray, Any]] = deque()
+        """Yields (positions, outputs) of every batch, after a few more were dispatched."""
+        in_flight: deque[tuple[np.ndarray, Any]] = deque()
         for batch in plan:
-            picked = batch.padded()
-            inputs = self.pool.gather(rows[picked], batch.width, self.lm.pad_id, tables)
-            placed = sharding.put((index[picked], *inputs), self.mesh, "data")
+            padded = batch.padded()
+            inputs = self.pool.gather(rows[padded], batch.width, self.lm.pad_id, tables)
+            placed = sharding.put((index[padded], *inputs), self.mesh, "data")
             arrays = program(
                 self.lm, self.state, *placed, prompt_fn=self.prompt_fn, mesh=self.mesh, **options
             )
-            waiting.append((batch.rows, arrays))
-            if len(waiting) > _IN_FLIGHT:
-                positions, ready = waiting.popleft()
+            in_flight.append((batch.rows, arrays))
+            if len(in_flight) > _IN_FLIGHT:
+                positions, ready = in_flight.popleft()
                 yield positions, [np.asarray(a) for a in ready]
-        for positions, ready in waiting:
+        for positions, ready in in_flight:
             yield positions, [np.asarray(a) for a in ready]
 
     def _prompt_tokens(self) -> int:
@@ -179,16 +179,16 @@ class Sweep:
 def prompts_of(
     prompt_fn: PromptFn, state: Any, index: jax.Array, rows: EvalRows
 ) -> tuple[jax.Array | None, jax.Array]:
-    """Prompts per row with dead ones replaced by zeros, and which rows are alive, bool [b]."""
+    """Prompts per row, zero where they are not finite, and which rows are finite, bool [b]."""
     prompts = prompt_fn(state, index, rows)
     if prompts is None:
         return None, jnp.ones(index.shape, bool)
-    alive = jnp.isfinite(prompts).all(axis=(1, 2))
-    return jnp.where(alive[:, None, None], prompts, jnp.zeros_like(prompts)), alive
+    finite = jnp.isfinite(prompts).all(axis=(1, 2))
+    return jnp.where(finite[:, None, None], prompts, jnp.zeros_like(prompts)), finite
 
 
-def gathered(arrays: tuple[jax.Array, ...], mesh: Mesh | None) -> tuple[jax.Array, ...]:
-    """Results on every device, so that every process can read all of them."""
+def replicated(arrays: tuple[jax.Array, ...], mesh: Mesh | None) -> tuple[jax.Array, ...]:
+    """Replicates results on every device, so that every process can read all of them."""
     if mesh is None:
         return arrays
     return jax.lax.with_sharding_constraint(arrays, NamedSharding(mesh, PartitionSpec()))

@@ -335,10 +335,10 @@ def edited(old: str, new: str) -> str:
 def test_mistakes_raise_with_file_and_key(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         registry.get(str(written(tmp_path, text)))
-    message = str(caught.value)
-    assert "mood.toml" in message
-    assert message.count("mood.toml") == 1
-    assert "\n" not in message
+    error = str(caught.value)
+    assert "mood.toml" in error
+    assert error.count("mood.toml") == 1
+    assert "\n" not in error
 
 
 @pytest.mark.parametrize(

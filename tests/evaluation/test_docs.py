@@ -25,7 +25,7 @@ class Words:
         return [" ".join("x" * (i - 2) for i in row if i > 2) for row in rows]
 
 
-def test_the_page_is_a_program_that_runs(tmp_path, monkeypatch, capsys):
+def test_docs_page_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(FrozenT5, "tokenizer", property(lambda self: Words()))
     config = T5Config(vocab_size=16, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
     answers = ("no", "yes")
@@ -54,7 +54,7 @@ def test_the_page_is_a_program_that_runs(tmp_path, monkeypatch, capsys):
     assert "Summary(mean=" in capsys.readouterr().out
 
 
-def test_the_page_lists_every_metric():
+def test_docs_page_lists_every_metric():
     table = re.findall(r"^\| (`.*?) \|", PAGE, re.M)
     named = set(re.findall(r"`(\w+)`", " ".join(table)))
     assert set(METRICS) <= named

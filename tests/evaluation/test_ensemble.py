@@ -26,7 +26,7 @@ def prompts(count=3):
 
 
 @pytest.mark.parametrize("normalise", ["mean", "sum"])
-def test_the_average_is_of_probabilities(normalise):
+def test_evaluate_ensemble_averages_probabilities(normalise):
     splits = [toy.make_split(rows=9, seed=1, labels=3), toy.make_split(rows=5, seed=2, labels=3)]
     both = np.stack([prompts(2), prompts(2)[::-1] + 0.5])  # [P, M, L, D]
     jobs = [Job(splits[0], 1), Job(splits[1], 0)]
@@ -43,7 +43,7 @@ def test_the_average_is_of_probabilities(normalise):
         np.testing.assert_array_equal(got.per_item["accuracy"], p.argmax(1) == job.split.label)
 
 
-def test_one_prompt_is_no_average():
+def test_ensemble_of_one_prompt_is_that_prompt():
     split, one = toy.make_split(rows=8), prompts(1)
     (alone,) = evaluate(toy.tiny_t5(), [Job(split)], one, metrics=("accuracy",))
     (average,) = evaluate_ensemble(toy.tiny_t5(), [Job(split)], one[None], metrics=("accuracy",))
@@ -53,7 +53,7 @@ def test_one_prompt_is_no_average():
     np.testing.assert_allclose(first, second, rtol=1e-5)
 
 
-def test_a_dead_particle_is_a_dead_average():
+def test_ensemble_with_a_diverged_particle_is_nan():
     split, several = toy.make_split(rows=8), prompts(2)[None].copy()
     several[0, 1, 0, 0] = np.nan
     (got,) = evaluate_ensemble(toy.tiny_t5(), [Job(split)], several, metrics=("accuracy",))
@@ -62,7 +62,7 @@ def test_a_dead_particle_is_a_dead_average():
     assert all(math.isnan(v) for v in calibration(got.scores, split.label))
 
 
-def test_mistakes_are_found_before_the_model_runs():
+def test_invalid_arguments_raise_before_the_model_runs():
     split = toy.make_split(rows=8)
     with pytest.raises((ConfigError, DataError), match="accurracy"):
         evaluate_ensemble(None, [Job(split)], prompts()[None], metrics=("accurracy",))

@@ -133,7 +133,7 @@ def test_rank_matches_one_pass_per_candidate(lm, prompts, normalise):
             assert result.prediction[row] == expected.argmin()
 
 
-def test_the_mean_divides_by_the_tokens_of_each_candidate(lm, prompts):
+def test_rank_mean_divides_by_the_tokens_of_each_candidate(lm, prompts):
     """An exact relation: which candidate wins under random weights proves nothing."""
     job = Job(classification(40, names=("a", "b", "longest")), 0)
     (mean,) = rank(lm, [job], prompts)
@@ -152,7 +152,7 @@ def population(lm, prompts):
     return jobs, rank(lm, jobs, prompts)
 
 
-def test_together_is_as_alone(lm, prompts, population):
+def test_results_do_not_depend_on_other_jobs(lm, prompts, population):
     jobs, together = population
     for i in (0, 1, 2, 5):  # the others repeat their shapes
         (alone,) = rank(lm, [jobs[i]], prompts)
@@ -179,14 +179,14 @@ def test_results_do_not_depend_on_the_mesh(lm, prompts, population):
         equal(result, together[i])
 
 
-def test_shuffled_rows_get_their_own_predictions(lm, prompts):
+def test_results_follow_shuffled_rows(lm, prompts):
     split = classification(23)
     order = np.random.default_rng(5).permutation(23)
     straight, mixed = rank(lm, [Job(split), Job(split.take(order))], prompts)
     np.testing.assert_array_equal(straight.prediction[order], mixed.prediction)
 
 
-def test_no_prompt(lm):
+def test_rank_without_prompt(lm):
     split = classification(4)
     (result,) = rank(lm, [Job(split)])
     total, tokens = directly(lm, split, None)[1]
@@ -202,7 +202,7 @@ def by_tokens(state, index, rows):
     return state[index] * weight[:, None, None] / 100.0
 
 
-def test_prompts_may_depend_on_the_row(lm, prompts):
+def test_prompt_fn_may_depend_on_the_row(lm, prompts):
     split = choice(8)
     offsets = np.random.default_rng(1).normal(size=(2, 16)).astype(np.float32)
     state = {"shared": prompts, "offsets": offsets}
@@ -218,7 +218,7 @@ def test_prompts_may_depend_on_the_row(lm, prompts):
             np.testing.assert_allclose(got.scores[row, : len(total)], total / count, rtol=1e-4)
 
 
-def test_programs_are_kept_between_calls(lm, prompts):
+def test_programs_are_compiled_once_across_calls(lm, prompts):
     traces = []
 
     def prompt_fn(state, index, rows):
@@ -237,7 +237,7 @@ def test_programs_are_kept_between_calls(lm, prompts):
 # Dead runs
 
 
-def test_a_dead_prompt_touches_only_its_own_job(spoken, prompts):
+def test_non_finite_prompt_affects_only_its_own_job(spoken, prompts):
     broken = prompts.copy()
     broken[1, 2, 3] = math.nan
     jobs = [Job(classification(20), p) for p in range(3)] + [Job(span(9), p) for p in range(3)]
@@ -273,7 +273,7 @@ def test_generate_matches_the_model_row_by_row(spoken, prompts):
         assert answers == Letters().decode_batch(np.asarray(expected).tolist())[: len(answers)]
 
 
-def test_generated_length_follows_the_longest_answer(spoken, prompts, monkeypatch):
+def test_generate_length_defaults_to_the_longest_answer(spoken, prompts, monkeypatch):
     lengths = []
     original = FrozenT5.generate
 
@@ -286,7 +286,7 @@ def test_generated_length_follows_the_longest_answer(spoken, prompts, monkeypatc
     assert set(lengths) == {16}  # ten letters and the end, in steps of 8
 
 
-def test_nll_is_summed_first_and_divided_last(lm, prompts):
+def test_nll_sums_before_dividing(lm, prompts):
     jobs = [Job(span(9), 1), Job(choice(5), 0)]
     for job, value in zip(jobs, nll(lm, jobs, prompts), strict=True):
         rows = np.arange(9) % len(job.split)  # some twice, to keep one shape
@@ -324,7 +324,7 @@ def test_evaluate_chooses_the_mode_per_job(spoken, prompts):
     assert [a for a, _ in done] == sorted(a for a, _ in done)
 
 
-def test_forced_generation_of_labels_counts_what_is_unreadable(spoken, prompts):
+def test_evaluate_generate_counts_unparsable_labels(spoken, prompts):
     split = classification(20)
     (result,) = evaluate(
         spoken, [Job(split)], prompts, metrics=("accuracy",), mode="generate", max_new_tokens=16
@@ -334,13 +334,13 @@ def test_forced_generation_of_labels_counts_what_is_unreadable(spoken, prompts):
     assert result.metrics["accuracy"] <= sum(readable) / 20
 
 
-def test_no_jobs_and_no_rows(lm):
+def test_evaluate_without_jobs_or_rows(lm):
     assert evaluate(lm, [], metrics=("accuracy",)) == []
     (result,) = evaluate(lm, [Job(classification(3).take([]))], metrics=("accuracy",))
     assert math.isnan(result.metrics["accuracy"])
 
 
-def test_mistakes_are_found_before_the_model_runs(lm, prompts):
+def test_invalid_arguments_raise_before_the_model_runs(lm, prompts):
     classes, spans = Job(classification(3)), Job(span(3))
     with pytest.raises(ConfigError, match="Did you mean 'accuracy'"):
         evaluate(None, [classes], prompts, metrics=("acuracy",))
@@ -358,9 +358,9 @@ def test_mistakes_are_found_before_the_model_runs(lm, prompts):
         rank(None, [classes], prompts, normalise="median")
 
 
-def test_prompts_and_tokens_that_do_not_exist_are_refused(lm, prompts):
+def test_out_of_range_prompts_and_tokens_raise(lm, prompts):
     split = classification(3)
-    with pytest.raises(ConfigError, match="asks for prompt 3, but there are 3"):
+    with pytest.raises(ConfigError, match="has prompt 3, but there are 3 prompts"):
         rank(lm, [Job(split, 3)], prompts)
     with pytest.raises(ConfigError, match="stacked prompts"):
         rank(lm, [Job(split)], prompts[0])
@@ -375,7 +375,7 @@ def test_prompts_and_tokens_that_do_not_exist_are_refused(lm, prompts):
         rank(small, [Job(split)], prompts)
 
 
-def test_weights_are_arguments_of_the_programs(lm, prompts):
+def test_programs_take_weights_as_arguments(lm, prompts):
     ids, one = jnp.ones((2, 8), jnp.int32), jnp.zeros(2, jnp.int32)
     rows = EvalRows(ids, ids, one, one)
     traced = evaluators._rank_program.trace(
@@ -390,7 +390,7 @@ def test_weights_are_arguments_of_the_programs(lm, prompts):
     assert sum(np.size(c) for c in jax.tree.leaves(traced.jaxpr.consts)) == 0
 
 
-def test_the_mini_t5_knows_sentiment(shared_dir):
+def test_mini_t5_classifies_sentiment(shared_dir):
     """Real text: movie reviews are not in the model's training mixture (majority: 51 %)."""
     mini = FrozenT5.from_pretrained(shared_dir / "models" / "mini-t5")
     task = registry.get("mr")

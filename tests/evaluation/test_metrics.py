@@ -48,7 +48,7 @@ def test_registry_is_complete():
     assert all(name == m.name for name, m in metrics.METRICS.items())
 
 
-def test_unknown_metric_names_the_nearest():
+def test_unknown_metric_suggests_the_nearest():
     with pytest.raises(ConfigError, match="Did you mean 'accuracy'"):
         metrics.compute(["acuracy"], np.array([0]), labelled([0]))
 
@@ -72,7 +72,7 @@ def test_binary_label_metrics_match_sklearn(seed):
     )
 
 
-def test_hand_computed_confusion():
+def test_label_metrics_by_hand():
     # TP 2, FP 1, FN 1, TN 1.
     gold, predicted = [1, 1, 1, 0, 0], np.array([1, 1, 0, 1, 0])
     got = metrics.compute(["accuracy", "f1", "matthews"], predicted, labelled(gold))
@@ -113,12 +113,12 @@ def test_constant_labels_give_defined_values(name, constant):
 
 
 @pytest.mark.parametrize("name", sorted(metrics.METRICS))
-def test_no_rows_is_nan(name):
+def test_metrics_without_rows_are_nan(name):
     empty = SimpleNamespace(examples=[])
     assert math.isnan(metrics.compute([name], np.zeros(0, np.int64), empty)[name])
 
 
-def test_label_metrics_refuse_rows_without_labels_and_too_many_classes():
+def test_label_metrics_raise_without_labels_or_with_too_many_classes():
     with pytest.raises(DataError, match="row 1 has no label"):
         metrics.compute(["accuracy"], np.array([0, 0]), split(label=[0, -1]))
     with pytest.raises(DataError, match="macro_f1"):
@@ -158,7 +158,7 @@ def test_correlations_match_scipy(name):
 
 
 @pytest.mark.parametrize("name", ["pearson", "spearman"])
-def test_degenerate_numbers_are_zero_without_warnings(name):
+def test_correlation_of_constant_numbers_is_zero_without_warnings(name):
     gold = numbers([1.0, 2.0, 4.0])
     nan = math.nan
     for predicted in ([2.0] * 3, [nan] * 3, [nan, nan, 1.0]):
@@ -179,17 +179,17 @@ def test_unparsable_numbers_are_counted_and_replaced_by_the_mean():
 
 
 @pytest.mark.parametrize("text", ["", "four", "inf", "-Infinity", "NaN", "1e999", "3,8", "3.8 4"])
-def test_parse_number_refuses(text):
+def test_parse_number_of_invalid_text_is_nan(text):
     assert math.isnan(metrics.parse_number(text))
 
 
-def test_gold_numbers_are_the_exact_ones():
+def test_correlation_uses_exact_gold_numbers():
     rows = split(target=["1.0", "1.0", "2.0"], references=[("0.9",), ("1.1",), ("2.05",)])
     got = metrics.compute(["spearman"], ["0.9", "1.1", "2.0"], rows)["spearman"]
     assert got == pytest.approx(1.0)
 
 
-def test_gold_numbers_are_checked():
+def test_correlation_with_invalid_gold_raises():
     with pytest.raises(DataError, match="row 1 has the answer 'good'"):
         metrics.compute(["pearson"], np.array([1.0, 2.0]), split(target=["1.0", "good"]))
 
@@ -231,7 +231,7 @@ def test_squad_scores_by_hand(prediction, references, f1, em):
     assert got == pytest.approx({"squad_f1": f1, "squad_em": em})
 
 
-def test_squad_uses_the_target_where_there_are_no_references():
+def test_squad_uses_the_target_without_references():
     rows = split(target=["blue whale", "cat"])
     assert metrics.compute(["squad_em"], ["Blue whale.", "dog"], rows)["squad_em"] == 0.5
 
@@ -239,7 +239,7 @@ def test_squad_uses_the_target_where_there_are_no_references():
 # Forms
 
 
-def test_generated_text_becomes_labels():
+def test_as_form_text_to_labels():
     rows = labelled([0, 1, 1, 0])
     texts = ["class 0", " CLASS  1 ", "class 11", ""]
     np.testing.assert_array_equal(metrics.as_form(texts, "label", rows.examples), [0, 1, -1, -1])
@@ -248,7 +248,7 @@ def test_generated_text_becomes_labels():
     assert metrics.compute(["accuracy"], texts, rows)["accuracy"] == 0.5
 
 
-def test_candidate_indices_become_text_and_numbers():
+def test_as_form_labels_to_text_and_numbers():
     rows = split(
         candidates=[("1.0", "2.0", "x")] * 4,
         target=["1.0", "2.0", "1.0", "2.0"],
@@ -262,7 +262,7 @@ def test_candidate_indices_become_text_and_numbers():
     assert metrics.compute(["squad_em"], predicted, rows)["squad_em"] == 0.5
 
 
-def test_numbers_cannot_become_labels():
+def test_as_form_numbers_to_labels_raises():
     with pytest.raises(DataError, match="needs the form 'label'"):
         metrics.compute(["accuracy"], np.array([0.5]), labelled([0]))
     with pytest.raises(DataError, match="2 predictions for 1 rows"):
@@ -270,7 +270,7 @@ def test_numbers_cannot_become_labels():
 
 
 @pytest.mark.parametrize("name", sorted(metrics.METRICS))
-def test_per_item_means_are_the_metric(name):
+def test_per_item_mean_is_the_metric(name):
     rng = np.random.default_rng(3)
     gold = rng.integers(0, 2, 30)
     rows = split(

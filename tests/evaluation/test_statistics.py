@@ -45,7 +45,7 @@ def test_bootstrap_is_calibrated_under_the_null(seeds, spread):
     assert abs(covered / RUNS - 0.95) < error
 
 
-def test_bootstrap_never_rejects_too_often_when_the_rest_dominates():
+def test_bootstrap_is_calibrated_when_the_residual_dominates():
     rng = np.random.default_rng(1)
     rejected = sum(
         statistics.paired_bootstrap(d, 0 * d, samples=400).p < 0.05
@@ -54,7 +54,7 @@ def test_bootstrap_never_rejects_too_often_when_the_rest_dominates():
     assert rejected / RUNS < 0.05 + 3 * math.sqrt(0.05 * 0.95 / RUNS)
 
 
-def test_bootstrap_finds_a_real_effect_and_its_direction():
+def test_bootstrap_detects_an_effect_and_its_direction():
     rng = np.random.default_rng(2)
     b = (rng.random((10, 200)) < 0.6).astype(float)
     a = (rng.random((10, 200)) < 0.7).astype(float)
@@ -68,7 +68,7 @@ def test_bootstrap_finds_a_real_effect_and_its_direction():
     assert (up.seeds, up.items) == (10, 200)
 
 
-def test_one_seed_agrees_with_scipys_bootstrap():
+def test_bootstrap_of_one_seed_matches_scipy():
     d = np.random.default_rng(3).normal(0.1, 1.0, 300)
     ours = statistics.paired_bootstrap(d, np.zeros(300), samples=20_000)
     theirs = stats.bootstrap(
@@ -80,13 +80,13 @@ def test_one_seed_agrees_with_scipys_bootstrap():
     assert ours.p == pytest.approx(stats.ttest_1samp(d, 0.0).pvalue, abs=0.01)
 
 
-def test_one_item_is_the_t_test_over_seeds():
+def test_bootstrap_of_one_item_is_the_t_test_over_seeds():
     d = np.random.default_rng(4).normal(0.5, 1.0, (40, 1))
     ours = statistics.paired_bootstrap(d, np.zeros_like(d), samples=20_000)
     assert ours.p == pytest.approx(stats.ttest_1samp(d[:, 0], 0.0).pvalue, abs=0.02)
 
 
-def test_few_seeds_use_student():
+def test_bootstrap_of_few_seeds_is_student():
     d = np.random.default_rng(5).normal(size=(3, 1)) + 1.0
     ours = statistics.paired_bootstrap(d, np.zeros_like(d))
     theirs = stats.ttest_1samp(d[:, 0], 0.0)
@@ -102,7 +102,7 @@ def test_two_way_variance_is_unbiased():
     assert np.mean(estimates) == pytest.approx(truth, rel=0.05)
 
 
-def test_bootstrap_repeats_exactly_and_depends_on_its_seed():
+def test_bootstrap_is_deterministic_given_its_seed():
     a, b = np.random.default_rng(7).random((2, 6, 50))
     first = statistics.paired_bootstrap(a, b, samples=300, seed=1)
     assert statistics.paired_bootstrap(a, b, samples=300, seed=1) == first
@@ -118,7 +118,7 @@ def test_bootstrap_does_not_depend_on_its_chunks(monkeypatch):
     assert small.p == pytest.approx(large.p, abs=0.05)
 
 
-def test_equal_methods_and_constant_differences():
+def test_bootstrap_of_equal_methods_and_constant_differences():
     a = np.random.default_rng(9).random((5, 20))
     same = statistics.paired_bootstrap(a, a)
     assert same[:4] == (0.0, 0.0, 0.0, 1.0)
@@ -127,7 +127,7 @@ def test_equal_methods_and_constant_differences():
 
 
 @pytest.mark.parametrize("test", [statistics.paired_bootstrap, statistics.sign_flip])
-def test_pairs_are_checked(test):
+def test_unpaired_values_raise(test):
     with pytest.raises(DataError, match="same seeds and items"):
         test(np.zeros(3), np.zeros(4))
     with pytest.raises(DataError, match="not finite"):
@@ -164,7 +164,7 @@ def test_sign_flip_smallest_p_and_ties():
     assert statistics.sign_flip([0.5], [0.1]).p == 1.0
 
 
-def test_random_sign_flips_approach_the_exact_test():
+def test_sign_flip_random_approximates_the_exact_test():
     d = np.random.default_rng(10).normal(0.4, 1, 12)
     zero = np.zeros(12)
     exact, rough = statistics.sign_flip(d, zero), statistics.sign_flip(d, zero, samples=4000)
@@ -184,7 +184,7 @@ def test_holm_by_hand():
     assert statistics.holm([]).shape == (0,)
 
 
-def test_holm_rejects_what_the_closed_test_rejects():
+def test_holm_matches_the_closed_test():
     # Holm is the closure of Bonferroni: a hypothesis falls if every set that holds it falls.
     rng = np.random.default_rng(11)
     for _ in range(30):
@@ -201,7 +201,7 @@ def test_holm_rejects_what_the_closed_test_rejects():
         np.testing.assert_allclose(statistics.holm(p), closed)
 
 
-def test_summary_matches_scipy_and_counts_the_dead():
+def test_summarise_matches_scipy_and_counts_failed_seeds():
     values = np.array([0.8, 0.7, math.nan, 0.9, 0.75])
     got = statistics.summarise(values)
     finite = values[np.isfinite(values)]
@@ -212,7 +212,7 @@ def test_summary_matches_scipy_and_counts_the_dead():
     assert (got.n, got.failed) == (4, 1)
 
 
-def test_summary_of_one_and_none():
+def test_summarise_one_and_no_seed():
     one = statistics.summarise([0.5, math.nan])
     assert (one.mean, one.n, one.failed) == (0.5, 1, 1)
     assert math.isnan(one.std)
@@ -223,7 +223,7 @@ def test_summary_of_one_and_none():
     ("p", "difference", "counts"),
     [(0.01, 0.06, True), (0.01, -0.06, True), (0.01, 0.04, False), (0.05, 0.06, False)],
 )
-def test_effect_needs_significance_and_size(p, difference, counts):
+def test_effect_requires_significance_and_size(p, difference, counts):
     assert statistics.effect(p, difference, statistics.MINIMUM_EFFECT["sandbox"]) is counts
 
 
@@ -231,7 +231,7 @@ def test_effect_at_exactly_the_minimum():
     assert statistics.effect(0.01, 0.85 - 0.80, 0.05)
 
 
-def test_judge_corrects_over_the_whole_family():
+def test_judge_adjusts_over_the_whole_family():
     def comparison(p, difference=0.1):
         return statistics.Comparison(difference, 0.0, 0.2, p, 10, 100)
 
@@ -241,7 +241,7 @@ def test_judge_corrects_over_the_whole_family():
     assert (both["x"].p_holm, both["x"].effect, list(both)) == (0.06, False, ["x", "y"])
 
 
-def test_a_large_difference_over_five_seeds_survives_a_family():
+def test_judge_large_difference_over_five_seeds_is_significant():
     """A tail that no replicate reaches is Student's, not a floor of 0.02."""
     rng = np.random.default_rng(0)
     seeds = 0.02 * rng.standard_normal((5, 1))

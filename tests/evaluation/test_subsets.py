@@ -35,7 +35,7 @@ def drawn(chances: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 @pytest.mark.parametrize("count", [1, 3, 6])
-def test_subsets_are_all_and_small_ones_first(count):
+def test_subsets_are_complete_and_in_order_of_size(count):
     groups = subsets(count)
     assert groups.shape == (2**count, count)
     assert len({tuple(group) for group in groups.tolist()}) == 2**count
@@ -43,7 +43,7 @@ def test_subsets_are_all_and_small_ones_first(count):
     np.testing.assert_array_equal(groups[1 : count + 1], np.eye(count, dtype=bool))
 
 
-def test_halves_are_fixed_equal_and_keep_units_together():
+def test_split_items_is_fixed_balanced_and_keeps_units_together():
     units = [f"question {i // 3}" for i in range(60)]
     first = split_items(units)
     np.testing.assert_array_equal(first, split_items(units))
@@ -55,7 +55,7 @@ def test_halves_are_fixed_equal_and_keep_units_together():
 
 
 @pytest.mark.parametrize("units", [[], [0], ["q", "q", "q"]])
-def test_what_cannot_be_halved(units):
+def test_split_items_of_fewer_than_two_units_raises(units):
     with pytest.raises(DataError, match="at least two test items"):
         split_items(units)
 
@@ -63,7 +63,7 @@ def test_what_cannot_be_halved(units):
 # The choice
 
 
-def test_the_planted_subset_is_found_and_measured_where_it_was_not_chosen():
+def test_cross_fit_selects_the_planted_subset_and_measures_it_on_the_other_half():
     chances = np.full(16, 0.5)
     chances[9] = 0.9
     land = landscape(drawn(chances, 400, np.random.default_rng(0)))
@@ -76,7 +76,7 @@ def test_the_planted_subset_is_found_and_measured_where_it_was_not_chosen():
     assert compare([held], [singles]).p < 1e-6
 
 
-def test_each_item_comes_from_the_choice_of_the_other_half():
+def test_cross_fit_items_come_from_the_choice_of_the_other_half():
     # Subset 1 is perfect on the first half and fails on the second, subset 2 the other way round.
     first = np.array([True, False, True, False])
     items = np.stack([np.full(4, 0.5), first.astype(float), (~first).astype(float)])
@@ -86,7 +86,7 @@ def test_each_item_comes_from_the_choice_of_the_other_half():
     assert items.mean(1).max() == 0.5  # while choosing on all items looks harmless
 
 
-def test_noise_gains_nothing_though_the_maximum_looks_good():
+def test_cross_fit_is_unbiased_on_noise():
     rng = np.random.default_rng(1)
     simple = np.array([0, 1, 2, 3, 4, 5, 6, 63])
     gains, naive = [], []
@@ -99,7 +99,7 @@ def test_noise_gains_nothing_though_the_maximum_looks_good():
     assert np.mean(gains) < 0.01
 
 
-def test_of_equal_subsets_the_smallest_is_chosen_and_nan_never():
+def test_cross_fit_breaks_ties_by_size_and_never_selects_nan():
     items = np.full((4, 6), 0.5)
     assert cross_fit(landscape(items), np.arange(4)).chosen == (0, 0)
     items[0] = np.nan
@@ -107,7 +107,7 @@ def test_of_equal_subsets_the_smallest_is_chosen_and_nan_never():
     assert cross_fit(landscape(items), np.array([3, 2])).chosen == (3, 3)
 
 
-def test_a_metric_that_is_no_mean_is_measured_on_the_halves():
+def test_cross_fit_without_items_uses_the_halves():
     halves = np.array([[0.2, 0.9, 0.4], [0.3, 0.1, 0.8]])
     land = SubsetScores(0, np.ones(3), np.ones(3), halves.mean(0), halves, np.ones(4, bool))
     held = cross_fit(land, np.arange(3))
@@ -121,7 +121,7 @@ def test_a_metric_that_is_no_mean_is_measured_on_the_halves():
 # Standing
 
 
-def test_standing_is_the_rank_of_scipy():
+def test_rank_percentile_matches_scipy():
     stats = pytest.importorskip("scipy.stats")
     values = np.random.default_rng(0).integers(0, 6, 32) / 6
     ranks = stats.rankdata(-values)
@@ -129,7 +129,7 @@ def test_standing_is_the_rank_of_scipy():
         assert rank_percentile(values, number) == (rank, pytest.approx(100 * (32 - rank) / 31))
 
 
-def test_standing_of_a_blind_choice_is_50_and_nan_is_the_worst():
+def test_rank_percentile_of_a_random_choice_is_50_and_nan_is_worst():
     values = np.array([0.1, 0.1, 0.7, 0.3, np.nan, 0.7])
     assert np.mean([rank_percentile(values, n)[1] for n in range(6)]) == pytest.approx(50)
     assert rank_percentile(values, 4) == (6.0, 0.0)

@@ -1,8 +1,8 @@
-"""Configs are frozen dataclasses; overrides are dotted paths with values parsed by field type.
+"""Configs as frozen dataclasses, with overrides: dotted keys and values parsed by field type.
 
 `override(config, ["target.steps=2000", "targets=glue/rte,mr"])` returns a new config. An unknown
-key, a value of the wrong type or a value outside a field's choices is one `ConfigError` that names
-the nearest key.
+key, a value of the wrong type or a value outside a field's choices raises one `ConfigError`, which
+suggests the nearest key.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from prompt_jax.errors import ConfigError, PromptJaxError, did_you_mean
 
 C = TypeVar("C")
 
-_LARGEST = 2**31 - 1
+_MAX_INT = 2**31 - 1
 _TRUE, _FALSE = {"true", "yes", "1", "on"}, {"false", "no", "0", "off"}
 
 
 def split_list(text: str) -> tuple[str, ...]:
-    """Splits at commas that stand outside brackets.
+    """Splits at commas outside brackets.
 
     >>> split_list("prompt_tuning, spot(variant=top_k, top_k=3)")
     ('prompt_tuning', 'spot(variant=top_k, top_k=3)')
@@ -80,20 +80,20 @@ def parse_value(text: str, kind: Any, where: str) -> Any:
         except (ValueError, OverflowError):
             name = "a whole number" if kind is int else "a number"
             raise ConfigError(f"option '{where}' must be {name}, not '{text}'.") from None
-        if kind is int and abs(number) > _LARGEST:  # what a device counts with
-            raise ConfigError(f"option '{where}' must lie within ±{_LARGEST:,}, not be {text}.")
+        if kind is int and abs(number) > _MAX_INT:  # int32, as on devices
+            raise ConfigError(f"option '{where}' must lie within ±{_MAX_INT:,}, not be {text}.")
         return number
     return text
 
 
 def keys(config: Any, prefix: str = "") -> list[str]:
     """All dotted keys of a config dataclass, leaves only."""
-    found = []
+    dotted = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         path = prefix + field.name
-        found += keys(value, path + ".") if dataclasses.is_dataclass(value) else [path]
-    return found
+        dotted += keys(value, path + ".") if dataclasses.is_dataclass(value) else [path]
+    return dotted
 
 
 def override(config: C, assignments: Iterable[str]) -> C:
@@ -112,15 +112,15 @@ def override(config: C, assignments: Iterable[str]) -> C:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(f"override '{assignment}' is not of the form key=value.")
-        _note(changes, config, key.strip().split("."), text.strip(), key.strip(), known)
-    # All at once: a config may be valid only after several of them, in whatever order they stand.
+        _add_change(changes, config, key.strip().split("."), text.strip(), key.strip(), known)
+    # All at once: a config may be valid only with several of them together.
     return _replace(config, changes)
 
 
-def _note(
+def _add_change(
     changes: dict[str, Any], config: Any, path: list[str], text: str, where: str, known: list[str]
 ) -> None:
-    """Adds one assignment to a nested dictionary of new values."""
+    """Adds one assignment to a nested dictionary of changed values."""
     names = {f.name for f in dataclasses.fields(config)}
     if path[0] not in names:
         raise ConfigError(f"unknown option '{where}' in overrides." + did_you_mean(where, known))
@@ -131,10 +131,10 @@ def _note(
                 f"unknown option '{where}' in overrides: '{path[0]}' has no parts."
                 + did_you_mean(where, known)
             )
-        _note(changes.setdefault(path[0], {}), current, path[1:], text, where, known)
+        _add_change(changes.setdefault(path[0], {}), current, path[1:], text, where, known)
     elif dataclasses.is_dataclass(current):
-        inside = ", ".join(f"{where}.{k}" for k in keys(current)[:4])
-        raise ConfigError(f"option '{where}' is a group; set one of its parts ({inside}, ...).")
+        parts = ", ".join(f"{where}.{k}" for k in keys(current)[:4])
+        raise ConfigError(f"option '{where}' is a group; set one of its parts ({parts}, ...).")
     else:
         kind = typing.get_type_hints(type(config))[path[0]]
         changes[path[0]] = parse_value(text, kind, where)
@@ -288,7 +288,7 @@ def _config_module(name: str, packaged: str) -> Any:
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # where classes of the file look for their source
+        sys.modules[spec.name] = module  # required to find the source of classes in the file
         try:
             spec.loader.exec_module(module)
         except Exception as error:
@@ -307,7 +307,7 @@ def _config_module(name: str, packaged: str) -> Any:
 
 
 def _broken(what: str, error: Exception) -> ConfigError:
-    """What is wrong inside a config file, in one line; our own errors speak for themselves."""
+    """An error of a config file in one line; errors of this package keep their message."""
     line = ""
     trace = error.__traceback__
     while trace is not None:

@@ -1,4 +1,4 @@
-"""Errors that a user can cause, each with one message that says what to do.
+"""Errors that a user can cause, each with one message that includes the remedy.
 
 Every class derives from `PromptJaxError`; the command line prints the message without a traceback
 and exits with code 2.
@@ -31,7 +31,7 @@ class PromptError(PromptJaxError, ValueError):
 
 
 class TrainingError(PromptJaxError, RuntimeError):
-    """Training cannot start or continue (out of memory, every run diverged)."""
+    """Training cannot start or continue (out of memory, all replicas diverged)."""
 
 
 class StoppedError(TrainingError):

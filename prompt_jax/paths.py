@@ -1,4 +1,4 @@
-"""Files that are written as a whole or not at all, and where caches live."""
+"""Atomic writing of files, and the cache folder."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def is_url(path: str | os.PathLike[str]) -> bool:
 
 
 def write_atomically(path: str | os.PathLike[str], raw: bytes) -> None:
-    """Writes a file so that a reader sees the old content or all of the new.
+    """Writes a file atomically: a reader sees the old content or all of the new content.
 
-    A local file is also flushed to the disk first. On an fsspec URL the store's own guarantee
-    holds: object stores show an object only once it is complete.
+    A local file is also flushed to disk first. For an fsspec URL, atomicity depends on the store:
+    object stores show an object only once it is complete.
 
     Args:
-      path: local path (its folders are made) or fsspec URL.
+      path: local path (its folders are created) or fsspec URL.
       raw: the whole content.
 
     Raises:
-      OSError: the file cannot be written; nothing is left behind.
+      OSError: the file cannot be written; no partial file remains.
     """
     if is_url(path):
         import fsspec
@@ -43,12 +43,12 @@ def write_atomically(path: str | os.PathLike[str], raw: bytes) -> None:
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with draft.open("xb") as file:
+        with temporary.open("xb") as file:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
-        draft.replace(target)
+        temporary.replace(target)
     finally:
-        draft.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

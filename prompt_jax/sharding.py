@@ -1,7 +1,8 @@
-"""Meshes, the regex -> PartitionSpec table, and placing host arrays on them.
+"""Meshes, the regex -> PartitionSpec table, and placement of host arrays.
 
-Rows lie on 'data', the model's weights on 'model'. Every process holds the whole (small) plan of a
-step and places only the shards it owns, so nothing here depends on the number of processes.
+Rows are split over the axis 'data', the model's weights over 'model'. Every process has the whole
+(small) plan of a step and places only its own shards, so nothing here depends on the number of
+processes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from prompt_jax import distributed
 from prompt_jax.errors import ConfigError
 
-Rules = tuple[tuple[str, tuple[str | None, ...]], ...]  # hashable: part of a cache's key
+Rules = tuple[tuple[str, tuple[str | None, ...]], ...]  # hashable: part of a cache key
 
 
 def make_mesh(data: int = 1, model: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -58,13 +59,13 @@ def parse_mesh(text: str) -> dict[str, int]:
 
 
 def bytes_per_device(tree: Any, rules: Rules, data: int, model: int) -> int:
-    """Bytes of a parameter tree on one device of a mesh, which need not be there.
+    """Bytes of a parameter tree on one device of a mesh, which need not exist.
 
     Args:
       tree: arrays or their shapes.
       rules: as for `shardings`.
-      data: size of the mesh axis.
-      model: likewise.
+      data: size of the mesh axis 'data'.
+      model: size of the mesh axis 'model'.
     """
     mesh = AbstractMesh((data, model), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 
@@ -77,9 +78,9 @@ def bytes_per_device(tree: Any, rules: Rules, data: int, model: int) -> int:
 def spec_for(
     path: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh | AbstractMesh
 ) -> PartitionSpec:
-    """The PartitionSpec of a parameter: the first rule whose regex is found in its path.
+    """The PartitionSpec of a parameter: that of the first rule whose regex matches its path.
 
-    An axis that does not divide its dimension is left unsplit, so that one table serves every size.
+    An axis that does not divide its dimension is not split, so one table works for every size.
     """
     for pattern, axes in rules:
         if re.search(pattern, path):
@@ -107,27 +108,27 @@ def shardings(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> Any:
 def state_shardings(tree: Any, rules: Rules, mesh: Mesh) -> Any:
     """NamedShardings of a training state, whose leaves have an axis R in front.
 
-    Trained weights, and what has their path and shape (gradients, moments), lie as the rules say;
-    the rest (counts, Adafactor's rows and columns) is whole.
+    The rules apply to trained weights and to arrays of the same path and shape (gradients,
+    moments); all others (counts, Adafactor's rows and columns) are replicated.
     """
 
     def one(path: Any, leaf: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         shape = tuple(np.shape(leaf))[1:]
-        mine = tuple(rule for rule in rules if len(rule[1]) == len(shape))
-        spec = spec_for(name, shape, mine, mesh)
+        of_this_rank = tuple(rule for rule in rules if len(rule[1]) == len(shape))
+        spec = spec_for(name, shape, of_this_rank, mesh)
         return NamedSharding(mesh, PartitionSpec(None, *spec) if spec else PartitionSpec())
 
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
 def shard_tree(tree: Any, rules: Rules, mesh: Mesh) -> Any:
-    """Places a parameter tree that every process holds whole on the mesh by the rule table."""
+    """Places a parameter tree on the mesh by the rule table; every process has the whole tree."""
 
     def one(leaf: Any, sharding: NamedSharding) -> jax.Array:
         if sharding.is_fully_addressable:
             return jax.device_put(leaf, sharding)
-        # `device_put` would send the whole array around to compare it.
+        # `device_put` would send the whole array between processes to compare it.
         host = np.asarray(leaf)
         return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
@@ -138,7 +139,7 @@ def put(tree: Any, mesh: Mesh | None, *axes: str | None) -> Any:
     """Places host arrays, split along their leading axes; replicated without axes.
 
     Args:
-      tree: numpy arrays that every process holds whole, or arrays of all processes on devices.
+      tree: numpy arrays that are whole on every process, or global device arrays.
       mesh: None leaves placement to JAX.
       *axes: mesh axis of each leading dimension.
     """

@@ -1,8 +1,8 @@
-"""The four named streams of randomness.
+"""The four named random streams.
 
-A random number is a pure function of (seed, stream, more integers): nothing keeps a random state,
-so a resumed run is the uninterrupted one, and changing how many numbers one stream uses changes no
-other.
+A random number is a pure function of (seed, stream, more integers). There is no random state, so a
+resumed run is identical to an uninterrupted one, and the number of draws from one stream does not
+affect another.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import jax
 
 STREAMS: dict[str, int] = {"init": 0, "source": 1, "few_shot": 2, "order": 3}
-"""Initialisation, source training, few-shot draw (and every cut of a split), row order."""
+"""Initialisation, source training, few-shot draws (and all splitting of rows), row order."""
 
 
 def stream_id(stream: str) -> int:
@@ -35,7 +35,7 @@ def stream_id(stream: str) -> int:
 
 
 def rng(seed: int, stream: str, *more: int) -> np.random.Generator:
-    """Host generator of (seed, stream, *more); all integers must be non-negative.
+    """NumPy generator of (seed, stream, *more); all integers must be non-negative.
 
     >>> bool(rng(1, "order", 2).integers(100) == rng(1, "order", 2).integers(100))
     True
@@ -43,8 +43,8 @@ def rng(seed: int, stream: str, *more: int) -> np.random.Generator:
     words = [seed, stream_id(stream), *more]
     if min(words) < 0:
         raise ConfigError(f"seeds must not be negative, not {words}.")
-    # SeedSequence pads with zeros, so [1, 3] and [1, 3, 0] would be the same stream; the length
-    # in front keeps them apart.
+    # SeedSequence pads with zeros, so [1, 3] and [1, 3, 0] would be the same stream; the leading
+    # length makes them different.
     return np.random.default_rng([len(words), *words])
 
 

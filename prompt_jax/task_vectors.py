@@ -1,9 +1,9 @@
-"""Which sources help a target: similarity of task vectors, grouping, and the merged prompt.
+"""Similarity of task vectors, selection of a group of sources, and the merged prompt.
 
 The mathematics of Dynamic Task Vector Grouping (DTVG; Zhang et al., ACL Findings 2025, arXiv
-2503.18063) alone: arrays in, arrays out, no model, no trainer. A task vector is what tuning added
-to an initialisation, T = P - P_init, [L, D]; every vector given here is *already scaled* by its
-per-token scales.
+2503.18063) alone: arrays in, arrays out, without a language model or a trainer. A task vector is
+the difference between a tuned prompt and its initialisation, T = P - P_init, [L, D]; all vectors
+here are *already multiplied* by their per-token scales.
 
     sim(a, b)  = < mean_L(a), mean_L(b) >                          similarity
     TS(G)      = 1/|G| sum_{s in G} sim(T_s, T_t)                  target_similarity, averaged
@@ -11,12 +11,12 @@ per-token scales.
     G*         = argmax_G TS(G) + weight KC(G)                     select_group
     P          = P_init + a_t T_t + sum_{s in G*} a_s T_s          merge
 
-Everything depends on the vectors through their means over tokens: with per-token scales a these are
-(a^T T) / L, so a training step needs K products of a vector with a matrix and one K x K Gram matrix
-(`pool`, `pairwise`, `group_from_gram`).
+All quantities depend only on the means of the vectors over tokens. With per-token scales a these
+are (a^T T) / L, so a training step needs K products of a vector with a matrix and one K x K Gram
+matrix (`pool`, `pairwise`, `group_from_gram`).
 
-All functions work under `jit`, `vmap` and `grad`. A choice has no derivative: gradients flow
-through `merge` alone, and the scales of sources outside the group get exactly zero.
+All functions work under `jit`, `vmap` and `grad`. The selection has no derivative: gradients flow
+only through `merge`, and the scales of sources outside the group get a gradient of exactly zero.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ RULES: tuple[str, ...] = get_args(Rule)
 METRICS: tuple[str, ...] = get_args(Metric)
 
 TIE = 1e-5
-"""Values this close, relative to the largest similarity, are equal: rounding must not choose."""
+"""Tolerance of ties, relative to the largest similarity, so that rounding does not break them."""
 
-# GPUs and TPUs would round the factors of a product to 10 or 7 bits, and a choice may hang on it.
+# GPUs and TPUs would round factors to 10 or 7 bits, which could change the selected group.
 _EXACT = jax.lax.Precision.HIGHEST
 
 
@@ -61,8 +61,8 @@ def pool(vectors: Any, scales: Any = None) -> jax.Array:
         return vectors.mean(-2)
     if jnp.shape(scales) != vectors.shape[:-1]:
         raise PromptError(
-            f"scales {list(jnp.shape(scales))} do not fit vectors {list(vectors.shape)}: there is"
-            " one scale per token and vector."
+            f"scales {list(jnp.shape(scales))} do not match vectors {list(vectors.shape)}: give one"
+            " scale per token and vector."
         )
     summed = jnp.einsum("...l,...ld->...d", _float(scales), vectors, precision=_EXACT)
     return summed / vectors.shape[-2]
@@ -72,9 +72,9 @@ def pool(vectors: Any, scales: Any = None) -> jax.Array:
 def similarity(a: Any, b: Any, metric: Metric = "dot") -> jax.Array:
     """The similarity of two task vectors: the inner product of their means over tokens.
 
-    As published, (1 / L^2) (sum_i a_i)^T (sum_j b_j): not normalised, so that long-trained, large
-    vectors count more. The authors' released code also divides by D, which changes no sign and no
-    rank. `"cosine"` divides by the norms of the two means (0 where one is 0): our extension.
+    As published, (1 / L^2) (sum_i a_i)^T (sum_j b_j): not normalised, so that vectors of large norm
+    have larger similarities. The authors' released code also divides by D, which changes no sign
+    and no rank. `"cosine"` divides by the norms of the two means (0 if one is 0): our extension.
 
     Args:
       a: [.., L, D], scaled.
@@ -91,15 +91,15 @@ def similarity(a: Any, b: Any, metric: Metric = "dot") -> jax.Array:
     >>> similarity(jnp.ones((2, 3)), jnp.full((2, 3), 2.0))
     Array(6., dtype=float32)
     """
-    one, two = (_unit(pool(x), metric) for x in (a, b))
-    if one.shape != two.shape:
-        raise PromptError(f"task vectors {jnp.shape(a)} and {jnp.shape(b)} do not fit.")
-    return jnp.sum(one * two, axis=-1)
+    mean_a, mean_b = (_normalise(pool(x), metric) for x in (a, b))
+    if mean_a.shape != mean_b.shape:
+        raise PromptError(f"task vectors {jnp.shape(a)} and {jnp.shape(b)} do not match.")
+    return jnp.sum(mean_a * mean_b, axis=-1)
 
 
 @functools.partial(jax.jit, static_argnames=("metric",))
 def pairwise(target: Any, sources: Any, metric: Metric = "dot") -> tuple[jax.Array, jax.Array]:
-    """Similarities of pooled vectors: of every source to the target, and to every other.
+    """Similarities of pooled vectors: of sources to the target, and between sources.
 
     Args:
       target: [D], pooled.
@@ -119,7 +119,7 @@ def pairwise(target: Any, sources: Any, metric: Metric = "dot") -> tuple[jax.Arr
             f"pooled vectors must be [D] and [K, D], not {list(target.shape)} and"
             f" {list(sources.shape)}."
         )
-    target, sources = _unit(target, metric), _unit(sources, metric)
+    target, sources = _normalise(target, metric), _normalise(sources, metric)
     return (
         jnp.matmul(sources, target, precision=_EXACT),
         jnp.matmul(sources, sources.T, precision=_EXACT),
@@ -144,7 +144,7 @@ def target_similarity(target: Any, sources: Any, metric: Metric = "dot") -> jax.
 
 @functools.partial(jax.jit, static_argnames=("metric",))
 def knowledge_consistency(sources: Any, group: Any, metric: Metric = "dot") -> jax.Array:
-    """The mean similarity of different sources of a group; 0 for fewer than two.
+    """The mean similarity between the sources of a group; 0 for fewer than two.
 
     Args:
       sources: [K, L, D], scaled.
@@ -164,7 +164,7 @@ def knowledge_consistency(sources: Any, group: Any, metric: Metric = "dot") -> j
 
 @jax.jit
 def consistency_from_gram(gram: Any, group: Any) -> jax.Array:
-    """`knowledge_consistency` of pairwise similarities.
+    """`knowledge_consistency` from pairwise similarities.
 
     Args:
       gram: [K, K].
@@ -191,11 +191,11 @@ def select_group(
     consistency_weight: float = 1.0,
     valid: Any = None,
 ) -> jax.Array:
-    """Chooses the sources that are merged into the target's prompt.
+    """Selects the sources that are merged into the target's prompt.
 
     Args:
       target: [L, D], the target's scaled vector.
-      sources: [K, L, D], scaled; K is fixed, and padded where `valid` says so.
+      sources: [K, L, D], scaled; K is static, and `valid` marks padding.
       rule: as in `group_from_gram`.
       metric: as in `similarity`.
       threshold: as in `group_from_gram`.
@@ -234,36 +234,37 @@ def group_from_gram(
     threshold: float = 0.0,
     consistency_weight: float = 1.0,
 ) -> jax.Array:
-    """The core of `select_group`, on similarities.
+    """`select_group` from similarities.
 
     Rules:
 
     - `prefix`: the authors' released heuristic. Sources are ranked by their similarity to the
-      target (equal ones by index); those below the threshold are dropped; of the prefixes of the
-      ranking the first whose consistency is the highest is taken, a single source counting 0. So
-      there is always one source where any passes, and a second one only where the two agree.
+      target (ties by index), and those below the threshold are dropped. Of the prefixes of the
+      ranking, the one with the highest consistency is selected (the first of these), where a single
+      source has consistency 0. So one source is always selected if any passes the threshold, and a
+      second one only if the similarity of the two is positive.
     - `objective`: the paper's objective, TS + weight KC, maximised over all 2^K groups, exactly for
       any K. An empty group has value 0, and the threshold does not apply. The paper calls the
-      search NP-hard, but for two or more sources the objective is a mean over the group's pairs,
-      so that a group of at most two is always among the best, and at most two are chosen.
-    - `consistency`: KC alone over all groups: the pair that agrees most, or none; the target is not
-      looked at.
-    - `positive`: every source at or above the threshold.
+      search NP-hard. But for two or more sources the objective is a mean over the group's pairs, so
+      a group of at most two is always among the maximisers, and at most two are selected.
+    - `consistency`: KC alone, maximised over all groups: the pair of largest similarity, or none.
+      The target is not used.
+    - `positive`: all sources at or above the threshold.
     - `all`, `none`.
 
-    Values within 1e-5 of the largest similarity count as equal: `prefix` then takes the shortest
+    Values within 1e-5 of the largest similarity are ties: `prefix` then selects the shortest
     prefix, `objective` and `consistency` the smallest group, and of these the first.
 
-    Where the target's vector is zero (no stage 1), all its similarities are 0, which says nothing
-    about any source: `prefix`, `objective` and `positive` then choose none.
+    If the target's vector is zero (no stage 1), all its similarities are 0 and carry no information
+    about the sources: `prefix`, `objective` and `positive` then select none.
 
     Args:
       target_dot: [K], similarity of every source to the target.
       gram: [K, K], similarities between sources.
       valid: bool [K], False for padding; None: all are sources. Sources whose similarities are
-        not finite are never chosen.
+        not finite are never selected.
       rule: see above.
-      threshold: the smallest similarity of a source that helps.
+      threshold: minimum similarity of a source to the target.
       consistency_weight: lambda of the objective.
 
     Returns:
@@ -288,22 +289,22 @@ def group_from_gram(
     chex.assert_shape(valid, (count,))
     if rule == "none" or not count:
         return jnp.zeros((count,), bool)
-    # A source that is not finite is none, whatever the rule.
+    # A source that is not finite is ignored under every rule.
     valid &= jnp.isfinite(target_dot) & jnp.isfinite(jnp.diagonal(gram))
     if rule == "all":
         return valid
-    # Padding may hold anything.
+    # Padding may have any value.
     target_dot = jnp.where(valid, target_dot, 0.0)
     gram = jnp.where(valid[:, None] & valid[None, :], gram, 0.0)
     passing = valid & (target_dot >= threshold)
     if rule == "positive":
         group = passing
     elif rule == "prefix":
-        group = _prefix(target_dot, gram, passing)
+        group = _best_prefix(target_dot, gram, passing)
     else:
         if rule == "consistency":
-            return _best(jnp.zeros_like(target_dot), gram, valid)
-        group = _best(target_dot, jnp.asarray(consistency_weight, jnp.float32) * gram, valid)
+            return _best_group(jnp.zeros_like(target_dot), gram, valid)
+        group = _best_group(target_dot, jnp.asarray(consistency_weight, jnp.float32) * gram, valid)
     return group & jnp.any(target_dot != 0.0)
 
 
@@ -318,11 +319,11 @@ def merge(
 ) -> jax.Array:
     """The prompt of a target: P_init + a_t T_t + the sum of a_s T_s over the group.
 
-    The derivative with respect to the scales and vectors of sources outside the group is exactly
+    The derivatives with respect to the scales and vectors of sources outside the group are exactly
     zero.
 
     Args:
-      init: [L, D], what all prompts were trained from.
+      init: [L, D], the shared initialisation of all prompts.
       target_vector: [L, D], not scaled.
       source_vectors: [K, L, D], not scaled; finite also where padded.
       target_scale: [L], one number per token.
@@ -333,15 +334,15 @@ def merge(
       [L, D] float32.
 
     Raises:
-      PromptError: for shapes that do not fit.
+      PromptError: for shapes that do not match.
     """
-    init, own, sources = (_matrices(x, "prompts") for x in (init, target_vector, source_vectors))
+    init, target, sources = (_matrices(x, "prompts") for x in (init, target_vector, source_vectors))
     target_scale, source_scales = _float(target_scale), _float(source_scales)
     length, width = init.shape[-2:]
     count = sources.shape[0]
-    found = [x.shape for x in (init, own, sources, target_scale, source_scales)]
-    found.append(jnp.shape(group))
-    wanted = [
+    shapes = [x.shape for x in (init, target, sources, target_scale, source_scales)]
+    shapes.append(jnp.shape(group))
+    expected = [
         (length, width),
         (length, width),
         (count, length, width),
@@ -349,14 +350,14 @@ def merge(
         (count, length),
         (count,),
     ]
-    if found != wanted:
+    if shapes != expected:
         raise PromptError(
             "merge needs shapes [L, D], [L, D], [K, L, D], [L], [K, L] and [K], not"
-            f" {', '.join(str(list(shape)) for shape in found)}."
+            f" {', '.join(str(list(shape)) for shape in shapes)}."
         )
     scales = jnp.where(jnp.asarray(group, bool)[:, None], source_scales, 0.0)
-    borrowed = jnp.einsum("kl,kld->ld", scales, sources, precision=_EXACT)
-    return init + target_scale[:, None] * own + borrowed
+    from_sources = jnp.einsum("kl,kld->ld", scales, sources, precision=_EXACT)
+    return init + target_scale[:, None] * target + from_sources
 
 
 def _float(x: Any) -> jax.Array:
@@ -369,8 +370,8 @@ def _matrices(x: Any, what: str) -> jax.Array:
     return _float(x)
 
 
-def _unit(pooled: jax.Array, metric: str) -> jax.Array:
-    """Pooled vectors [.., D], of length 1 (or 0) where the metric asks for it."""
+def _normalise(pooled: jax.Array, metric: str) -> jax.Array:
+    """Pooled vectors [.., D], for "cosine" divided by their norms (0 stays 0)."""
     if metric not in METRICS:
         raise ConfigError(
             f"metric must be one of {', '.join(METRICS)}, not '{metric}'."
@@ -378,12 +379,12 @@ def _unit(pooled: jax.Array, metric: str) -> jax.Array:
         )
     if metric == "dot":
         return pooled
-    # By the largest number first, so that squares neither overflow nor vanish.
+    # Divided by the largest number first, so that squares neither overflow nor underflow.
     largest = jnp.max(jnp.abs(pooled), axis=-1, keepdims=True)
-    some = largest > 0
-    pooled = pooled / jnp.where(some, largest, 1.0)
+    nonzero = largest > 0
+    pooled = pooled / jnp.where(nonzero, largest, 1.0)
     square = jnp.sum(pooled**2, axis=-1, keepdims=True)
-    return pooled * jax.lax.rsqrt(jnp.where(some, square, 1.0))
+    return pooled * jax.lax.rsqrt(jnp.where(nonzero, square, 1.0))
 
 
 def _off_diagonal(gram: jax.Array) -> jax.Array:
@@ -391,12 +392,13 @@ def _off_diagonal(gram: jax.Array) -> jax.Array:
 
 
 def _pairs(size: jax.Array) -> jax.Array:
-    """Ordered pairs of a group, at least 1: their sum is 0 where there are none."""
+    """Number of ordered pairs of a group, at least 1 (a divisor)."""
     n = size.astype(jnp.float32)
     return jnp.maximum(n * (n - 1.0), 1.0)
 
 
-def _prefix(target_dot: jax.Array, gram: jax.Array, passing: jax.Array) -> jax.Array:
+def _best_prefix(target_dot: jax.Array, gram: jax.Array, passing: jax.Array) -> jax.Array:
+    """The shortest prefix of the ranked sources with the highest consistency."""
     count = target_dot.shape[0]
     order = jnp.argsort(jnp.where(passing, -target_dot, jnp.inf), stable=True)
     ranked = gram[order][:, order]
@@ -410,15 +412,15 @@ def _prefix(target_dot: jax.Array, gram: jax.Array, passing: jax.Array) -> jax.A
     return jnp.zeros((count,), bool).at[order].set(chosen)
 
 
-def _best(target_dot: jax.Array, gram: jax.Array, valid: jax.Array) -> jax.Array:
-    """The group of highest mean of target_dot plus mean of gram over its pairs, of all 2^K.
+def _best_group(target_dot: jax.Array, gram: jax.Array, valid: jax.Array) -> jax.Array:
+    """The group, of all 2^K, with the highest mean of target_dot plus mean of gram over its pairs.
 
     For two or more members that value is itself a mean over the pairs, of (t_i + t_j) / 2 + g_ij,
-    and no mean exceeds its largest term: none, one or two sources are always among the best.
+    and a mean does not exceed its largest term: a group of at most two is always a maximiser.
     """
     count = target_dot.shape[0]
-    one = jnp.arange(count)
-    first, second = (x.reshape(-1) for x in jnp.meshgrid(one, one, indexing="ij"))
+    number = jnp.arange(count)
+    first, second = (x.reshape(-1) for x in jnp.meshgrid(number, number, indexing="ij"))
     pair = (0.5 * (target_dot[:, None] + target_dot[None, :]) + gram).reshape(-1)
     pair = jnp.where((first < second) & valid[first] & valid[second], pair, -jnp.inf)
     single = jnp.where(valid, target_dot, -jnp.inf)
@@ -426,6 +428,6 @@ def _best(target_dot: jax.Array, gram: jax.Array, valid: jax.Array) -> jax.Array
     largest = jnp.maximum(jnp.abs(target_dot).max(), jnp.abs(gram).max())
     chosen = jnp.argmax(value >= value.max() - TIE * largest)
     none = jnp.full((1,), -1)
-    return (one == jnp.concatenate([none, one, first])[chosen]) | (
-        one == jnp.concatenate([none, one, second])[chosen]
+    return (number == jnp.concatenate([none, number, first])[chosen]) | (
+        number == jnp.concatenate([none, number, second])[chosen]
     )

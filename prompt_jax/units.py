@@ -1,4 +1,4 @@
-"""Counts, bytes and operations for people: three digits and a unit."""
+"""Human-readable counts, bytes and FLOPs: three digits and a unit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def scale_to_unit(value: float, step: float, units: Sequence[str]) -> str:
-    """A number with three digits and its unit.
+    """Formats a number with three significant digits and the largest suitable unit.
 
     >>> scale_to_unit(222_903_552, 1000, ("", " k", " M")), scale_to_unit(12, 1000, ("", " k"))
     ('223 M', '12')
@@ -18,16 +18,16 @@ def scale_to_unit(value: float, step: float, units: Sequence[str]) -> str:
 
 
 def format_count(value: float) -> str:
-    """A count."""
+    """Formats a count, like '223 M'."""
     return scale_to_unit(value, 1000, ("", " k", " M", " G", " T"))
 
 
 def format_bytes(value: float) -> str:
-    """Bytes."""
+    """Formats a number of bytes, like '1.5 GiB'."""
     return scale_to_unit(value, 1024, (" B", " KiB", " MiB", " GiB", " TiB"))
 
 
 def format_flops(value: float) -> str:
-    """Floating point operations."""
+    """Formats a number of floating point operations, like '23 EFLOP'."""
     prefixes = ("", "k", "M", "G", "T", "P", "E", "Z")
     return scale_to_unit(value, 1000, tuple(f" {prefix}FLOP" for prefix in prefixes))

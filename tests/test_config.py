@@ -73,7 +73,7 @@ class Outer:
         ("inner.kind=two", "inner.kind", "two"),
     ],
 )
-def test_every_type_of_field(assignment, path, value):
+def test_override_of_every_field_type(assignment, path, value):
     result = override(Outer(), [assignment])
     for part in path.split("."):
         result = getattr(result, part)
@@ -81,14 +81,14 @@ def test_every_type_of_field(assignment, path, value):
     assert type(result) is type(value)
 
 
-def test_the_original_stays_and_the_last_one_wins():
+def test_override_copies_and_the_last_assignment_wins():
     config = Outer()
     changed = override(config, ["inner.steps=1", "inner.rate=2", "inner.steps=9", "name=n"])
     assert config == Outer()
     assert changed == Outer(name="n", inner=Inner(steps=9, rate=2.0))
 
 
-def test_checks_see_all_overrides_at_once():
+def test_override_validates_after_all_assignments():
     """A pair that is valid only together may be given in either order."""
     assert override(Outer(), ["low=20", "high=30"]) == Outer(low=20, high=30)
     assert override(Outer(), ["high=30", "low=20"]) == Outer(low=20, high=30)
@@ -122,7 +122,7 @@ def test_checks_see_all_overrides_at_once():
         ("inner.kind=tow", r"one of one, two, not 'tow'.*Did you mean 'two'"),
     ],
 )
-def test_errors_name_the_key(assignment, message):
+def test_override_errors_name_the_key(assignment, message):
     with pytest.raises(ConfigError, match=message):
         override(Outer(), [assignment])
 
@@ -187,7 +187,7 @@ def test_only_config_errors_escape(assignments):
 
 
 @given(st.lists(st.text(alphabet="ab()[], =", max_size=12), max_size=4))
-def test_split_list_keeps_every_character_but_commas_and_blanks(parts):
+def test_split_list_keeps_all_characters_except_commas_and_spaces(parts):
     text = ",".join(parts)
     joined = "".join(split_list(text))
     assert sorted(joined.replace(",", "").replace(" ", "")) == sorted(
@@ -210,14 +210,14 @@ def test_split_list(text, parts):
     assert split_list(text) == parts
 
 
-def test_parse_value_of_a_literal_is_its_own_text():
+def test_parse_value_of_a_literal():
     assert parse_value("one", Literal["one", "two"], "k") == "one"
 
 
 # Hashes
 
 
-def test_digest_is_stable_and_sees_every_field():
+def test_digest_is_stable_and_depends_on_every_field():
     # The text that is hashed: a change would orphan every stored artefact.
     text = b'["a", 1, {"b": [1.5, null]}]'
     assert digest("a", 1, {"b": [1.5, None]}) == hashlib.sha256(text).hexdigest()[:16]
@@ -253,7 +253,7 @@ def write(folder, text, name="my_config.py"):
     return str(path)
 
 
-def test_a_config_file(tmp_path):
+def test_load_config_of_a_file(tmp_path):
     path = write(tmp_path, "def get_config():\n    return {'answer': 42}\n")
     before = set(sys.modules)
     assert load_config(path) == {"answer": 42}
@@ -275,7 +275,7 @@ def get_config(variant: Literal["main", "ablations"] = "main", suite: str = "s",
 """
 
 
-def test_config_arguments_choose_a_variant(tmp_path):
+def test_load_config_arguments_choose_a_variant(tmp_path):
     path = write(tmp_path, VARIANTS)
     assert load_config(path).text == "main s 2"
     assert load_config(f"{path}:ablations").text == "ablations s 2"
@@ -298,12 +298,12 @@ def test_config_arguments_choose_a_variant(tmp_path):
         ("", ("seeds",), "'seeds' is not of the form key=value"),
     ],
 )
-def test_config_arguments_that_are_wrong_are_refused(tmp_path, variant, assignments, message):
+def test_load_config_wrong_arguments_raise(tmp_path, variant, assignments, message):
     with pytest.raises(ConfigError, match=message):
         load_config(write(tmp_path, VARIANTS) + variant, assignments)
 
 
-def test_config_without_arguments_has_no_variants(tmp_path):
+def test_load_config_without_arguments_has_no_variants(tmp_path):
     path = write(tmp_path, "def get_config():\n    return {}\n")
     with pytest.raises(ConfigError, match="has no variants, so ':small' is not understood"):
         load_config(f"{path}:small")
@@ -316,7 +316,7 @@ def test_config_without_arguments_has_no_variants(tmp_path):
         load_config(path)
 
 
-def test_packaged_configs_load():
+def test_load_config_of_packaged_configs():
     from pathlib import Path
 
     import prompt_jax.configs
@@ -346,12 +346,12 @@ def test_packaged_configs_load():
         ),
     ],
 )
-def test_broken_config_files(tmp_path, text, message):
+def test_load_config_of_a_broken_file_raises(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
         load_config(write(tmp_path, text))
 
 
-def test_config_files_that_are_not_there(tmp_path):
+def test_load_config_of_a_missing_file_raises(tmp_path):
     with pytest.raises(ConfigError, match="there is no config file"):
         load_config(str(tmp_path / "none.py"))
     known = sorted(

@@ -91,7 +91,7 @@ FAR = pytest.mark.parametrize(("offset", "spread"), [(0.0, 1.0), (1e3, 1e-2), (-
 
 @FAR
 @pytest.mark.parametrize("name", KERNELS)
-def test_a_step_is_the_formula(name, offset, spread):
+def test_step_matches_the_formula(name, offset, spread):
     x = draw(6, 4, seed=1, scale=spread) + np.float32(offset)
     # Attraction and repulsion of one size, so that an error in either shows.
     g = draw(6, 4, seed=2, scale=1 / spread)
@@ -103,7 +103,7 @@ def test_a_step_is_the_formula(name, offset, spread):
 
 
 @FAR
-def test_a_step_per_token_is_the_formula(offset, spread):
+def test_per_token_step_matches_the_formula(offset, spread):
     x = draw(6, 2, 3, seed=1, scale=spread) + np.float32(offset)
     g = draw(6, 2, 3, seed=2, scale=1 / spread)
     updates, _ = step(per_token(rbf()), x, g, 0.7)
@@ -112,7 +112,7 @@ def test_a_step_per_token_is_the_formula(offset, spread):
 
 @FAR
 @pytest.mark.parametrize("directions", [2, 4])
-def test_a_sliced_step_is_the_formula(offset, spread, directions):
+def test_sliced_step_matches_the_formula(offset, spread, directions):
     """(P/N) sum_n r_n times the formula of the projections on r_n, in the directions it draws."""
     x = draw(6, 4, seed=1, scale=spread) + np.float32(offset)
     g = draw(6, 4, seed=2, scale=1 / spread)
@@ -136,7 +136,7 @@ def test_bandwidths(name):
     close(step(largest, x, g)[0], plain(name, x, g, 1.0, h)[0])
 
 
-def test_the_power_of_imq():
+def test_imq_power():
     x, g = draw(2, 3, seed=3), draw(2, 3, seed=4)
     base = 1 + np.sum((x[0] - x[1]).astype(np.float64) ** 2) / 2.0
     expected = (g[0] + base**-1.5 * g[1]) / 2  # temperature 0
@@ -144,13 +144,13 @@ def test_the_power_of_imq():
 
 
 @pytest.mark.parametrize("name", ["rbf", "imq"])
-def test_repulsion_drives_apart(name):
+def test_repulsion_separates_particles(name):
     x = np.asarray([[0.0], [1.0]], np.float32)
     updates, _ = step(KERNELS[name](), x, np.zeros_like(x))
     assert updates[0, 0] > 0 > updates[1, 0]  # the optimizer subtracts them
 
 
-def test_per_token_is_each_token_by_itself():
+def test_per_token_treats_tokens_independently():
     """Also over several leaves, of which one is a vector."""
     x = {"a": draw(4, 3, 2, seed=1), "b": draw(4, 5, seed=2)}
     g = {"a": draw(4, 3, 2, seed=3), "b": draw(4, 5, seed=4)}
@@ -165,7 +165,7 @@ def test_per_token_is_each_token_by_itself():
     assert float(state.discrepancy) ** 2 == pytest.approx(total, rel=1e-4)
 
 
-def test_per_coordinate_is_each_number_by_itself(monkeypatch):
+def test_per_coordinate_treats_coordinates_independently(monkeypatch):
     x, g = draw(4, 3, 2, seed=5), draw(4, 3, 2, seed=6)
     got, _ = step(per_coordinate(imq()), x, g)
     for i in range(6):
@@ -177,14 +177,14 @@ def test_per_coordinate_is_each_number_by_itself(monkeypatch):
     close(step(per_coordinate(imq()), x, g)[0], np.asarray(got, np.float64), 1e-6)
 
 
-def test_several_leaves_are_one_particle():
+def test_particles_of_several_leaves_equal_one_array():
     x, g = draw(5, 2, 3, seed=7), draw(5, 2, 3, seed=8)
     whole, _ = step(rbf(), x, g)
     tree, _ = step(rbf(), {"a": x[:, 0], "b": x[:, 1]}, {"a": g[:, 0], "b": g[:, 1]})
     np.testing.assert_allclose(np.stack([tree["a"], tree["b"]], 1), whole, rtol=1e-5, atol=1e-6)
 
 
-def test_mean_pooled_sees_and_moves_the_mean_token():
+def test_mean_pooled_uses_and_moves_the_mean_token():
     x, g = draw(5, 4, 3, seed=9), draw(5, 4, 3, seed=10)
     got, _ = step(mean_pooled(rbf(2.0)), x, g, 0.5)
     flat = np.broadcast_to(x.mean(1, keepdims=True), x.shape).reshape(5, -1)
@@ -197,7 +197,7 @@ def test_mean_pooled_sees_and_moves_the_mean_token():
     assert np.abs(step(mean_pooled(rbf(2.0)), same, np.zeros_like(g))[0]).max() < 1e-5
 
 
-def test_sliced_along_all_directions_is_per_coordinate_in_a_rotated_frame():
+def test_sliced_with_all_directions_is_per_coordinate_in_a_rotated_basis():
     x, g = draw(5, 6, seed=11), draw(5, 6, seed=12)
     q, _ = np.linalg.qr(
         np.asarray(jax.random.normal(jax.random.fold_in(jax.random.key(3), 0), (6, 6)))
@@ -209,7 +209,7 @@ def test_sliced_along_all_directions_is_per_coordinate_in_a_rotated_frame():
     assert np.abs(again - got).max() > 1e-3  # other directions in the next step
 
 
-def test_sliced_gradients_are_right_on_average():
+def test_sliced_step_is_unbiased():
     """Temperature 0 and a kernel that is 1 everywhere: the mean gradient, in expectation."""
     x, g = draw(3, 8, seed=13), draw(3, 8, seed=14)
     tx = svgd(sliced(rbf(1e9), 2), 0.0)
@@ -239,7 +239,7 @@ ALL = [
 
 
 @pytest.mark.parametrize("kernel", ALL)
-def test_one_particle_is_plain_descent(kernel):
+def test_one_particle_is_gradient_descent(kernel):
     x, g = draw(1, 2, 3), draw(1, 2, 3, seed=1)
     updates, state = step(kernel, x, g)
     np.testing.assert_array_equal(updates, g)
@@ -263,7 +263,7 @@ def test_coinciding_particles_are_finite(kernel):
     np.testing.assert_allclose(updates - updates[:1], 0, atol=1e-5)
 
 
-def test_temperature_zero_averages_gradients_with_the_kernel():
+def test_temperature_zero_is_the_kernel_averaged_gradient():
     x, g = draw(5, 3), draw(5, 3, seed=1)
     updates, state = step(rbf(), x, g, 0.0)
     h = median_h(x.astype(np.float64))
@@ -272,7 +272,7 @@ def test_temperature_zero_averages_gradients_with_the_kernel():
     assert state.ratio == 0
 
 
-def test_a_typical_pair_has_the_kernel_value_one_over_m_plus_one():
+def test_median_bandwidth_gives_a_typical_pair_one_over_m_plus_one():
     """In many dimensions all distances are the median (specs: h = med^2 / log(M + 1))."""
     m = 9
     x = draw(m, 5000)
@@ -294,7 +294,7 @@ def test_schedules():
 
 
 @pytest.mark.parametrize("ratio", [0.01, 10.0])
-def test_a_ratio_chooses_the_temperature(ratio):
+def test_ratio_sets_the_temperature(ratio):
     x, g = draw(5, 40), 1e4 * draw(5, 40, seed=1)
     tx = svgd(rbf(), ratio=ratio)
     update = jax.jit(tx.update)
@@ -310,7 +310,7 @@ def test_a_ratio_chooses_the_temperature(ratio):
     assert update(g, state, np.ones_like(x))[1].temperature == 0  # nothing to repel
 
 
-def test_mistakes_are_explained():
+def test_invalid_arguments_raise():
     x = draw(3, 2)
     with pytest.raises(ConfigError, match="number, 'median' or a function, not 'mediam'"):
         rbf("mediam")
@@ -327,7 +327,7 @@ def test_mistakes_are_explained():
         svgd(rbf(), ratio=float("nan"))
     with pytest.raises(ConfigError, match="leading axis M"):
         svgd().init({"a": x, "b": draw(4, 2)})
-    with pytest.raises(ConfigError, match="reads the particles"):
+    with pytest.raises(ConfigError, match="needs the particles"):
         svgd().update(x, svgd().init(x))
     with pytest.raises(ConfigError, match="gradients are of shape"):
         svgd().update(draw(3, 4), svgd().init(x), x)
@@ -352,12 +352,12 @@ class Wrong:
         pytest.param(lambda x: rbf().act(x, x[:2]), id="too few gradients"),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(call):
+def test_arrays_of_wrong_shape_raise(call):
     with pytest.raises(AssertionError):
         call(jnp.asarray(draw(3, 4)))
 
 
-def test_low_precision_leaves_come_back_in_their_own_type():
+def test_updates_have_the_dtype_of_the_leaves():
     x = jnp.asarray(draw(4, 3), jnp.bfloat16)
     updates, _ = step(rbf(), x, x)
     assert updates.dtype == jnp.bfloat16
@@ -420,7 +420,7 @@ def test_two_dimensional_gaussian():
     np.testing.assert_allclose(np.cov(x.T), covariance, rtol=0.15)
 
 
-def test_both_modes_of_a_mixture():
+def test_mixture_has_particles_at_both_modes():
     """A third and two thirds at -2 and 2; the gradient of one particle in closed form."""
 
     def gradient(x):
@@ -445,7 +445,7 @@ def variance(kernel, m, **options):
     return float(x.var(0).mean())
 
 
-def test_the_median_rbf_collapses_in_twenty_dimensions():
+def test_rbf_median_collapses_in_twenty_dimensions():
     """The known failure: the variance should be 1, and hardly grows with M."""
     found = [variance(rbf(), m) for m in (20, 50)]
     assert 0.1 < found[0] < found[1] < 0.3
@@ -457,14 +457,14 @@ def test_kernels_that_do_not_collapse(kernel):
     assert variance(kernel, 50) == pytest.approx(1, abs=0.2)
 
 
-def test_slices_collapse_less():
+def test_sliced_collapses_less():
     assert variance(sliced(rbf(), D), 50, seed=0) > 0.6
 
 
 # Diagnostics -------------------------------------------------------------------------------
 
 
-def test_distances_and_rank():
+def test_pairwise_distances_and_effective_rank():
     x = draw(5, 2, 3, seed=1) + np.float32(1e3)
     expected = [
         np.linalg.norm(x[i].astype(np.float64) - x[j]) for i in range(5) for j in range(i + 1, 5)
@@ -482,7 +482,7 @@ def test_distances_and_rank():
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_the_discrepancy_is_the_double_sum(name):
+def test_stein_discrepancy_matches_the_double_sum(name):
     """With mixed second derivatives by central differences of the kernel."""
     x, g = draw(4, 3, seed=1).astype(np.float64), draw(4, 3, seed=2).astype(np.float64)
     x -= x.mean(0)
@@ -499,7 +499,7 @@ def test_the_discrepancy_is_the_double_sum(name):
     assert float(step(KERNELS[name](1.7), *single)[1].discrepancy) == pytest.approx(got, rel=1e-5)
 
 
-def test_the_discrepancy_sees_collapse_and_shift():
+def test_stein_discrepancy_detects_collapse_and_shift():
     fair = draw(200, 3, seed=1)
     values = [
         float(stein_discrepancy(x, x, imq(3.0))) for x in (fair, fair + np.float32(1), 0.3 * fair)

@@ -77,7 +77,7 @@ def padded(values: np.ndarray, k: int, fill: float) -> np.ndarray:
 # The authors' own code
 
 
-def test_the_authors_cases(shared_dir: Path) -> None:
+def test_select_group_on_the_authors_cases(shared_dir: Path) -> None:
     with np.load(shared_dir / "data/fixtures/dtvg_cases.npz", allow_pickle=False) as cases:
         sizes = set()
         for n in range(6):
@@ -136,7 +136,7 @@ def batched(target: Any, sources: Any, target_scale: Any, source_scales: Any, va
 @pytest.mark.parametrize(
     ("kind", "count"), [("plain", 400), ("negative", 100), ("duplicates", 100), ("scales", 400)]
 )
-def test_random_cases_against_float64(kind: str, count: int) -> None:
+def test_select_group_matches_a_float64_reference(kind: str, count: int) -> None:
     rng = np.random.default_rng(sum(map(ord, kind)))
     cases = [random_case(rng, kind) for _ in range(count)]
     fills = (None, 1e9, None, 7.0)  # what padding holds must not matter
@@ -181,7 +181,7 @@ def test_random_cases_against_float64(kind: str, count: int) -> None:
     assert sizes == {0} if kind == "negative" else len(sizes) > 2
 
 
-def test_ties_do_not_hang_on_rounding() -> None:
+def test_ties_do_not_depend_on_rounding() -> None:
     """Equal sources: the shortest of the equally consistent prefixes, ranked by index."""
     rng = np.random.default_rng(0)
     for _ in range(20):
@@ -194,7 +194,7 @@ def test_ties_do_not_hang_on_rounding() -> None:
         assert members(group) == (1, 2)
 
 
-def test_a_zero_target_chooses_nothing() -> None:
+def test_select_group_of_a_zero_target_is_empty() -> None:
     """Without stage 1 every similarity is 0, which passes the threshold and means nothing."""
     sources = np.random.default_rng(1).normal(size=(3, 4, 8)).astype(np.float32)
     zero = np.zeros((4, 8), np.float32)
@@ -204,7 +204,7 @@ def test_a_zero_target_chooses_nothing() -> None:
 
 
 @pytest.mark.parametrize("rule", ["prefix", "objective", "consistency", "positive", "all"])
-def test_a_source_that_is_not_finite_changes_nothing(rule: tv.Rule) -> None:
+def test_non_finite_source_is_ignored(rule: tv.Rule) -> None:
     rng = np.random.default_rng(2)
     target = rng.normal(size=(4, 8)).astype(np.float32)
     sources = (target + 0.5 * rng.normal(size=(3, 4, 8))).astype(np.float32)
@@ -216,7 +216,7 @@ def test_a_source_that_is_not_finite_changes_nothing(rule: tv.Rule) -> None:
         assert found == tuple(n if n < 1 else n + 1 for n in alone)
 
 
-def test_padding_may_stand_anywhere_and_everywhere() -> None:
+def test_padding_at_any_position() -> None:
     rng = np.random.default_rng(3)
     target = rng.normal(size=(4, 8)).astype(np.float32)
     sources = (target + 0.5 * rng.normal(size=(4, 4, 8))).astype(np.float32)
@@ -240,7 +240,7 @@ def test_threshold() -> None:
     assert members(tv.group_from_gram(dots, gram, threshold=0.6)) == ()
 
 
-def test_a_second_source_needs_agreement() -> None:
+def test_prefix_adds_a_second_source_only_if_similar() -> None:
     dots = jnp.array([2.0, 1.0])
     for agreement, expected in ((-0.5, (0,)), (0.5, (0, 1))):
         gram = jnp.array([[1.0, agreement], [agreement, 1.0]])
@@ -252,7 +252,7 @@ def test_a_second_source_needs_agreement() -> None:
 
 @pytest.mark.parametrize("k", [1, 2, 5, 8])
 @pytest.mark.parametrize("weight", [0.0, 0.5, 3.0])
-def test_objective_is_the_best_of_all_groups(k: int, weight: float) -> None:
+def test_objective_matches_exhaustive_search(k: int, weight: float) -> None:
     rng = np.random.default_rng(k)
     sizes = set()
     for _ in range(25):
@@ -283,7 +283,7 @@ def test_objective_is_the_best_of_all_groups(k: int, weight: float) -> None:
         assert members(wide) == members(got)
 
 
-def test_consistency_looks_at_no_target() -> None:
+def test_consistency_does_not_depend_on_the_target() -> None:
     rng = np.random.default_rng(3)
     for _ in range(20):
         vectors = rng.normal(size=(6, 4)) + 0.5 * rng.normal(size=4)
@@ -298,7 +298,7 @@ def test_consistency_looks_at_no_target() -> None:
     assert not tv.group_from_gram(jnp.ones(3), 2 * jnp.eye(3) - 1.0, rule="consistency").any()
 
 
-def test_equal_groups_take_the_smallest_and_first() -> None:
+def test_equal_groups_resolve_to_the_smallest_and_first() -> None:
     gram = np.ones((4, 4), np.float32)
     for valid, single, pair in (((1, 1, 1, 1), (0,), (0, 1)), ((0, 1, 0, 1), (1,), (1, 3))):
         mask = np.asarray(valid, bool)
@@ -362,7 +362,7 @@ def grouped_loss(scales: Any, v: dict[str, Any], weights: Any) -> Any:
     return jnp.sum(weights * mixed**2), group
 
 
-def test_gradients_reach_the_group_and_nothing_else() -> None:
+def test_merge_gradients_are_zero_outside_the_group() -> None:
     weights = jnp.asarray(np.random.default_rng(9).normal(size=(3, 5)), jnp.float32)
     seen = set()
     for seed in range(6):
@@ -382,7 +382,7 @@ def test_gradients_reach_the_group_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("rule", tv.RULES)
-def test_a_choice_has_no_derivative(rule: str) -> None:
+def test_select_group_has_no_derivative(rule: str) -> None:
     v = vectors()
 
     def loss(target: Any, sources: Any) -> Any:
@@ -396,7 +396,7 @@ def test_a_choice_has_no_derivative(rule: str) -> None:
 
 
 @pytest.mark.parametrize("rule", tv.RULES)
-def test_vmap_is_a_loop(rule: str) -> None:
+def test_vmap_equals_a_loop(rule: str) -> None:
     many = [vectors(seed=s) for s in range(5)]
     stacked = {name: jnp.stack([v[name] for v in many]) for name in ("target", "sources")}
     together = jax.vmap(lambda t, s: tv.select_group(t, s, rule=rule))(*stacked.values())
@@ -404,7 +404,7 @@ def test_vmap_is_a_loop(rule: str) -> None:
         np.testing.assert_array_equal(group, tv.select_group(v["target"], v["sources"], rule=rule))
 
 
-def test_numbers_are_traced_and_rules_are_not() -> None:
+def test_numbers_are_traced_and_rules_are_static() -> None:
     """A grid of thresholds is one program."""
     v = vectors(k=7)
     before = tv.select_group._cache_size()
@@ -416,7 +416,7 @@ def test_numbers_are_traced_and_rules_are_not() -> None:
 # Parts
 
 
-def test_similarity_pools_then_multiplies() -> None:
+def test_similarity_is_the_product_of_means() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 6, 3, 5)).astype(np.float32)
     expected = [sim(x, y) for x, y in zip(a, b, strict=True)]
@@ -428,7 +428,7 @@ def test_similarity_pools_then_multiplies() -> None:
     assert np.abs(tv.similarity(a, a, "cosine") - 1).max() < 1e-6
 
 
-def test_cosine_survives_any_scale() -> None:
+def test_cosine_is_finite_at_any_scale() -> None:
     a = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5)), jnp.float32)
     for scale in (1e-30, 1e30):
         np.testing.assert_allclose(tv.similarity(a * scale, a, "cosine"), 1.0, rtol=1e-5)
@@ -437,7 +437,7 @@ def test_cosine_survives_any_scale() -> None:
     assert np.isfinite(slope).all()
 
 
-def test_cosine_ignores_the_length_of_a_vector() -> None:
+def test_cosine_does_not_depend_on_the_norm() -> None:
     v = vectors()
     stretch = jnp.array([1e-3, 1.0, 50.0, 1e4])[:, None, None]
     for rule in ("prefix", "objective"):
@@ -448,7 +448,7 @@ def test_cosine_ignores_the_length_of_a_vector() -> None:
         np.testing.assert_array_equal(plain, long)
 
 
-def test_pooling_with_scales_is_pooling_scaled_vectors() -> None:
+def test_pool_with_scales_equals_pool_of_scaled_vectors() -> None:
     v = vectors()
     pooled = tv.pool(v["sources"], v["source_scales"])
     scaled = v["sources"] * v["source_scales"][..., None]
@@ -484,7 +484,7 @@ def test_merge() -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_no_sources_at_all() -> None:
+def test_select_group_and_merge_without_sources() -> None:
     none = jnp.zeros((0, 3, 5))
     v = vectors()
     for rule in tv.RULES:
@@ -509,7 +509,7 @@ def test_no_sources_at_all() -> None:
         ),
         (lambda v: tv.select_group(v["target"], v["sources"][..., :4]), PromptError, r"\[K, D\]"),
         (lambda v: tv.select_group(v["sources"], v["sources"]), PromptError, "pooled"),
-        (lambda v: tv.similarity(v["target"], v["target"][:, :3]), PromptError, "do not fit"),
+        (lambda v: tv.similarity(v["target"], v["target"][:, :3]), PromptError, "do not match"),
         (lambda v: tv.pool(v["sources"], v["target_scale"]), PromptError, "one scale per token"),
         (lambda v: tv.pool(jnp.ones(3)), PromptError, r"\[\.\., L, D\]"),
         (lambda v: tv.group_from_gram(jnp.ones(3), jnp.ones((3, 4))), PromptError, r"\[K, K\]"),
@@ -538,6 +538,6 @@ def test_no_sources_at_all() -> None:
         ),
     ],
 )
-def test_errors(call: Any, error: type[Exception], message: str) -> None:
+def test_invalid_arguments_raise(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call(vectors())

@@ -1,16 +1,16 @@
-"""A memory bank: keys that are searched by maximum inner product, values that become prompt tokens.
+"""A memory bank: keys for maximum inner product search, values that become prompt tokens.
 
-The mathematics of SPT (Bari et al. 2022, arXiv 2212.10929) without a model or a trainer. Of the
-paper only the outline is known (a memory bank, memory prompts retrieved by the discrete prompt), so
-every formula here is reconstructed.
+The mathematics of SPT (Bari et al. 2022, arXiv 2212.10929) without a language model or a trainer.
+Of the paper only the outline is known (a memory bank, memory prompts retrieved by the discrete
+prompt), so every formula here is reconstructed.
 
     q = LayerNorm(W (pool(E(template)) - centre))        `pool`, `make_query`
     s_n = <q, k_n>,  R = top-k_n s_n                      `retrieve`
     P = [w_j V_j] for j in R, k m tokens                  `slot_weights`, `gather`
     penalties: load balance over slots, pull of keys      `load_balance`, `key_pull`
 
-Searching never holds a matrix [B, N]: keys pass in chunks under a running top-k. The indices have
-no derivative; the scores have that of the inner product with the retrieved keys alone.
+The search never materialises a matrix [B, N]: it keeps a running top-k over chunks of keys. The
+indices have no derivative; the scores have that of the inner product with the retrieved keys.
 """
 
 from prompt_jax.memory_bank.balance import (

@@ -1,4 +1,4 @@
-"""Which slots are used, and the penalties that spread the use."""
+"""Usage of slots, and penalties that balance it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def key_pull(bank: MemoryBank, query: Array, indices: Array) -> jax.Array:
 
 
 def load_balance(shares: Array, indices: Array) -> jax.Array:
-    """N sum_n f_n p_n (Switch Transformer, eq. 4): 1 where all slots are used alike.
+    """N sum_n f_n p_n (Switch Transformer, eq. 4): 1 if all slots are used equally.
 
     Args:
-      shares: p [B, N], `probabilities`; the gradient goes here.
+      shares: p [B, N], `probabilities`; gradients flow through it.
       indices: [B, k]; f_n is slot n's share of all retrievals.
     """
     chex.assert_rank([shares, indices], 2)
@@ -39,7 +39,7 @@ def load_balance(shares: Array, indices: Array) -> jax.Array:
 
 
 def usage(indices: Array, slots: int) -> jax.Array:
-    """How often each slot was retrieved, [N] float32."""
+    """Retrieval counts of the slots, [N] float32."""
     chex.assert_type(indices, int)
     flat = jnp.asarray(indices).reshape(-1)
     return jnp.zeros((slots,), jnp.float32).at[flat].add(1.0)
@@ -54,25 +54,25 @@ def usage_entropy(counts: Array) -> jax.Array:
 
 
 class Usage(NamedTuple):
-    """What became of a bank's slots."""
+    """Summary of the use of a bank's slots."""
 
     slots: int
     dead: tuple[int, ...]  # never retrieved
     entropy: float  # of the retrievals, over log N
-    effective: float  # exp of the entropy: as many slots used alike
+    effective: float  # exp of the entropy: effective number of slots
 
     @property
     def summary(self) -> str:
-        """One line for people."""
+        """The usage in one line of text."""
         used = self.slots - len(self.dead)
-        line = f"{used} of {self.slots} slots were retrieved, as evenly as {self.effective:.1f}"
+        line = f"{used} of {self.slots} slots were retrieved, effective number {self.effective:.1f}"
         if self.dead:
-            line += f"; {len(self.dead)} are dead: fewer slots, or more load balance"
+            line += f"; {len(self.dead)} are dead: use fewer slots or more load balance"
         return line
 
 
 def describe_usage(counts: Array) -> Usage:
-    """Reads counts [N]: which slots are dead, and how evenly the others are used."""
+    """Summarises counts [N]: the dead slots, and how evenly the others are used."""
     counts = np.asarray(counts)
     chex.assert_rank(counts, 1)
     entropy = float(usage_entropy(counts))

@@ -1,4 +1,4 @@
-"""Banks of slots and the prompts that their values make."""
+"""Memory banks, their initialisation, and memory tokens of retrieved slots."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class MemoryBank(NamedTuple):
 
 
 def tied(rows: Array) -> MemoryBank:
-    """A bank whose slots are one token each, and that token its own key (variant A of the notes).
+    """A bank with one token per slot, where key and value are the same vector.
 
     Args:
-      rows: [N, D], for instance rows of the embedding table. Gradients of keys and values both
-        arrive here.
+      rows: [N, D], for instance rows of the embedding table. They get the gradients of both keys
+        and values.
     """
     return MemoryBank(rows, rows[:, None, :])
 
 
 def draw_values(table: Array, slots: int, tokens: int, seed: int) -> np.ndarray:
-    """Initial values: rows of an embedding table, each at most once while there are enough.
+    """Initial values: rows of an embedding table, drawn without replacement while there are enough.
 
     Args:
       table: [n, D], for instance the first 5,000 rows of the model's embeddings.
@@ -51,24 +51,24 @@ def draw_values(table: Array, slots: int, tokens: int, seed: int) -> np.ndarray:
       [N, m, D] float32.
     """
     table = np.asarray(table, np.float32)
-    generator, wanted = streams.rng(seed, "init", 1), slots * tokens
-    rounds = [generator.permutation(len(table)) for _ in range(-(-wanted // len(table)))]
-    ids = np.concatenate(rounds)[:wanted]
+    generator, count = streams.rng(seed, "init", 1), slots * tokens
+    rounds = [generator.permutation(len(table)) for _ in range(-(-count // len(table)))]
+    ids = np.concatenate(rounds)[:count]
     return table[ids].reshape(slots, tokens, table.shape[1])
 
 
 def place_keys(queries: Array, slots: int, seed: int, spread: float = 0.5) -> np.ndarray:
-    """Initial keys where the queries are, so that few slots start dead: centroids of k-means.
+    """Initial keys near the queries, so that few slots start dead: centroids of k-means.
 
-    Where there are fewer different queries than slots, slots are dealt to the queries in turn and
-    lie beside them at random. All keys get the norm sqrt(D): under an inner product a longer key
-    would win everywhere.
+    If there are fewer distinct queries than slots, the slots are assigned to the queries in
+    round-robin order, with noise. All keys get the norm sqrt(D): with inner products a longer key
+    would always win.
 
     Args:
       queries: [n, D], of the training templates.
       slots: N.
       seed: of the stream "init".
-      spread: of slots around a query, relative to the query's size.
+      spread: standard deviation of the noise, relative to the query's root mean square.
 
     Returns:
       [N, D] float32.
@@ -101,21 +101,21 @@ def gather(bank: MemoryBank, indices: Array, weights: Array | None = None) -> ja
       weights: [B, k], multiplies the tokens of a slot.
 
     Returns:
-      [B, k * m, D] in the values' type; NaN where an index is no slot.
+      [B, k * m, D] in the dtype of the values; NaN where an index is out of range.
     """
     values, indices = jnp.asarray(bank.values), jnp.asarray(indices)
     chex.assert_rank([values, indices], [3, 2])
     chex.assert_type(indices, int)
-    indices = jnp.where(indices < 0, len(values), indices)  # no counting from the end
-    found = values.at[indices].get(mode="fill", fill_value=jnp.nan)  # [B, k, m, D]
+    indices = jnp.where(indices < 0, len(values), indices)  # negative indices are out of range
+    tokens = values.at[indices].get(mode="fill", fill_value=jnp.nan)  # [B, k, m, D]
     if weights is not None:
         chex.assert_equal_shape([weights, indices])
-        found = found * jnp.asarray(weights, found.dtype)[..., None, None]
-    return found.reshape(found.shape[0], -1, found.shape[-1])
+        tokens = tokens * jnp.asarray(weights, tokens.dtype)[..., None, None]
+    return tokens.reshape(tokens.shape[0], -1, tokens.shape[-1])
 
 
 def attend(bank: MemoryBank, query: Array, temperature: float = 1.0) -> jax.Array:
-    """Soft attention over all slots, no retrieval: sum_n softmax(<q, k> / sqrt(D))_n V_n.
+    """Soft attention over all slots, without retrieval: sum_n softmax(<q, k> / sqrt(D))_n V_n.
 
     Returns:
       [B, m, D] float32.
@@ -127,7 +127,7 @@ def attend(bank: MemoryBank, query: Array, temperature: float = 1.0) -> jax.Arra
 
 
 def probabilities(bank: MemoryBank, query: Array, temperature: float = 1.0) -> jax.Array:
-    """softmax(<q, k_n> / (sqrt(D) temperature)) over all slots, [B, N] float32: small banks."""
+    """softmax(<q, k_n> / (sqrt(D) temperature)) over all slots, [B, N] float32, for small banks."""
     keys, query = jnp.asarray(bank.keys, jnp.float32), jnp.asarray(query, jnp.float32)
     chex.assert_rank([keys, query], 2)
     chex.assert_equal_shape_suffix([keys, query], 1)
@@ -138,14 +138,14 @@ def probabilities(bank: MemoryBank, query: Array, temperature: float = 1.0) -> j
 def slot_weights(
     scores: Array, width: int, gradient: Gradient, temperature: float = 1.0
 ) -> jax.Array | None:
-    """What multiplies the retrieved slots, which is how keys and queries get a gradient.
+    """Weights of the retrieved slots, through which keys and queries get a gradient.
 
-    - `hard`: nothing; only the retrieved values learn.
-    - `soft`: k softmax(s / sqrt(D)) over the retrieved; the factor k keeps 1 at uniform weights.
+    - `hard`: no weights; only the retrieved values are trained.
+    - `soft`: k softmax(s / sqrt(D)) over the retrieved slots; uniform weights are 1.
     - `straight_through`: 1, with the derivative of `soft`.
 
     Args:
-      scores: [B, k], as `retrieve` gives them.
+      scores: [B, k], from `retrieve`.
       width: D.
       gradient: see above.
       temperature: divides the scores.

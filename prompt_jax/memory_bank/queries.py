@@ -1,4 +1,4 @@
-"""From the embedded discrete prompt to a query."""
+"""Queries from the embedded discrete prompt."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def pool(embeddings: Array, mask: Array, how: Pooling = "mean") -> jax.Array:
 
     Args:
       embeddings: [B, S, D].
-      mask: [B, S], nonzero for real tokens, which stand in front.
-      how: `mean` or `max` over the real tokens, or the `last` of them.
+      mask: [B, S], nonzero for real tokens; padding is on the right.
+      how: `mean` or `max` over the real tokens, or the `last` one.
 
     Returns:
       [B, D] float32; zeros for a row without tokens.
@@ -29,23 +29,23 @@ def pool(embeddings: Array, mask: Array, how: Pooling = "mean") -> jax.Array:
     chex.assert_rank([x, real], [3, 2])
     chex.assert_equal_shape_prefix([x, real], 2)
     count = real.sum(axis=1)
-    some = (count > 0)[:, None]
+    not_empty = (count > 0)[:, None]
     if how == "mean":
         total = jnp.where(real[..., None], x, 0.0).sum(axis=1)
         return total / jnp.maximum(count, 1).astype(jnp.float32)[:, None]
     if how == "max":
-        return jnp.where(some, jnp.where(real[..., None], x, -jnp.inf).max(axis=1), 0.0)
+        return jnp.where(not_empty, jnp.where(real[..., None], x, -jnp.inf).max(axis=1), 0.0)
     if how == "last":
-        at = jnp.maximum(count - 1, 0)[:, None, None]
-        return jnp.where(some, jnp.take_along_axis(x, at, axis=1)[:, 0], 0.0)
+        last = jnp.maximum(count - 1, 0)[:, None, None]
+        return jnp.where(not_empty, jnp.take_along_axis(x, last, axis=1)[:, 0], 0.0)
     raise ConfigError(f"pooling is mean, max or last, not '{how}'.")
 
 
 def make_query(pooled: Array, centre: Array, projection: Array | None = None) -> jax.Array:
     """The query q = LayerNorm(W (pooled - centre)), without affine parameters.
 
-    Mean-pooled embeddings of a T5 share a large common component; without the centre everything
-    retrieves the same slots.
+    Mean-pooled T5 embeddings share a large common component; without centring all queries retrieve
+    the same slots.
 
     Args:
       pooled: [B, D].
@@ -53,7 +53,7 @@ def make_query(pooled: Array, centre: Array, projection: Array | None = None) ->
       projection: W [D, D], or None.
 
     Returns:
-      [B, D] float32, each of norm sqrt(D) (0 where nothing is left to normalise).
+      [B, D] float32, each of norm sqrt(D), or 0 if the centred vector is 0.
     """
     chex.assert_rank(pooled, 2)
     width = jnp.shape(pooled)[1]
@@ -64,5 +64,5 @@ def make_query(pooled: Array, centre: Array, projection: Array | None = None) ->
         x = jnp.matmul(x, projection.T, precision="highest")
     x = x - x.mean(axis=1, keepdims=True)
     variance = (x**2).mean(axis=1, keepdims=True)
-    # A tiny epsilon: embeddings of published T5s are large, those of small models are not.
+    # A small epsilon: embeddings of published T5s are large, those of small models are not.
     return x * jax.lax.rsqrt(variance + 1e-12)

@@ -1,4 +1,6 @@
-"""Stein variational gradient descent on a pytree with a leading particle axis; no model needed.
+"""Stein variational gradient descent on any pytree with a leading particle axis.
+
+It depends on neither the language models nor the trainer.
 
 `svgd(kernel)` is an `optax.GradientTransformation` that couples M particles before the optimizer:
 
@@ -6,7 +8,7 @@
     updates, state = optimizer.update(grads, state, particles)   # grads of -log posterior, [M, ...]
     particles = optax.apply_updates(particles, updates)
 
-M gradients are needed per step, one per particle; those of the kernels are in closed form.
+A step requires M gradients, one per particle; the kernels' gradients are in closed form.
 """
 
 from prompt_jax.svgd.diagnostics import Diagnostics as Diagnostics

@@ -1,4 +1,4 @@
-"""How particles are doing: collapse in many dimensions is the known failure and must be visible."""
+"""Diagnostics of particles, above all of their collapse in many dimensions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prompt_jax.svgd.transform import flatten, interaction, stein_norm
 
 
 class Diagnostics(NamedTuple):
-    """Of one set of particles under their gradients."""
+    """Diagnostics of one set of particles with their gradients."""
 
     discrepancy: jax.Array  # [], kernelised Stein discrepancy, see `stein_discrepancy`
     distances: jax.Array  # [M (M - 1) / 2], see `pairwise_distances`
@@ -25,7 +25,7 @@ class Diagnostics(NamedTuple):
 
 
 def pairwise_distances(particles: Any) -> jax.Array:
-    """Distances of the pairs i < j.
+    """Distances of all pairs i < j.
 
     Args:
       particles: leaves [M, ...].
@@ -40,7 +40,7 @@ def pairwise_distances(particles: Any) -> jax.Array:
 
 
 def effective_rank(particles: Any) -> jax.Array:
-    """Dimensions that the particles spread over, between 0 (all coincide) and M - 1.
+    """Effective number of dimensions of the particles, from 0 (all coincide) to M - 1.
 
     The participation ratio (sum_i l_i)^2 / sum_i l_i^2 of the eigenvalues l of the particles'
     covariance.
@@ -49,7 +49,7 @@ def effective_rank(particles: Any) -> jax.Array:
       particles: leaves [M, ...].
     """
     inner = _inner(particles)
-    # Relative to the largest, so that the squares of small spreads do not vanish.
+    # Relative to the largest, so that the squares of small values do not underflow.
     inner = inner / jnp.maximum(jnp.max(jnp.abs(inner)), jnp.finfo(inner.dtype).tiny)
     squares = jnp.sum(inner * inner)
     return jnp.where(squares > 0, jnp.trace(inner) ** 2 / jnp.where(squares > 0, squares, 1), 0)
@@ -64,16 +64,16 @@ def stein_discrepancy(
       particles: leaves [M, ...].
       grads: gradients of the negative log density at the particles, leaves [M, ...].
       kernel: None: `imq()`.
-      seed: of kernels that draw.
+      seed: of stochastic kernels.
 
     Returns:
-      A scalar, the square root of the V-statistic: 0 for no discrepancy. It shrinks with M,
-      and with a median bandwidth it is only comparable between particles of one spread.
+      A scalar, the square root of the V-statistic: 0 for no discrepancy. It decreases with M, and
+      with a median bandwidth it is comparable only between particles of equal spread.
     """
     chex.assert_trees_all_equal_shapes(particles, grads)
     (x, shapes, _), (g, _, _) = flatten(particles), flatten(grads)
-    made = interaction(imq() if kernel is None else kernel, x, g, shapes, jax.random.key(seed))
-    return stein_norm(made, g)
+    forces = interaction(imq() if kernel is None else kernel, x, g, shapes, jax.random.key(seed))
+    return stein_norm(forces, g)
 
 
 def diagnose(
@@ -89,16 +89,16 @@ def diagnose(
     Args:
       particles: leaves [M, ...].
       grads: gradients of the negative log density at the particles, leaves [M, ...].
-      kernel: whose forces are measured; None: `rbf()`. The discrepancy is that of `imq()`, which
-        also sees what another kernel is blind to.
+      kernel: for attraction and repulsion; None: `rbf()`. The discrepancy is that of `imq()`, which
+        detects failures that other kernels do not.
       temperature: of the repulsion.
-      seed: of kernels that draw.
+      seed: of stochastic kernels.
     """
     chex.assert_trees_all_equal_shapes(particles, grads)
     (x, shapes, _), (g, _, _) = flatten(particles), flatten(grads)
-    made = interaction(rbf() if kernel is None else kernel, x, g, shapes, jax.random.key(seed))
-    attraction = jnp.linalg.norm(made.attraction)
-    repulsion = temperature * jnp.linalg.norm(made.repulsion)
+    forces = interaction(rbf() if kernel is None else kernel, x, g, shapes, jax.random.key(seed))
+    attraction = jnp.linalg.norm(forces.attraction)
+    repulsion = temperature * jnp.linalg.norm(forces.repulsion)
     ratio = jnp.where(attraction > 0, repulsion / jnp.where(attraction > 0, attraction, 1), 0)
     return Diagnostics(
         stein_discrepancy(particles, grads),
@@ -111,7 +111,7 @@ def diagnose(
 
 
 def _inner(particles: Any) -> jax.Array:
-    """Products of the centred particles, [M, M]."""
+    """Inner products of the centred particles, [M, M]."""
     x, _, _ = flatten(particles)
     x = x - x[:1]
     x = x - x.mean(0, keepdims=True)

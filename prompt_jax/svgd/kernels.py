@@ -1,13 +1,13 @@
 """Kernels between particles, with the gradients that SVGD needs in closed form.
 
-A *scalar* kernel k(a, b) sees two vectors. It acts on whole particles, or through a view:
+A *scalar* kernel k(a, b) takes two vectors. It acts on whole particles, or on parts of them:
 independently in every block of coordinates (`per_token`, `per_coordinate`), along random directions
-(`sliced`), or on prompts whose tokens are replaced by their mean (`mean_pooled`). Every view is a
-positive semi-definite matrix-valued kernel, so all of them are SVGD.
+(`sliced`), or on prompts whose tokens are replaced by their mean (`mean_pooled`). Each of these is
+a positive semi-definite matrix-valued kernel, so all are valid for SVGD.
 
-Particles come flattened, x [M, P] with M particles of P numbers; `shapes` are the shapes of the
-leaves (without M) that were laid side by side. Bandwidths and centres are computed from the
-particles and held fixed in every derivative, as is usual.
+Particles are flattened, x [M, P] with M particles of P numbers; `shapes` are the shapes of the
+concatenated leaves (without M). Bandwidths and centres are computed from the particles and held
+fixed in every derivative, as is usual.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Bandwidth = float | Literal["median"] | Callable[[jax.Array], jax.Array]
 """h: a positive number, "median" for med^2 / log(M + 1) with med the median distance of the pairs
 i < j, or a function of the squared distances [M, M]."""
 
-_SMALLEST = 1e-30  # a bandwidth below this is that of particles that coincide
-_CHUNK = 1 << 22  # kernel values of blocks that are held at once
+_MIN_BANDWIDTH = 1e-30  # below this, the particles coincide
+_CHUNK = 1 << 22  # kernel values of blocks in memory at once
 
 
 class Interaction(NamedTuple):
-    """What a kernel makes of M particles x and their gradients g.
+    """Attraction and repulsion of M particles x with gradients g under a kernel.
 
     SVGD's update is `attraction - temperature * repulsion`.
     """
@@ -45,7 +45,7 @@ class Interaction(NamedTuple):
 
 
 class Kernel(Protocol):
-    """Anything that lets particles interact."""
+    """Protocol of kernels."""
 
     def interact(self, x: jax.Array, g: jax.Array, shapes: Shapes, key: jax.Array) -> Interaction:
         """The interaction of M >= 2 particles.
@@ -53,8 +53,8 @@ class Kernel(Protocol):
         Args:
           x: [M, P], the particles.
           g: [M, P], the gradient of the negative log density at each.
-          shapes: of the leaves side by side in P.
-          key: of this step, for kernels that draw.
+          shapes: of the leaves concatenated in P.
+          key: of this step, for stochastic kernels.
         """
 
 
@@ -72,7 +72,7 @@ Profile = Callable[[jax.Array, jax.Array, jax.Array, int], Gram]
 
 @dataclass(frozen=True)
 class ScalarKernel:
-    """A kernel k(a, b) of two vectors; as a `Kernel`, that of whole particles.
+    """A kernel k(a, b) of two vectors; as a `Kernel` it acts on whole particles.
 
     Attributes:
       profile: its values on all pairs.
@@ -96,8 +96,8 @@ class ScalarKernel:
     def gram(self, x: jax.Array) -> tuple[jax.Array, Gram]:
         """Centred particles [M, q] and the kernel on all pairs of x [M, q]."""
         chex.assert_rank(x, 2)
-        # In two steps: the difference to a particle close by is exact in floating point, however
-        # far all of them are from the origin.
+        # In two steps: differences of close particles are exact in floating point, even if all of
+        # them are far from the origin.
         x = x - x[:1]
         x = x - x.mean(0, keepdims=True)
         inner = _dot("ip,jp->ij", x, x)
@@ -115,17 +115,17 @@ class ScalarKernel:
             chex.assert_rank(h, 0)  # one bandwidth for all pairs
         elif self.bandwidth == "median":
             pairs = jnp.sort(squared[np.triu_indices(m, 1)])
-            # Of distances, not of their squares: the two differ for an even number of pairs.
+            # The median of distances, not of squared ones: they differ for an even number of pairs.
             low, high = jnp.sqrt(pairs[(len(pairs) - 1) // 2]), jnp.sqrt(pairs[len(pairs) // 2])
             med = (low + high) / 2
-            # Where most particles coincide, the mean still sees the others.
-            h = jnp.where(med * med > _SMALLEST, med * med, pairs.mean()) / math.log(m + 1)
+            # If most particles coincide, the median is 0, but the mean is not.
+            h = jnp.where(med * med > _MIN_BANDWIDTH, med * med, pairs.mean()) / math.log(m + 1)
         else:
             h = jnp.asarray(self.bandwidth, squared.dtype)
-        return jnp.where(h > _SMALLEST, h, 1)
+        return jnp.where(h > _MIN_BANDWIDTH, h, 1)
 
     def act(self, x: jax.Array, g: jax.Array) -> Interaction:
-        """The interaction of vectors x [M, q] with gradients g [M, P], P = q but for projections.
+        """The interaction of vectors x [M, q] with gradients g [M, P]; P != q for projections.
 
         The repulsion is that of x, [M, q].
         """
@@ -133,9 +133,10 @@ class ScalarKernel:
         chex.assert_equal_shape_prefix([x, g], 1)
         m = len(x)
         centred, gram = self.gram(x)
-        away = centred * gram.pull.sum(1, keepdims=True) - _dot("ij,jp->ip", gram.pull, centred)
+        pull = gram.pull
+        repulsion = centred * pull.sum(1, keepdims=True) - _dot("ij,jp->ip", pull, centred)
         attraction = _dot("ij,jp->ip", gram.value, g)
-        return Interaction(attraction / m, away / m, gram.trace.mean())
+        return Interaction(attraction / m, repulsion / m, gram.trace.mean())
 
     def interact(self, x: jax.Array, g: jax.Array, shapes: Shapes, key: jax.Array) -> Interaction:
         """See `Kernel`."""
@@ -145,14 +146,14 @@ class ScalarKernel:
 def rbf(bandwidth: Bandwidth = "median") -> ScalarKernel:
     """k(a, b) = exp(-||a - b||^2 / h).
 
-    With the median bandwidth a typical pair has k = 1 / (M + 1), in any number of dimensions: in
-    many of them the particles' variance collapses (docs/svgd.md).
+    With the median bandwidth a typical pair has k = 1 / (M + 1) in any number of dimensions. In
+    high dimensions the variance of the particles collapses (docs/svgd.md).
 
     Args:
       bandwidth: h.
 
     Raises:
-      ConfigError: a bandwidth that is none.
+      ConfigError: an invalid bandwidth.
     """
 
     def profile(squared: jax.Array, inner: jax.Array, h: jax.Array, dims: int) -> Gram:
@@ -174,7 +175,7 @@ def imq(bandwidth: Bandwidth = "median", power: float = 0.5) -> ScalarKernel:
       power: of the inverse.
 
     Raises:
-      ConfigError: a bandwidth that is none, or a power that is not positive.
+      ConfigError: an invalid bandwidth, or a power that is not positive.
     """
     if not power > 0:
         raise ConfigError(f"the power of imq must be positive, not {power}.")
@@ -191,27 +192,27 @@ def imq(bandwidth: Bandwidth = "median", power: float = 0.5) -> ScalarKernel:
 def linear(bandwidth: Bandwidth = "median") -> ScalarKernel:
     """k(a, b) = 1 + (a - c) . (b - c) / h with c the mean of the particles.
 
-    SVGD's fixed points then match mean and covariance of a Gaussian exactly where M > P (Liu and
-    Wang 2018); with fewer particles they match them in the subspace that the particles span.
+    SVGD's fixed points then match mean and covariance of a Gaussian exactly if M > P (Liu and Wang
+    2018), and otherwise in the subspace spanned by the particles.
 
     Args:
       bandwidth: h.
 
     Raises:
-      ConfigError: a bandwidth that is none.
+      ConfigError: an invalid bandwidth.
     """
 
     def profile(squared: jax.Array, inner: jax.Array, h: jax.Array, dims: int) -> Gram:
         # sum_j dk(x_j, x_i)/dx_j = M (x_i - c) / h = sum_j (x_i - x_j) / h
-        flat = jnp.ones_like(squared) / h
-        return Gram(1 + inner / h, flat, dims * flat)
+        constant = jnp.ones_like(squared) / h
+        return Gram(1 + inner / h, constant, dims * constant)
 
     return ScalarKernel(profile, bandwidth)
 
 
 @dataclass(frozen=True)
 class _Blocks:
-    """A scalar kernel that acts independently in every block of `axes` trailing axes of a leaf."""
+    """A scalar kernel applied independently to every block of `axes` trailing axes of a leaf."""
 
     base: ScalarKernel
     axes: int
@@ -240,33 +241,33 @@ class _Blocks:
         pairs = blocks(x), blocks(g)
         at_once = max(1, _CHUNK // (m * m))
         if len(pairs[0]) <= at_once:
-            made = jax.vmap(one)(pairs)
+            forces = jax.vmap(one)(pairs)
         else:
-            made = jax.lax.map(one, pairs, batch_size=at_once)
+            forces = jax.lax.map(one, pairs, batch_size=at_once)
 
         def flat(a: jax.Array) -> jax.Array:
             return a.swapaxes(0, 1).reshape(m, -1)
 
-        return Interaction(flat(made.attraction), flat(made.repulsion), made.trace.sum())
+        return Interaction(flat(forces.attraction), flat(forces.repulsion), forces.trace.sum())
 
 
 def per_token(kernel: ScalarKernel) -> Kernel:
-    """`kernel` on every row of a leaf's last axis: on each token of prompts [M, L, D] by itself.
+    """`kernel` applied to each token of prompts [M, L, D] independently (a leaf's last axis).
 
     Args:
-      kernel: of two vectors [D]; its bandwidth is chosen for every token.
+      kernel: of two vectors [D]; its bandwidth is computed for every token.
     """
     return _Blocks(kernel, 1)
 
 
 def per_coordinate(kernel: ScalarKernel) -> Kernel:
-    """`kernel` on every number of a particle by itself: no collapse in many dimensions.
+    """`kernel` applied to every coordinate independently: no collapse in high dimensions.
 
-    It sees no correlation between coordinates, but recovers the marginals of an independent
-    target whatever P is.
+    It ignores correlations between coordinates, but recovers the marginals of a target with
+    independent coordinates for any P.
 
     Args:
-      kernel: of two numbers; its bandwidth is chosen for every coordinate.
+      kernel: of two numbers; its bandwidth is computed for every coordinate.
     """
     return _Blocks(kernel, 0)
 
@@ -283,22 +284,22 @@ class _Sliced:
         count = min(self.directions, dims)
         q, _ = jnp.linalg.qr(jax.random.normal(key, (dims, count), x.dtype))  # [P, N]
         x = x - x[:1]  # before the projection, which rounds
-        along = _dot("mp,pn->mn", x, q), _dot("mp,pn->mn", g, q)
-        made = _Blocks(self.base, 0).interact(*along, ((count,),), key)
-        scale = dims / count  # so that the sum of the projections is the identity on average
+        projections = _dot("mp,pn->mn", x, q), _dot("mp,pn->mn", g, q)
+        forces = _Blocks(self.base, 0).interact(*projections, ((count,),), key)
+        scale = dims / count  # so that the expected sum of the projections is the identity
 
         def back(a: jax.Array) -> jax.Array:
             return scale * _dot("mn,pn->mp", a, q)
 
-        return Interaction(back(made.attraction), back(made.repulsion), scale * made.trace)
+        return Interaction(back(forces.attraction), back(forces.repulsion), scale * forces.trace)
 
 
 def sliced(kernel: ScalarKernel, directions: int = 64) -> Kernel:
-    """`kernel` on one-dimensional projections, along orthonormal directions drawn at every step.
+    """`kernel` on one-dimensional projections, along random orthonormal directions in every step.
 
-    In the manner of sliced kernelised Stein discrepancy (Gong et al. 2021), with random in place of
-    optimised directions: K(a, b) = (P/N) sum_n r_n r_n' k(r_n . a, r_n . b). A step moves
-    particles within the N directions only; with N = P it moves them everywhere.
+    Similar to the sliced kernelised Stein discrepancy (Gong et al. 2021), with random instead of
+    optimised directions: K(a, b) = (P/N) sum_n r_n r_n' k(r_n . a, r_n . b). A step moves particles
+    only within the span of the N directions; with N = P that is the whole space.
 
     Args:
       kernel: of two numbers.
@@ -319,8 +320,8 @@ class _MeanPooled:
     base: ScalarKernel
 
     def interact(self, x: jax.Array, g: jax.Array, shapes: Shapes, key: jax.Array) -> Interaction:
-        # Token sums over sqrt(L) are coordinates of that subspace: distances are the same, and it
-        # has D dimensions, not L x D.
+        # Token sums divided by sqrt(L) are coordinates of that subspace: they have the same
+        # distances, and D dimensions instead of L x D.
         pooled, back, start = [], [], 0
         for shape in shapes:
             count, width = math.prod(shape), shape[-1] if shape else 1
@@ -330,27 +331,27 @@ class _MeanPooled:
             pooled.append(leaf.sum(1) / math.sqrt(tokens))
             back.append((tokens, width))
             start += count
-        made = self.base.act(jnp.concatenate(pooled, 1), g)
+        forces = self.base.act(jnp.concatenate(pooled, 1), g)
         parts, start = [], 0
         for tokens, width in back:
-            part = made.repulsion[:, start : start + width] / math.sqrt(tokens)
+            part = forces.repulsion[:, start : start + width] / math.sqrt(tokens)
             parts.append(jnp.tile(part, (1, tokens)))
             start += width
-        return made._replace(repulsion=jnp.concatenate(parts, 1))
+        return forces._replace(repulsion=jnp.concatenate(parts, 1))
 
 
 def mean_pooled(kernel: ScalarKernel) -> Kernel:
-    """`kernel` on prompts [M, L, D] whose tokens are each replaced by their mean.
+    """`kernel` on prompts [M, L, D] whose tokens are replaced by their mean.
 
-    Whole gradients are shared; the repulsion moves all tokens of a prompt alike.
+    Particles share whole gradients; the repulsion is the same for all tokens of a prompt.
 
     Args:
-      kernel: of two prompts [L, D]; a bandwidth that is a number is in their units, L times the
-        squared distance of the means.
+      kernel: of two prompts [L, D]; a numerical bandwidth is in units of L times the squared
+        distance of the means.
     """
     return _MeanPooled(kernel)
 
 
 def _dot(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """In full precision: accelerators would round distances to 8 or 10 bits."""
+    """Einsum in full precision: accelerators would round distances to 8 or 10 bits."""
     return jnp.einsum(spec, a, b, precision=jax.lax.Precision.HIGHEST)

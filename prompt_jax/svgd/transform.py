@@ -18,7 +18,7 @@ Schedule = float | Callable[[jax.Array], jax.Array]
 
 
 class SvgdState(NamedTuple):
-    """Numbers of the last update, for the log; each of shape []."""
+    """Diagnostics of the last update, for logging; each of shape []."""
 
     step: jax.Array  # int32, updates so far
     temperature: jax.Array  # float32
@@ -34,16 +34,16 @@ def svgd(
     seed: int = 0,
     mesh: jax.sharding.Mesh | None = None,
 ) -> optax.GradientTransformation:
-    """Stein variational gradient descent, to be followed by an optimizer.
+    """Stein variational gradient descent, to be chained with an optimizer.
 
     With x_i the flattened particles and g_i the gradients of the *full-data* negative log
     posterior,
 
         updates_i = (1/M) sum_j [ k(x_j, x_i) g_j - temperature * dk(x_j, x_i) / dx_j ].
 
-    The particles then settle at the posterior to the power 1 / temperature. One that trains on the
-    mean over N rows passes temperature 1 / N. With temperature 0 this is the kernel-averaged
-    gradient, with M = 1 exactly the gradient, whatever the kernel.
+    The particles then converge to the posterior to the power 1 / temperature. For gradients of the
+    mean over N rows, pass temperature 1 / N. With temperature 0 the update is the kernel-averaged
+    gradient; with M = 1 it is exactly the gradient, for any kernel.
 
     >>> import optax
     >>> optimizer = optax.chain(svgd(rbf(bandwidth="median"), temperature=1.0), optax.adam(0.3))
@@ -52,25 +52,25 @@ def svgd(
     Args:
       kernel: None: `rbf()`.
       temperature: a number or a schedule (step -> number), as for annealed repulsion.
-      ratio: where given, the temperature of each step is chosen so that
-        |temperature * repulsion| = ratio * |attraction|, norms taken over all particles: in the
-        76,800 dimensions of a prompt a fixed temperature says little.
-      seed: of kernels that draw (`sliced`).
+      ratio: if given, the temperature of each step is set so that
+        |temperature * repulsion| = ratio * |attraction|, with norms over all particles: in the
+        76,800 dimensions of a prompt a fixed temperature is hard to choose.
+      seed: of stochastic kernels (`sliced`).
       mesh: of devices over which the axis M is split. Particles and gradients are then gathered
-        together, in one collective per step; without it the compiler decides, and gathers thrice.
+        together, in one collective per step; without it the compiler uses three.
 
     Returns:
-      A transformation whose `update(grads, state, particles)` takes and gives trees with leaves
-      [M, ...]. It reads the particles, which `optax.chain` passes on.
+      A transformation whose `update(grads, state, particles)` takes and returns trees with leaves
+      [M, ...]. It requires the particles, which `optax.chain` passes on.
 
     Raises:
       ConfigError: a negative temperature or ratio; in `init` and `update`, leaves that do not share
         the axis M, or no particles.
     """
     kernel = rbf() if kernel is None else kernel
-    everywhere = None
+    replicated = None
     if mesh is not None:
-        everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     for name, value in (("temperature", temperature), ("ratio", ratio)):
         if value is None or callable(value):
             continue
@@ -86,34 +86,37 @@ def svgd(
         grads: optax.Updates, state: SvgdState, particles: optax.Params | None = None
     ) -> tuple[optax.Updates, SvgdState]:
         if particles is None:
-            raise ConfigError("svgd reads the particles: call update(grads, state, particles).")
+            raise ConfigError("svgd needs the particles: call update(grads, state, particles).")
         x, shapes, _ = flatten(particles)
         g, _, unflatten = flatten(grads)
         if x.shape != g.shape:
             raise ConfigError(f"gradients are of shape {g.shape}, but particles of {x.shape}.")
-        if everywhere is not None:
-            both = jax.lax.with_sharding_constraint(jnp.concatenate([x, g], 1), everywhere)
+        if replicated is not None:
+            both = jax.lax.with_sharding_constraint(jnp.concatenate([x, g], 1), replicated)
             x, g = both[:, : x.shape[1]], both[:, x.shape[1] :]
-        at = _value(temperature, state.step, g.dtype)
-        made = interaction(
+        tau = _value(temperature, state.step, g.dtype)
+        forces = interaction(
             kernel, x, g, shapes, jax.random.fold_in(jax.random.key(seed), state.step)
         )
-        forward, away = jnp.linalg.norm(made.attraction), jnp.linalg.norm(made.repulsion)
+        attraction = jnp.linalg.norm(forces.attraction)
+        repulsion = jnp.linalg.norm(forces.repulsion)
         if ratio is not None:
-            wanted = _value(ratio, state.step, g.dtype) * forward
-            at = jnp.where(away > 0, wanted / jnp.where(away > 0, away, 1), 0)
-        measured = jnp.where(forward > 0, at * away / jnp.where(forward > 0, forward, 1), 0)
-        new = SvgdState(
-            state.step + 1,
-            at.astype(jnp.float32),
-            measured.astype(jnp.float32),
-            stein_norm(made, g).astype(jnp.float32),
+            scaled = _value(ratio, state.step, g.dtype) * attraction
+            tau = jnp.where(repulsion > 0, scaled / jnp.where(repulsion > 0, repulsion, 1), 0)
+        actual = jnp.where(
+            attraction > 0, tau * repulsion / jnp.where(attraction > 0, attraction, 1), 0
         )
-        updates = made.attraction - at * made.repulsion
-        if everywhere is not None:
-            # Cut only here: otherwise the split of the result would reach back into the kernel.
-            updates = jax.lax.with_sharding_constraint(updates, everywhere)
-        return unflatten(updates), new
+        new_state = SvgdState(
+            state.step + 1,
+            tau.astype(jnp.float32),
+            actual.astype(jnp.float32),
+            stein_norm(forces, g).astype(jnp.float32),
+        )
+        updates = forces.attraction - tau * forces.repulsion
+        if replicated is not None:
+            # Keeps the sharding of the result from propagating into the kernel.
+            updates = jax.lax.with_sharding_constraint(updates, replicated)
+        return unflatten(updates), new_state
 
     return optax.GradientTransformation(init, update)  # type: ignore[arg-type]
 
@@ -126,33 +129,33 @@ def interaction(
     chex.assert_equal_shape([x, g])
     if len(x) == 1:
         return Interaction(g, jnp.zeros_like(g), jnp.zeros((), g.dtype))
-    made = kernel.interact(x, g, shapes, key)
-    chex.assert_shape([made.attraction, made.repulsion], x.shape)
-    chex.assert_rank(made.trace, 0)
-    return made
+    forces = kernel.interact(x, g, shapes, key)
+    chex.assert_shape([forces.attraction, forces.repulsion], x.shape)
+    chex.assert_rank(forces.trace, 0)
+    return forces
 
 
-def stein_norm(made: Interaction, g: jax.Array) -> jax.Array:
-    """The norm of the update at temperature 1 in the kernel's space of functions, a scalar.
+def stein_norm(forces: Interaction, g: jax.Array) -> jax.Array:
+    """The norm of the update at temperature 1 in the kernel's RKHS, a scalar.
 
     It is the kernelised Stein discrepancy between the particles and the density whose negative log
-    has the gradients g (V-statistic, Liu et al. 2016); it needs no normaliser and tends to 0 as the
-    particles settle.
+    has the gradients g (V-statistic, Liu et al. 2016). It requires no normalising constant and
+    tends to 0 as the particles converge.
     """
 
     def mean(force: jax.Array) -> jax.Array:
         return jnp.sum(g * force) / len(g)
 
-    squared = mean(made.attraction) - 2 * mean(made.repulsion) + made.trace
+    squared = mean(forces.attraction) - 2 * mean(forces.repulsion) + forces.trace
     return jnp.sqrt(jnp.maximum(squared, 0))
 
 
 def flatten(tree: Any) -> tuple[jax.Array, Shapes, Callable[[jax.Array], Any]]:
-    """A tree of leaves [M, ...] as one array.
+    """Flattens a tree of leaves [M, ...] to one array.
 
     Returns:
-      [M, P] float32 (float64 where a leaf is), the shapes of the leaves without M, and the inverse,
-      which gives leaves of their own types.
+      [M, P] float32 (float64 if a leaf is), the shapes of the leaves without M, and the inverse
+      function, which restores the dtypes of the leaves.
 
     Raises:
       ConfigError: leaves that do not share the axis M.
@@ -166,12 +169,12 @@ def flatten(tree: Any) -> tuple[jax.Array, Shapes, Callable[[jax.Array], Any]]:
     shapes = tuple(tuple(leaf.shape[1:]) for leaf in leaves)
 
     def unflatten(x: jax.Array) -> Any:
-        made, start = [], 0
+        parts, start = [], 0
         for leaf, shape in zip(leaves, shapes, strict=True):
             part = x[:, start : start + math.prod(shape)]
-            made.append(part.reshape(leaf.shape).astype(leaf.dtype))
+            parts.append(part.reshape(leaf.shape).astype(leaf.dtype))
             start += math.prod(shape)
-        return jax.tree.unflatten(structure, made)
+        return jax.tree.unflatten(structure, parts)
 
     return jnp.concatenate(flat, 1), shapes, unflatten
 
@@ -189,6 +192,6 @@ def _count(tree: Any) -> int:
 def _value(schedule: Schedule, step: jax.Array, dtype: Any) -> jax.Array:
     if not callable(schedule):
         return jnp.asarray(schedule, dtype)
-    # Optax's schedules divide step counts by floats, which a caller's strict promotion refuses.
+    # Optax's schedules divide step counts by floats, an error under strict promotion.
     with jax.numpy_dtype_promotion("standard"):
         return jnp.asarray(schedule(step), dtype)

@@ -37,7 +37,7 @@ def softmax(x):
     return e / e.sum(-1, keepdims=True)
 
 
-def test_gather_of_what_is_no_slot():
+def test_gather_out_of_range_is_nan():
     made = gather(MemoryBank(KEYS, VALUES), np.asarray([[0, len(KEYS)], [-1, 1]]))
     tokens = VALUES.shape[1]
     assert np.isnan(made[0, tokens:]).all()
@@ -59,7 +59,7 @@ def test_gather_concatenates_slots_in_order():
             np.testing.assert_allclose(weighted[b, M * j : M * j + M], weights[b, j] * tokens)
 
 
-def test_a_bank_is_a_pytree():
+def test_bank_is_a_pytree():
     bank = jax.tree.map(lambda x: 2 * x, MemoryBank(KEYS, VALUES))
     np.testing.assert_array_equal(bank.keys, 2 * KEYS)
     low = MemoryBank(KEYS, jnp.asarray(VALUES, jnp.bfloat16))
@@ -67,7 +67,7 @@ def test_a_bank_is_a_pytree():
     assert made.dtype == jnp.bfloat16
 
 
-def test_weights():
+def test_slot_weights():
     scores = np.array([[4.0, 1.0, 0.0]], np.float32)
     assert slot_weights(scores, 16, "hard") is None
     soft = np.asarray(slot_weights(scores, 16, "soft", 0.5))
@@ -78,7 +78,7 @@ def test_weights():
         slot_weights(scores, 16, "softer")
 
 
-def test_attention_over_all_slots():
+def test_attend_by_hand():
     query = POOLED.astype(np.float64)
     weights = softmax(query @ KEYS.T.astype(np.float64) / np.sqrt(D) / 0.7)
     np.testing.assert_allclose(
@@ -134,7 +134,7 @@ PARAMS = {"keys": KEYS, "values": VALUES, "projection": EYE}
 
 
 @pytest.mark.parametrize("gradient", ["hard", "soft"])
-def test_gradients_are_those_of_finite_differences(gradient):
+def test_gradients_match_finite_differences(gradient):
     loss, smooth = objective(gradient)
     np.testing.assert_allclose(loss(PARAMS), smooth(PARAMS), rtol=1e-4)
     found = jax.grad(loss)(PARAMS)
@@ -167,7 +167,7 @@ def test_unretrieved_values_get_no_gradient():
     np.testing.assert_array_equal(np.flatnonzero(np.abs(found["values"]).sum((1, 2))), used)
 
 
-def test_the_pull_moves_keys_and_not_queries():
+def test_key_pull_has_gradients_for_keys_only():
     indices = np.array([[0, 3], [5, 3], [2, 1]])
 
     def pull(params):
@@ -189,7 +189,7 @@ def test_the_pull_moves_keys_and_not_queries():
     assert pull({"keys": towards, "query": POOLED}) < pull(params)
 
 
-def test_load_balance_against_finite_differences():
+def test_load_balance_gradient_matches_finite_differences():
     """f is counted and has no derivative; p is what moves."""
     indices = np.array([[0, 3], [0, 1], [0, 2]])
     f = np.bincount(indices.reshape(-1), minlength=N) / indices.size
@@ -208,7 +208,7 @@ def test_load_balance_against_finite_differences():
     )
 
 
-def test_tied_banks_learn_as_key_and_as_value():
+def test_tied_bank_gets_gradients_of_keys_and_values():
     bank = tied(jnp.asarray(KEYS))
     assert bank.values.shape == (N, 1, D)
     np.testing.assert_array_equal(bank.values[:, 0], KEYS)
@@ -234,7 +234,7 @@ def test_tied_banks_learn_as_key_and_as_value():
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-5)
 
 
-def test_attention_learns_as_finite_differences_say():
+def test_attend_gradient_matches_finite_differences():
     """Of all keys, values and queries: no slot is left out."""
 
     def loss(params):
@@ -257,7 +257,7 @@ def test_attention_learns_as_finite_differences_say():
 # Starts
 
 
-def test_values_are_rows_of_the_table():
+def test_draw_values_are_rows_of_the_table():
     table = np.arange(40, dtype=np.float32).reshape(20, 2)
     made = draw_values(table, 5, 4, seed=1)
     assert made.shape == (5, 4, 2)
@@ -269,7 +269,7 @@ def test_values_are_rows_of_the_table():
     assert not np.array_equal(made, draw_values(table, 5, 4, seed=2))
 
 
-def test_keys_start_on_the_queries():
+def test_place_keys_near_the_queries():
     """Fewer queries than slots: each has slots of its own, the first one exactly on it."""
     queries = np.asarray(
         make_query(RNG.normal(size=(4, 32)).astype(np.float32), np.zeros(32, np.float32))
@@ -286,7 +286,7 @@ def test_keys_start_on_the_queries():
     np.testing.assert_allclose(np.linalg.norm(scattered, axis=1), np.sqrt(32), rtol=1e-5)
 
 
-def test_keys_start_on_centroids():
+def test_place_keys_at_centroids():
     """More queries than slots: well separated clusters get a key each."""
     centres = 5 * np.eye(6, 16)
     points = np.repeat(centres, 10, axis=0) + 0.05 * RNG.normal(size=(60, 16))

@@ -37,7 +37,7 @@ QUERY, INDICES = jnp.ones((3, 4)), jnp.zeros((3, 2), jnp.int32)
         pytest.param(lambda: mb.describe_usage(jnp.ones((2, 6))), id="describe_usage: two banks"),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(call) -> None:
+def test_arrays_of_wrong_shape_raise(call) -> None:
     with pytest.raises(AssertionError, match=r"\[Chex\] Assertion"):
         call()
 

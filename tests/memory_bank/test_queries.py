@@ -16,7 +16,7 @@ MASK = (np.arange(5)[None] < np.array(LENGTHS)[:, None]).astype(np.int32)
 
 
 @pytest.mark.parametrize("how", ["mean", "max", "last"])
-def test_pooling_reads_real_tokens_only(how):
+def test_pool_ignores_padding(how):
     made = pool(np.where(MASK[..., None] == 0, np.float32(np.nan), X), MASK, how)
     for row, length in enumerate(LENGTHS):
         some = X[row, :length]
@@ -26,14 +26,14 @@ def test_pooling_reads_real_tokens_only(how):
         np.testing.assert_allclose(made[row], expected, rtol=1e-6)
 
 
-def test_pooling_is_float32():
+def test_pool_is_float32():
     assert pool(jnp.asarray(X, jnp.bfloat16), MASK).dtype == jnp.float32
     np.testing.assert_array_equal(pool(X, MASK.astype(bool)), pool(X, MASK))
     with pytest.raises(ConfigError, match="mean, max or last"):
         pool(X, MASK, "median")
 
 
-def test_a_query_is_centred_projected_and_normalised():
+def test_make_query_centres_projects_and_normalises():
     pooled = RNG.normal(size=(4, 8)).astype(np.float32)
     centre = RNG.normal(size=8).astype(np.float32)
     projection = RNG.normal(size=(8, 8)).astype(np.float32)
@@ -47,7 +47,7 @@ def test_a_query_is_centred_projected_and_normalised():
     assert np.isfinite(make_query(centre[None], centre)).all()
 
 
-def test_without_a_centre_everything_retrieves_the_same():
+def test_make_query_without_centre_retrieves_the_same_slots():
     """The ruling: a large common component hides what differs between templates."""
     width, templates = 64, 6
     own = RNG.normal(size=(templates, width))

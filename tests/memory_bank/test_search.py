@@ -53,7 +53,7 @@ def small_chunks(monkeypatch):
 @pytest.mark.parametrize(
     ("slots", "queries", "k"), [(1, 1, 1), (7, 3, 7), (300, 5, 20), (1000, 8, 150), (257, 8, 1)]
 )
-def test_exact_search_is_brute_force(slots, queries, k, small_chunks):
+def test_exact_search_matches_brute_force(slots, queries, k, small_chunks):
     bank, query = make(slots, queries)
     indices, scores = retrieve(bank, query, k)
     expected, values = brute_force(bank.keys, query, k)
@@ -66,7 +66,7 @@ def test_exact_search_is_brute_force(slots, queries, k, small_chunks):
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 6))
-def test_equal_scores_go_to_the_lower_index(seed, k):
+def test_exact_search_breaks_ties_by_the_lower_index(seed, k):
     """Keys of small integers: sums are exact and many are equal."""
     rng = np.random.default_rng(seed)
     keys = rng.integers(-1, 2, (300, 3)).astype(np.float32)
@@ -77,7 +77,7 @@ def test_equal_scores_go_to_the_lower_index(seed, k):
     np.testing.assert_array_equal(indices, brute_force(keys, query, k)[0])
 
 
-def test_bfloat16_banks_are_searched_in_float32():
+def test_bfloat16_bank_is_searched_in_float32():
     bank, query = make(500, 4)
     low = MemoryBank(*(jnp.asarray(x, jnp.bfloat16) for x in bank))
     indices, scores = retrieve(low, query, 10)
@@ -87,7 +87,7 @@ def test_bfloat16_banks_are_searched_in_float32():
 
 
 @pytest.mark.parametrize("k", [1, 10])
-def test_block_wise_search_finds_what_it_promises(k, monkeypatch):
+def test_block_wise_search_reaches_the_recall(k, monkeypatch):
     monkeypatch.setattr(search, "_CHUNK_SCORES", 1 << 16)  # several chunks, the last one overlaps
     bank, query = make(5000, 32)
     indices, scores = retrieve(bank, query, k, approximate=True)
@@ -101,7 +101,7 @@ def test_block_wise_search_finds_what_it_promises(k, monkeypatch):
     assert (np.diff(scores, axis=1) <= 0).all()
 
 
-def test_block_wise_search_misses_what_shares_a_block(monkeypatch):
+def test_block_wise_search_returns_one_slot_per_block(monkeypatch):
     """It is approximate, also here: two best slots, L apart, are one answer."""
     many = num_blocks(2, 0.95)
     keys = np.zeros((4 * many, 2), np.float32)
@@ -113,7 +113,7 @@ def test_block_wise_search_misses_what_shares_a_block(monkeypatch):
 
 
 @pytest.mark.parametrize("queries", [100, 128, 512])
-def test_block_wise_search_of_slots_that_go_round_the_queries(queries):
+def test_block_wise_search_of_slots_in_round_robin_order(queries):
     """The order of `place_keys`: the best slots of a query follow each other with one period."""
     rng = np.random.default_rng(0)
     asked = rng.normal(size=(queries, 32)).astype(np.float32)
@@ -125,7 +125,7 @@ def test_block_wise_search_of_slots_that_go_round_the_queries(queries):
 
 
 @pytest.mark.parametrize("approximate", [False, True])
-def test_numbers_that_are_not_finite(approximate):
+def test_retrieve_with_non_finite_keys_and_queries(approximate):
     bank, query = make(2000, 5)
     keys = bank.keys.copy()
     keys[3], keys[1999] = np.nan, np.inf
@@ -141,7 +141,7 @@ def test_numbers_that_are_not_finite(approximate):
         np.testing.assert_array_equal(np.asarray(indices)[sound], rest[true])
 
 
-def test_number_of_blocks():
+def test_num_blocks():
     for k, wanted in ((1, 0.95), (20, 0.95), (50, 0.99), (200, 0.8)):
         many = num_blocks(k, wanted)
         assert (1 - 1 / many) ** (k - 1) >= wanted
@@ -154,17 +154,17 @@ def test_number_of_blocks():
     np.testing.assert_array_equal(retrieve(bank, query, 20, approximate=True)[0], exact[0])
 
 
-def test_the_hardware_path(small_chunks):
+def test_approx_max_k_path(small_chunks):
     """Off TPU `approx_max_k` is exact: chunking, merging and numbering are what is tested."""
     bank, query = make(1000, 8)
-    how = search._How(20, True, 0.95, None, "data")
-    indices, scores = jax.jit(functools.partial(search._hardware, how))(bank.keys, query)
+    options = search._Options(20, True, 0.95, None, "data")
+    indices, scores = jax.jit(functools.partial(search._approx_max_k, options))(bank.keys, query)
     expected, values = brute_force(bank.keys, query, 20)
     np.testing.assert_array_equal(indices, expected)
     np.testing.assert_allclose(scores, values, rtol=1e-5, atol=1e-5)
 
 
-def test_tpu_gets_its_own_instruction():
+def test_tpu_lowering_uses_approx_top_k():
     bank, query = make(5000, 4)
 
     def find(keys, query):
@@ -179,7 +179,7 @@ def test_tpu_gets_its_own_instruction():
     assert not re.search("(?i)approx.?top.?k", texts["cpu"])
 
 
-def test_memory_is_bounded():
+def test_retrieve_memory_is_bounded():
     """No [B, N] score matrix: temporaries stay far below it, with and without a gradient."""
     slots, queries, width = 200_000, 256, 8
     shapes = [
@@ -207,7 +207,7 @@ def test_memory_is_bounded():
 
 @pytest.mark.multidevice
 @pytest.mark.parametrize("approximate", [False, True])
-def test_sharded_equals_whole(approximate):
+def test_sharded_search_equals_unsharded(approximate):
     bank, query = make(8 * 200, 6)
     keys = np.array(bank.keys)
     keys[1500] = keys[3]  # equal scores on two devices
@@ -233,7 +233,7 @@ def test_sharded_equals_whole(approximate):
 
 
 @pytest.mark.multidevice
-def test_sharded_block_wise_search_finds_what_it_promises():
+def test_sharded_block_wise_search_reaches_the_recall():
     """Slices that are large enough to be searched block by block."""
     bank, query = make(8 * 1200, 16)
     mesh = sharding.make_mesh(8)
@@ -261,7 +261,7 @@ def test_sharded_block_wise_search_finds_what_it_promises():
 
 
 @pytest.mark.multidevice
-def test_sharded_gradient_equals_whole():
+def test_sharded_gradient_equals_unsharded():
     bank, query = make(64, 3)
     mesh = sharding.make_mesh(8)
     probe = np.random.default_rng(1).normal(size=(3, 12)).astype(np.float32)
@@ -295,7 +295,7 @@ def test_scores_have_the_derivative_of_the_inner_product():
     np.testing.assert_allclose(dquery, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_searches_of_several_banks_at_once():
+def test_vmap_over_banks():
     """Runs of a population are vmapped."""
     banks = [make(200, 4, seed=i) for i in range(3)]
     keys, queries = np.stack([b.keys for b, _ in banks]), np.stack([q for _, q in banks])
@@ -315,13 +315,13 @@ def test_searches_of_several_banks_at_once():
     [
         ({"k": 0}, "k must lie in 1 .. 20"),
         ({"k": 21}, "k must lie in 1 .. 20"),
-        ({"query": np.zeros((2, 3), np.float32)}, "do not fit"),
-        ({"query": np.zeros(16, np.float32)}, "do not fit"),
+        ({"query": np.zeros((2, 3), np.float32)}, "do not match"),
+        ({"query": np.zeros(16, np.float32)}, "do not match"),
         ({"recall": 1.0}, "between 0 and 1"),
         ({"mesh": 8}, "20 slots cannot be split over 8 devices"),
     ],
 )
-def test_errors(change, message):
+def test_invalid_arguments_raise(change, message):
     bank, query = make(20, 2)
     arguments = {"query": query, "k": 5, **change}
     if "mesh" in arguments:

@@ -324,7 +324,7 @@ def test_a_mixture_with_dead_slots_says_so():
         used = int(recorder.of("slots_used", run.key)[-1])
         assert used == 2  # one template for all of them, and k = L / m
         (said,) = recorder.of("summary", run.key)
-        assert said.startswith("2 of 12 slots were retrieved, as evenly as 2.0; 10 are dead")
+        assert said.startswith("2 of 12 slots were retrieved, effective number 2.0; 10 are dead")
     assert [record["step"] for record in recorder.records if "summary" in record] == [2, 2]
     # A target alone is not asked.
     assert method.summarize({"usage": np.eye(1, 12, dtype=np.float32)}) == ""

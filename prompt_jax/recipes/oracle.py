@@ -188,7 +188,9 @@ def _cell(
             )
     comparison = compare(best, plain)
     verdict = Verdict(comparison, comparison.p, False)
-    minimum = statistics.MINIMUM_EFFECT["sandbox" if registry.suite(task) else "text"]
+    minimum = executor.config.minimum_effect
+    if minimum is None:
+        minimum = statistics.MINIMUM_EFFECT["sandbox" if registry.suite(task) else "text"]
     return OracleCell(task.name, k, metric, minimum, lands, best, plain, verdict, tuple(choices))
 
 

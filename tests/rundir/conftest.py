@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import matplotlib.font_manager  # noqa: F401  # lists fonts with a process, before any test
 import pytest
 
 from prompt_jax.rundir.folder import RunDirectory, read

@@ -55,7 +55,7 @@ class TestResult:
 
 
 def run_key(
-    lm: Any, method: Method, run: Replica, config: TrainConfig, feed_description: str
+    lm: Any, method: Method, run: Replica, config: TrainConfig | None, feed_description: str
 ) -> str:
     """The key of a replica's outcome.
 
@@ -63,12 +63,12 @@ def run_key(
       lm: the frozen model.
       method: what is trained.
       run: the replica.
-      config: its budget.
+      config: its budget; None: no step is taken.
       feed_description: how the feed orders and mixes its rows.
     """
     return digest(
         code_of(method),
-        budget_of(config),
+        None if config is None else budget_of(config),
         lm.weights_hash,
         str(np.dtype(lm.dtype)),
         split_hash(run.feed.split),
@@ -132,13 +132,13 @@ class ArtefactStore:
         facts["best_value"] = value if np.isfinite(value) else None
         self.write(key, {**facts, "params": params is not None}, arrays)
 
-    def load_test(self, key: str, name: str) -> TestResult | None:
+    def load_test(self, key: str, identity: RunKey) -> TestResult | None:
         """As `load`, of what `save_test` has stored.
 
         Raises:
           TrainingError: a process asks for another result than process 0.
         """
-        entry = self.read(key, name)
+        entry = self.read(f"{key}.test", str(identity))
         if entry is None:
             return None
         names, arrays = entry.facts["template_prompts"], entry.arrays
@@ -160,7 +160,7 @@ class ArtefactStore:
             "template_prompts": list(prompts),
         }
         arrays |= {f"template_prompts/{i}": x for i, x in enumerate(prompts.values())}
-        self.write(key, facts, arrays)
+        self.write(f"{key}.test", facts, arrays)
 
     def load_evaluations(self, key: str, name: str) -> list[Evaluation] | None:
         """As `load`, of what `save_evaluations` has stored.
@@ -192,7 +192,7 @@ class ArtefactStore:
         """The entry under a key; None when there is none or it is damaged, which is reported.
 
         Args:
-          key: 16 hexadecimal digits.
+          key: begins its file's name.
           name: of the entry, for messages.
 
         Raises:

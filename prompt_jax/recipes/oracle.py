@@ -33,7 +33,8 @@ from prompt_jax.methods import BaseMethod, as_method, create, spec_of
 from prompt_jax.paths import write_atomically
 from prompt_jax.recipes import experiment
 from prompt_jax.recipes.config import ExperimentConfig
-from prompt_jax.recipes.execute import Executor, Outcome
+from prompt_jax.recipes.execute import Executor
+from prompt_jax.recipes.outcomes import Outcome
 from prompt_jax.recipes.survey import survey
 from prompt_jax.rundir.oracle import Choice, OracleCell, OracleReport
 from prompt_jax.rundir.tables import heading
@@ -93,7 +94,7 @@ def oracle(
         for k in config.shots:
             contexts = {(m.task, m.seed): c for m, c in executor.contexts(of_base, k).items()}
             picked = {spec_of(method): _chosen(executor, method, k) for method in choosers}
-            tell(executor.news())
+            tell(executor.stage_summaries())
             for target in config.targets:
                 lands = []
                 for seed in config.seed_list:
@@ -149,9 +150,9 @@ def _chosen(executor: Executor, method: BaseMethod | str, k: int) -> Choices:
     found: Choices = {}
     contexts = executor.contexts(method, k)
     for outcome in executor.run(method, k):
-        group = as_method(method).selected_sources(contexts[outcome.member], outcome.trained.params)
+        group = as_method(method).selected_sources(contexts[outcome.key], outcome.trained.params)
         if group is not None and outcome.trained.healthy:
-            found[outcome.member.task, outcome.member.seed] = (group, outcome)
+            found[outcome.key.task, outcome.key.seed] = (group, outcome)
     return found
 
 

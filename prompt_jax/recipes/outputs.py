@@ -15,7 +15,8 @@ from prompt_jax.data.tasks import Task
 from prompt_jax.methods import BaseMethod
 from prompt_jax.prompts import PromptRecord, SoftPrompt
 from prompt_jax.recipes.config import ExperimentConfig
-from prompt_jax.recipes.execute import Executor, Outcome
+from prompt_jax.recipes.execute import Executor
+from prompt_jax.recipes.outcomes import Outcome
 from prompt_jax.report import page
 from prompt_jax.run_key import RunKey
 from prompt_jax.rundir import folder as rundir_folder
@@ -68,7 +69,7 @@ def write_page(findings: Findings, say: Callable[[str], None]) -> None:
 
 def result_key(spec: str, method: BaseMethod, outcome: Outcome) -> RunKey:
     """The key of a finished run: of the last stage of its method, which `spec` names."""
-    m = outcome.member
+    m = outcome.key
     return RunKey(spec, method.stages()[-1].title, m.task, m.k or 0, m.seed, m.trial)
 
 
@@ -151,7 +152,7 @@ def save_prompt(
     template: str = "",
 ) -> Path:
     """Saves the prompt of a run, or its prompt for the rows of one template."""
-    m = outcome.member
+    m = outcome.key
     shots = f"k{m.k}" if m.k else "all"
     task = executor.rows.task(m.task).name
     name = f"{slug(task)}-{shots}-seed{m.seed}" + (f"-{slug(template)}" if template else "")

@@ -12,18 +12,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from prompt_jax import task_vectors
+from prompt_jax import code_digest, task_vectors
 from prompt_jax.config import digest
 from prompt_jax.data import TokenisedSplit
 from prompt_jax.evaluation import Evaluation, Job, evaluate
 from prompt_jax.evaluation.metrics import compute
 from prompt_jax.evaluation.subsets import SubsetScores, nan_to_neg_inf, split_items
 from prompt_jax.methods import Context
-from prompt_jax.recipes.execute import Executor, Member
+from prompt_jax.recipes.execute import Executor
 from prompt_jax.recipes.rows import TaskRows
-from prompt_jax.training.fingerprint import array_hash, split_hash
+from prompt_jax.run_key import RunKey
+from prompt_jax.training.fingerprint import array_hash, package_code, split_hash
 
-_VERSION = 1  # raised when the same prompts and rows would be evaluated in another way
 _PROMPTS_AT_ONCE = 64
 
 
@@ -44,7 +44,10 @@ def survey(
     metric = rows.task.metrics[0]
     prompts, dev, coefficients = _starts(executor, context, rows, groups)
     if tuned:
-        starts = {Member(target, context.seed, k, n): one for n, one in enumerate(prompts)}
+        starts = {
+            RunKey("prompt_tuning", "given start", target, k, context.seed, n): one
+            for n, one in enumerate(prompts)
+        }
         runs = executor.tune(starts, k)
         prompts = np.stack([np.asarray(run.prompt, np.float32) for run in runs])
         dev = np.asarray([run.best_value for run in runs], np.float64)
@@ -103,23 +106,23 @@ def _evaluate(
     lm = executor.lm
     key = digest(
         "subsets",
-        _VERSION,
+        package_code() or code_digest.PROCESS,
         lm.weights_hash,
         str(np.dtype(lm.dtype)),
         array_hash(prompts),
         split_hash(split),
         metric,
     )
-    known = executor.store.load_evaluations(key, f"{len(prompts)} merged prompts")
+    known = executor.runner.store.load_evaluations(key, f"{len(prompts)} merged prompts")
     if known is not None:
         return known
     found: list[Evaluation] = []
     for (some,) in _populations(prompts):
         jobs = [Job(split, i) for i in range(min(len(some), len(prompts) - len(found)))]
-        found += evaluate(lm, jobs, some, metrics=(metric,), mesh=executor.mesh)
-    executor.store.save_evaluations(key, found)
-    if executor.on_stored is not None:
-        executor.on_stored()
+        found += evaluate(lm, jobs, some, metrics=(metric,), mesh=executor.runner.mesh)
+    executor.runner.store.save_evaluations(key, found)
+    if executor.runner.on_stored is not None:
+        executor.runner.on_stored()
     return found
 
 

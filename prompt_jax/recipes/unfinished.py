@@ -1,9 +1,8 @@
 """What a run directory remembers of an experiment that is not finished.
 
-Whoever goes on must fold the same runs again: sums of floating-point numbers depend on which rows
-share a micro-batch. So the members of a population are written down before it starts, and it is
-put together again even where some of its runs have been stored already. Runs whose weights nobody
-keeps (full fine-tuning) leave their results here until the experiment is finished.
+Whoever resumes must fold the same replicas again: sums of floating-point numbers depend on which
+rows share a micro-batch. So the members of a population are written down before it starts, and it
+is put together again even where some of its replicas have been stored already.
 """
 
 from __future__ import annotations
@@ -11,22 +10,20 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from prompt_jax import distributed
 from prompt_jax.config import digest
 from prompt_jax.paths import write_atomically
-from prompt_jax.recipes.artefacts import ArtefactStore, TestResult
+from prompt_jax.recipes.artefacts import ArtefactStore
 from prompt_jax.run_key import RunKey
 from prompt_jax.training.checkpoints import Checkpoints
-from prompt_jax.training.types import TrainedReplica
 
 _MEMBERS = "members.json"
 
 
-class Progress:
+class Unfinished:
     """The checkpoints of a run directory; one folder per population, gone when it is stored.
 
     Attributes:
@@ -34,6 +31,7 @@ class Progress:
       every_seconds: between two checkpoints.
       newest: how many checkpoints of a population are kept.
       on_written: called after every checkpoint, as `Checkpoints` does.
+      results: a store that is gone with the folder.
     """
 
     def __init__(
@@ -46,74 +44,68 @@ class Progress:
     ) -> None:
         self.folder = folder if every_seconds else None
         self.every_seconds, self.newest, self.on_written = every_seconds, newest, on_written
-        self._finished = ArtefactStore(self.folder and self.folder / "finished")
+        self.results = ArtefactStore(self.folder and self.folder / "finished")
+        self._begun: Checkpoints | None = None
 
-    def keep(self, key: str, trained: TrainedReplica, tested: TestResult) -> None:
-        """Keeps the results of a run without its weights.
-
-        Raises:
-          ConfigError: the run directory cannot be written.
-        """
-        self._finished.save(digest("trained", key), replace(trained, params=None))
-        self._finished.save_test(digest("tested", key), tested)
-
-    def kept(self, key: str, identity: RunKey) -> tuple[TrainedReplica, TestResult] | None:
-        """The results kept under a key, in this or an earlier process; None when damaged, too."""
-        trained = self._finished.load(digest("trained", key), identity)
-        tested = self._finished.load_test(digest("tested", key), str(identity))
-        return None if trained is None or tested is None else (trained, tested)
-
-    def unfinished(self, stage: str, keys: Mapping[str, str]) -> list[list[str]]:
-        """The populations of a stage that were begun and not stored, as labels of their runs.
+    def populations(self, place: str, keys: Mapping[RunKey, str]) -> list[list[RunKey]]:
+        """The populations of a stage that were begun and not stored.
 
         Args:
-          stage: what `begin` was told.
-          keys: key of every run of the stage by its label; a population with another run or key
-            is none of them.
+          place: names the stage within the experiment.
+          keys: under which each replica of the stage is stored; a population with another replica
+            or key is none of them.
         """
         if self.folder is None:
             return []
-        raw = distributed.on_main(lambda: json.dumps(self._begun(stage, keys)).encode())
-        return json.loads(raw or b"[]")
+        raw = distributed.on_main(lambda: json.dumps(self._read(place, keys)).encode())
+        return [[RunKey.of(fields) for fields in members] for members in json.loads(raw or b"[]")]
 
-    def _begun(self, stage: str, keys: Mapping[str, str]) -> list[list[str]]:
+    def _read(self, place: str, keys: Mapping[RunKey, str]) -> list[list[dict[str, Any]]]:
         assert self.folder is not None
-        found = []
+        populations = []
         for path in sorted(self.folder.glob(f"*/{_MEMBERS}")):
             try:
                 record = json.loads(path.read_text(encoding="utf-8"))
-                members: dict[str, Any] = dict(record["members"])
-                same = record["stage"] == stage
+                members = {RunKey.of(member): member["stored"] for member in record["members"]}
+                same = record["stage"] == place
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # its checkpoints still say what they belong to
-            if same and members and all(keys.get(m) == key for m, key in members.items()):
-                found.append(list(members))
-        return found
+            if same and members and all(keys.get(key) == name for key, name in members.items()):
+                populations.append([key.fields() for key in members])
+        return populations
 
     def begin(
-        self, stage: str, labels: Sequence[str], keys: Mapping[str, str]
+        self, place: str, members: Sequence[RunKey], keys: Mapping[RunKey, str]
     ) -> Checkpoints | None:
-        """The checkpoints of a population that is about to be trained, or to be gone on with.
+        """The checkpoints of a population that is about to be trained or resumed.
 
         Args:
-          stage: names the stage within the experiment.
-          labels: of its runs.
-          keys: key of every run by its label.
+          place: names the stage within the experiment.
+          members: of the population, in order.
+          keys: under which each replica is stored.
         """
         if self.folder is None:
             return None
-        folder = self.folder / digest(stage, list(labels))
-        members = {label: keys[label] for label in labels}
-        record = json.dumps({"stage": stage, "members": members}, indent=1)
+        fields = [key.fields() for key in members]
+        folder = self.folder / digest(place, fields)
+        stored = [{**key.fields(), "stored": keys[key]} for key in members]
+        record = json.dumps({"stage": place, "members": stored}, indent=1)
         if distributed.is_main() and not (folder / _MEMBERS).is_file():
             write_atomically(folder / _MEMBERS, record.encode())
-        return Checkpoints(
+        self._begun = Checkpoints(
             folder,
             keep=self.newest,
             every_seconds=self.every_seconds,
             restart=True,
             on_written=self.on_written,
         )
+        return self._begun
+
+    def end(self) -> None:
+        """The population that was begun last is stored: its checkpoints are deleted."""
+        if self._begun is not None:
+            self._begun.delete()
+            self._begun = None
 
     def clear(self) -> None:
         """The experiment is finished: nothing is in the middle any more."""

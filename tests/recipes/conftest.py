@@ -14,11 +14,10 @@ import toy
 
 from prompt_jax.evaluation import Evaluation
 from prompt_jax.models.t5 import FrozenT5
-from prompt_jax.recipes import DataConfig, ExperimentConfig, PromptConfig, execute
+from prompt_jax.recipes import DataConfig, ExperimentConfig, PromptConfig, stages
 from prompt_jax.recipes.artefacts import ArtefactStore
 from prompt_jax.recipes.execute import Executor
 from prompt_jax.recipes.rows import RowStore
-from prompt_jax.training.tracking import NullTracker
 from prompt_jax.training.types import TrainedReplica
 
 WORDS = tuple(f"w{i}" for i in range(40))
@@ -131,6 +130,7 @@ class Pretender:
       calls: (stage, names of the runs, budget) of every population.
       values: development value by (stage, name); others get 0.5.
       dead: (stage, name) of runs that die.
+      evaluated: how many sets of rows were evaluated.
     """
 
     def __init__(self) -> None:
@@ -139,6 +139,7 @@ class Pretender:
         self.values: dict[tuple[str, str], float] = {}
         self.prompts: dict[tuple[str, str], np.ndarray] = {}
         self.dead: set[tuple[str, str]] = set()
+        self.evaluated = 0
 
     def train(
         self, lm: Any, method: Any, runs: Sequence[Any], config: Any, *, stage: str, **_: Any
@@ -173,6 +174,7 @@ class Pretender:
     def evaluate_runs(
         self, lm: Any, method: Any, params: Any, consts: Any, jobs: Any, metrics: Any, mesh: Any
     ) -> list[Evaluation]:
+        self.evaluated += len(jobs)
         first = jax.tree.leaves(params)[0]
         values = [float(np.asarray(first[job.prompt]).mean()) for job in jobs]
         return [
@@ -193,8 +195,8 @@ class Pretender:
 @pytest.fixture
 def pretender(monkeypatch: pytest.MonkeyPatch) -> Pretender:
     made = Pretender()
-    monkeypatch.setattr(execute, "train", made.train)
-    monkeypatch.setattr(execute, "evaluate_runs", made.evaluate_runs)
+    monkeypatch.setattr(stages, "train", made.train)
+    monkeypatch.setattr(stages, "evaluate_runs", made.evaluate_runs)
     return made
 
 
@@ -207,6 +209,7 @@ def executor(world: World, tmp_path: Path) -> Callable[..., Executor]:
         cache = None if config.data.cache == "" else Path(config.data.cache)
         rows = RowStore(config.data, world.lm.tokenizer, cache)
         store = ArtefactStore(None if cache is None else cache / "runs")
-        return Executor(config, world.lm, rows, store, NullTracker())
+        runner = stages.StageRunner(world.lm, store, population=config.population)
+        return Executor(config, rows, runner)
 
     return make

@@ -13,9 +13,10 @@ from methods.toy_methods import Distilled
 
 from prompt_jax.data import Example, Mixture, Ragged
 from prompt_jax.errors import ConfigError
+from prompt_jax.evaluation import Evaluation
 from prompt_jax.methods import PromptTuning, Spot
 from prompt_jax.models.t5 import FrozenT5
-from prompt_jax.recipes.artefacts import ArtefactStore, run_key
+from prompt_jax.recipes.artefacts import ArtefactStore, TestResult, run_key
 from prompt_jax.run_key import RunKey
 from prompt_jax.training.fingerprint import array_hash, describe_feed, split_hash
 from prompt_jax.training.types import TrainedReplica
@@ -224,3 +225,41 @@ def test_a_folder_that_is_a_file(tmp_path):
     with pytest.raises(ConfigError, match=r"data\.cache"):
         ArtefactStore(tmp_path / "runs").save("k", trained())
     assert ArtefactStore(tmp_path / "runs").load("k", RunKey(task="n")) is None
+
+
+@pytest.mark.parametrize("generated", [False, True])
+def test_a_test_result_comes_back(tmp_path, generated):
+    """Everything that was measured, and nothing of the parameters."""
+    predictions = ["a / b", "é"] if generated else np.asarray([1, 0])
+    evaluation = Evaluation(
+        {"accuracy": 0.1 + 0.2, "f1": float("nan")},
+        predictions,
+        {"accuracy": np.asarray([1, 0], np.float32), "a/b": np.zeros(2, np.float32)},
+        3,
+        None if generated else np.asarray([[0.5, np.inf], [1, 2]], np.float32),
+    )
+    result = TestResult(evaluation, 12, {"plain/one": toy.prompt(), "two": toy.prompt(1)})
+    store = ArtefactStore(tmp_path)
+    assert store.load_test("k", RunKey(task="n")) is None
+    store.save_test("k", result)
+    again = ArtefactStore(tmp_path).load_test("k", RunKey(task="n"))
+    assert again.parameters == 12
+    assert array_hash(again.template_prompts) == array_hash(result.template_prompts)
+    assert repr(again.evaluation.metrics) == repr(evaluation.metrics)
+    assert array_hash(again.evaluation.per_item) == array_hash(evaluation.per_item)
+    assert list(again.evaluation.predictions) == list(predictions)
+    assert again.evaluation.unparsable == 3
+    if generated:
+        assert again.evaluation.scores is None
+    else:
+        np.testing.assert_array_equal(again.evaluation.scores, evaluation.scores)
+    ArtefactStore(None).save_test("k", result)
+    assert ArtefactStore(None).load_test("k", RunKey(task="n")) is None
+
+
+def test_a_replica_without_weights_comes_back(tmp_path):
+    store = ArtefactStore(tmp_path)
+    store.save("k", trained(params=None))
+    found = store.load("k", RunKey(task="n"))
+    assert (found.key, found.params, found.seconds) == (RunKey(task="n"), None, 1.5)
+    np.testing.assert_array_equal(found.prompt, toy.prompt())

@@ -13,7 +13,7 @@ from prompt_jax.errors import ConfigError
 from prompt_jax.evaluation import Evaluation, Job, evaluate
 from prompt_jax.evaluation.subsets import subsets
 from prompt_jax.methods import create
-from prompt_jax.recipes import execute, run, survey
+from prompt_jax.recipes import run, stages, survey
 from prompt_jax.recipes.oracle import MOST_SOURCES, check, oracle
 from prompt_jax.run_key import RunKey
 from prompt_jax.training.loop import train
@@ -231,7 +231,7 @@ def test_values_are_those_of_merged_prompts_and_nothing_is_trained_twice(
     def refuse(*_, **__):
         raise AssertionError("something was trained again")
 
-    monkeypatch.setattr(execute, "train", refuse)
+    monkeypatch.setattr(stages, "train", refuse)
     report = oracle(config, world.lm, show=False, say=lambda line: None)
     assert (tmp_path / "run" / "results.jsonl").read_text() == before
     made = executor(config)
@@ -314,7 +314,7 @@ def test_tuned_subsets_go_on_from_where_they_were_merged(world, executor, tmp_pa
     def refuse(*_, **__):
         raise AssertionError("something was trained again")
 
-    monkeypatch.setattr(execute, "train", refuse)
+    monkeypatch.setattr(stages, "train", refuse)
     again = oracle(config, world.lm, tuned=True, show=False, say=lambda line: None)
     assert again.to_dict() == report.to_dict()
 

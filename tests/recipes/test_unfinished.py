@@ -8,62 +8,73 @@ import json
 import os
 import signal
 
-import numpy as np
 import pytest
 import toy
 from safetensors.numpy import load_file
 
 from prompt_jax.errors import ConfigError, StoppedError, TrainingError
-from prompt_jax.evaluation import Evaluation
 from prompt_jax.recipes import ExperimentConfig, experiment, outputs, run
-from prompt_jax.recipes.artefacts import ArtefactStore, TestResult
-from prompt_jax.recipes.unfinished import Progress
+from prompt_jax.recipes.artefacts import ArtefactStore
+from prompt_jax.recipes.unfinished import Unfinished
 from prompt_jax.run_key import RunKey
 from prompt_jax.training import loop
 from prompt_jax.training.fingerprint import array_hash
-from prompt_jax.training.types import TrainedReplica
 
-KEYS = {"a": "1", "b": "2", "c": "3"}
+A, B, C = (RunKey("m", "s", name) for name in "abc")
+KEYS = {A: "1", B: "2", C: "3"}
 
 
 # Which population was in the middle
 
 
-def test_what_was_begun_is_found(tmp_path):
-    progress = Progress(tmp_path / "checkpoints")
-    assert progress.unfinished("s", KEYS) == []
-    kept = progress.begin("s", ["b", "a"], KEYS)
-    assert kept.restart  # a damaged state is no reason to stop an experiment
-    again = Progress(tmp_path / "checkpoints")
-    assert again.unfinished("s", KEYS) == [["b", "a"]]
-    assert again.unfinished("other", KEYS) == []
-    assert again.unfinished("s", {**KEYS, "b": "9"}) == []
-    assert again.unfinished("s", {"a": "1"}) == []
-    assert again.begin("s", ["b", "a"], KEYS).directory == kept.directory
-    assert again.begin("s", ["c"], KEYS).directory != kept.directory
-    kept.delete()
-    assert again.unfinished("s", KEYS) == [["c"]]
+def test_a_population_that_was_begun_is_remembered(tmp_path):
+    unfinished = Unfinished(tmp_path / "checkpoints")
+    assert unfinished.populations("s", KEYS) == []
+    checkpoints = unfinished.begin("s", [B, A], KEYS)
+    assert checkpoints.restart  # a damaged state is no reason to stop an experiment
+    again = Unfinished(tmp_path / "checkpoints")
+    assert again.populations("s", KEYS) == [[B, A]]
+    assert again.populations("other", KEYS) == []
+    assert again.populations("s", {**KEYS, B: "9"}) == []
+    assert again.populations("s", {A: "1"}) == []
+    assert again.begin("s", [B, A], KEYS).directory == checkpoints.directory
+    assert again.begin("s", [C], KEYS).directory != checkpoints.directory
+    unfinished.end()
+    unfinished.end()
+    assert again.populations("s", KEYS) == [[C]]
     again.clear()
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"stage": "s", "members": 3}', b"\xff"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"stage": "s", "members": 3}',
+        b'{"stage": "s", "members": [{}]}',
+        b"\xff",
+    ],
+)
 def test_a_damaged_list_of_members_is_none(tmp_path, content):
-    progress = Progress(tmp_path)
-    kept = progress.begin("s", ["a"], KEYS)
-    (kept.directory / "members.json").write_bytes(content)
-    assert progress.unfinished("s", KEYS) == []
+    unfinished = Unfinished(tmp_path)
+    checkpoints = unfinished.begin("s", [A], KEYS)
+    (checkpoints.directory / "members.json").write_bytes(content)
+    assert unfinished.populations("s", KEYS) == []
 
 
-@pytest.mark.parametrize("nothing", [Progress(None), Progress(None, 0.0)])
-def test_nothing_is_kept(nothing):
-    assert nothing.unfinished("s", KEYS) == []
-    assert nothing.begin("s", ["a"], KEYS) is None
+@pytest.mark.parametrize("nothing", [Unfinished(None), Unfinished(None, 0.0)])
+def test_without_a_folder_nothing_is_remembered(nothing):
+    assert nothing.populations("s", KEYS) == []
+    assert nothing.begin("s", [A], KEYS) is None
+    nothing.end()
     nothing.clear()
+    assert nothing.results.folder is None
 
 
 def test_zero_seconds_turns_checkpoints_off(tmp_path):
-    assert Progress(tmp_path, 0.0).folder is None
+    assert Unfinished(tmp_path, 0.0).folder is None
     with pytest.raises(ConfigError, match="checkpoint_seconds"):
         ExperimentConfig(targets=("mr",), methods=("prompt_tuning",), checkpoint_seconds=-1)
 
@@ -80,54 +91,6 @@ def test_how_many_checkpoints_are_kept(small, world, tmp_path, monkeypatch):
                 run(config, world.lm, show=False, say=lambda line: None)
         found = (tmp_path / "run" / "checkpoints").glob("*/0*")
         assert sorted(int(path.name) for path in found) == left
-
-
-@pytest.mark.parametrize("generated", [False, True])
-def test_results_of_a_run_without_its_weights(tmp_path, generated):
-    """Everything that was measured, and nothing of the parameters."""
-    predictions = ["a / b", "é"] if generated else np.asarray([1, 0])
-    evaluation = Evaluation(
-        {"accuracy": 0.1 + 0.2, "f1": float("nan")},
-        predictions,
-        {"accuracy": np.asarray([1, 0], np.float32), "a/b": np.zeros(2, np.float32)},
-        3,
-        None if generated else np.asarray([[0.5, np.inf], [1, 2]], np.float32),
-    )
-    tested = TestResult(evaluation, 12, {"plain/one": toy.prompt(), "two": toy.prompt(1)})
-    trained = TrainedReplica(
-        RunKey(task="r"),
-        {"lm": np.ones(3)},
-        toy.prompt(2),
-        4,
-        0.75,
-        ((0, 0.5),),
-        6,
-        48,
-        300,
-        96,
-        True,
-        1.5,
-    )
-    progress = Progress(tmp_path / "checkpoints")
-    assert progress.kept("k", RunKey(task="n")) is None
-    progress.keep("k", trained, tested)
-    found, again = Progress(tmp_path / "checkpoints").kept("k", RunKey(task="n"))
-    assert (found.key, found.params, found.seconds) == (RunKey(task="n"), None, 1.5)
-    np.testing.assert_array_equal(found.prompt, toy.prompt(2))
-    assert again.parameters == 12
-    assert array_hash(again.template_prompts) == array_hash(tested.template_prompts)
-    assert repr(again.evaluation.metrics) == repr(evaluation.metrics)
-    assert array_hash(again.evaluation.per_item) == array_hash(evaluation.per_item)
-    assert list(again.evaluation.predictions) == list(predictions)
-    assert again.evaluation.unparsable == 3
-    if generated:
-        assert again.evaluation.scores is None
-    else:
-        np.testing.assert_array_equal(again.evaluation.scores, evaluation.scores)
-    progress.clear()
-    assert progress.kept("k", RunKey(task="n")) is None
-    Progress(None).keep("k", trained, tested)
-    assert Progress(None).kept("k", RunKey(task="n")) is None
 
 
 # Whole experiments

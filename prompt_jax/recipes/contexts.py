@@ -1,0 +1,131 @@
+"""The replicas of a stage, and what each of them may use to start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from prompt_jax.data.tokenise import trained_templates
+from prompt_jax.methods import Artefact, BaseMethod, Context, Stage, TemplateTokens
+from prompt_jax.prompts import SoftPrompt, parse
+from prompt_jax.recipes.config import ExperimentConfig
+from prompt_jax.recipes.rows import RowStore
+from prompt_jax.run_key import RunKey
+from prompt_jax.training.types import TrainedReplica
+
+Stages = Mapping[str, Mapping[RunKey, TrainedReplica]]  # finished stages, by name
+
+
+def replica_keys(config: ExperimentConfig, spec: str, stage: Stage, k: int) -> list[RunKey]:
+    """The replicas of a stage, in the order in which they are trained.
+
+    Args:
+      config: the experiment.
+      spec: of the method that is trained.
+      stage: the stage.
+      k: training rows per class, for targets.
+    """
+    seeds = config.seed_list
+    if stage.on == "source":
+        return [
+            RunKey(spec, stage.title, source, seed=seed)
+            for source in config.sources
+            for seed in seeds
+        ]
+    if stage.on == "mixture":
+        return [RunKey(spec, stage.title, seed=seed) for seed in seeds]
+    return [
+        RunKey(spec, stage.title, target, k, seed, trial)
+        for target in config.targets
+        for seed in seeds
+        for trial in range(stage.trials)
+    ]
+
+
+def is_upstream(earlier: RunKey, key: RunKey) -> bool:
+    """Whether a replica of an earlier stage has this one's seed, and not another target."""
+    return earlier.seed == key.seed and (earlier.k is None or earlier.task == key.task)
+
+
+class ContextMaker:
+    """Makes the contexts of an experiment's replicas."""
+
+    def __init__(self, config: ExperimentConfig, lm: Any, rows: RowStore) -> None:
+        self.config, self.lm, self.rows = config, lm, rows
+        self._initial: dict[int, SoftPrompt] = {}
+
+    def initial(self, seed: int) -> SoftPrompt:
+        """The experiment's initial prompt for a seed: the same for every task and method."""
+        if seed not in self._initial:
+            named = parse(self.config.prompt.init)
+            self._initial[seed] = named(self.lm, self.config.prompt.tokens, seed)
+        return self._initial[seed]
+
+    def contexts(
+        self, method: BaseMethod, spec: str, stage: Stage, k: int, done: Stages
+    ) -> dict[RunKey, Context]:
+        """What every replica of a stage may use to start.
+
+        Args:
+          method: the method of the experiment, or of the stage where another one trains it.
+          spec: of that method.
+          stage: the stage.
+          k: training rows per class, for targets.
+          done: the stages before it.
+        """
+        keys = replica_keys(self.config, spec, stage, k)
+        tasks = {key.task for key in keys}
+        every = {task: self._templates(task) for task in tasks}
+        own = {task: self._templates(task, trained_on=True) for task in tasks}
+        sources = self._templates("", trained_on=True)
+        most = max((len(templates) for templates in every.values()), default=0)
+        origins = {earlier.name: earlier.origin for earlier in method.stages()}
+        contexts = {}
+        for key in keys:
+            starts = {name: self._start(key.seed + origins[name]) for name in done}
+            templates = every[key.task]
+            contexts[key] = Context(
+                self.lm,
+                self._start(key.seed + stage.origin),
+                key.seed,
+                key.task or "mixture",
+                key.trial,
+                _artefacts(key, done, starts),
+                templates + templates[-1:] * (most - len(templates)),
+                sources,
+                own[key.task],
+            )
+        return contexts
+
+    def _start(self, seed: int) -> np.ndarray:
+        return np.asarray(self.initial(seed).embeddings)
+
+    def _templates(self, task: str, trained_on: bool = False) -> tuple[TemplateTokens, ...]:
+        """The templates of a task, or of all sources, in the order of `Rows.template`."""
+        tokens: list[TemplateTokens] = []
+        for name in (task,) if task else self.config.sources:
+            known = self.rows.task(name)
+            templates = known.templates
+            if trained_on:
+                templates = trained_templates(known, self.config.data.templates)
+            tokens += TemplateTokens.of(known.name, templates, self.lm.tokenizer)
+        return tuple(tokens)
+
+
+def _artefacts(key: RunKey, done: Stages, initial: Mapping[str, np.ndarray]) -> dict[str, Artefact]:
+    """What earlier stages give a replica: all replicas of its seed, but of targets only its own."""
+    artefacts = {}
+    for name, replicas in done.items():
+        own = [(other.task, r) for other, r in replicas.items() if is_upstream(other, key)]
+        prompts = [replica.prompt for _, replica in own if replica.prompt is not None]
+        artefacts[name] = Artefact(
+            tuple(task for task, _ in own),
+            # A row-wise method deploys no prompt: what it has learnt is in the parameters.
+            np.stack(prompts) if prompts else np.zeros((0, 0, 0), np.float32),
+            np.asarray([replica.best_value for _, replica in own]),
+            tuple(replica.params for _, replica in own),
+            initial[name],
+        )
+    return artefacts

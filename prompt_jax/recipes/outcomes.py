@@ -1,0 +1,95 @@
+"""What an experiment reads of a finished replica of a method's last stage, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from prompt_jax.evaluation import Calibration, Evaluation
+from prompt_jax.methods import BaseMethod, Stage
+from prompt_jax.prompts import PromptRecord
+from prompt_jax.run_key import RunKey
+from prompt_jax.training.types import TrainedReplica
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What training took; adds up."""
+
+    source_steps: int = 0
+    target_steps: int = 0
+    rows: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.source_steps + other.source_steps,
+            self.target_steps + other.target_steps,
+            self.rows + other.rows,
+            self.flops + other.flops,
+            self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A finished replica of the last stage, evaluated on the test rows.
+
+    Attributes:
+      key: which replica.
+      trained: its parameters and history; weights of a trained model are dropped.
+      test: its evaluation.
+      cost: of all stages of this seed and target, stored ones and losing trials included.
+      trained_parameters: numbers in the last stage's parameters.
+      trials: replicas from which the development set chose.
+      template_prompts: where the prompt depends on the row's template: [L, D] by its name.
+      chosen: names of the sources that the method has chosen; None where it makes no choice.
+      calibration: of the test rows' candidates; None where nothing was ranked.
+      start: record of the initialisation that the replica's stage was given.
+    """
+
+    key: RunKey
+    trained: TrainedReplica
+    test: Evaluation
+    cost: Cost
+    trained_parameters: int
+    trials: int
+    template_prompts: Mapping[str, np.ndarray] = field(default_factory=dict)
+    chosen: tuple[str, ...] | None = None
+    calibration: Calibration | None = None
+    start: PromptRecord | None = None
+
+
+def cost_of(lm: Any, method: BaseMethod, stage: Stage, trained: TrainedReplica) -> Cost:
+    """What a replica of a stage took.
+
+    Args:
+      lm: the frozen model.
+      method: what has trained it.
+      stage: the stage.
+      trained: the replica.
+    """
+    tokens = round(trained.tokens_seen / max(1, trained.rows_seen))
+    tokens += 0 if trained.prompt is None else len(trained.prompt)
+    passes = 1 if method.per_view_batches else method.views
+    flops = (
+        trained.rows_seen
+        * passes
+        * lm.flops(
+            1,
+            tokens,
+            max(1, round(trained.targets_seen / max(1, trained.rows_seen))),
+            backward="full" if method.trains_lm else "prompt",
+        )
+    )
+    target = trained.steps if stage.on == "target" else 0
+    return Cost(trained.steps - target, target, trained.rows_seen, float(flops), trained.seconds)
+
+
+def rank(trained: TrainedReplica) -> tuple[bool, float]:
+    """Larger is better; a replica that died is taken only where all did."""
+    return trained.healthy, trained.best_value if np.isfinite(trained.best_value) else -np.inf

@@ -37,16 +37,15 @@ from prompt_jax.data import sandbox
 from prompt_jax.data.tasks import Task
 from prompt_jax.errors import ConfigError
 from prompt_jax.evaluation import statistics
-from prompt_jax.evaluation.evaluators import Job, evaluate
-from prompt_jax.methods.full_fine_tuning import FullFineTuning
-from prompt_jax.methods.prompt_tuning import PromptTuning
+from prompt_jax.methods import BaseMethod, FullFineTuning, PromptTuning
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.prompts.initialisers import parse
+from prompt_jax.recipes.artefacts import ArtefactStore
 from prompt_jax.recipes.rows import RowStore
+from prompt_jax.recipes.stages import StageJob, StageResult, StageRunner
 from prompt_jax.run_key import RunKey
-from prompt_jax.training.loop import train
 from prompt_jax.training.tracking import RunTracker
-from prompt_jax.training.types import Replica, TrainConfig, TrainedReplica
+from prompt_jax.training.types import Replica, TrainConfig
 
 ALL_ROWS = suites.budget(300, 0.3, every=60)
 CARELESS = suites.budget(300, 0.2, every=60, batch=32)
@@ -108,12 +107,11 @@ def chance(task: Task) -> float:
 
 
 class Study:
-    """The measurements of one config; parts that are on disk are read from there."""
+    """The measurements of one config; what `out` has of them is read from there."""
 
     def __init__(self, config: FitnessConfig, say: Callable[[str], None] = print) -> None:
         self.config, self.say = config, say
         self.out = Path(config.out)
-        self.out.mkdir(parents=True, exist_ok=True)
         self.lm = FrozenT5.from_pretrained(config.model)
         self.rows = RowStore(SANDBOX.data, self.lm.tokenizer, cache=None)
         self.seeds = range(config.first_seed, config.first_seed + config.seeds)
@@ -129,161 +127,90 @@ class Study:
 
     def run(self) -> dict[str, np.ndarray]:
         """Everything; per part an array [seeds, test rows]: the share of draws that were right."""
-        c = self.config
-        found: dict[str, np.ndarray] = {}
-        sources = self._prompts("full", self.sources, 0, c.source)
-        found |= sources.items
-        found |= self._prompts("scratch", self.targets, c.k, c.few).items
-        for source in self.sources:
-            if targets := [t for t in self.targets if self._wanted(source, t)]:
-                kind = f"from {source.name}"
-                found |= self._prompts(kind, targets, c.k, c.few, (source, sources)).items
-        if not c.tasks:
-            return found
-        noisy = [t for t in self.targets if t.name in sandbox.NOISY]
-        clean = [t for t in self.targets if t not in noisy]
-        found |= self._prompts("full", clean, 0, c.full).items
-        found |= self._prompts("full", noisy, 0, c.careless).items
-        for task in (*self.sources, *self.targets):
-            found |= self._fine_tuned(task)
-        return found
+        c, store = self.config, ArtefactStore(self.out / "store")
+        with RunTracker(self.out / "metrics.jsonl") as tracker:
+            self.runner = StageRunner(self.lm, store, tracker=tracker)
+            items, prompts = self._tuned("full", self.sources, 0, c.source)
+            items |= self._tuned("scratch", self.targets, c.k, c.few)[0]
+            for source in self.sources:
+                if targets := [t for t in self.targets if self._wanted(source, t)]:
+                    starts = {seed: prompts[source.name, seed] for seed in self.seeds}
+                    items |= self._tuned(f"from {source.name}", targets, c.k, c.few, starts)[0]
+            if not c.tasks:
+                return items
+            noisy = [t for t in self.targets if t.name in sandbox.NOISY]
+            clean = [t for t in self.targets if t not in noisy]
+            items |= self._tuned("full", clean, 0, c.full)[0]
+            items |= self._tuned("full", noisy, 0, c.careless)[0]
+            for task in (*self.sources, *self.targets):
+                params = {
+                    RunKey("full_fine_tuning", "fine", task.name, 0, c.first_seed + i): {
+                        "lm": self.lm.params
+                    }
+                    for i in range(c.fine_tuned)
+                }
+                items |= self._items(self._run("fine", FullFineTuning(), params, c.fine), 1)
+        return items
 
-    def _prompts(
+    def _tuned(
         self,
         kind: str,
         tasks: Sequence[Task],
         k: int,
         budget: TrainConfig,
-        origin: tuple[Task, _Part] | None = None,
-    ) -> _Part:
-        """The prompts of some tasks in one population, from scratch or from a source's prompts."""
-        more = () if origin is None else (sandbox.task_hash(origin[0]), self.config.source)
-        paths = {task.name: self._path(kind, task, budget, k, *more) for task in tasks}
-        missing = [task for task in tasks if not paths[task.name].is_file()]
-        if missing:
-            began = time.monotonic()
-            parts = self._train(kind, missing, k, budget, origin)
-            for task, part in zip(missing, parts, strict=True):
-                part.save(paths[task.name])
-            mean = np.mean([x.mean() for part in parts for x in part.items.values()])
-            self.say(
-                f"{kind}: {len(missing)} x {len(self.seeds)} runs, mean {mean:.3f},"
-                f" {time.monotonic() - began:.0f} s"
-            )
-        whole = _Part({}, {})
-        for path in paths.values():
-            part = _Part.load(path)
-            whole.prompts.update(part.prompts)
-            whole.items.update(part.items)
-        return whole
-
-    def _train(
-        self,
-        kind: str,
-        tasks: Sequence[Task],
-        k: int,
-        budget: TrainConfig,
-        origin: tuple[Task, _Part] | None,
-    ) -> list[_Part]:
-        runs, tests = [], []
-        draws = self.config.draws if k else 1
+        starts: Mapping[int, np.ndarray] | None = None,
+    ) -> tuple[dict[str, np.ndarray], dict[tuple[str, int], np.ndarray]]:
+        """Items and prompts of some tasks, from scratch or from one prompt for each seed."""
+        params, draws = {}, self.config.draws if k else 1
         for task, seed, draw in itertools.product(tasks, self.seeds, range(draws)):
             own = seed + _DRAW * draw
-            rows = self.rows.rows(task.name, own, k)
-            if origin is None:
-                start = parse(self.config.init)(self.lm, self.config.tokens, own)
-                first = np.asarray(start.embeddings)
+            if starts is None:
+                first = parse(self.config.init)(self.lm, self.config.tokens, own).embeddings
             else:
-                first = origin[1].prompts[f"full {origin[0].name} {seed}"]
-            feed = self.rows.feed(task.name, own, k, budget.batch_size, "order")
-            runs.append(
-                Replica(
-                    RunKey("prompt_tuning", kind, task.name, k, own),
-                    feed,
-                    {"prompt": first},
-                    dev=rows.dev,
-                    dev_metrics=task.metrics,
-                )
+                first = starts[seed]
+            key = RunKey("prompt_tuning", kind, task.name, k, own)
+            params[key] = {"prompt": np.asarray(first)}
+        if not params:
+            return {}, {}
+        result = self._run(kind, PromptTuning(), params, budget)
+        prompts = {(key.task, key.seed): r.prompt for key, r in result.trained.items()}
+        return self._items(result, draws), prompts
+
+    def _run(
+        self, kind: str, method: BaseMethod, params: Mapping[RunKey, Any], budget: TrainConfig
+    ) -> StageResult:
+        rows = {key: self.rows.rows(key.task, key.seed, key.k or 0) for key in params}
+        replicas = {
+            key: Replica(
+                key,
+                self.rows.feed(key.task, key.seed, key.k or 0, budget.batch_size, "order"),
+                start,
+                dev=rows[key].dev,
+                dev_metrics=rows[key].task.metrics,
             )
-            tests.append((task, rows.test))
-        with RunTracker(self.out / "metrics.jsonl") as tracker:
-            trained = train(self.lm, PromptTuning(), runs, budget, stage=kind, tracker=tracker)
-        prompts = np.stack([t.prompt for t in trained if t.prompt is not None])
-        jobs = [Job(test, r) for r, (_, test) in enumerate(tests)]
-        results = evaluate(self.lm, jobs, prompts, metrics=[task.metrics for task, _ in tests])
-        items = [r.per_item[task.metrics[0]] for r, (task, _) in zip(results, tests, strict=True)]
-        parts, n = [], len(self.seeds) * draws
-        for i, task in enumerate(tasks):
-            each = range(i * n, (i + 1) * n)
-            keys = {r: runs[r].key for r in each}
-            named = {f"{kind} {key.task} {key.seed}": prompts[r] for r, key in keys.items()}
-            scores = np.stack([items[r] for r in each]).reshape(len(self.seeds), draws, -1)
-            parts.append(_Part(named, {f"{kind} {task.name}": scores.mean(1)}))
-        return parts
+            for key, start in params.items()
+        }
+        began = time.monotonic()
+        result = self.runner.run(StageJob(kind, method, replicas, budget, rows))
+        mean = np.mean([x.mean() for x in self._items(result, 1).values()])
+        self.say(
+            f"{kind}: {len(replicas)} replicas, {result.reused} reused, mean {mean:.3f},"
+            f" {time.monotonic() - began:.0f} s"
+        )
+        return result
 
-    def _fine_tuned(self, task: Task) -> dict[str, np.ndarray]:
-        path = self._path("fine", task, self.config.fine, 0, self.config.fine_tuned)
-        if path.is_file():
-            return _Part.load(path).items
-        items = []
-        first = self.config.first_seed
-        for seed in range(first, first + self.config.fine_tuned):
-            rows = self.rows.rows(task.name, seed)
-            feed = self.rows.feed(task.name, seed, 0, self.config.fine.batch_size, "order")
-            run = Replica(
-                RunKey("full_fine_tuning", "fine", task.name, 0, seed),
-                feed,
-                {"lm": self.lm.params},
-                dev=rows.dev,
-                dev_metrics=task.metrics,
+    def _items(self, result: StageResult, draws: int) -> dict[str, np.ndarray]:
+        """By kind and task: the score of every test row [seeds, rows], the mean over draws."""
+        scores: dict[str, list[np.ndarray]] = {}
+        for key, test in result.tests.items():
+            metric = self.rows.task(key.task).metrics[0]
+            scores.setdefault(f"{key.stage} {key.task}", []).append(
+                test.evaluation.per_item[metric]
             )
-            trained: TrainedReplica
-            (trained,) = train(self.lm, FullFineTuning(), [run], self.config.fine)
-            tuned = self.lm.replace(params=trained.params["lm"])
-            (result,) = evaluate(tuned, [Job(rows.test, 0)], metrics=[task.metrics])
-            items.append(result.per_item[task.metrics[0]])
-        part = _Part({}, {f"fine {task.name}": np.stack(items)})
-        part.save(path)
-        self.say(f"full fine-tuning of {task.name}: {np.mean(items):.3f}")
-        return part.items
-
-    def _path(self, kind: str, task: Task, budget: TrainConfig, k: int, *more: Any) -> Path:
-        """The file of a part, named by all that it depends on: one task's rows, not the suite's."""
-        c = self.config
-        digest = configs.digest(
-            kind,
-            sandbox.task_hash(task),
-            budget,
-            self.lm.weights_hash,
-            c.seeds,
-            c.first_seed,
-            c.tokens,
-            c.init,
-            k,
-            c.draws if k else 1,
-            *more,
-        )
-        name = f"{kind} {task.name}".replace("sandbox/", "").replace(" ", "_")
-        return self.out / f"{name}.{digest[:12]}.npz"
-
-
-@dataclass
-class _Part:
-    prompts: dict[str, np.ndarray]
-    items: dict[str, np.ndarray]
-
-    def save(self, path: Path) -> None:
-        arrays = {f"prompt {k}": v for k, v in self.prompts.items()}
-        np.savez_compressed(path, **arrays, **{f"items {k}": v for k, v in self.items.items()})
-
-    @classmethod
-    def load(cls, path: Path) -> _Part:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-        return cls(
-            {k.removeprefix("prompt "): v for k, v in arrays.items() if k.startswith("prompt ")},
-            {k.removeprefix("items "): v for k, v in arrays.items() if k.startswith("items ")},
-        )
+        return {
+            name: np.stack(each).reshape(len(each) // draws, draws, -1).mean(1)
+            for name, each in scores.items()
+        }
 
 
 def judge(study: Study, found: Mapping[str, np.ndarray]) -> dict[str, Any]:

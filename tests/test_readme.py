@@ -50,3 +50,16 @@ def test_python_of_the_training_page(tmp_path: Path) -> None:
     printed = run_python(code.replace("steps=150", "steps=2"), tmp_path).splitlines()
     assert [line.split()[0] for line in printed] == ["seed0", "seed1", "seed2"]
     assert all(line.endswith("(10, 128)") for line in printed)
+
+
+def test_stages_of_the_training_page(tmp_path: Path) -> None:
+    """A source, and a target that starts from its prompt; what the steps store is found again."""
+    page = (ROOT / "docs/training.md").read_text("utf-8")
+    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    assert "steps=100" in code
+    printed = run_python(code.replace("steps=100", "steps=2"), tmp_path).splitlines()
+    names = [f"sandbox/sentiment_talk k=16 seed={seed}" for seed in (0, 1)]
+    assert [line.partition(" {'accuracy': ")[0] for line in printed] == names
+    stored = sorted(path.name for path in (tmp_path / "stages").iterdir())
+    assert len(stored) == 2 + 2 + 2
+    assert sum(name.endswith(".test.safetensors") for name in stored) == 2

@@ -89,6 +89,7 @@ def _execute(
     from prompt_jax import distributed as jobs
     from prompt_jax.cli import show
     from prompt_jax.recipes import experiment, make_plan
+    from prompt_jax.recipes.resources import cache_folder
     from prompt_jax.rundir.paths import run_folder
 
     lm = _shapes(loaded) if dry_run else None
@@ -97,7 +98,7 @@ def _execute(
     if not dry_run and not jobs.is_main():
         experiment.run(loaded, lm, show=False, say=lambda line: None)
         return None
-    plan = make_plan(loaded, lm)
+    plan = make_plan(loaded, lm, None if dry_run else cache_folder(loaded))
     if dry_run and as_json:
         return common.emit(plan.to_dict())
     if not as_json:

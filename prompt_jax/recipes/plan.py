@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_jax import sharding
+from prompt_jax import code_digest, sharding, store
+from prompt_jax.config import digest
 from prompt_jax.data import registry
 from prompt_jax.data.batching import input_width, target_width
 from prompt_jax.data.sources import open_split
@@ -20,6 +23,7 @@ from prompt_jax.methods import BaseMethod, Context, Stage
 from prompt_jax.models import LanguageModel
 from prompt_jax.recipes.config import DataConfig, ExperimentConfig
 from prompt_jax.training import memory
+from prompt_jax.training.fingerprint import package_code
 from prompt_jax.training.step import programs
 from prompt_jax.training.types import TrainConfig
 
@@ -113,12 +117,13 @@ class Plan:
         return {**asdict(self), "flops": self.flops, "steps": self.steps}
 
 
-def make_plan(config: ExperimentConfig, lm: LanguageModel) -> Plan:
+def make_plan(config: ExperimentConfig, lm: LanguageModel, cache: Path | None = None) -> Plan:
     """Plans an experiment; compiles one micro-batch, executes nothing, needs no data.
 
     Args:
       config: the experiment.
       lm: the model, or its shapes (`models.abstract`).
+      cache: a folder where the analysis of the compiled micro-batch is kept; None: nowhere.
 
     Raises:
       PromptJaxError: for an unknown task or method, or tasks that leak into each other.
@@ -138,7 +143,7 @@ def make_plan(config: ExperimentConfig, lm: LanguageModel) -> Plan:
         f"{jax.device_count()} x {device.device_kind}",
         tasks,
         tuple(_stages(config, lm)),
-        _memory(config, lm),
+        _memory(config, lm, cache),
     )
 
 
@@ -218,7 +223,7 @@ def _targets(config: ExperimentConfig) -> int:
     )
 
 
-def _memory(config: ExperimentConfig, lm: LanguageModel) -> PlannedMemory:
+def _memory(config: ExperimentConfig, lm: LanguageModel, cache: Path | None) -> PlannedMemory:
     mesh = sharding.parse_mesh(config.mesh)
     budget, width = config.target, input_width(config.data.max_input_tokens)
     method = BaseMethod()
@@ -228,20 +233,8 @@ def _memory(config: ExperimentConfig, lm: LanguageModel) -> PlannedMemory:
     # an upper bound, instead.
     dtype = jnp.float32 if jax.default_backend() == "cpu" else lm.dtype
     part = lm.on_device(mesh["model"], dtype)
-    tokens = budget.micro_batch_tokens or memory.token_budget(
-        part, method, budget.optimizer, width=width, targets=targets, prompt_tokens=length
-    )
-    rows = max(1, tokens // lm.row_tokens(width, targets, length))
-    compiled = memory.compile_micro(
-        part,
-        method,
-        budget.optimizer,
-        rows=rows,
-        width=width,
-        targets=targets,
-        prompt_tokens=length,
-    )
-    counted = float((compiled.cost_analysis() or {}).get("flops", float("nan")))
+    micro = _micro_batch(part, method, budget, width, targets, length, cache)
+    rows, counted = micro.rows, micro.flops
     runs = max(s.runs for s in _stages(config, lm))
     population = _population_bytes(method, budget, length, lm, runs, mesh["data"])
     weights = sharding.bytes_per_device(lm.params, lm.partition_rules, mesh["data"], mesh["model"])
@@ -253,12 +246,62 @@ def _memory(config: ExperimentConfig, lm: LanguageModel) -> PlannedMemory:
         weights,
         population,
         fine_tuning,
-        memory.temporary_bytes(compiled),
+        micro.bytes,
         rows,
         width + length,
         _all_layers(counted, part, rows, width + length, targets),
         float(part.flops(rows, width + length, targets, backward="prompt")),
     )
+
+
+class _MicroBatch(NamedTuple):
+    rows: int  # of one device
+    bytes: int  # temporaries of its program
+    flops: float  # as XLA counts them
+
+
+def _micro_batch(
+    lm: LanguageModel,
+    method: BaseMethod,
+    budget: TrainConfig,
+    width: int,
+    targets: int,
+    length: int,
+    cache: Path | None,
+) -> _MicroBatch:
+    """The micro-batch of one device and the analysis of its program, which takes seconds."""
+    device = jax.devices()[0]
+    shapes = jax.tree.map(lambda x: (x.shape, str(x.dtype)), lm.params)
+    key = digest(
+        package_code() or code_digest.PROCESS,
+        (jax.__version__, device.platform, device.device_kind),
+        str(shapes),
+        (lm.name, str(np.dtype(lm.dtype)), repr(getattr(lm, "spec", ""))),
+        (asdict(budget.optimizer), budget.micro_batch_tokens, width, targets, length),
+    )
+    path = None if cache is None else cache / "plans" / f"{key}.safetensors"
+    entry = None if path is None else store.read(path)
+    if entry is not None:
+        return _MicroBatch(**entry.facts)
+    tokens = budget.micro_batch_tokens or memory.token_budget(
+        lm, method, budget.optimizer, width=width, targets=targets, prompt_tokens=length
+    )
+    rows = max(1, tokens // lm.row_tokens(width, targets, length))
+    compiled = memory.compile_micro(
+        lm,
+        method,
+        budget.optimizer,
+        rows=rows,
+        width=width,
+        targets=targets,
+        prompt_tokens=length,
+    )
+    counted = float((compiled.cost_analysis() or {}).get("flops", float("nan")))
+    micro = _MicroBatch(rows, memory.temporary_bytes(compiled), counted)
+    if path is not None:
+        with suppress(OSError):  # the run itself reports a cache that cannot be written
+            store.write(path, micro._asdict(), {})
+    return micro
 
 
 def _all_layers(counted: float, lm: LanguageModel, rows: int, inputs: int, targets: int) -> float:

@@ -293,6 +293,7 @@ def test_runs_that_died_are_said_once_in_one_line(pretender, executor, world, ca
     dead = ("prompt_tuning: sources", f"{world.tasks['a']} seed=0")
     stage = "prompt_tuning: target, all rows"
     every = [f"{task} seed={seed}" for task in (one, two) for seed in range(3)]
+    named = [name.replace(" seed", " all rows seed") for name in every]
     pretender.dead = {dead, *((stage, name) for name in every)}
     made = executor(shots=(0,), seeds=3)
     for spec in ("spot", "spot(variant=mixture)", "spot", "prompt_tuning"):
@@ -301,7 +302,7 @@ def test_runs_that_died_are_said_once_in_one_line(pretender, executor, world, ca
     advice = "See metrics.jsonl; lower learning_rate."
     assert [record.getMessage() for record in caplog.records] == [
         f"{dead[0]}: {why} {dead[1]}. {advice}",
-        f"{stage}: {why} {', '.join(every[:4])} and 2 more. {advice}",
+        f"{stage}: {why} {', '.join(named[:4])} and 2 more. {advice}",
     ]
 
 

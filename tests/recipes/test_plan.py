@@ -14,6 +14,7 @@ from prompt_jax.methods import BaseMethod
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.recipes import DataConfig, make_plan
 from prompt_jax.recipes import plan as plans
+from prompt_jax.training import memory
 from prompt_jax.training.optimizers import OptimizerConfig
 
 from .conftest import TEST, TRAIN
@@ -204,3 +205,25 @@ def test_more_than_the_budget_is_planned(world, tmp_path):
     assert (tuned.runs, tuned.steps) == (2 * 2, 2 * config.target.steps)
     mixture = made["prompt_tuning: mixture (300% of the steps) (2 x the batch)"]
     assert (mixture.steps, mixture.rows_per_step) == (18, 2 * config.source.batch_size)
+
+
+def test_the_analysis_of_the_micro_batch_is_kept(world, tmp_path, monkeypatch):
+    """Compiled once, and again for another budget; a damaged entry is made again."""
+    config, lm = world.config(tmp_path), FrozenT5.abstract(toy.CONFIG, name="tiny")
+    first = make_plan(config, lm, tmp_path)
+    calls = []
+    original = memory.compile_micro
+
+    def counted(*args, **options):
+        calls.append(1)
+        return original(*args, **options)
+
+    monkeypatch.setattr(memory, "compile_micro", counted)
+    assert make_plan(config, lm, tmp_path) == first
+    assert calls == []
+    (path,) = (tmp_path / "plans").iterdir()
+    path.write_bytes(path.read_bytes()[:-1])
+    assert make_plan(config, lm, tmp_path) == first
+    assert make_plan(config, lm) == first  # without a folder
+    assert len(calls) == 2
+    assert [entry.name for entry in tmp_path.iterdir()] == ["plans"]

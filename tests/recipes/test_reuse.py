@@ -13,11 +13,11 @@ from prompt_jax import methods
 SOURCE = '''
 from dataclasses import dataclass
 
-from prompt_jax.methods import PromptTuning
+from prompt_jax.methods import BaseMethod
 
 
 @dataclass(frozen=True)
-class Mine(PromptTuning):
+class Mine(BaseMethod):
     """A plug-in."""
 
     name = "mine"
@@ -82,7 +82,7 @@ def test_one_class_name_in_two_modules_is_not_shared(pretender, executor, plugin
 
 
 def test_a_class_without_a_file_is_never_stored(pretender, executor, monkeypatch, tmp_path, caplog):
-    class Mine(methods.PromptTuning):
+    class Mine(methods.BaseMethod):
         name = "mine"
 
     monkeypatch.setitem(methods.REGISTRY, "mine", Mine)

@@ -20,6 +20,9 @@ from prompt_jax.data.sandbox.suite import TASKS as TASKS
 from prompt_jax.data.sandbox.truth import truth as truth
 from prompt_jax.data.tasks import Task
 
+EDITION = "8bd75696d4f11a4b9c4019ccd507fed124b37e1620c23fbeda1d5a229cf970cd"
+"""`content_hash()` of this version of the suite, known without making all of its rows."""
+
 
 @functools.cache
 def content_hash() -> str:

@@ -22,7 +22,7 @@ from recipes.conftest import Pretender
 from prompt_jax import config as configs
 from prompt_jax.cli import common
 from prompt_jax.models.t5 import FrozenT5
-from prompt_jax.recipes import execute, outputs
+from prompt_jax.recipes import outputs, stages
 from prompt_jax.training import memory, population
 from tests.cli.conftest import Result, World, call
 
@@ -60,8 +60,8 @@ def desk(files: World) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         load = functools.cache(common.load_model)
         patch.setattr(common, "load_model", lambda name, *_, **__: load(name))
-        patch.setattr(execute, "train", train)
-        patch.setattr(execute, "evaluate_runs", pretender.evaluate_runs)
+        patch.setattr(stages, "train", train)
+        patch.setattr(stages, "evaluate_runs", pretender.evaluate_runs)
         patch.setattr(outputs, "write_page", lambda *_: None)
         patch.setattr(memory, "compile_micro", lambda *_, **__: Compiled())
         yield files

@@ -294,7 +294,7 @@ def _check_metrics(
             raise DataError(f"{where}: metrics: '{metric}' needs exactly two labels; use macro_f1.")
         if metric == "multirc_em" and not group_fields:
             raise DataError(
-                f"{where}: metrics: 'multirc_em' needs 'group_fields', whose values tell which"
+                f"{where}: metrics: 'multirc_em' needs 'group_fields', whose values determine which"
                 " rows are scored together."
             )
 

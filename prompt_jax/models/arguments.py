@@ -58,10 +58,10 @@ def integers(
         raise ModelError(f"{name} must be integers, not {array.dtype}.")
     if shape is not None:
         fits = len(shape) == array.ndim and all(
-            want is None or want == have for want, have in zip(shape, array.shape, strict=True)
+            size is None or size == actual for size, actual in zip(shape, array.shape, strict=True)
         )
         if not fits:
-            text = ", ".join("any" if want is None else str(want) for want in shape)
+            text = ", ".join("any" if size is None else str(size) for size in shape)
             raise ModelError(f"{name} must have shape [{text}], not {list(array.shape)}.")
     concrete = not isinstance(array, jax.core.Tracer) and (
         not isinstance(array, jax.Array) or array.is_fully_addressable

@@ -14,7 +14,7 @@ from prompt_jax.errors import ModelError
 
 
 class Tensors(Mapping[str, np.ndarray]):
-    """Names to arrays, each read when it is asked for."""
+    """Names to arrays, each read on access."""
 
     def __init__(self, readers: Mapping[str, Callable[[], np.ndarray]]) -> None:
         self._readers = dict(readers)

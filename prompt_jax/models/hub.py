@@ -59,7 +59,7 @@ def locate(path_or_id: str) -> Path:
 
 
 def display_name(path_or_id: str | Path, path: Path) -> str:
-    """The name of a model in files and tables: its directory's, or what it was asked for by.
+    """The name of a model in files and tables: its directory's, or else the given one.
 
     Args:
       path_or_id: as for `locate`.

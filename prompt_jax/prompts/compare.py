@@ -1,14 +1,17 @@
-"""How alike prompts are, and which words they lie near."""
+"""Similarity of prompts, and the vocabulary pieces nearest to their tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from prompt_jax.errors import PromptError, did_you_mean
 from prompt_jax.prompts.types import SoftPrompt, TaskVector
+
+if TYPE_CHECKING:
+    from prompt_jax.models import LanguageModel
 
 _CHUNK = 64  # prompt tokens compared with the whole vocabulary at once
 
@@ -80,14 +83,16 @@ def similarity(
     return np.clip(result, -1.0, 1.0)
 
 
-def nearest_words(prompt: SoftPrompt, lm: Any, top: int = 3) -> list[list[tuple[str, float]]]:
+def nearest_words(
+    prompt: SoftPrompt, lm: LanguageModel, top: int = 3
+) -> list[list[tuple[str, float]]]:
     """Returns, for each token of a prompt, the vocabulary pieces nearest by cosine.
 
-    The answer is also remembered on the prompt, so that a notebook shows it from then on.
+    The result is also kept on the prompt as `words`, which a notebook displays.
 
     Args:
       prompt: one prompt [L, D].
-      lm: the `FrozenT5` it belongs to.
+      lm: the model it belongs to.
       top: how many pieces a token.
 
     Returns:

@@ -34,7 +34,7 @@ class Stored(NamedTuple):
     Attributes:
       kind: a key of `RANKS`.
       array: float32, [L, D] or [M, L, D].
-      record: what the file says about it.
+      record: of the prompt.
     """
 
     kind: str

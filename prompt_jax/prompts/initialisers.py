@@ -1,9 +1,9 @@
 """Named, reproducible starting points of a prompt.
 
 An initialiser is a small frozen object with a spec string; called with (model, length, seed) it
-gives a `SoftPrompt` whose record says how it was made. The defaults are those of the field: rows of
-the embedding table of 5,000 frequent pieces (Lester et al. 2021, 2104.08691; ATTEMPT's released
-configs), or a uniform draw of +-0.5, which presumes the scale of T5's own embeddings.
+returns a `SoftPrompt` whose record describes how it was made. The defaults are those of the field:
+rows of the embedding table of 5,000 frequent pieces (Lester et al. 2021, 2104.08691; ATTEMPT's
+released configs), or a uniform draw of +-0.5, which fits the scale of T5's own embeddings.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -22,18 +22,21 @@ from prompt_jax.errors import PromptError, did_you_mean
 from prompt_jax.prompts.record import PromptRecord
 from prompt_jax.prompts.types import SoftPrompt
 
+if TYPE_CHECKING:
+    from prompt_jax.models import LanguageModel
+
 FREQUENT = 5000
 """How many of the first (most frequent) pieces Lester et al. draw from."""
 
 
 class Initialiser(Protocol):
-    """What the recipes need of a starting point."""
+    """A starting point of prompts."""
 
     @property
     def spec(self) -> str:
         """The string that `parse` turns into this initialiser."""
 
-    def __call__(self, lm: Any, length: int, seed: int) -> SoftPrompt:
+    def __call__(self, lm: LanguageModel, length: int, seed: int) -> SoftPrompt:
         """Returns a prompt [length, D] float32 with its record; same arguments, same bits."""
 
 
@@ -44,7 +47,7 @@ class SampledVocabulary:
     SentencePiece numbers pieces by frequency, so the first 5,000 are the frequent ones.
 
     Attributes:
-      top: population of the draw, cut to the size of the vocabulary.
+      top: population of the draw, at most the size of the vocabulary.
 
     Raises:
       PromptError: where `top` is not positive, or smaller than the length asked for.
@@ -61,7 +64,7 @@ class SampledVocabulary:
         """`vocab:TOP`."""
         return f"vocab:{self.top}"
 
-    def draw(self, lm: Any, length: int, seed: int) -> np.ndarray:
+    def draw(self, lm: LanguageModel, length: int, seed: int) -> np.ndarray:
         """Returns the ids drawn, [length] int32."""
         population = min(self.top, lm.vocab_size)
         if length > population:
@@ -71,7 +74,7 @@ class SampledVocabulary:
         ids = streams.rng(seed, "init").permutation(population)[:length]
         return ids.astype(np.int32)
 
-    def __call__(self, lm: Any, length: int, seed: int) -> SoftPrompt:
+    def __call__(self, lm: LanguageModel, length: int, seed: int) -> SoftPrompt:
         """Returns the prompt; see `Initialiser`."""
         return _finish(self, lm, length, seed, _rows(lm, self.draw(lm, length, seed)))
 
@@ -105,7 +108,7 @@ class ClassLabels:
         """`labels:A|B|...`."""
         return "labels:" + "|".join(self.labels)
 
-    def __call__(self, lm: Any, length: int, seed: int) -> SoftPrompt:
+    def __call__(self, lm: LanguageModel, length: int, seed: int) -> SoftPrompt:
         """Returns the prompt; see `Initialiser`."""
         count = len(self.labels)
         if count > length:
@@ -120,7 +123,7 @@ class ClassLabels:
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """Embeddings of a text's pieces, repeated or cut to L tokens; the seed changes nothing.
+    """Embeddings of a text's pieces, repeated or truncated to L tokens; the seed is not used.
 
     Attributes:
       text: any text of at least one piece.
@@ -142,7 +145,7 @@ class Text:
         """`text:TEXT`."""
         return f"text:{self.text}"
 
-    def __call__(self, lm: Any, length: int, seed: int) -> SoftPrompt:
+    def __call__(self, lm: LanguageModel, length: int, seed: int) -> SoftPrompt:
         """Returns the prompt; see `Initialiser`."""
         ids = _encode(self, lm, [self.text])[0]
         return _finish(self, lm, length, seed, _rows(lm, np.resize(np.asarray(ids), length)))
@@ -173,7 +176,7 @@ class Uniform:
         """`uniform:SCALE`, or `uniform:SCALE:relative`."""
         return f"uniform:{self.scale:g}" + (":relative" if self.relative else "")
 
-    def __call__(self, lm: Any, length: int, seed: int) -> SoftPrompt:
+    def __call__(self, lm: LanguageModel, length: int, seed: int) -> SoftPrompt:
         """Returns the prompt; see `Initialiser`."""
         width = self.scale * (_embedding_rms(lm) if self.relative else 1.0)
         values = streams.rng(seed, "init").uniform(-width, width, (length, lm.d_model))
@@ -205,7 +208,7 @@ class FromFile:
         """`file:PATH`."""
         return f"file:{self.path}"
 
-    def __call__(self, lm: Any, length: int, seed: int) -> SoftPrompt:
+    def __call__(self, lm: LanguageModel, length: int, seed: int) -> SoftPrompt:
         """Returns the prompt; see `Initialiser`."""
         prompt = SoftPrompt.load(self.path, model=lm)
         if prompt.length != length:
@@ -261,28 +264,30 @@ def parse(spec: str) -> Initialiser:
         raise PromptError(f"initialiser '{spec}' is malformed; write it like {example}.") from None
 
 
-def initialisation_of(record: PromptRecord, lm: Any, path: str = "the prompt") -> SoftPrompt:
-    """Makes again what a prompt's training started from.
+def initialisation_of(
+    record: PromptRecord, lm: LanguageModel, path: str = "the prompt"
+) -> SoftPrompt:
+    """Recomputes the initialisation that a prompt was trained from.
 
     Args:
       record: the prompt's.
       lm: the model that it was made for.
-      path: where the prompt was found, for messages.
+      path: of the prompt, for messages.
 
     Raises:
-      PromptError: where the record does not say, or something else comes out.
+      PromptError: where the record does not name it, or the result differs from it.
     """
     if record.init is None or record.tokens is None:
         raise PromptError(f"{path} does not say from which initialisation it was trained.")
-    made = parse(record.init)(lm, record.tokens, record.seed or 0)
-    found = init_id(made.embeddings)
-    if record.init_id not in (None, found):
+    prompt = parse(record.init)(lm, record.tokens, record.seed or 0)
+    identity = init_id(prompt.embeddings)
+    if record.init_id not in (None, identity):
         raise PromptError(
             f"{path} was trained from initialisation {record.init_id}, but {record.init} with seed"
-            f" {record.seed or 0} on {lm.name} gives {found}. It started from another prompt: give"
-            " that one."
+            f" {record.seed or 0} on {lm.name} gives {identity}. It started from another prompt:"
+            " give that one."
         )
-    return made
+    return prompt
 
 
 def init_id(embeddings: Any) -> str:
@@ -299,7 +304,7 @@ def init_id(embeddings: Any) -> str:
     return hashlib.sha256(head + array.tobytes()).hexdigest()[:12]
 
 
-def _embedding_rms(lm: Any) -> float:
+def _embedding_rms(lm: LanguageModel) -> float:
     """Root mean square of the embedding table, from `embed` alone, rounded to six digits.
 
     Rounded so that the order of a sum, which differs between machines, is not in the result.
@@ -308,21 +313,21 @@ def _embedding_rms(lm: Any) -> float:
     return float(f"{np.sqrt(np.mean(table**2)):.6g}")
 
 
-def _encode(how: Initialiser, lm: Any, texts: Sequence[str]) -> list[list[int]]:
+def _encode(how: Initialiser, lm: LanguageModel, texts: Sequence[str]) -> list[list[int]]:
     ids: list[list[int]] = lm.tokenizer.encode(list(texts), add_eos=False)
     if not all(ids):
         raise PromptError(f"initialiser '{how.spec}': the tokenizer finds no piece in a text.")
     return ids
 
 
-def _rows(lm: Any, ids: np.ndarray) -> np.ndarray:
+def _rows(lm: LanguageModel, ids: np.ndarray) -> np.ndarray:
     """Embeddings [n, D] float32 of ids [n], on the host."""
     return np.asarray(lm.embed(ids.astype(np.int32))).astype(np.float32)
 
 
 def _finish(
     how: Initialiser,
-    lm: Any,
+    lm: LanguageModel,
     length: int,
     seed: int,
     values: np.ndarray,

@@ -1,4 +1,4 @@
-"""What is known about a prompt beside its numbers.
+"""The record of a prompt: where it came from, beside its numbers.
 
 A record is joined to a prompt when it is saved and loaded. It is no part of the `SoftPrompt`
 pytree: as a static field it would force a retrace per task and forbid `tree_map` over two prompts.
@@ -46,7 +46,7 @@ class PromptRecord:
     """Provenance of a prompt; every field may be unknown (None or empty).
 
     Attributes:
-      model_hash: `FrozenT5.weights_hash` of the weights the prompt was trained on.
+      model_hash: `LanguageModel.weights_hash` of the weights the prompt was trained on.
       model_name: the same model's name, for messages.
       method: registry name of the method that made it, `"init"` for an initialisation.
       task: name of the task it was trained for.
@@ -56,7 +56,7 @@ class PromptRecord:
       tokens: L.
       d_model: D.
       seed: seed of the run.
-      config: whatever made the prompt, JSON only.
+      config: of the training run, JSON only.
       scores: metric name -> value.
       library_version: version of prompt_jax; not compared.
       created: ISO date, given by the caller; not compared.
@@ -98,7 +98,7 @@ class PromptRecord:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> PromptRecord:
-        """Reads what `to_metadata` wrote; fields this version does not know are dropped.
+        """Reads what `to_metadata` wrote; fields unknown to this version are dropped.
 
         Raises:
           PromptError: where the metadata are another program's, malformed or of a newer format.
@@ -134,7 +134,7 @@ def check_model(
     Args:
       record: the prompt's record.
       model: anything with `weights_hash`, `name` and `d_model`.
-      path: where the prompt was found, for messages.
+      path: of the prompt, for messages.
       d_model: width of the prompt.
       allow_other_model: check the width only.
 
@@ -148,9 +148,9 @@ def check_model(
                 " load it with allow_other_model=True."
             )
         if record.model_hash != model.weights_hash:
-            made, this = shorten(record.model_hash, model.weights_hash)
+            trained_on, this = shorten(record.model_hash, model.weights_hash)
             raise PromptError(
-                f"{path} was made for base model {made} ({record.model_name or 'unnamed'});"
+                f"{path} was made for base model {trained_on} ({record.model_name or 'unnamed'});"
                 f" this model is {this} ({model.name}). A prompt only works with the weights it"
                 " was trained on."
             )
@@ -162,7 +162,7 @@ def check_model(
 
 
 def shorten(a: str, b: str) -> tuple[str, str]:
-    """Returns two different hashes cut where they can be told apart, at four characters or later.
+    """Returns two different hashes, shortened to the first block of four that tells them apart.
 
     >>> shorten("3f2a77", "91c0aa")
     ('3f2a...', '91c0...')

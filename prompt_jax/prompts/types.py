@@ -1,8 +1,8 @@
 """`SoftPrompt` and `TaskVector`: a matrix before the input embeddings, and a difference of two.
 
 Only the array is in the pytree, so two prompts of different tasks have one tree structure and a
-jitted function is traced once for both. What is known about a prompt is its `record`, which lives
-on the Python object alone and is dropped by every tree operation.
+jitted function is traced once for both. The `record` of a prompt is an attribute of
+the Python object alone and is dropped by every tree operation.
 
 A task vector is what tuning added to an initialisation (Belanec et al. 2024, 2408.01119):
 tau = P_tuned - P_init. Vectors of one initialisation add, subtract and scale; a vector added to a
@@ -45,9 +45,9 @@ class SoftPrompt:
 
     Attributes:
       embeddings: [L, D] float32, the only child of the pytree; [.., L, D] in populations.
-      record: what is known about it, or None. Not part of the pytree.
-      words: nearest vocabulary pieces of each token where `nearest_words` was asked, for the
-        notebook display; else None. Not part of the pytree.
+      record: where it came from, or None. Not part of the pytree.
+      words: nearest vocabulary pieces of each token after `nearest_words`, for the notebook
+        display; else None. Not part of the pytree.
     """
 
     embeddings: jax.Array
@@ -175,7 +175,7 @@ class TaskVector:
       values: [L, D] float32, the only child of the pytree; [.., L, D] in stacks.
       init_id: the initialisation it is measured from; None = unknown, which is never checked
         (so after every tree operation and inside jit). Not part of the pytree.
-      name: how it came about, for messages and records. Not part of the pytree.
+      name: the expression that produced it, for messages and records. Not part of the pytree.
     """
 
     values: jax.Array
@@ -309,7 +309,7 @@ def apply_vector(
 ) -> SoftPrompt:
     """Returns prompt + vector; `prompt + vector` is the same.
 
-    The record, where there is one, keeps model and initialisation, says what was added
+    The record, where there is one, keeps model and initialisation, lists what was added
     (`config["vectors"]`) and loses its scores, which no longer hold.
 
     Raises:

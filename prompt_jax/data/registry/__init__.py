@@ -1,4 +1,4 @@
-"""The registry: every task the library knows by name, with its templates and sources.
+"""The registry: every task with a name, its templates and sources.
 
 Names are those of TensorFlow Datasets where it has the task ("glue/rte"). A task is also found by
 the name of its folder under `data.root` ("glue_rte") and by a path to a TOML file (see

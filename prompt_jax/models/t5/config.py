@@ -118,13 +118,13 @@ class T5Config:
 
         `scale_decoder_outputs` is taken from the key of that name where there is one
         (transformers 5 writes it), else it equals `tie_word_embeddings` (default true). Whether
-        the head really is tied is for the weights to say: see `weights.load`.
+        the head really is tied follows from the weights: see `weights.assemble`.
 
         Args:
           source: path of the file, or its parsed content.
 
         Raises:
-          ModelError: the file is missing, not JSON, not a T5, or asks for what is not implemented.
+          ModelError: the file is missing, not JSON, not a T5, or needs what is not implemented.
         """
         if isinstance(source, Mapping):
             raw, where = dict(source), "the configuration"
@@ -190,7 +190,7 @@ class T5Config:
         """The content of a `config.json` that transformers reads as the same model.
 
         `tie_word_embeddings` carries the value of `scale_decoder_outputs`: releases before
-        transformers 5 know no other way to say that the decoder's output is scaled, and take the
+        transformers 5 have no other way to state that the decoder's output is scaled, and take the
         head from the file.
         """
         name = "gelu" if self.gated and self.activation == "gelu_new" else self.activation

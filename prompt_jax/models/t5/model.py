@@ -221,7 +221,7 @@ class FrozenT5:
         if ids != own:
             raise ModelError(
                 f"The tokenizer {self.spec.tokenizer_path} pads with {ids[0]} and ends with "
-                f"{ids[1]}, but the configuration of '{self.name}' says {own[0]} and {own[1]}: "
+                f"{ids[1]}, but the configuration of '{self.name}' has {own[0]} and {own[1]}: "
                 "is it the tokenizer of another model?"
             )
         return tokenizer
@@ -312,7 +312,7 @@ class FrozenT5:
           decoder's output after the final norm, before the scale of the head.
 
         Raises:
-          ModelError, PromptError: shapes, dtypes or ids that cannot be meant.
+          ModelError, PromptError: shapes, dtypes or ids that do not fit.
         """
         if unknown := frozenset(observe) - _OBSERVABLE:
             raise ModelError(

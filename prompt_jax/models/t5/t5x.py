@@ -132,7 +132,7 @@ class _Reader:
         return count
 
     def _scanned_layers(self, stack: str, width: int) -> int:
-        # T5X scans over axis 1 unless told otherwise; an axis 0 that is not D says otherwise.
+        # T5X scans over axis 1 unless configured otherwise, which an axis 0 that is not D shows.
         shape = self._read(f"{stack}/{stack}/pre_mlp_layer_norm/scale").shape
         self._layer_axis[stack] = 1 if shape[0] == width else 0
         return shape[self._layer_axis[stack]]

@@ -141,7 +141,7 @@ def test_special_ids_of_another_model_are_refused(tmp_path):
     other = word_level(tmp_path / "other", {"a": 0, "<pad>": 1, "</s>": 2})
     tokenizer = load_tokenizer(other)
     assert (tokenizer.pad_id, tokenizer.eos_id) == (1, 2)
-    with pytest.raises(ModelError, match=r"pads with 1 and ends with 2, but .* says 0 and 1"):
+    with pytest.raises(ModelError, match=r"pads with 1 and ends with 2, but .* has 0 and 1"):
         _ = FrozenT5.from_config(TINY, tokenizer=other).tokenizer
     fitting = TINY.replace(pad_token_id=1, eos_token_id=2)
     assert FrozenT5.from_config(fitting, tokenizer=other).tokenizer is tokenizer

@@ -48,7 +48,8 @@ def test_python_of_the_training_page(tmp_path: Path) -> None:
     code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
     assert "steps=150" in code
     printed = run_python(code.replace("steps=150", "steps=2"), tmp_path).splitlines()
-    assert [line.split()[0] for line in printed] == ["seed0", "seed1", "seed2"]
+    names = [["sandbox/topic", f"seed={seed}"] for seed in range(3)]
+    assert [line.split()[:2] for line in printed] == names
     assert all(line.endswith("(10, 128)") for line in printed)
 
 

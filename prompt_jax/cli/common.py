@@ -1,4 +1,4 @@
-"""What the commands share: printing, numbers for people, prompts and models from paths."""
+"""Shared parts of the commands: printing, formatting, and loading of prompts and models."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from prompt_jax.recipes import ExperimentConfig
     from prompt_jax.rundir.findings import Findings
 
-# A redirected table is as wide as it needs to be: a file has no right margin.
+# Output to a file is not wrapped.
 _FILE_WIDTH = 10_000
-_WORD = 28  # longer words may be cut into lines
+_MAX_WORD = 28  # longer words may be wrapped
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="Directory or hub id of a language model.")
@@ -36,11 +36,13 @@ Root = Annotated[
 ]
 OtherModel = Annotated[
     bool,
-    typer.Option("--allow-other-model", help="Take prompts made for other weights of that width."),
+    typer.Option(
+        "--allow-other-model", help="Accept prompts of a model with other weights of that width."
+    ),
 ]
 Dtype = Annotated[str, typer.Option(help="float32 or bfloat16.")]
 MaxInput = Annotated[
-    int | None, typer.Option(help="Cut longer inputs; default: as the prompt was trained.")
+    int | None, typer.Option(help="Truncate longer inputs; default: as the prompt was trained.")
 ]
 Runs = Annotated[
     list[str],
@@ -50,9 +52,9 @@ Format = Annotated[str, typer.Option("--format", help="md, csv or latex.")]
 
 
 class Printer:
-    """Prints to stdout what rich can render: literal text, as wide as the terminal.
+    """Prints rich renderables and literal text to stdout, as wide as the terminal.
 
-    A file has no right margin: there, nothing is wrapped, and lines end where their text ends.
+    Output to a file is not wrapped and has no trailing spaces.
     """
 
     def __init__(self) -> None:
@@ -65,9 +67,9 @@ class Printer:
             self._console = Console(width=_FILE_WIDTH, **plain)
 
     def print(self, *parts: Any, wrap: bool = True) -> None:
-        """Prints parts in one line each; without any, an empty line."""
+        """Prints each part on its own line, or an empty line without parts."""
         for part in parts:
-            _keep_words(part)
+            _disable_wrapping_of_words(part)
         if not self._to_file:
             return self._console.print(*parts, soft_wrap=not wrap)
         with self._console.capture() as caught:
@@ -77,11 +79,11 @@ class Printer:
         return None
 
 
-def _keep_words(part: Any) -> None:
-    """On a narrow screen only columns of several words wrap; names and numbers stay whole."""
+def _disable_wrapping_of_words(part: Any) -> None:
+    """On a narrow terminal only columns of several words wrap, not names and numbers."""
     for column in getattr(part, "columns", ()):
         cells = [cell.strip() for cell in column.cells if isinstance(cell, str)]
-        if all(" " not in cell and len(cell) <= _WORD for cell in cells):
+        if all(" " not in cell and len(cell) <= _MAX_WORD for cell in cells):
             column.no_wrap = True
 
 
@@ -93,11 +95,11 @@ def heading(text: str) -> Any:
 
 
 def table(*columns: str, left: int = 1) -> Any:
-    """A light table; the first `left` columns are texts, the others numbers."""
+    """A table without borders; the first `left` columns are text, the others numbers."""
     from rich import box
     from rich.table import Table
 
-    made = Table(
+    result = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,
@@ -105,40 +107,40 @@ def table(*columns: str, left: int = 1) -> Any:
         header_style="bold",
     )
     for number, name in enumerate(columns):
-        text = number < left
-        made.add_column(
-            name, justify="left" if text else "right", overflow="fold", no_wrap=not text
+        is_text = number < left
+        result.add_column(
+            name, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text
         )
-    return made
+    return result
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> Any:
-    """Names and values in two columns, without lines."""
+    """Names and values in two columns, without borders."""
     from rich.table import Table
 
-    made = Table.grid(padding=(0, 2))
-    made.add_column(style="bold", no_wrap=True)
-    made.add_column(overflow="fold")
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
     for name, value in pairs:
-        made.add_row(name, value)
-    return made
+        grid.add_row(name, value)
+    return grid
 
 
 def emit(data: Any) -> None:
-    """Prints JSON; what is not finite becomes null."""
-    typer.echo(json.dumps(_plain(data), indent=2, ensure_ascii=False))
+    """Prints JSON; numbers that are not finite become null."""
+    typer.echo(json.dumps(_to_json(data), indent=2, ensure_ascii=False))
 
 
 def warn(message: str) -> None:
-    """One line on stderr."""
+    """Prints a one-line warning on stderr."""
     typer.echo(f"prompt-jax: {message}", err=True)
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_to_json(item) for item in value]
     if isinstance(value, float) and not abs(value) < float("inf"):
         return None
     return value
@@ -148,7 +150,7 @@ def check_choice(value: str, known: Sequence[str], option: str) -> str:
     """Checks the value of an option.
 
     Raises:
-      ConfigError: when it is none of `known`.
+      ConfigError: when it is not one of `known`.
     """
     if value not in known:
         raise ConfigError(
@@ -159,25 +161,25 @@ def check_choice(value: str, known: Sequence[str], option: str) -> str:
 
 
 def program() -> str:
-    """This program in a command to copy: by name where the shell finds it, else as it was called.
+    """This program for printed commands: its name if it is on the PATH, else the path as called.
 
-    `make quickstart` calls the one inside an environment that is not active.
+    `make quickstart` calls it from an environment that is not active.
     """
-    called, found = Path(sys.argv[0]), shutil.which("prompt-jax")
-    if called.name == "prompt-jax" and (not found or Path(found).resolve() != called.resolve()):
+    called, on_path = Path(sys.argv[0]), shutil.which("prompt-jax")
+    if called.name == "prompt-jax" and (not on_path or Path(on_path).resolve() != called.resolve()):
         return shlex.quote(sys.argv[0])
     return "prompt-jax"
 
 
 def load_experiment(config: str, overrides: Sequence[str] | None) -> ExperimentConfig:
-    """The experiment of a config file or packaged config, its tasks checked.
+    """Loads the experiment of a config file or packaged config and checks its tasks.
 
     Args:
-      config: as `prompt_jax.config.load_config` takes it, perhaps with a variant (`FILE.py:NAME`).
+      config: as in `prompt_jax.config.load_config`, optionally with a variant (`FILE.py:NAME`).
       overrides: arguments of its `get_config`, and overrides of the experiment.
 
     Raises:
-      ConfigError: the config is none, or of something else.
+      ConfigError: no config, or not one of an experiment.
       DataError: an unknown or forbidden task.
     """
     from prompt_jax.config import load_config
@@ -212,7 +214,7 @@ def load_findings(directories: Sequence[str]) -> Findings:
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """The shortest ends of the paths, without suffix, that tell them apart.
+    """The shortest distinct endings of the paths, without suffix.
 
     >>> short_names(["runs/a/rte.safetensors", "runs/b/rte.safetensors", "wic.npy"])
     ['a/rte', 'b/rte', 'wic']
@@ -229,12 +231,12 @@ def short_names(paths: Sequence[str]) -> list[str]:
         stem = path.removesuffix(suffix) if suffix in (".safetensors", ".npy", ".npz") else path
         parts.append(stem.split("/"))
     names = []
-    for number, mine in enumerate(parts):
+    for number, own in enumerate(parts):
         others = [other for i, other in enumerate(parts) if i != number]
         length = next(
-            (n for n in range(1, len(mine)) if all(o[-n:] != mine[-n:] for o in others)), len(mine)
+            (n for n in range(1, len(own)) if all(o[-n:] != own[-n:] for o in others)), len(own)
         )
-        names.append("/".join(mine[-length:]))
+        names.append("/".join(own[-length:]))
     return names
 
 
@@ -246,7 +248,7 @@ def open_prompt(path: str, key: str | None = None) -> SoftPrompt:
       key: name of the array of a `.npz`, or number of the task of a multitask adapter.
 
     Raises:
-      PromptError: missing, damaged or foreign.
+      PromptError: missing, damaged or of an unknown format.
     """
     from prompt_jax import prompts
 
@@ -258,15 +260,15 @@ def open_prompt(path: str, key: str | None = None) -> SoftPrompt:
             raise PromptError(f"{error} Choose one with --key.") if key is None else error from None
     if Path(path).is_dir():
         if key is not None and not key.isdigit():
-            raise PromptError(f"{path} numbers its tasks: --key must be a number, not '{key}'.")
+            raise PromptError(f"{path} has numbered tasks: --key must be a number, not '{key}'.")
         return prompts.from_peft(path, task=None if key is None else int(key))
     if key is not None:
-        raise PromptError(f"{path} holds a single prompt: leave --key out.")
+        raise PromptError(f"{path} contains a single prompt: omit --key.")
     return prompts.from_npy(path) if suffix == ".npy" else prompts.SoftPrompt.load(path)
 
 
 class NamedPrompt(NamedTuple):
-    """A prompt and what the output calls it."""
+    """A prompt and its name in the output."""
 
     name: str
     path: str
@@ -274,10 +276,10 @@ class NamedPrompt(NamedTuple):
 
 
 def load_prompts(paths: Sequence[str], lm: Any, allow_other_model: bool) -> list[NamedPrompt]:
-    """Prompts that belong to a model; formats that do not name their weights give a warning.
+    """Loads prompts of a model, with a warning for those without a hash of the model's weights.
 
     Raises:
-      PromptError: unreadable, or made for another model.
+      PromptError: unreadable, or trained with another model.
     """
     from prompt_jax.prompts import check_model
 
@@ -285,12 +287,12 @@ def load_prompts(paths: Sequence[str], lm: Any, allow_other_model: bool) -> list
     for name, path in zip(short_names(paths), paths, strict=True):
         prompt = open_prompt(path)
         record = prompt.record
-        foreign = record is None or record.model_hash is None
-        if foreign and not allow_other_model:
-            made = f" (it names {record.model_name})" if record and record.model_name else ""
-            warn(f"{path} does not say which weights it was made for{made}; taken for {lm.name}.")
+        no_hash = record is None or record.model_hash is None
+        if no_hash and not allow_other_model:
+            recorded = f" (model name: {record.model_name})" if record and record.model_name else ""
+            warn(f"{path} has no hash of its model's weights{recorded}; assumed: {lm.name}.")
         if record is not None:
-            check_model(record, lm, path, prompt.d_model, foreign or allow_other_model)
+            check_model(record, lm, path, prompt.d_model, no_hash or allow_other_model)
         elif prompt.d_model != lm.d_model:
             raise PromptError(
                 f"{path} has width {prompt.d_model}, but {lm.name} has d_model {lm.d_model}."
@@ -300,7 +302,7 @@ def load_prompts(paths: Sequence[str], lm: Any, allow_other_model: bool) -> list
 
 
 def group_by_length(loaded: Sequence[NamedPrompt]) -> list[tuple[list[int], Any]]:
-    """Prompts of one length as one population: (their numbers, embeddings [P, L, D])."""
+    """Groups prompts of equal length into populations: (their numbers, embeddings [P, L, D])."""
     import numpy as np
 
     groups: dict[int, list[int]] = {}
@@ -313,6 +315,6 @@ def group_by_length(loaded: Sequence[NamedPrompt]) -> list[tuple[list[int], Any]
 
 
 def record_value(prompt: SoftPrompt, name: str, default: Any) -> Any:
-    """What the record of a prompt says about how it was trained, or the default."""
+    """A setting of a prompt's training from its record, or the default."""
     config = {} if prompt.record is None else prompt.record.config
     return config.get(name, default)

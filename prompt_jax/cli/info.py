@@ -23,7 +23,7 @@ def info(
     as_json: common.AsJson = False,
 ) -> None:
     """Versions, devices and caches, and the shape and hash of a model."""
-    found: dict[str, dict[str, Any]] = {
+    sections: dict[str, dict[str, Any]] = {
         "versions": {
             "prompt_jax": __version__,
             "python": platform.python_version(),
@@ -33,11 +33,11 @@ def info(
         "caches": _caches(),
     }
     if model is not None:
-        found["model"] = _model(model)
+        sections["model"] = _model(model)
     if as_json:
-        return common.emit(found)
+        return common.emit(sections)
     out = common.Printer()
-    for number, (title, pairs) in enumerate(found.items()):
+    for number, (title, pairs) in enumerate(sections.items()):
         if number:
             out.print()
         out.print(common.heading(title))
@@ -69,7 +69,7 @@ def _devices() -> dict[str, Any]:
         "platform": jax.default_backend(),
         "count": jax.device_count(),
         "kind": ", ".join(kinds),
-        "free memory": "as the host" if free is None else common.format_bytes(free),
+        "free memory": "that of the host" if free is None else common.format_bytes(free),
         "cores": os.cpu_count() or 1,
     }
 
@@ -80,8 +80,8 @@ def _caches() -> dict[str, Any]:
     from prompt_jax.data.remote import tfds_data_dir
     from prompt_jax.paths import user_cache
 
-    places = {"prompt_jax": user_cache(), "TFDS": tfds_data_dir(), "Hub": Path(HF_HUB_CACHE)}
-    return {name: f"{path}{'' if path.is_dir() else ' (empty)'}" for name, path in places.items()}
+    folders = {"prompt_jax": user_cache(), "TFDS": tfds_data_dir(), "Hub": Path(HF_HUB_CACHE)}
+    return {name: f"{path}{'' if path.is_dir() else ' (empty)'}" for name, path in folders.items()}
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`prompt-jax predict`: answers to lines or JSON rows, several prompts in one batch."""
+"""`prompt-jax predict`: predictions for lines or JSON rows, several prompts in one batch."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from prompt_jax.errors import ConfigError, DataError, did_you_mean
 if TYPE_CHECKING:
     from prompt_jax.data import Example, Task, TokenisedSplit
 
-_NEW_TOKENS = 32  # where neither an option nor a task says how long an answer may be
-_INPUT_TOKENS = 512
+_MAX_NEW_TOKENS = 32  # defaults, if neither an option nor a task sets the maximum length
+_MAX_INPUT_TOKENS = 512
 
 
 class Row(NamedTuple):
@@ -25,17 +25,17 @@ class Row(NamedTuple):
 
     line: int  # counted from 1
     example: Example
-    prompts: tuple[int, ...]  # the prompts that answer it; empty: those of its own task
+    prompts: tuple[int, ...]  # numbers of its prompts; empty: those of its own task
     task: Task | None = None
 
     @property
     def ranked(self) -> bool:
-        """Whether the answer is one of the task's, or generated."""
+        """Whether the answer is chosen by rank classification, not generated."""
         return self.task is not None and self.task.kind in ("classification", "choice")
 
 
 class Answer(NamedTuple):
-    """What one prompt says to one row."""
+    """The prediction for one row under one prompt."""
 
     text: str
     scores: dict[str, float] | None  # negative log-likelihood per token of each candidate
@@ -50,36 +50,38 @@ def predict(
         ),
     ],
     source: Annotated[
-        str, typer.Argument(metavar="[INPUT]", help="A file of lines; - is stdin.")
+        str, typer.Argument(metavar="[INPUT]", help="A file with one input per line; - is stdin.")
     ] = "-",
     task: Annotated[
-        str | None, typer.Option(help="Render the fields of rows as this task does.")
+        str | None, typer.Option(help="Render the fields of rows with a template of this task.")
     ] = None,
-    template: Annotated[str | None, typer.Option(help="Of the task; default: its first.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="Template of the task; default: the first.")
+    ] = None,
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="Lines are JSON objects; implied by INPUT's suffix.")
     ] = False,
     max_input_tokens: common.MaxInput = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Longest generated answer.")
+        int | None, typer.Option(min=1, help="Maximum tokens of a generated answer.")
     ] = None,
-    beams: Annotated[int, typer.Option(min=1, help="Of the beam search; 1 is greedy.")] = 1,
+    beams: Annotated[int, typer.Option(min=1, help="Beams of the search; 1 is greedy.")] = 1,
     dtype: common.Dtype = "float32",
     allow_other_model: common.OtherModel = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object per answer, with scores.")
     ] = False,
 ) -> None:
-    """Answer rows of text under one or more prompts.
+    """Predict answers for rows of text with one or more prompts.
 
-    A line is the text that the model reads; with --task it is the task's only field, and a
-    classification answers with one of its labels. A JSON row holds {"input": TEXT} or, with --task,
-    the task's fields; {"prompt": NAME} names the prompt that answers it (the file's name, or its
-    number, counted from 0). A row that names none is answered by every prompt, separated by tabs.
+    A line is the input text of the model. With --task it is the task's only field, and the answer
+    of a classification is one of its labels. A JSON row is {"input": TEXT} or, with --task, the
+    task's fields; {"prompt": NAME} selects its prompt (the file's name, or its number, counted from
+    0). A row without it is answered with every prompt, and the answers are separated by tabs.
 
     Without --task a JSON row may name its own: {"task": NAME} and, if not the first, {"template":
-    NAME}. It is answered by the prompts that were made for this task and template, as SPT leaves
-    them: rows of many tasks share batches, each under its own prompt.
+    NAME}. It is answered with the prompts of this task and template, as written by SPT. Rows of
+    many tasks share batches, each with its own prompt.
     """
     from prompt_jax.data import registry
 
@@ -91,15 +93,15 @@ def predict(
     rows = _rows(source, jsonl, chosen, template, names)
     lm = common.load_model(model, dtype)
     loaded = common.load_prompts(prompt, lm, allow_other_model)
-    rows = [_routed(row, loaded) for row in rows]
-    _warn_of_templates(rows, loaded)
+    rows = [_assign_prompts(row, loaded) for row in rows]
+    _warn_about_templates(rows, loaded)
     answers = _answer(lm, loaded, rows, max_input_tokens, max_new_tokens, beams)
     for row in rows:
-        said = [(names[i], answers[row.line, i]) for i in row.prompts]
+        row_answers = [(names[i], answers[row.line, i]) for i in row.prompts]
         if not as_json:
-            typer.echo("\t".join(" ".join(answer.text.split()) for _, answer in said))
+            typer.echo("\t".join(" ".join(answer.text.split()) for _, answer in row_answers))
             continue
-        for name, answer in said:
+        for name, answer in row_answers:
             fields = {"line": row.line, "prompt": name, "answer": answer.text}
             if answer.scores is not None:
                 fields["scores"] = answer.scores
@@ -112,78 +114,79 @@ def predict(
 def _rows(
     source: str, jsonl: bool, task: Task | None, template: str | None, names: Sequence[str]
 ) -> list[Row]:
-    everyone = tuple(range(len(names)))
+    all_prompts = tuple(range(len(names)))
     rows = []
     for number, text, where in _lines(source):
         fields: Any = text
-        answered_by, mine, worded = everyone, task, template
+        prompts, row_task, row_template = all_prompts, task, template
         if jsonl:
             fields = _object(text, where)
             if task is None and "task" in fields:
-                mine, worded = _own_task(fields, where)
-                answered_by = ()
-            if "prompt" in fields and (mine is None or "prompt" not in mine.fields):
-                answered_by = (_which(fields.pop("prompt"), names, where),)
-        rows.append(Row(number, _example(fields, mine, worded, where), answered_by, mine))
+                row_task, row_template = _pop_task(fields, where)
+                prompts = ()
+            if "prompt" in fields and (row_task is None or "prompt" not in row_task.fields):
+                prompts = (_prompt_number(fields.pop("prompt"), names, where),)
+        example = _example(fields, row_task, row_template, where)
+        rows.append(Row(number, example, prompts, row_task))
     if not rows:
-        raise DataError(f"{_name(source)} holds no lines.")
+        raise DataError(f"{_name(source)} has no lines.")
     return rows
 
 
-def _own_task(fields: dict[str, Any], where: str) -> tuple[Task, str | None]:
-    """Takes task and template out of a row."""
+def _pop_task(fields: dict[str, Any], where: str) -> tuple[Task, str | None]:
+    """Removes task and template from a row and returns them."""
     from prompt_jax.data import registry
 
     name = fields.pop("task")
     if not isinstance(name, str):
-        raise DataError(f"{where} names no task but {name!r}.")
+        raise DataError(f"{where}: 'task' must be a name, not {name!r}.")
     task = registry.get(name)
-    worded = None if "template" in task.fields else fields.pop("template", None)
-    if worded is not None and not isinstance(worded, str):
-        raise DataError(f"{where} names no template but {worded!r}.")
-    return task, worded
+    template = None if "template" in task.fields else fields.pop("template", None)
+    if template is not None and not isinstance(template, str):
+        raise DataError(f"{where}: 'template' must be a name, not {template!r}.")
+    return task, template
 
 
-def _routed(row: Row, loaded: Sequence[common.NamedPrompt]) -> Row:
-    """The row with the prompts of its own task and template, unless it has some.
+def _assign_prompts(row: Row, loaded: Sequence[common.NamedPrompt]) -> Row:
+    """The row with the prompts of its own task and template, unless it already has prompts.
 
     Raises:
-      DataError: no prompt was made for them.
+      DataError: there is no prompt for them.
     """
     if row.prompts or row.task is None:
         return row
     template = row.example.template
-    fitting = []
+    matching = []
     for i, named in enumerate(loaded):
         record = named.prompt.record
-        of = common.record_value(named.prompt, "template", template)
-        if record is not None and (record.task, of) == (row.task.name, template):
-            fitting.append(i)
-    if not fitting:
+        recorded = common.record_value(named.prompt, "template", template)
+        if record is not None and (record.task, recorded) == (row.task.name, template):
+            matching.append(i)
+    if not matching:
         raise DataError(
             f"line {row.line} is of task '{row.task.name}', template '{template}', for which no"
             ' prompt is given. Give one, or name another with {"prompt": NAME}.'
         )
-    return row._replace(prompts=tuple(fitting))
+    return row._replace(prompts=tuple(matching))
 
 
-def _warn_of_templates(rows: Sequence[Row], loaded: Sequence[common.NamedPrompt]) -> None:
-    """Says which prompts answer rows under another template than they were made for."""
-    others: dict[int, str] = {}
+def _warn_about_templates(rows: Sequence[Row], loaded: Sequence[common.NamedPrompt]) -> None:
+    """Warns about prompts that are used with another template than in training."""
+    mismatches: dict[int, str] = {}
     for row in rows:
         for i in row.prompts:
             record = loaded[i].prompt.record
             template = row.example.template
             if record is not None and row.task is not None and record.task == row.task.name:
-                made_for = common.record_value(loaded[i].prompt, "template", template)
-                if made_for != template:
-                    others[i] = f"is for template '{made_for}', not '{template}'"
-    for i, what in others.items():
-        common.warn(f"{loaded[i].name} {what}: choose with --template.")
+                recorded = common.record_value(loaded[i].prompt, "template", template)
+                if recorded != template:
+                    mismatches[i] = f"is for template '{recorded}', not '{template}'"
+    for i, mismatch in mismatches.items():
+        common.warn(f"{loaded[i].name} {mismatch}: choose with --template.")
 
 
 def _lines(source: str) -> Iterator[tuple[int, str, str]]:
-    """Numbers from 1, texts, and what to call the lines in messages."""
+    """Yields the number (from 1), text, and name for error messages of each line."""
     try:
         raw = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     except OSError as error:
@@ -195,7 +198,7 @@ def _lines(source: str) -> Iterator[tuple[int, str, str]]:
         except UnicodeDecodeError as error:
             raise DataError(f"{where} is not UTF-8 ({error.reason}).") from None
         if not text:
-            raise DataError(f"{where} is empty: there is nothing to answer.")
+            raise DataError(f"{where} is empty.")
         yield number, text, where
 
 
@@ -213,15 +216,15 @@ def _object(text: str, where: str) -> dict[str, Any]:
     return fields
 
 
-def _which(wanted: Any, names: Sequence[str], where: str) -> int:
+def _prompt_number(name: Any, names: Sequence[str], where: str) -> int:
     """The number of the prompt that a row names."""
-    if isinstance(wanted, str) and wanted in names:
-        return list(names).index(wanted)
-    if isinstance(wanted, int) and not isinstance(wanted, bool) and 0 <= wanted < len(names):
-        return wanted
+    if isinstance(name, str) and name in names:
+        return list(names).index(name)
+    if isinstance(name, int) and not isinstance(name, bool) and 0 <= name < len(names):
+        return name
     raise DataError(
-        f"{where} asks for prompt {wanted!r}; there are {', '.join(names)} (or 0 to"
-        f" {len(names) - 1}).{did_you_mean(str(wanted), names)}"
+        f"{where}: unknown prompt {name!r}. Known: {', '.join(names)} (or 0 to"
+        f" {len(names) - 1}).{did_you_mean(str(name), names)}"
     )
 
 
@@ -246,13 +249,13 @@ def _example(fields: Any, task: Task | None, template: str | None, where: str) -
 
 
 def _with_answer(task: Task, fields: dict[str, Any]) -> dict[str, Any]:
-    """The row with an answer, which rendering asks for and a prediction does not read."""
-    made_up: Any = 0
+    """The row with a placeholder answer, which rendering requires and prediction does not use."""
+    placeholder: Any = 0
     if task.kind == "regression":
-        made_up = task.value_range[0]
+        placeholder = task.value_range[0]
     elif task.kind in ("span", "text"):
-        made_up = ["-"]
-    return {**dict.fromkeys(task.group_fields, ""), task.answer_field: made_up, **fields}
+        placeholder = ["-"]
+    return {**dict.fromkeys(task.group_fields, ""), task.answer_field: placeholder, **fields}
 
 
 # --- answers -------------------------------------------------------------------------------------
@@ -266,43 +269,45 @@ def _answer(
     max_new: int | None,
     beams: int,
 ) -> dict[tuple[int, int], Answer]:
-    """Answers by (line, prompt number); prompts of one length share batches."""
+    """Answers by (line, prompt number); prompts of equal length share batches."""
     from prompt_jax import evaluation
 
     answers: dict[tuple[int, int], Answer] = {}
-    cut = 0
+    truncated = 0
     for ranked in (True, False):
-        mine = [
+        by_prompt = [
             [r for r in rows if i in r.prompts and r.ranked == ranked] for i in range(len(loaded))
         ]
-        splits = {i: _encode(lm, loaded[i], some, max_input) for i, some in enumerate(mine) if some}
-        cut += sum(split.truncated_inputs for split in splits.values())
-        longest = max_new or max(
-            (_NEW_TOKENS if r.task is None else r.task.max_target for r in rows), default=0
+        splits = {
+            i: _encode(lm, loaded[i], own, max_input) for i, own in enumerate(by_prompt) if own
+        }
+        truncated += sum(split.truncated_inputs for split in splits.values())
+        max_new_tokens = max_new or max(
+            (_MAX_NEW_TOKENS if r.task is None else r.task.max_target for r in rows), default=0
         )
         for numbers, population in common.group_by_length(loaded):
-            asked = [i for i in numbers if i in splits]
-            if not asked:
+            used = [i for i in numbers if i in splits]
+            if not used:
                 continue
-            jobs = [evaluation.Job(splits[i], numbers.index(i)) for i in asked]
-            found: list[list[Answer]]
+            jobs = [evaluation.Job(splits[i], numbers.index(i)) for i in used]
+            predicted: list[list[Answer]]
             if ranked:
-                found = [
+                predicted = [
                     [
                         _ranked(row.example, scores)
-                        for row, scores in zip(mine[i], result.scores, strict=True)
+                        for row, scores in zip(by_prompt[i], result.scores, strict=True)
                     ]
-                    for i, result in zip(asked, evaluation.rank(lm, jobs, population), strict=True)
+                    for i, result in zip(used, evaluation.rank(lm, jobs, population), strict=True)
                 ]
             else:
                 texts = evaluation.generate(
-                    lm, jobs, population, max_new_tokens=longest, num_beams=beams
+                    lm, jobs, population, max_new_tokens=max_new_tokens, num_beams=beams
                 )
-                found = [[Answer(text, None) for text in some] for some in texts]
-            for i, some in zip(asked, found, strict=True):
-                answers |= {(r.line, i): answer for r, answer in zip(mine[i], some, strict=True)}
-    if cut:
-        common.warn(f"{cut} of {len(answers)} inputs were too long and were cut.")
+                predicted = [[Answer(text, None) for text in job_texts] for job_texts in texts]
+            for i, own in zip(used, predicted, strict=True):
+                answers |= {(r.line, i): a for r, a in zip(by_prompt[i], own, strict=True)}
+    if truncated:
+        common.warn(f"{truncated} of {len(answers)} inputs were too long and were truncated.")
     return answers
 
 
@@ -311,9 +316,9 @@ def _encode(
 ) -> TokenisedSplit:
     from prompt_jax.data import encode
 
-    default = max(_INPUT_TOKENS if r.task is None else r.task.max_input for r in rows)
+    default = max(_MAX_INPUT_TOKENS if r.task is None else r.task.max_input for r in rows)
     width = max_input or common.record_value(named.prompt, "max_input_tokens", default)
-    target = max(_NEW_TOKENS if r.task is None else r.task.max_target for r in rows)
+    target = max(_MAX_NEW_TOKENS if r.task is None else r.task.max_target for r in rows)
     return encode([row.example for row in rows], lm.tokenizer, width, target, name=named.name)
 
 

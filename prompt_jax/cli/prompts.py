@@ -1,4 +1,4 @@
-"""`prompt-jax prompts`: look at prompt files, convert and compare them."""
+"""`prompt-jax prompts`: show, convert and compare prompt files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prompt_jax.cli import common
 from prompt_jax.errors import ConfigError
 
 app = typer.Typer(
-    help="Look at prompt files, convert and compare them.",
+    help="Show, convert and compare prompt files.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
@@ -32,11 +32,11 @@ def _top(context: typer.Context) -> None:
 def show(
     files: Files,
     model: Annotated[
-        str | None, typer.Option(help="A model: show the words nearest to each token.")
+        str | None, typer.Option(help="A model: also show the words nearest to each token.")
     ] = None,
     as_json: common.AsJson = False,
 ) -> None:
-    """Shape, norm and record of prompts, and with --model the nearest words of their tokens."""
+    """Shape, norm and record of prompts, and with --model the words nearest to their tokens."""
     import numpy as np
 
     from prompt_jax.prompts import nearest_words
@@ -50,26 +50,26 @@ def show(
         ]
     else:
         loaded = common.load_prompts(files, lm, allow_other_model=False)
-    found = []
+    entries = []
     for named in loaded:
-        rows = np.asarray(named.prompt.embeddings)
-        norms = np.linalg.norm(rows, axis=1)
+        tokens = np.asarray(named.prompt.embeddings)
+        norms = np.linalg.norm(tokens, axis=1)
         record = {} if named.prompt.record is None else vars(named.prompt.record)
         entry: dict[str, Any] = {
             "path": named.path,
             "tokens": named.prompt.length,
             "d_model": named.prompt.d_model,
-            "norm": float(np.linalg.norm(rows)),
+            "norm": float(np.linalg.norm(tokens)),
             "token_norms": {"smallest": float(norms.min()), "largest": float(norms.max())},
             "record": {name: value for name, value in record.items() if value not in (None, {})},
         }
         if lm is not None:
             entry["nearest_words"] = nearest_words(named.prompt, lm)
-        found.append(entry)
+        entries.append(entry)
     if as_json:
-        return common.emit(found)
+        return common.emit(entries)
     out = common.Printer()
-    for number, entry in enumerate(found):
+    for number, entry in enumerate(entries):
         if number:
             out.print()
         _show(out, entry)
@@ -83,7 +83,7 @@ def _show(out: common.Printer, entry: dict[str, Any]) -> None:
         ("shape", f"{entry['tokens']} tokens x {entry['d_model']}"),
         (
             "norm",
-            f"{entry['norm']:.4g} (a token: {norms['smallest']:.4g} to {norms['largest']:.4g})",
+            f"{entry['norm']:.4g} (of tokens: {norms['smallest']:.4g} to {norms['largest']:.4g})",
         ),
     ]
     record = dict(entry["record"])
@@ -96,14 +96,15 @@ def _show(out: common.Printer, entry: dict[str, Any]) -> None:
     out.print(common.facts(lines))
     if "nearest_words" in entry:
         shown = common.table("token", "nearest words (cosine)", left=2)
-        for number, near in enumerate(entry["nearest_words"]):
-            shown.add_row(str(number), ", ".join(f"{word} ({cosine:.2f})" for word, cosine in near))
+        for number, nearest in enumerate(entry["nearest_words"]):
+            words = ", ".join(f"{word} ({cosine:.2f})" for word, cosine in nearest)
+            shown.add_row(str(number), words)
         out.print(shown)
 
 
 @app.command("convert")
 def convert(
-    source: Annotated[str, typer.Argument(metavar="IN", help="What to read.")],
+    source: Annotated[str, typer.Argument(metavar="IN", help="The prompt to convert.")],
     target: Annotated[
         str, typer.Argument(metavar="OUT", help="X.safetensors, X.npy, or a folder for PEFT.")
     ],
@@ -112,7 +113,7 @@ def convert(
         typer.Option(help="Array of a .npz, or number of the task of a multitask adapter."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="The model it was made for: its hash goes into the record.")
+        str | None, typer.Option(help="The prompt's model; its hash is written to the record.")
     ] = None,
 ) -> None:
     """Convert between safetensors, .npy, .npz (reading only) and PEFT adapter folders."""
@@ -127,10 +128,10 @@ def convert(
     if model is not None:
         lm = common.load_model(model)
         record = prompt.record or prompts.PromptRecord()
-        unknown = record.model_hash is None
-        prompts.check_model(record, lm, source, prompt.d_model, allow_other_model=unknown)
-        stamped = record.replace(model_hash=lm.weights_hash, model_name=lm.name)
-        prompt = prompt.with_record(stamped)
+        no_hash = record.model_hash is None
+        prompts.check_model(record, lm, source, prompt.d_model, allow_other_model=no_hash)
+        record = record.replace(model_hash=lm.weights_hash, model_name=lm.name)
+        prompt = prompt.with_record(record)
     if suffix == ".safetensors":
         prompt.save(target)
     elif suffix == ".npy":
@@ -139,7 +140,7 @@ def convert(
         prompts.to_peft(prompt, target)
     typer.echo(f"{target}: {prompt.length} tokens x {prompt.d_model}")
     if suffix == ".safetensors" and (prompt.record is None or prompt.record.model_hash is None):
-        common.warn(f"{target} does not say which weights it was made for; --model NAME adds it.")
+        common.warn(f"{target} has no hash of its model's weights; --model NAME adds it.")
 
 
 @app.command("compare")
@@ -150,15 +151,15 @@ def compare(
     ] = "cosine",
     as_json: common.AsJson = False,
 ) -> None:
-    """How alike prompts are, each with each."""
+    """Pairwise similarity of prompts."""
     from prompt_jax.prompts import similarity
 
     names = common.short_names(files)
-    alike = similarity([common.open_prompt(path) for path in files], metric)
+    matrix = similarity([common.open_prompt(path) for path in files], metric)
     if as_json:
-        return common.emit({"prompts": names, "metric": metric, "similarity": alike.tolist()})
+        return common.emit({"prompts": names, "metric": metric, "similarity": matrix.tolist()})
     shown = common.table("", *(str(number) for number in range(len(names))))
     for number, name in enumerate(names):
-        shown.add_row(f"{number} {name}", *(f"{value:.3f}" for value in alike[number]))
+        shown.add_row(f"{number} {name}", *(f"{value:.3f}" for value in matrix[number]))
     common.Printer().print(shown)
     return None

@@ -1,4 +1,4 @@
-"""`prompt-jax tasks`: what the registry knows, one task in detail, and fetching data."""
+"""`prompt-jax tasks`: list the registry, show one task, fetch its data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_TEXT = 300  # characters of an example that are shown
+_MAX_TEXT = 300  # characters of an example that are shown
 
 
 @app.callback()
@@ -32,7 +32,7 @@ def list_tasks(
     family: Annotated[str | None, typer.Option(help="Only this family.")] = None,
     as_json: common.AsJson = False,
 ) -> None:
-    """All tasks that are known by name."""
+    """All tasks of the registry."""
     from prompt_jax.data import registry
 
     families = registry.families()
@@ -63,7 +63,7 @@ def list_tasks(
 
 
 def _places(task: Task) -> list[str]:
-    """Where the data come from, in the order in which they are looked for."""
+    """Sources of the data, in the order in which they are tried."""
     if task.files:
         return ["files"]
     pairs = (("TFDS", task.tfds), ("Hub", task.hf))
@@ -95,7 +95,9 @@ def show(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="A registered task, or a .toml file.")
     ],
-    template: Annotated[str | None, typer.Option(help="Render the example under this one.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="Template of the example; default: the first.")
+    ] = None,
     root: common.Root = None,
     as_json: common.AsJson = False,
 ) -> None:
@@ -105,14 +107,13 @@ def show(
     task = registry.get(name)
     example, where = _example(task, template, root)
     if as_json:
-        made_up = where is None
-        shown = {
+        example_facts = {
             "input": example.input,
             "target": example.target,
             "candidates": list(example.candidates),
-            "made_up": made_up,
+            "made_up": where is None,
         }
-        return common.emit({**_facts(task), "example": shown})
+        return common.emit({**_facts(task), "example": example_facts})
     out = common.Printer()
     out.print(common.heading(task.name))
     out.print(common.facts(_lines(task)))
@@ -128,7 +129,7 @@ def show(
         )
     )
     out.print()
-    origin = "Made-up row (the data are not on this machine)" if where is None else f"First {where}"
+    origin = "Placeholder row (no data on this machine)" if where is None else f"First {where}"
     out.print(common.heading(f"{origin}, under '{chosen.name}'"))
     lines = [("input", _short(example.input)), ("target", example.target)]
     if example.candidates:
@@ -164,11 +165,12 @@ def _labels(labels: tuple[str, ...]) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _TEXT else text[:_TEXT] + f"... ({len(text):,} characters)"
+    short = len(text) <= _MAX_TEXT
+    return text if short else text[:_MAX_TEXT] + f"... ({len(text):,} characters)"
 
 
 def _example(task: Task, template: str | None, root: str | None) -> tuple[Example, str | None]:
-    """A rendered row and what it is called; a made-up row (None) where there are no data."""
+    """A rendered row and its name; a placeholder row and None if there are no data."""
     from prompt_jax.data import open_split
     from prompt_jax.data.render import render
     from prompt_jax.data.sources import row_name
@@ -178,12 +180,12 @@ def _example(task: Task, template: str | None, root: str | None) -> tuple[Exampl
         rows = open_split(task, "validation", root)
     except DataError:
         if root is not None or task.files:
-            raise  # the user said where the data are
-        return render(task, chosen, made_up_row(task)), None
+            raise  # the user gave the location of the data
+        return render(task, chosen, placeholder_row(task)), None
     return render(task, chosen, rows[0], row_name(rows, 0)), row_name(rows, 0)
 
 
-def made_up_row(task: Task) -> dict[str, Any]:
+def placeholder_row(task: Task) -> dict[str, Any]:
     """A row with [field] in every field and the first answer."""
     row: dict[str, Any] = {field: f"[{field}]" for field in task.fields}
     if task.kind == "choice" and len(task.choices) == 1:

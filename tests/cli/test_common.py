@@ -26,7 +26,7 @@ from prompt_jax.prompts import PromptRecord, SoftPrompt
         (common.format_flops(7.5e26), "750,000 ZFLOP"),
     ],
 )
-def test_numbers_for_people(text: str, expected: str) -> None:
+def test_format_count_bytes_and_flops(text: str, expected: str) -> None:
     assert text == expected
 
 
@@ -40,29 +40,29 @@ def test_numbers_for_people(text: str, expected: str) -> None:
         (["adapter.v1/", "adapter.v2"], ["adapter.v1", "adapter.v2"]),
     ],
 )
-def test_short_names_tell_paths_apart(paths: list[str], names: list[str]) -> None:
+def test_short_names_are_distinct(paths: list[str], names: list[str]) -> None:
     assert common.short_names(paths) == names
     assert len(set(names)) == len(names)
 
 
-def test_a_prompt_given_twice_is_refused() -> None:
+def test_short_names_of_a_repeated_path_raises() -> None:
     with pytest.raises(ConfigError, match=r"a\.npy is given more than once"):
         common.short_names(["a.npy", "b.npy", "a.npy"])
 
 
-def test_choose_names_the_nearest() -> None:
+def test_check_choice_suggests_the_nearest() -> None:
     assert common.check_choice("dev", ("test", "dev"), "--split") == "dev"
     with pytest.raises(ConfigError, match=r"--split must be .* not 'tset'. Did you mean 'test'"):
         common.check_choice("tset", ("test", "dev"), "--split")
 
 
-def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+def test_emit_writes_null_for_nan(capsys: pytest.CaptureFixture[str]) -> None:
     common.emit({"a": float("nan"), "b": [1.5, -float("inf")], "c": ("é", True, None)})
     text = capsys.readouterr().out
     assert json.loads(text) == {"a": None, "b": [1.5, None], "c": ["é", True, None]}
 
 
-def test_files_get_whole_lines_of_literal_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_printer_does_not_wrap_output_to_files(capsys: pytest.CaptureFixture[str]) -> None:
     out = common.Printer()
     long = "[bold]word[/bold] :smile: " * 30
     out.print(common.facts([("name", long), ("shorter", "x")]))
@@ -70,7 +70,7 @@ def test_files_get_whole_lines_of_literal_text(capsys: pytest.CaptureFixture[str
     assert lines == [f"name     {long}".rstrip(), "shorter  x"]
 
 
-def test_prompts_of_one_length_are_one_population() -> None:
+def test_group_by_length() -> None:
     def named(length: int, value: float) -> common.NamedPrompt:
         return common.NamedPrompt("n", "p", SoftPrompt(np.full((length, 2), value, np.float32)))
 
@@ -82,7 +82,7 @@ def test_prompts_of_one_length_are_one_population() -> None:
     np.testing.assert_array_equal(groups[0][1][1], np.full((3, 2), 2))
 
 
-def test_what_a_record_says() -> None:
+def test_record_value() -> None:
     array = np.zeros((1, 2), np.float32)
     told = SoftPrompt(array, PromptRecord(config={"max_input_tokens": 7}))
     assert common.record_value(told, "max_input_tokens", 9) == 7
@@ -90,14 +90,14 @@ def test_what_a_record_says() -> None:
     assert common.record_value(SoftPrompt(array), "max_input_tokens", 9) == 9
 
 
-def test_a_key_belongs_to_formats_with_several_prompts(tmp_path: object) -> None:
-    with pytest.raises(PromptError, match="leave --key out"):
+def test_open_prompt_key_of_single_prompt_formats_raises(tmp_path: object) -> None:
+    with pytest.raises(PromptError, match="omit --key"):
         common.open_prompt("a.safetensors", "rte")
     with pytest.raises(PromptError, match="must be a number, not 'rte'"):
         common.open_prompt(str(tmp_path), "rte")
 
 
-def test_on_a_narrow_screen_names_and_numbers_stay_whole(
+def test_printer_does_not_wrap_names_and_numbers_on_narrow_terminals(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")

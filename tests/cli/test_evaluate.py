@@ -76,7 +76,7 @@ def test_cut_inputs_are_counted(invoke: Invoke, world: World) -> None:
         "evaluate", world.model, *paths, "--task", world.tasks["one"], "--max-input-tokens", 4
     )
     assert result.code == 0
-    assert result.err == "prompt-jax: 8 inputs were too long and were cut.\n"
+    assert result.err == "prompt-jax: 8 inputs were too long and were truncated.\n"
 
 
 def test_formats_that_do_not_name_their_weights(
@@ -102,8 +102,8 @@ def test_formats_that_do_not_name_their_weights(
     assert short["rows"] == 8
     warnings = result.err.splitlines()
     assert len(warnings) == 2
-    assert "(it names tiny); taken for tiny." in warnings[0]
-    assert "short.npy does not say which weights it was made for" in warnings[1]
+    assert "(model name: tiny); assumed: tiny." in warnings[0]
+    assert "short.npy has no hash of its model's weights" in warnings[1]
 
 
 def test_a_prompt_of_another_model_is_refused(invoke: Invoke, world: World) -> None:

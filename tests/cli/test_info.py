@@ -33,7 +33,7 @@ def test_info_as_text(invoke: Invoke) -> None:
     )
 
 
-def test_info_of_nothing(invoke: Invoke, tmp_path: object) -> None:
+def test_info_of_a_missing_model_fails(invoke: Invoke, tmp_path: object) -> None:
     result = invoke("info", tmp_path)
     assert result.code == 2
     assert "holds no weights" in result.err

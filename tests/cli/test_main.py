@@ -35,7 +35,7 @@ def test_version(invoke: Invoke) -> None:
     assert invoke("--version") == (0, f"prompt-jax {prompt_jax.__version__}\n", "")
 
 
-def test_help_names_every_command(invoke: Invoke) -> None:
+def test_help_lists_every_command(invoke: Invoke) -> None:
     asked, alone = invoke("--help"), invoke()
     assert asked == alone
     assert asked.code == 0
@@ -56,7 +56,7 @@ def test_help_names_every_command(invoke: Invoke) -> None:
         (["tasks", "shw"], "no such command 'shw'. Did you mean 'show'?"),
     ],
 )
-def test_a_wrong_command_line_is_one_line(invoke: Invoke, arguments: list[str], says: str) -> None:
+def test_usage_error_is_one_line(invoke: Invoke, arguments: list[str], says: str) -> None:
     result = invoke(*arguments)
     assert result.code == 2
     assert result.out == ""
@@ -64,7 +64,7 @@ def test_a_wrong_command_line_is_one_line(invoke: Invoke, arguments: list[str], 
     assert result.err.count("\n") == 1
 
 
-def test_an_interruption_is_one_line(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_is_one_line(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
@@ -91,7 +91,7 @@ def test_exit_code_after_a_signal(
         (MemoryError(), "the memory of this machine is used up."),
     ],
 )
-def test_the_machine_is_no_bug(
+def test_system_errors_are_one_line(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, error: BaseException, says: str
 ) -> None:
     def fail(*arguments: object) -> None:
@@ -104,7 +104,9 @@ def test_the_machine_is_no_bug(
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), OSError("a bug")])
-def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+def test_unexpected_error_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
     def broken(*arguments: object) -> None:
         raise error
 
@@ -115,7 +117,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, error: BaseE
 
 
 @pytest.mark.process
-def test_the_command_line_imports_nothing_heavy() -> None:
+def test_command_line_imports_no_heavy_modules() -> None:
     program = "import json, sys, prompt_jax.cli\nprint(json.dumps(sorted(sys.modules)))"
     done = fresh("-c", program)
     assert done.returncode == 0, done.stderr
@@ -125,7 +127,7 @@ def test_the_command_line_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.process
-def test_python_m_prompt_jax_and_its_exit_code() -> None:
+def test_python_m_prompt_jax_exit_code() -> None:
     done = fresh("-m", "prompt_jax", "tasks", "show", "glue/rt")
     assert done.returncode == 2
     assert done.stdout == ""

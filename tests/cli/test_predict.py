@@ -268,13 +268,13 @@ def test_long_texts_are_cut_and_counted(invoke: Invoke, world: World) -> None:
     )
     assert result.code == 0
     assert result.out.count("\n") == 4
-    assert result.err == "prompt-jax: 1 of 4 inputs were too long and were cut.\n"
+    assert result.err == "prompt-jax: 1 of 4 inputs were too long and were truncated.\n"
 
 
 @pytest.mark.parametrize(
     ("stdin", "options", "says"),
     [
-        (b"", [], "the input holds no lines."),
+        (b"", [], "the input has no lines."),
         (b"a\n\nb\n", [], "line 2 of the input is empty"),
         (b"a\n \nb", [], "line 2 of the input is empty"),
         (b"a\nb\xff\n", [], "line 2 of the input is not UTF-8"),
@@ -282,8 +282,8 @@ def test_long_texts_are_cut_and_counted(invoke: Invoke, world: World) -> None:
         (b"[1]\n", ["--jsonl"], "line 1 of the input is not a JSON object."),
         (b'{"text": "a"}\n', ["--jsonl"], 'line 1 of the input needs {"input": TEXT}'),
         (b'{"input": 3}\n', ["--jsonl"], 'line 1 of the input needs {"input": TEXT}'),
-        (b'{"input": "a", "prompt": 1}\n', ["--jsonl"], "asks for prompt 1; there are one-all"),
-        (b'{"input": "a", "prompt": true}\n', ["--jsonl"], "asks for prompt True"),
+        (b'{"input": "a", "prompt": 1}\n', ["--jsonl"], "unknown prompt 1. Known: one-all"),
+        (b'{"input": "a", "prompt": true}\n', ["--jsonl"], "unknown prompt True"),
         (
             b'{"input": "a", "prompt": "one-al-seed0"}\n',
             ["--jsonl"],
@@ -291,7 +291,11 @@ def test_long_texts_are_cut_and_counted(invoke: Invoke, world: World) -> None:
         ),
         (b"a\n", ["--task", "glue/rte"], "has the fields sentence1, sentence2: give JSON"),
         (b'{"sentence1": "a"}\n', ["--jsonl", "--task", "glue/rte"], "has no field 'sentence2'"),
-        (b'{"task": 3, "text": "a"}\n', ["--jsonl"], "line 1 of the input names no task but 3."),
+        (
+            b'{"task": 3, "text": "a"}\n',
+            ["--jsonl"],
+            "line 1 of the input: 'task' must be a name, not 3.",
+        ),
         (b'{"task": "mrr", "text": "a"}\n', ["--jsonl"], "unknown task 'mrr'"),
         (b"a\n", ["--task", "mr", "--template", "plan"], "unknown template 'plan'. Did you mean"),
         (b"a\n", ["--template", "plain"], "--template needs --task."),

@@ -38,13 +38,13 @@ def test_show_nearest_words_as_json(invoke: Invoke, world: World) -> None:
     assert first["record"]["task"] == "one"
 
 
-def test_show_refuses_words_of_another_model(invoke: Invoke, world: World) -> None:
+def test_show_words_of_another_model_fails(invoke: Invoke, world: World) -> None:
     result = invoke("prompts", "show", world.prompt("spot"), "--model", world.other_model)
     assert result.code == 2
     assert "was made for base model" in result.err
 
 
-def test_convert_there_and_back(invoke: Invoke, world: World, tmp_path: Path) -> None:
+def test_convert_round_trip(invoke: Invoke, world: World, tmp_path: Path) -> None:
     original = SoftPrompt.load(world.prompt("spot"))
     numbers = np.asarray(original.embeddings)
     npy, peft, back = tmp_path / "p.npy", tmp_path / "adapter", tmp_path / "back.safetensors"
@@ -55,7 +55,7 @@ def test_convert_there_and_back(invoke: Invoke, world: World, tmp_path: Path) ->
 
     bare = invoke("prompts", "convert", peft, back)
     assert bare.code == 0
-    assert "does not say which weights it was made for; --model NAME adds it." in bare.err
+    assert "has no hash of its model's weights; --model NAME adds it." in bare.err
     stamped = invoke("prompts", "convert", peft, back, "--model", world.model)
     assert stamped.err == ""
     lm = FrozenT5.from_pretrained(world.model)
@@ -64,7 +64,7 @@ def test_convert_there_and_back(invoke: Invoke, world: World, tmp_path: Path) ->
     assert invoke("evaluate", world.model, back, "--task", world.tasks["one"]).err == ""
 
 
-def test_convert_an_array_of_an_archive(invoke: Invoke, tmp_path: Path) -> None:
+def test_convert_array_of_npz(invoke: Invoke, tmp_path: Path) -> None:
     arrays = {name: np.full((2, 4), i, np.float32) for i, name in enumerate(("rte", "wic"))}
     np.savez(tmp_path / "all.npz", **arrays)
     source, target = tmp_path / "all.npz", tmp_path / "wic.safetensors"
@@ -83,11 +83,11 @@ def test_convert_an_array_of_an_archive(invoke: Invoke, tmp_path: Path) -> None:
     ("target", "options", "says"),
     [
         ("p.bin", [], "OUT ends in .safetensors or .npy, or is a folder"),
-        ("p.npy", ["--key", "x"], "holds a single prompt: leave --key out."),
+        ("p.npy", ["--key", "x"], "contains a single prompt: omit --key."),
         ("p.npy", ["--model", "OTHER"], "was made for base model"),
     ],
 )
-def test_convert_refuses(
+def test_convert_errors(
     invoke: Invoke, world: World, tmp_path: Path, target: str, options: list[str], says: str
 ) -> None:
     options = [world.other_model if option == "OTHER" else option for option in options]
@@ -119,7 +119,7 @@ def test_compare(invoke: Invoke, world: World) -> None:
     assert "Did you mean 'cosine'?" in wrong.err
 
 
-def test_prompts_alone_is_help(invoke: Invoke) -> None:
+def test_prompts_without_command_prints_help(invoke: Invoke) -> None:
     result = invoke("prompts")
     assert result.code == 0
     assert "\n  convert  " in result.out

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from prompt_jax.cli.tasks import made_up_row
+from prompt_jax.cli.tasks import placeholder_row
 from prompt_jax.data import registry
 from prompt_jax.data.render import render
 from tests.cli.conftest import Invoke, World
 
 
-def test_list_names_every_task(invoke: Invoke) -> None:
+def test_list_shows_every_task(invoke: Invoke) -> None:
     result = invoke("tasks", "list")
     assert result.code == 0
     rows = [line.split() for line in result.out.splitlines()]
@@ -22,7 +22,7 @@ def test_list_names_every_task(invoke: Invoke) -> None:
     assert invoke("tasks") == result
 
 
-def test_list_a_family_as_json(invoke: Invoke) -> None:
+def test_list_family_as_json(invoke: Invoke) -> None:
     result = invoke("tasks", "list", "--family", "superglue", "--json")
     entries = json.loads(result.out)
     assert [entry["name"] for entry in entries] == [
@@ -35,25 +35,25 @@ def test_list_a_family_as_json(invoke: Invoke) -> None:
 
 
 @pytest.mark.parametrize("name", registry.names())
-def test_every_task_has_a_made_up_row(name: str) -> None:
+def test_placeholder_row_of_every_task(name: str) -> None:
     task = registry.get(name)
     for template in task.templates:
-        example = render(task, template, made_up_row(task))
+        example = render(task, template, placeholder_row(task))
         assert example.input
         assert example.target
 
 
-def test_show_without_data_marks_the_row(invoke: Invoke) -> None:
+def test_show_without_data_uses_a_placeholder_row(invoke: Invoke) -> None:
     result = invoke("tasks", "show", "glue/rte", "--template", "t5")
     assert result.code == 0
-    assert "Made-up row (the data are not on this machine), under 't5'" in result.out
+    assert "Placeholder row (no data on this machine), under 't5'" in result.out
     assert "input    rte sentence2: [sentence2] sentence1: [sentence1]" in result.out
     assert "answers  entailment | not_entailment" in result.out
     for word in ("metrics   accuracy", "rows      train 2,490", "licence", "* t5"):
         assert word in result.out
 
 
-def test_show_a_task_of_ones_own(invoke: Invoke, files: World) -> None:
+def test_show_user_task(invoke: Invoke, files: World) -> None:
     result = invoke("tasks", "show", files.tasks["one"])
     first = json.loads((files.root / "one" / "validation.jsonl").read_text().splitlines()[0])
     assert result.code == 0, result.err
@@ -64,13 +64,13 @@ def test_show_a_task_of_ones_own(invoke: Invoke, files: World) -> None:
     assert as_json["example"]["made_up"] is False
 
 
-def test_show_says_when_a_named_folder_has_no_data(invoke: Invoke, tmp_path: Path) -> None:
+def test_show_with_root_without_data_fails(invoke: Invoke, tmp_path: Path) -> None:
     result = invoke("tasks", "show", "mr", "--root", tmp_path)
     assert result.code == 2
     assert "'mr' needs data that is not on this machine" in result.err
 
 
-def test_show_refuses_an_unknown_template(invoke: Invoke) -> None:
+def test_show_unknown_template_fails(invoke: Invoke) -> None:
     result = invoke("tasks", "show", "mr", "--template", "plan")
     assert result.code == 2
     assert "unknown template 'plan'. Did you mean 'plain'?" in result.err

@@ -53,7 +53,7 @@ def names(made: Made, *used: str) -> list[str]:
 
 
 @pytest.mark.parametrize("way", ["model", "init"])
-def test_a_sum_becomes_a_prompt(
+def test_sum_of_vectors_is_written_as_a_prompt(
     invoke: Invoke, files: World, made: Made, tmp_path: Path, way: str
 ) -> None:
     out = tmp_path / "made.safetensors"
@@ -83,7 +83,7 @@ def test_a_sum_becomes_a_prompt(
     assert again.code == 0, again.err
 
 
-def test_paths_in_the_expression_and_evaluation(
+def test_expression_with_paths_and_evaluation(
     invoke: Invoke, files: World, made: Made, tmp_path: Path
 ) -> None:
     out = tmp_path / "negated.safetensors"
@@ -111,14 +111,16 @@ def test_vector_files(invoke: Invoke, files: World, made: Made, tmp_path: Path) 
     # A vector alone does not say what it is added to.
     alone = invoke("vectors", "2*t", f"t={tau}", "--out", out)
     assert alone.code == 2
-    assert "name a prompt with --to" in alone.err
+    assert "give one with --to" in alone.err
     for option in (("--to", init), ("--init", init)):
         assert invoke("vectors", "2*t", f"t={tau}", *option, "--out", out).code == 0
         expected = made.init.embeddings + 2 * np.asarray(loaded.values)
         np.testing.assert_allclose(SoftPrompt.load(out).embeddings, expected, atol=1e-5)
 
 
-def test_another_initialisation(invoke: Invoke, files: World, made: Made, tmp_path: Path) -> None:
+def test_vectors_of_different_initialisations(
+    invoke: Invoke, files: World, made: Made, tmp_path: Path
+) -> None:
     out = tmp_path / "made.safetensors"
     arguments = (*names(made, "a", "other"), "--model", files.model, "--out", out)
     refused = invoke("vectors", "a + other", *arguments)
@@ -135,7 +137,8 @@ def test_another_initialisation(invoke: Invoke, files: World, made: Made, tmp_pa
     init = ("--init", made.folder / "init.safetensors", "--out", out, "--across-inits")
     refused = invoke("vectors", "a + other", *names(made, "a", "other"), *init)
     assert refused.code == 2
-    assert "other-k16.safetensors did not start from the prompt of --init" in refused.err
+    message = "other-k16.safetensors has another initialisation than the prompt of --init"
+    assert message in refused.err
     out.unlink()
     both = (*names(made, "a", "other"), *init, "--model", files.model)
     assert invoke("vectors", "a + other", *both).code == 0
@@ -149,12 +152,12 @@ def test_another_initialisation(invoke: Invoke, files: World, made: Made, tmp_pa
     np.testing.assert_allclose(SoftPrompt.load(out).embeddings, moved, atol=1e-5)
 
 
-def test_the_wrong_initialisation_is_refused(
+def test_wrong_initialisation_fails(
     invoke: Invoke, files: World, made: Made, tmp_path: Path
 ) -> None:
     wrong = invoke("vectors", "a", *names(made, "a"), "--init", made.path("b"))
     assert wrong.code == 2
-    assert "did not start from the prompt of --init" in wrong.err
+    assert "has another initialisation than the prompt of --init" in wrong.err
     # A record that names another one than its spec gives.
     record = made.tuned["a"].record.replace(init_id="0123456789ab")  # type: ignore[union-attr]
     made.tuned["a"].save(tmp_path / "a.safetensors", record)
@@ -170,13 +173,13 @@ def test_the_wrong_initialisation_is_refused(
         (("a +",), "it ends where a vector"),
         (("a", "b=x"), "'b' does not occur in the expression (a)"),
         (("a", "a"), "not of the form NAME=FILE"),
-        (("a", "a=x", "a=y"), "bound more than once"),
+        (("a", "a=x", "a=y"), "assigned more than once"),
         (("a", "--out", "x.npy"), "--out must end in .safetensors"),
         (("a", "--vector"), "--vector needs --out"),
         (("a", "--task", "mr"), "--task needs --model, and --out"),
         (("a", "--vector", "--out", "x.safetensors", "--task", "mr"), "--vector writes no prompt"),
         (("nowhere.safetensors",), "there is no file nowhere.safetensors"),
-        (("a", "A"), "--model MODEL, or read it with --init"),
+        (("a", "A"), "--model MODEL to recompute that, or --init"),
         (("a", "A", "--model", "OTHER"), "was made for base model"),
     ],
 )

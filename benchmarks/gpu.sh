@@ -14,8 +14,8 @@ import jax
 device = jax.devices()[0]
 print(f"# jax {jax.__version__} on {device.device_kind} ({device.platform})")
 PY
-# A peer that cannot be imported is an error before anything is measured.
-"$python" -c 'import peft, torch, transformers; assert torch.cuda.is_available(), "torch sees no GPU"'
+# Missing packages are an error before any measurement.
+"$python" -c 'import peft, torch, transformers; assert torch.cuda.is_available(), "torch has no GPU"'
 
 "$python" benchmarks/train_step.py --shape base --batch 128 --dtype bfloat16
 "$python" benchmarks/train_step.py --shape base --batch 128 --dtype bfloat16 --lengths real

@@ -4,13 +4,14 @@
     python benchmarks/grouping.py --step-ms 250           # and the share of a step of 250 ms
     python benchmarks/grouping.py --model small --rows 32 # and of a step measured here
 
-A step groups and merges twice (to make the prompt, and again under the derivative), so both are
-timed as the trainer runs them: `forward` is `Method.prompts` of one run, `backward` its pull-back
-to the parameters. `group` is the choice alone. Times are medians over rounds, the cases in turn.
+A step groups and merges twice (in the forward pass, and again for the gradient), so both are timed
+as in the trainer: `forward` is `Method.prompts` of one replica, `backward` its gradient with
+respect to the parameters. `group` is the selection alone. Times are medians over rounds, with the
+cases interleaved.
 
-The promise is a share of at most 1 % of a step at K = 6, L = 100, D = 768, and of at most 5 % at
-K = 1,000 on a CPU. `--model` measures prompt tuning's step of one run on random weights of T5's
-shape (100 + 128 -> 8 tokens), so nothing is downloaded.
+The target is a share of at most 1 % of a step at K = 6, L = 100, D = 768, and of at most 5 % at
+K = 1,000 on a CPU. `--model` measures a step of prompt tuning of one replica on random weights of
+T5's shape (100 + 128 -> 8 tokens), so nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def step_program(shape: str, rows: int, length: int) -> Callable[[], Any]:
 
 
 def medians(parts: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Milliseconds of each part; the first call, which compiles, is not counted."""
+    """Median milliseconds of each part, without the first call, which compiles."""
     times: dict[str, list[float]] = {name: [] for name in parts}
     for part in parts.values():
         part()
@@ -122,7 +123,7 @@ def medians(parts: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float
             began = time.perf_counter()
             part()
             times[name].append(1000 * (time.perf_counter() - began))
-    return {name: statistics.median(found) for name, found in times.items()}
+    return {name: statistics.median(part_times) for name, part_times in times.items()}
 
 
 def main() -> None:
@@ -131,7 +132,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=100, help="L")
     parser.add_argument("--width", type=int, default=768, help="D")
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--model", choices=sorted(SHAPES), help="measure a step of this T5, too")
+    parser.add_argument("--model", choices=sorted(SHAPES), help="also measure a step of this T5")
     parser.add_argument("--rows", type=int, default=32, help="B of that step")
     parser.add_argument("--step-ms", type=float, help="the time of a step measured elsewhere")
     parser.add_argument("--json", action="store_true")
@@ -140,19 +141,19 @@ def main() -> None:
     if options.model:
         one = step_program(options.model, options.rows, options.length)
         step = medians({"step": one}, max(3, options.rounds // 4))["step"]
-    found = []
+    cases = []
     for count in map(int, options.sources.split(",")):
         times = medians(programs(count, options.length, options.width), options.rounds)
         entry: dict[str, Any] = {"K": count, "L": options.length, "D": options.width, **times}
         both = times["forward"] + times["backward"]
         if step:
             entry |= {"step": step, "share": both / (step + both)}
-        found.append(entry)
+        cases.append(entry)
     if options.json:
-        print(json.dumps({"device": jax.devices()[0].device_kind, "cases": found}, indent=2))
+        print(json.dumps({"device": jax.devices()[0].device_kind, "cases": cases}, indent=2))
         return
     print(f"{jax.devices()[0].device_kind}, milliseconds, median of {options.rounds}")
-    for entry in found:
+    for entry in cases:
         text = "  ".join(f"{k} {entry[k]:.3f}" for k in ("group", "forward", "backward"))
         share = f"  {entry['share']:.2%} of a step of {step:.1f}" if step else ""
         print(f"K = {entry['K']:5d}  {text}{share}")

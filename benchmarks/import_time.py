@@ -1,9 +1,9 @@
-"""How much `import prompt_jax` adds to `import jax, flax.linen`.
+"""Import time of `prompt_jax`, compared with `import jax, flax.linen`.
 
     python benchmarks/import_time.py [REPEATS]
 
-Prints the fastest of REPEATS (default 5) fresh interpreters for each, their difference and their
-ratio. The promise is a difference below 0.5 s.
+Prints the minimum over REPEATS (default 5) fresh interpreters for each, their difference and their
+ratio. The target is a difference below 0.5 s.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def seconds(statement: str) -> float:
 
 def main() -> None:
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    # In turn, so that a busy minute of the machine falls on all of them alike.
+    # Interleaved, so that load on the machine affects all of them equally.
     rounds = [{name: seconds(text) for name, text in STATEMENTS.items()} for _ in range(repeats)]
     times = {name: min(times[name] for times in rounds) for name in STATEMENTS}
     for name, time in times.items():

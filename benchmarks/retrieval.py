@@ -1,15 +1,14 @@
-"""Recall and time of the memory bank's block-wise search against the exact one.
+"""Recall and time of the memory bank's block-wise search, compared with the exact search.
 
     python benchmarks/retrieval.py                          # N = 1e4, 1e5, 1e6, D = 768, m = 1
     python benchmarks/retrieval.py --slots 2000 --width 64  # seconds
 
 For every N: 256 queries, top-k by the exact chunked search and by the block-wise one at several
-recall targets; keys at random, in clusters that lie side by side (a bank that was filled task by
-task), and in clusters by turns (slots that go round the queries, as `place_keys` lays them). Recall
-is the share of the true top-k that was found; the truth is checked against float64 brute force at
-the smallest N. Searches take turns, and the median over rounds is printed with the temporary bytes
-of the compiled program (a score matrix would take 4 B N). On TPU the second search is
-`jax.lax.approx_max_k`.
+recall targets; keys at random, in contiguous clusters (a bank filled task by task), and in
+interleaved clusters ("by turns", the round-robin order of `place_keys`). Recall is relative to the
+exact search, which is checked against float64 brute force at the smallest N. Searches are
+interleaved, and the median over rounds is printed with the temporary bytes of the compiled program
+(a score matrix would take 4 B N). On TPU the second search is `jax.lax.approx_max_k`.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ ORDERS = ("random", "clusters", "by turns")
 
 
 def make_keys(slots: int, width: int, order: str, seed: int) -> np.ndarray:
-    """Keys float32 [N, D]: at random; 500 around a centre each; or 128 centres by turns."""
+    """Keys float32 [N, D]: random; 500 around each centre; or 128 centres in round-robin order."""
     rng = np.random.default_rng(seed)
     keys = rng.standard_normal((slots, width), np.float32)
     if order == "random":
@@ -44,7 +43,7 @@ def make_keys(slots: int, width: int, order: str, seed: int) -> np.ndarray:
 
 
 def compile_search(keys: Any, query: Any, k: int, recall: float | None) -> Any:
-    """The search as a program of its own; `recall` None is the exact one."""
+    """Compiles the search; `recall` None is the exact one."""
 
     def search(keys: jax.Array, query: jax.Array) -> tuple[jax.Array, jax.Array]:
         bank = MemoryBank(keys, keys[:, None])
@@ -61,15 +60,15 @@ def timed(program: Any, *arguments: Any) -> tuple[float, np.ndarray]:
     return time.perf_counter() - began, np.asarray(indices)
 
 
-def overlap(found: np.ndarray, true: np.ndarray) -> float:
-    shares = [len(set(a) & set(b)) / len(b) for a, b in zip(found, true, strict=True)]
+def recall_of(indices: np.ndarray, true: np.ndarray) -> float:
+    shares = [len(set(a) & set(b)) / len(b) for a, b in zip(indices, true, strict=True)]
     return float(np.mean(shares))
 
 
 def measure(args: argparse.Namespace, slots: int, order: str, check: bool) -> list[dict]:
     host = make_keys(slots, args.width, order, args.seed)
     rng = np.random.default_rng(args.seed + 1)
-    # Queries near some keys, as templates are near theirs.
+    # Queries near random keys, as templates are near their keys.
     near = host[rng.integers(0, slots, args.queries)]
     query = near + rng.standard_normal(near.shape, np.float32)
     keys, query = jnp.asarray(host), jnp.asarray(query)
@@ -84,14 +83,14 @@ def measure(args: argparse.Namespace, slots: int, order: str, check: bool) -> li
     if check:
         scores = np.asarray(query, np.float64) @ host.T.astype(np.float64)
         true = np.argsort(-scores, axis=1, kind="stable")[:, : args.k]
-        assert overlap(answers[None], true) > 0.9999, "the exact search is not exact"
+        assert recall_of(answers[None], true) > 0.9999, "the exact search is not exact"
     return [
         {
             "N": slots,
             "keys": order,
             "search": "exact" if r is None else f"recall {r:g}",
             "blocks": None if r is None else num_blocks(args.k, r),
-            "recall": overlap(answers[r], answers[None]),
+            "recall": recall_of(answers[r], answers[None]),
             "ms": 1e3 * statistics.median(seconds[r]),
             "temporary_mb": programs[r].memory_analysis().temp_size_in_bytes / 1e6,
             "score_matrix_mb": 4e-6 * slots * args.queries,

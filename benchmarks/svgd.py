@@ -1,15 +1,15 @@
-"""M particles in one step against M single steps, and what SVGD itself costs.
+"""Time of one step with M particles, compared with M single steps, and the cost of SVGD itself.
 
     python benchmarks/svgd.py                                    # T5-small, M = 5, 100 + 128, fp32
     python benchmarks/svgd.py --particles 50 --rounds 2
     python benchmarks/svgd.py --shape base --dtype bfloat16 --batch 32    # a GPU
 
-Both sides train under the same prior and see the same rows: one run of `bmtpt_particles` with M
-particles, and M steps of one with a single particle. Rounds alternate between the two, so that
-noise of the machine meets both; the ratio is the median over rounds of the M single steps' time
-divided by that of the one step (above 1: together is faster). The isolated SVGD update is timed on
-particles of the same shape and given as a share of the step. The goals: never slower; a share of at
-most 1 % at M = 5 and 5 % at M = 50 with L = 100 and D = 768.
+Both sides have the same prior and the same rows: one replica of `bmtpt_particles` with M particles,
+and M steps of one with a single particle. Rounds alternate between the two, so that noise of the
+machine affects both; the ratio is the median over rounds of the time of the M single steps divided
+by that of the one step (above 1: together is faster). The isolated SVGD update is timed on
+particles of the same shape and given as a share of the step. The targets: a ratio of at least 1,
+and a share of at most 1 % at M = 5 and 5 % at M = 50 with L = 100 and D = 768.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def make_rows(args: argparse.Namespace, vocab: int) -> TokenisedSplit:
 def population(
     lm: FrozenT5, rows: TokenisedSplit, args: argparse.Namespace, particles: int
 ) -> Population:
-    """A run of so many particles, ready to step."""
+    """A population of one replica with this number of particles."""
     method = BmtptParticles(particles=particles, kernel=args.kernel)
     initial = np.asarray(lm.embed(np.arange(args.prompt)), np.float32)
     params, consts = method.init(Context(lm, initial, 0, "benchmark"))
@@ -82,14 +82,14 @@ def population(
 
 
 def timed(call: Callable[[], object]) -> float:
-    """Seconds until the device is done."""
+    """Seconds of a call, including the device."""
     began = time.perf_counter()
     jax.block_until_ready(call())
     return time.perf_counter() - began
 
 
 def isolated(args: argparse.Namespace, width: int) -> float:
-    """Seconds of one SVGD update of M prompts, the median of several."""
+    """Median seconds of one SVGD update of M prompts."""
     rng = np.random.default_rng(args.seed)
     shape = (args.particles, args.prompt, width)
     x, g = (jnp.asarray(rng.normal(size=shape), jnp.float32) for _ in range(2))

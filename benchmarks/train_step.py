@@ -1,18 +1,18 @@
-"""A training step of prompt tuning against Hugging Face PEFT, in one run, interleaved.
+"""Time of a training step of prompt tuning, compared with Hugging Face PEFT, interleaved.
 
     python benchmarks/train_step.py                         # T5-small, B = 32, 100 + 128, fp32
     python benchmarks/train_step.py --shape base --batch 128 --dtype bfloat16   # a GPU
 
-Both sides hold the same weights, prompt, rows and loss; the first losses must agree. A step is
-forward, backward to the prompt and an AdamW update, no dropout. Rounds alternate between the two,
-so that noise of the machine meets both; the ratio is the median over rounds of PEFT's time divided
-by ours (above 1: we are faster). The share of the ceiling is the hand-counted work divided by time
-and by the rate of a plain matrix product of the encoder's shape, measured in the same run by both
-libraries (the faster one counts).
+Both sides have the same weights, prompt, rows and loss; the first losses must agree. A step is a
+forward pass, a backward pass to the prompt and an AdamW update, without dropout. Rounds alternate
+between the two, so that noise of the machine affects both; the ratio is the median over rounds of
+PEFT's time divided by ours (above 1: prompt_jax is faster). The share of the ceiling is the number
+of FLOPs (counted by hand) divided by the time and by the rate of a matrix product of the encoder's
+shape, measured in the same process with both libraries (the faster one counts).
 
 With `--lengths real`, row lengths follow a mixture of GLUE and SuperGLUE tasks under the T5
-vocabulary. PEFT pads a batch to its longest row, as its users' collators do; we sort rows into
-micro-batches.
+vocabulary. PEFT pads a batch to its longest row, as its default collators do; prompt_jax sorts rows
+into micro-batches.
 
 Needs torch, transformers and peft (`make env-parity`); no network, no data.
 """
@@ -45,7 +45,7 @@ from prompt_jax.training.population import Population
 from prompt_jax.training.types import Replica, TrainConfig
 
 # Every fifth percentile of the input lengths of 250 validation rows each of RTE, MRPC, QNLI, SST-2
-# and BoolQ in their plain templates, T5's vocabulary, cut at 256: mean 75.
+# and BoolQ in their plain templates, T5's vocabulary, truncated at 256: mean 75.
 REAL_LENGTHS = (
     *(6, 22, 29, 34, 38, 42, 46, 49, 52, 56, 59),
     *(63, 66, 71, 77, 85, 102, 124, 152, 198, 256),
@@ -54,7 +54,7 @@ LEARNING_RATE = 0.3
 
 
 def make_rows(args: argparse.Namespace, vocab: int) -> TokenisedSplit:
-    """Random token rows of the asked lengths; two target tokens and the end each."""
+    """Random token rows of the given lengths, each with two target tokens and the end."""
     rng = np.random.default_rng(args.seed)
     count = args.batch * args.batches
     if args.lengths == "real":
@@ -83,7 +83,7 @@ def make_rows(args: argparse.Namespace, vocab: int) -> TokenisedSplit:
 
 
 class Ours:
-    """The library's own loop, one run."""
+    """The training step of this library, with one replica."""
 
     def __init__(
         self, lm: FrozenT5, rows: TokenisedSplit, prompt: np.ndarray, batch: int, micro_tokens: int
@@ -155,7 +155,7 @@ def torch_model(config: T5Config, args: argparse.Namespace) -> Any:
 
 
 def matmul_rate(shape: tuple[int, int, int], dtype: str, torch: Any, device: Any) -> float:
-    """FLOP/s of a plain matrix product [m, k] x [k, n]: the faster of JAX and torch."""
+    """FLOP/s of a matrix product [m, k] x [k, n], the faster of JAX and torch."""
     m, k, n = shape
     a, b = jnp.ones((m, k), dtype), jnp.ones((k, n), dtype)
     x = torch.ones(m, k, device=device, dtype=getattr(torch, dtype))
@@ -173,13 +173,13 @@ def matmul_rate(shape: tuple[int, int, int], dtype: str, torch: Any, device: Any
     return 4 * 2.0 * m * k * n / min(best_time(ours), best_time(theirs))
 
 
-def best_time(work: Callable[[], Any], rounds: int = 5) -> float:
-    """Seconds of the fastest of some rounds, after one that does not count."""
-    work()
+def best_time(call: Callable[[], Any], rounds: int = 5) -> float:
+    """Minimum seconds over rounds, after a warm-up call."""
+    call()
     times = []
     for _ in range(rounds):
         began = time.perf_counter()
-        work()
+        call()
         times.append(time.perf_counter() - began)
     return min(times)
 
@@ -216,18 +216,18 @@ def main() -> None:
     tolerance = 1e-4 if args.dtype == "float32" else 2e-2
     if abs(first[0] - first[1]) > tolerance * abs(first[1]):
         raise SystemExit(f"the first losses differ: ours {first[0]}, PEFT {first[1]}")
-    for number in range(args.batches):  # every shape is compiled before anything is timed
+    for number in range(args.batches):  # compiles every shape before the measurement
         ours.step(number), theirs.step(number)
 
     seconds: dict[str, list[float]] = {"ours": [], "peft": []}
     for _ in range(args.rounds):
-        spent = {"ours": 0.0, "peft": 0.0}
-        for number in range(args.batches):  # the same rows again: steps are pure in their number
+        elapsed = {"ours": 0.0, "peft": 0.0}
+        for number in range(args.batches):  # the rows of a step depend only on its number
             for name, side in (("ours", ours), ("peft", theirs)):
                 began = time.perf_counter()
                 side.step(number)
-                spent[name] += time.perf_counter() - began
-        for name, total in spent.items():
+                elapsed[name] += time.perf_counter() - began
+        for name, total in elapsed.items():
             seconds[name].append(total / args.batches)
     mean_tokens = args.prompt + float(rows.inputs.lengths.mean())
     work = lm.flops(args.batch, round(mean_tokens), args.targets, backward="prompt")

@@ -1,8 +1,8 @@
-"""Checks the tree itself: what must never be in it, and facts that several files have to agree on.
+"""Checks the repository: forbidden content, and consistency between files.
 
     python tools/check_repository.py
 
-Part of `make lint`. Prints one line per problem and exits with 1 where there is any.
+Part of `make lint`. Prints one line per problem and exits with 1 if there is any.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("3.11", "3.12", "3.13")
-EXTRAS = ("dev", "tfds", "docs", "parity")  # what constraints.txt pins beside the dependencies
+EXTRAS = ("dev", "tfds", "docs", "parity")  # pinned in constraints.txt besides the dependencies
 
 # Directories that git ignores, for trees without git (a source archive).
 IGNORED = re.compile(r"(^|/)(\.[^/]+|__pycache__|build|dist|site|runs|[^/]+\.egg-info)/")
 
-# The expressions are written so that none of them matches its own source.
+# No expression matches its own source.
 FORBIDDEN_TEXT = {
     "a path of somebody's machine": re.compile(r"(?<![\w.$}-])/(?:home|root|Users|work)/[\w.]"),
     "a temporary path": re.compile(r"(?<![\w.$}-])/(?:tmp|var/tmp)/[\w.]"),
@@ -56,14 +56,14 @@ def files() -> list[Path]:
 
 
 def forbidden(text: str) -> Iterator[tuple[int, str, str]]:
-    """Yields (line, kind, match) of everything in a text that must not be in the tree."""
+    """Yields (line, kind, match) of forbidden content in a text."""
     for kind, pattern in FORBIDDEN_TEXT.items():
         for match in pattern.finditer(text):
             yield text.count("\n", 0, match.start()) + 1, kind, match.group()
 
 
 def unsafe(source: str) -> list[str]:
-    """What in `source` would run code that a data file brings along, as "line: call"."""
+    """Calls and imports in `source` that could run code from a data file, as "line: call"."""
     problems = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -77,7 +77,7 @@ def unsafe(source: str) -> list[str]:
         keywords = {k.arg: ast.unparse(k.value) for k in node.keywords if k.arg}
         if called in ("eval", "exec"):
             problems.append(f"{node.lineno}: {called}")
-        # Writing such a file is how the tests make one that has to be refused.
+        # Tests write such files to check that reading them fails.
         if keywords.get("allow_pickle", "False") != "False" and "save" not in called:
             problems.append(f"{node.lineno}: allow_pickle")
         if keywords.get("trust_remote_code", "False") != "False":
@@ -90,12 +90,12 @@ def unsafe(source: str) -> list[str]:
 
 
 def canonical(name: str) -> str:
-    """The name of a package as package indexes compare it."""
+    """The normalised name of a package."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def check_tree() -> Iterator[str]:
-    """Forbidden texts, and code that loads code from data."""
+    """Forbidden content, and code that could run code from data."""
     for path in files():
         name = path.relative_to(ROOT).as_posix()
         try:
@@ -109,7 +109,7 @@ def check_tree() -> Iterator[str]:
 
 
 def check_versions(project: dict[str, Any]) -> Iterator[str]:
-    """One version in pyproject.toml, the package, CITATION.cff and the changelog."""
+    """Equal versions in pyproject.toml, the package, CITATION.cff and the changelog."""
     source = (ROOT / "prompt_jax" / "__init__.py").read_text("utf-8")
     declared = re.search(r'^__version__ = "(.+)"$', source, re.M)
     version = project["version"]
@@ -128,12 +128,12 @@ def citation() -> dict[str, Any]:
 
 def check_citation(project: dict[str, Any]) -> Iterator[str]:
     """The papers of the methods, each complete."""
-    known = citation()
-    if known["cff-version"] != "1.2.0" or known["license"] != project["license"]:
+    cff = citation()
+    if cff["cff-version"] != "1.2.0" or cff["license"] != project["license"]:
         yield "CITATION.cff: cff-version must be 1.2.0 and the license pyproject.toml's"
-    if not known["authors"]:
+    if not cff["authors"]:
         yield "CITATION.cff: no authors"
-    papers = known["references"]
+    papers = cff["references"]
     if not len({paper["title"] for paper in papers}) == len(papers) >= 10:
         yield "CITATION.cff: a paper is named twice, or one of the methods' papers is missing"
     for paper in papers:
@@ -153,7 +153,7 @@ def check_license() -> Iterator[str]:
 
 
 def pins(python: str) -> tuple[dict[str, str], list[str]]:
-    """The version of every pinned package for a Python, and what is wrong with the pins."""
+    """The version of every pinned package for a Python version, and problems of the pins."""
     versions: dict[str, str] = {}
     problems = []
     for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines():
@@ -201,11 +201,11 @@ def check_targets() -> Iterator[str]:
         for used in set(re.findall(r"(?:`|^ {4,})make ([a-z-]+)", text, re.M)) - targets:
             yield f"{name}: there is no 'make {used}'"
     if not {"quickstart", "test"} <= targets:
-        yield "Makefile: quickstart and test are the README's commands"
+        yield "Makefile: the README requires the targets quickstart and test"
 
 
 def problems() -> Iterable[str]:
-    """Everything that is wrong with the tree."""
+    """All problems of the repository."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     yield from check_tree()
     yield from check_versions(project)

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Kills an experiment at random moments until it is done, and compares what it wrote.
+"""Kills an experiment at random times, resumes it until it is finished, and compares its outputs.
 
     python tools/kill_test.py [--kills 30] [--seed 0]
 
 The experiment (source and target stages of prompt tuning and SPoT on a T5 of toy size) runs once
-undisturbed. Then it is started, killed with SIGKILL at a random moment and started again, in fresh
-directories as often as it takes, until the number of kills is reached. Every finished one must have
-the same prompts, bit for bit, and the same metrics.jsonl and results.jsonl but for the times.
+without interruption. Then it is started, killed with SIGKILL at a random time and started again,
+in as many fresh directories as required for the number of kills. Every finished run must have
+bit-identical prompts, and the same metrics.jsonl and results.jsonl except for times.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ READY = "ready"
 
 
 def work(folder: Path) -> None:
-    """The experiment, in a process of its own; says when what can be killed begins."""
+    """Runs the experiment in its own process; prints READY just before it can be killed."""
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     import toy
     from recipes.conftest import TASKS, World, write_task, write_tokenizer
@@ -37,7 +37,7 @@ def work(folder: Path) -> None:
     from prompt_jax.models.t5 import FrozenT5
     from prompt_jax.recipes import outputs, run
 
-    outputs.write_page = lambda *args: None  # seconds of drawing, after everything else
+    outputs.write_page = lambda *args: None  # the report takes seconds and comes last
     world_folder = folder.parent / "world"
     if not world_folder.is_dir():
         world_folder.mkdir()
@@ -61,7 +61,7 @@ def work(folder: Path) -> None:
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
-    """Starts the experiment and waits until it says that it has begun."""
+    """Starts the experiment and waits until it prints READY."""
     cache = folder.parent / "compiled"
     environment = {
         **os.environ,
@@ -79,16 +79,16 @@ def start(folder: Path) -> subprocess.Popen[str]:
     )
     assert process.stdout is not None
     if process.stdout.readline().strip() != READY:
-        sys.exit(f"the experiment does not start:\n{process.communicate()[1]}")
+        sys.exit(f"the experiment failed to start:\n{process.communicate()[1]}")
     return process
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """What an experiment wrote, without the times."""
+    """The outputs of an experiment, without times."""
 
     def lines(name: str, times: str) -> list[dict[str, Any]]:
-        found = map(json.loads, (folder / "run" / name).read_text("utf-8").splitlines())
-        return [{k: v for k, v in line.items() if k != times} for line in found]
+        records = map(json.loads, (folder / "run" / name).read_text("utf-8").splitlines())
+        return [{k: v for k, v in record.items() if k != times} for record in records]
 
     return {
         "prompts": {
@@ -97,15 +97,15 @@ def outcome(folder: Path) -> dict[str, Any]:
         },
         "metrics.jsonl": lines("metrics.jsonl", "seconds"),
         "results.jsonl": lines("results.jsonl", "wall_s"),
-        "left over": sorted(p.name for p in (folder / "run").glob("checkpoints*")),
+        "checkpoints": sorted(p.name for p in (folder / "run").glob("checkpoints*")),
     }
 
 
 def finish(process: subprocess.Popen[str]) -> None:
-    """Waits for the end, which has to be a good one."""
+    """Waits for the process, which must succeed."""
     _, errors = process.communicate()
     if process.returncode:
-        sys.exit(f"the experiment ended with {process.returncode}:\n{errors}")
+        sys.exit(f"the experiment exited with {process.returncode}:\n{errors}")
 
 
 def main() -> None:
@@ -117,39 +117,39 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.worker:
         return work(arguments.worker)
-    moments = random.Random(arguments.seed)
+    rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as temporary:
         base = Path(temporary)
-        for name in ("warm", "whole"):  # the first one compiles
+        for name in ("warm-up", "uninterrupted"):  # the first one compiles
             process = start(base / name)
             began = time.monotonic()
             finish(process)
         span = time.monotonic() - began
-        expected = outcome(base / "whole")
-        print(f"undisturbed: {span:.1f} s, {len(expected['prompts'])} prompts", flush=True)
+        expected = outcome(base / "uninterrupted")
+        print(f"uninterrupted: {span:.1f} s, {len(expected['prompts'])} prompts", flush=True)
         kills = rounds = resumed = 0
         while kills < arguments.kills:
-            rounds, mine = rounds + 1, 0
+            rounds, round_kills = rounds + 1, 0
             folder = base / f"round{rounds}"
             while True:
                 process = start(folder)
                 if kills < arguments.kills:
                     try:
-                        process.wait(moments.uniform(0, span / 2))
+                        process.wait(rng.uniform(0, span / 2))
                     except subprocess.TimeoutExpired:
                         process.send_signal(signal.SIGKILL)
                         process.communicate()
-                        kills, mine = kills + 1, mine + 1
+                        kills, round_kills = kills + 1, round_kills + 1
                         resumed += any((folder / "run" / "checkpoints").glob("*/0*"))
                         continue
                 finish(process)
                 break
-            found = outcome(folder)
-            different = [name for name in expected if found[name] != expected[name]]
-            print(f"experiment {rounds}: {mine} kills, {different or 'the same'}", flush=True)
+            actual = outcome(folder)
+            different = [name for name in expected if actual[name] != expected[name]]
+            print(f"run {rounds}: {round_kills} kills, {different or 'identical'}", flush=True)
             if different:
                 sys.exit(1)
-        print(f"{kills} kills, {resumed} of them with a checkpoint to resume from: all the same")
+        print(f"{kills} kills, {resumed} of them with a checkpoint to resume from: all identical")
     return None
 
 

@@ -1,11 +1,11 @@
-"""Writes constraints.txt from what pip installed under several Pythons.
+"""Writes constraints.txt from the packages that pip installed under several Python versions.
 
     python tools/merge_constraints.py 3.11=freeze-3.11.txt 3.12=freeze-3.12.txt ... >constraints.txt
 
 Each file is the output of `pip freeze --exclude-editable` in a fresh environment with the extras
-dev, tfds, docs and datasets (and parity in the oldest). A version that every Python got stands
-without a marker; otherwise each range of neighbouring Pythons gets its own line. Packages of one
-Python only are pinned for all, and builds ("2.13.0+cpu") lose their label.
+dev, tfds, docs and datasets (and parity in the oldest). A version that is the same for all Pythons
+has no marker; otherwise each range of consecutive Pythons gets its own line. Packages of one Python
+only are pinned for all, and local version labels ("2.13.0+cpu") are removed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def merge(freezes: dict[str, str]) -> list[str]:
             versions.setdefault(name.lower().replace("_", "-"), {})[python] = version
     lines = []
     for name, by_python in sorted(versions.items()):
-        # The first Python of each run of neighbours that got the same version.
+        # The first of each range of consecutive Pythons with the same version.
         starts: list[tuple[str, str]] = []
         for python, version in by_python.items():
             if not starts or starts[-1][1] != version:

@@ -164,7 +164,7 @@ def test_approx_max_k_path(small_chunks):
     np.testing.assert_allclose(scores, values, rtol=1e-5, atol=1e-5)
 
 
-def test_tpu_lowering_uses_approx_top_k():
+def test_tpu_lowering_uses_its_own_instruction():
     bank, query = make(5000, 4)
 
     def find(keys, query):

@@ -21,7 +21,7 @@ def results(world: World) -> dict[tuple[str, int, str], float]:
     return {
         (row["method"], row["k"], row["split"]): row["value"]
         for row in rows
-        if row["target"] == world.tasks["one"] and row["metric"] == "accuracy"
+        if row["task"] == world.tasks["one"] and row["metric"] == "accuracy"
     }
 
 

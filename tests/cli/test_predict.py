@@ -168,7 +168,7 @@ def test_a_run_of_spt_answers_rows_of_many_tasks_in_one_batch(
         assert row["prompt"].endswith(f"-{template}")
         right.setdefault(task, []).append(row["answer"] == label)
     said = {
-        Path(row["target"]).stem: row["value"]
+        Path(row["task"]).stem: row["value"]
         for row in read((folder / "results.jsonl").read_text())
         if row["split"] == "test" and row["metric"] == "accuracy"
     }

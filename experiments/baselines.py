@@ -20,8 +20,12 @@ from dataclasses import replace
 from typing import Literal
 
 from experiments import suites
-from experiments.suites import LONG, TUNED, Experiment, Question
-from prompt_jax.recipes import ExperimentConfig
+from experiments.suites import (
+    LONG,
+    TUNED,
+    declare,
+)
+from prompt_jax.recipes import ExperimentConfig, Question
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.types import TrainConfig
 
@@ -29,7 +33,7 @@ Variant = Literal["tuned", "transfer"]
 Suite = Literal["sandbox", "real", "papers"]
 
 
-def tuned_sandbox() -> Experiment:
+def tuned_sandbox() -> ExperimentConfig:
     """Prompt tuning with the plain budget, twice its steps, and the best of three rates with them.
 
     Most published gains of transfer are over an under-trained baseline.
@@ -37,14 +41,14 @@ def tuned_sandbox() -> Experiment:
     Primary contrast, declared before any run: tuned and long minus the budget itself, mean over all
     targets. It measures how much of a gain over plain prompt tuning needs no source at all.
     """
-    return Experiment(
+    return declare(
         replace(suites.SANDBOX, name="sandbox_tuned", methods=("prompt_tuning", LONG, TUNED)),
         Question(TUNED, "prompt_tuning", why="what budget and rate alone give"),
         (Question(LONG, "prompt_tuning", why="what steps alone give"),),
     )
 
 
-def transfer_real() -> Experiment:
+def transfer_real() -> ExperimentConfig:
     """Six sources, six targets, k = 16 and all rows, 3 seeds with a source set each.
 
     The T5 must not have been trained on the targets (RTE, MRPC, MR, TREC, Subj and IMDB are in
@@ -54,23 +58,21 @@ def transfer_real() -> Experiment:
     full = OptimizerConfig(
         learning_rate=5e-4, unit="absolute", warmup_steps=10, schedule="linear", clip_norm=1.0
     )
-    return Experiment(
-        replace(
-            suites.REAL_TEXT,
-            targets=("glue/rte", "glue/mrpc", "mr", "trec", "subj", "imdb"),
-            methods=("prompt_tuning", "spot", "full_fine_tuning"),
-            shots=(16, 0),
-            seeds=3,
-            source=prompt,
-            target=prompt,
-            few_shot=replace(prompt, steps=150, eval_every=50),
-            fine_tuning=replace(prompt, steps=120, optimizer=full, eval_every=60),
-            fine_tuning_few_shot=replace(prompt, steps=45, optimizer=full, eval_every=15),
-        )
+    return replace(
+        suites.REAL_TEXT,
+        targets=("glue/rte", "glue/mrpc", "mr", "trec", "subj", "imdb"),
+        methods=("prompt_tuning", "spot", "full_fine_tuning"),
+        shots=(16, 0),
+        seeds=3,
+        source=prompt,
+        target=prompt,
+        few_shot=replace(prompt, steps=150, eval_every=50),
+        fine_tuning=replace(prompt, steps=120, optimizer=full, eval_every=60),
+        fine_tuning_few_shot=replace(prompt, steps=45, optimizer=full, eval_every=15),
     )
 
 
-def transfer_papers() -> Experiment:
+def transfer_papers() -> ExperimentConfig:
     """The transfer papers' protocol on T5-base: GLUE and SuperGLUE from six large sources.
 
     ATTEMPT, MPT, DTVG and BMTPT share it: prompts of MNLI, QNLI, QQP, SST-2, SQuAD and ReCoRD are
@@ -97,7 +99,7 @@ def transfer_papers() -> Experiment:
         targets=winogrande,yelp_polarity,scitail,paws out=runs/others
     """
     methods = ("prompt_tuning", "spot", "full_fine_tuning")
-    return Experiment(replace(suites.PAPERS, name="glue_superglue", methods=methods))
+    return replace(suites.PAPERS, name="glue_superglue", methods=methods)
 
 
 STUDY = {
@@ -107,11 +109,6 @@ STUDY = {
 }
 
 
-def get_questions(variant: Variant = "tuned", suite: Suite = "sandbox") -> Experiment:
-    """The experiment with its declared questions."""
-    return suites.pick(STUDY, variant, suite)
-
-
 def get_config(variant: Variant = "tuned", suite: Suite = "sandbox") -> ExperimentConfig:
     """The experiment: `tuned` on the sandbox; `transfer` on real text or as in the papers."""
-    return get_questions(variant, suite).config
+    return suites.pick(STUDY, variant, suite)

@@ -23,8 +23,14 @@ from math import inf
 from typing import Literal
 
 from experiments import suites
-from experiments.suites import CONTRARY, RELATED, TUNED, Experiment, Question, spec
-from prompt_jax.recipes import ExperimentConfig
+from experiments.suites import (
+    CONTRARY,
+    RELATED,
+    TUNED,
+    declare,
+    spec,
+)
+from prompt_jax.recipes import ExperimentConfig, Question
 
 Variant = Literal["main", "repulsion", "priors", "ablations"]
 Suite = Literal["sandbox", "real"]
@@ -84,7 +90,7 @@ _PREDICTIONS = Question(
 )
 
 
-def main_sandbox() -> Experiment:
+def main_sandbox() -> ExperimentConfig:
     """Five coupled particles against joint training with as many gradients; nine targets.
 
     Five particles cost five times the gradients of one joint prompt, so the baselines get as much:
@@ -98,14 +104,14 @@ def main_sandbox() -> Experiment:
     which are counted.
 
     One factor at a time around this default: `repulsion` (and the number of particles), and
-    `priors`. Joint source stages are dear, so the targets here are those that some source should
-    help, and three that some source should hurt.
+    `priors`. Joint source stages are expensive, so the targets here are those that some source
+    should help, and three that some source should hurt.
 
     Primary contrast, declared before any run: five particles, start alone, minus the joint prompt
     with five times the steps, mean over all targets.
     """
     whole = spec("bmtpt", widths=(inf, 10, 1))
-    return Experiment(
+    return declare(
         replace(
             suites.SANDBOX,
             name="sandbox_bmtpt",
@@ -136,7 +142,7 @@ def main_sandbox() -> Experiment:
     )
 
 
-def main_real() -> Experiment:
+def main_real() -> ExperimentConfig:
     """The main methods of `main_sandbox` on real text, five seeds.
 
     Tasks, rows and budgets of `main` of experiments/dtvg.py with `suite=real`, whose source prompts
@@ -147,7 +153,7 @@ def main_real() -> Experiment:
     prompt with five times the steps, mean over the four targets.
     """
     whole = spec("bmtpt", widths=(inf, 10))
-    return Experiment(
+    return declare(
         replace(
             suites.REAL_TEXT,
             name="real_bmtpt",
@@ -176,7 +182,7 @@ def main_real() -> Experiment:
     )
 
 
-def repulsion_sandbox() -> Experiment:
+def repulsion_sandbox() -> ExperimentConfig:
     """How strong the repulsion of particles is, and how many there are; four targets.
 
     One factor at a time around the default of `main`, which holds the temperature at 1 (Bayes) and
@@ -190,7 +196,7 @@ def repulsion_sandbox() -> Experiment:
     and nothing keeps particles apart), mean over the four targets.
     """
     zero, some, more, _, most = RATIOS
-    return Experiment(
+    return declare(
         replace(
             suites.SANDBOX,
             name="sandbox_bmtpt_repulsion",
@@ -213,7 +219,7 @@ def repulsion_sandbox() -> Experiment:
     )
 
 
-def priors_sandbox() -> Experiment:
+def priors_sandbox() -> ExperimentConfig:
     """The form of the target's prior, and no training on the target at all; four targets.
 
     All methods share the five particles of `main`. The priors (isotropic around the mean, the
@@ -226,7 +232,7 @@ def priors_sandbox() -> Experiment:
     its middle?
     """
     isotropic, _, diagonal, low_rank = FORMS
-    return Experiment(
+    return declare(
         replace(
             suites.SANDBOX,
             name="sandbox_bmtpt_priors",
@@ -245,7 +251,7 @@ def priors_sandbox() -> Experiment:
     )
 
 
-def ablations_real() -> Experiment:
+def ablations_real() -> ExperimentConfig:
     """Ratios of repulsion, forms of the prior, and no target training on real text.
 
     The methods of `repulsion` and `priors` with the tasks, rows and budgets of `main`, whose
@@ -254,7 +260,7 @@ def ablations_real() -> Experiment:
     Primary contrast, declared before any run: ratio 1 minus ratio 0 (the kernel averages gradients
     and nothing keeps particles apart), mean over the four targets.
     """
-    return Experiment(
+    return declare(
         replace(
             suites.REAL_TEXT,
             name="real_bmtpt_ablations",
@@ -275,11 +281,6 @@ STUDY = {
 }
 
 
-def get_questions(variant: Variant = "main", suite: Suite = "sandbox") -> Experiment:
-    """The experiment with its declared questions."""
-    return suites.pick(STUDY, variant, suite)
-
-
 def get_config(variant: Variant = "main", suite: Suite = "sandbox") -> ExperimentConfig:
     """The experiment: `main`; `repulsion`, `priors` (sandbox) or `ablations` (real text)."""
-    return get_questions(variant, suite).config
+    return suites.pick(STUDY, variant, suite)

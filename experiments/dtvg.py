@@ -33,12 +33,11 @@ from experiments.suites import (
     LONG,
     RELATED,
     TUNED,
-    Experiment,
-    Question,
+    declare,
     spec,
 )
 from prompt_jax.data import sandbox
-from prompt_jax.recipes import ExperimentConfig
+from prompt_jax.recipes import ExperimentConfig, Question
 
 Variant = Literal["main", "ablations", "rates"]
 Suite = Literal["sandbox", "real"]
@@ -78,7 +77,7 @@ _ABLATIONS = tuple(
 )
 
 
-def main_sandbox() -> Experiment:
+def main_sandbox() -> ExperimentConfig:
     """DTVG as published and at an equal budget, against prompt tuning, SPoT and the sum of vectors.
 
     Tuned starts without the target's own vector, chosen by development rows: `starts` of
@@ -88,7 +87,7 @@ def main_sandbox() -> Experiment:
     minus prompt tuning with that budget, mean over all targets. DTVG as published spends the budget
     twice, so its fair baseline is prompt tuning with twice the steps.
     """
-    return Experiment(
+    return declare(
         replace(
             suites.SANDBOX,
             name="sandbox_dtvg",
@@ -104,7 +103,7 @@ def main_sandbox() -> Experiment:
     )
 
 
-def main_real() -> Experiment:
+def main_real() -> ExperimentConfig:
     """The methods of `main_sandbox` and tuned prompt tuning on real text, five seeds.
 
     The T5 must not have been trained on the targets (all are in
@@ -117,7 +116,7 @@ def main_real() -> Experiment:
     the items.
     """
     sentiment = "where two sources ask the same (sentiment)"
-    return Experiment(
+    return declare(
         replace(
             suites.REAL_TEXT,
             name="real_dtvg",
@@ -128,7 +127,7 @@ def main_real() -> Experiment:
     )
 
 
-def ablations_sandbox() -> Experiment:
+def ablations_sandbox() -> ExperimentConfig:
     """The ablations, all inside the target's budget, on the twelve targets that have classes.
 
     They share sources and first stage. `rule=positive` is the paper's number 1, `consistency` 2,
@@ -138,7 +137,7 @@ def ablations_sandbox() -> Experiment:
     Primary contrast, declared before any run: all of it minus no sources (`rule=none`), mean over
     the twelve targets: do the sources do anything, beyond the scales that are trained with them?
     """
-    return Experiment(
+    return declare(
         replace(
             suites.SANDBOX,
             name="sandbox_dtvg_ablations",
@@ -150,7 +149,7 @@ def ablations_sandbox() -> Experiment:
     )
 
 
-def ablations_real() -> Experiment:
+def ablations_real() -> ExperimentConfig:
     """The ablations on real text, and slower scales.
 
     `scale_rate=0.005`: the scales are trained at 0.01 a step, the largest rate that the paper
@@ -161,7 +160,7 @@ def ablations_real() -> Experiment:
     the four targets.
     """
     slower = matched(scale_rate=0.005)
-    return Experiment(
+    return declare(
         replace(
             suites.REAL_TEXT,
             name="real_dtvg_ablations",
@@ -176,7 +175,7 @@ def ablations_real() -> Experiment:
     )
 
 
-def rates_sandbox() -> Experiment:
+def rates_sandbox() -> ExperimentConfig:
     """The learning rate of DTVG's scales, chosen on the development targets.
 
     The papers do not report at which rate the scales are trained on T5. For text generation they
@@ -194,7 +193,7 @@ def rates_sandbox() -> Experiment:
     primary = Question(slower[0], default, why="do scales run away")
     against = ((default, "slower scales"), ("prompt_tuning", "against no source"))
     others = (Question(a, b, why=why) for a in slower for b, why in against)
-    return Experiment(
+    return declare(
         replace(
             suites.SANDBOX,
             name="sandbox_dtvg_rates",
@@ -219,11 +218,6 @@ STUDY = {
 }
 
 
-def get_questions(variant: Variant = "main", suite: Suite = "sandbox") -> Experiment:
-    """The experiment with its declared questions."""
-    return suites.pick(STUDY, variant, suite)
-
-
 def get_config(variant: Variant = "main", suite: Suite = "sandbox") -> ExperimentConfig:
     """The experiment: `main`, `ablations`, or (on the sandbox) the `rates` of the scales."""
-    return get_questions(variant, suite).config
+    return suites.pick(STUDY, variant, suite)

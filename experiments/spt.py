@@ -26,9 +26,15 @@ from functools import partial
 from typing import Literal
 
 from experiments import suites
-from experiments.suites import CONTRARY, RELATED, TUNED, Experiment, Question, spec
+from experiments.suites import (
+    CONTRARY,
+    RELATED,
+    TUNED,
+    declare,
+    spec,
+)
 from prompt_jax.data import registry
-from prompt_jax.recipes import DataConfig, ExperimentConfig, PromptConfig
+from prompt_jax.recipes import DataConfig, ExperimentConfig, PromptConfig, Question
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.types import TrainConfig
 
@@ -64,7 +70,7 @@ def full(retrieval: str = "top_k", transfer: str = "zero_shot") -> str:
     return spec("spt_full", slots=64, lm_rate=0.01, retrieval=retrieval, transfer=transfer)
 
 
-def main_sandbox() -> Experiment:
+def main_sandbox() -> ExperimentConfig:
     """Zero-shot: held-out tasks and held-out templates.
 
     Banks are trained on the mixture of the six sources, under all templates of a task but the last
@@ -83,7 +89,7 @@ def main_sandbox() -> Experiment:
     under worded templates, mean over the fourteen.
     """
     retrieved, shared = frozen(), frozen("shared")
-    return Experiment(
+    return declare(
         replace(
             _ZERO_SHOT,
             name="sandbox_spt",
@@ -107,7 +113,7 @@ def main_sandbox() -> Experiment:
     )
 
 
-def tuned_sandbox() -> Experiment:
+def tuned_sandbox() -> ExperimentConfig:
     """After k = 16 rows per class of a held-out task.
 
     From the banks of `main`, tuned under all templates but the last and tested under every one: the
@@ -122,7 +128,7 @@ def tuned_sandbox() -> Experiment:
     prompt, slots, bank = (frozen(transfer=part) for part in ("prompt", "slots", "bank"))
     starts = tuple(frozen(retrieval, "prompt") for retrieval in ("shared", *OTHERS))
     shared, task, random, attention = starts
-    return Experiment(
+    return declare(
         replace(
             _SANDBOX,
             name="sandbox_spt_tuned",
@@ -144,7 +150,7 @@ def tuned_sandbox() -> Experiment:
     )
 
 
-def temperature_sandbox() -> Experiment:
+def temperature_sandbox() -> ExperimentConfig:
     """Zero-shot with softer weights: how much of it is one slot alone?
 
     Keys and queries both have the norm sqrt(D), so a score over sqrt(D) is sqrt(D) times a cosine:
@@ -159,7 +165,7 @@ def temperature_sandbox() -> Experiment:
     retrieved, shared, attention = frozen(), frozen("shared"), frozen("attention")
     soft, soft_attention = (frozen(r, temperature=11.3) for r in ("top_k", "attention"))
     even = "evenly weighted slots"
-    return Experiment(
+    return declare(
         replace(
             _ZERO_SHOT,
             name="sandbox_spt_temperature",
@@ -176,10 +182,10 @@ def temperature_sandbox() -> Experiment:
     )
 
 
-def full_sandbox() -> Experiment:
+def full_sandbox() -> ExperimentConfig:
     """The full form: bank and T5 trained together on the mixture, zero-shot.
 
-    As `main`, whose retrieval with the T5 frozen stands beside it, with the T5's weights trained
+    As `main`, whose retrieval with the T5 frozen is run beside it, with the T5's weights trained
     too (`lm_rate`), one replica at a time. Not comparable with methods whose T5 is frozen: this
     measures what the bank adds to a T5 that is trained anyway.
 
@@ -187,7 +193,7 @@ def full_sandbox() -> Experiment:
     form, held-out tasks under worded templates.
     """
     retrieved, shared = full(), full("shared")
-    return Experiment(
+    return declare(
         replace(
             _ZERO_SHOT,
             name="sandbox_spt_full",
@@ -207,7 +213,7 @@ def full_sandbox() -> Experiment:
     )
 
 
-def full_tuned_sandbox() -> Experiment:
+def full_tuned_sandbox() -> ExperimentConfig:
     """The full form after k = 16 rows per class of a held-out task.
 
     From the banks and T5s of `full`, both tuned further at the rates of the mixture, one replica at
@@ -218,7 +224,7 @@ def full_tuned_sandbox() -> Experiment:
     """
     retrieved, shared = full(transfer="bank"), full("shared", "bank")
     others = {other: full(other, "bank") for other in OTHERS}
-    return Experiment(
+    return declare(
         replace(
             _SANDBOX,
             name="sandbox_spt_full_tuned",
@@ -245,7 +251,7 @@ _NEW = ("trec", "subj", "winogrande")
 _SPARED = ("glue/rte", "mr", "trec", "subj")  # tasks of which a held-out wording is asked about
 
 
-def main_real() -> Experiment:
+def main_real() -> ExperimentConfig:
     """Held-out tasks of real text, zero-shot and after k = 16 tuning; five seeds with a bank each.
 
     Twelve sources of eight kinds. Of the six held-out tasks RTE, MR and IMDB ask for a skill that a
@@ -277,7 +283,7 @@ def main_real() -> Experiment:
     full_tuned, full_shared_tuned = (both(retrieval=r) for r in ("top_k", "shared"))
     wordings = {task: registry.get(task).templates[0].name for task in _SPARED}
     rate = suites.REAL_PROMPT
-    return Experiment(
+    return declare(
         ExperimentConfig(
             name="spt_real_text",
             model="mini",
@@ -392,7 +398,7 @@ HELD_OUT = {
 }
 
 
-def main_papers() -> Experiment:
+def main_papers() -> ExperimentConfig:
     """The zero-shot protocol after T0: a bank trained on 31 tasks, tested on 9 held-out sets.
 
     The paper (arXiv 2212.10929) trains the whole model on 31 tasks of 8 domains and tests it
@@ -416,32 +422,30 @@ def main_papers() -> Experiment:
         name="adafactor", learning_rate=0.3, unit="absolute", warmup_steps=500, schedule="constant"
     )
     bank, both = (partial(spec, name) for name in ("spt", "spt_full"))
-    return Experiment(
-        ExperimentConfig(
-            name="spt_t0",
-            model="google/t5-base-lm-adapt",
-            remat=True,
-            sources=tuple(name for tasks in TRAINED.values() for name in tasks),
-            targets=tuple(name for tasks in HELD_OUT.values() for name in tasks),
-            methods=(
-                *(bank(retrieval=r, transfer="zero_shot") for r in ("shared", *OTHERS)),
-                bank(transfer="zero_shot"),
-                both(retrieval="shared", transfer="zero_shot"),
-                both(transfer="zero_shot"),
-            ),
-            shots=(0,),
-            seeds=3,
-            prompt=PromptConfig(tokens=100, init="vocab:5000"),
-            data=DataConfig(
-                max_input_tokens=256,
-                max_target_tokens=32,
-                train_rows=50_000,
-                dev_rows=200,
-                templates="cycle",
-                test_templates="all",
-            ),
-            source=TrainConfig(steps=30_000, batch_size=32, optimizer=adafactor, eval_every=0),
-        )
+    return ExperimentConfig(
+        name="spt_t0",
+        model="google/t5-base-lm-adapt",
+        remat=True,
+        sources=tuple(name for tasks in TRAINED.values() for name in tasks),
+        targets=tuple(name for tasks in HELD_OUT.values() for name in tasks),
+        methods=(
+            *(bank(retrieval=r, transfer="zero_shot") for r in ("shared", *OTHERS)),
+            bank(transfer="zero_shot"),
+            both(retrieval="shared", transfer="zero_shot"),
+            both(transfer="zero_shot"),
+        ),
+        shots=(0,),
+        seeds=3,
+        prompt=PromptConfig(tokens=100, init="vocab:5000"),
+        data=DataConfig(
+            max_input_tokens=256,
+            max_target_tokens=32,
+            train_rows=50_000,
+            dev_rows=200,
+            templates="cycle",
+            test_templates="all",
+        ),
+        source=TrainConfig(steps=30_000, batch_size=32, optimizer=adafactor, eval_every=0),
     )
 
 
@@ -456,11 +460,6 @@ STUDY = {
 }
 
 
-def get_questions(variant: Variant = "main", suite: Suite = "sandbox") -> Experiment:
-    """The experiment with its declared questions."""
-    return suites.pick(STUDY, variant, suite)
-
-
 def get_config(variant: Variant = "main", suite: Suite = "sandbox") -> ExperimentConfig:
     """The experiment: `main`; on the sandbox also `tuned`, `temperature`, `full`, `full_tuned`."""
-    return get_questions(variant, suite).config
+    return suites.pick(STUDY, variant, suite)

@@ -1,4 +1,4 @@
-"""What studies share: tasks, budgets, rows and seeds of each suite, and how questions are declared.
+"""What studies share: tasks, budgets, rows and seeds of each suite, and declared questions.
 
 A suite is an experiment without methods of its own; a study (`experiments/dtvg.py`, ...) takes one
 and adds methods. Experiments of equal tasks, seeds and budgets share trained prompts through the
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import NamedTuple
 
 from prompt_jax.data import registry, sandbox
 from prompt_jax.errors import ConfigError
@@ -22,31 +21,27 @@ from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.types import TrainConfig
 
 
-class Experiment(NamedTuple):
-    """A config and what is asked of its results.
+def declare(
+    config: ExperimentConfig,
+    primary: Question,
+    secondary: tuple[Question, ...] = (),
+    calibrated: tuple[str, ...] = (),
+) -> ExperimentConfig:
+    """The experiment with its declared questions.
 
-    Attributes:
+    Args:
       config: the experiment.
-      primary: the primary contrast, tested alone; None: nothing is declared.
+      primary: the primary contrast, tested alone.
       secondary: the family of secondary contrasts, corrected together.
       calibrated: two methods whose calibration is compared, or none.
     """
-
-    config: ExperimentConfig
-    primary: Question | None = None
-    secondary: tuple[Question, ...] = ()
-    calibrated: tuple[str, ...] = ()
-
-    def questions(self) -> tuple[Question, ...]:
-        """All questions with their roles, as the config declares them."""
-        first = () if self.primary is None else (replace(self.primary, role="primary"),)
-        last = (Question(*self.calibrated, role="calibration"),) if self.calibrated else ()
-        return (*first, *self.secondary, *last)
+    last = (Question(*calibrated, role="calibration"),) if calibrated else ()
+    return replace(config, questions=(replace(primary, role="primary"), *secondary, *last))
 
 
 def pick(
-    study: Mapping[tuple[str, str], Callable[[], Experiment]], variant: str, suite: str
-) -> Experiment:
+    study: Mapping[tuple[str, str], Callable[[], ExperimentConfig]], variant: str, suite: str
+) -> ExperimentConfig:
     """The experiment of a study by its variant and suite.
 
     Args:
@@ -60,17 +55,7 @@ def pick(
     if (variant, suite) not in study:
         there = ", ".join(f"{v} with suite={s}" for v, s in study)
         raise ConfigError(f"there is no variant '{variant}' with suite={suite}; there is {there}.")
-    made = study[variant, suite]()
-    groups = (
-        TargetGroup("a source should help", RELATED),
-        TargetGroup("a source should hurt", CONTRARY),
-    )
-    config = replace(
-        made.config,
-        questions=made.questions(),
-        target_groups=groups if suite == "sandbox" else (),
-    )
-    return made._replace(config=config)
+    return study[variant, suite]()
 
 
 def spec(name: str, **options: object) -> str:
@@ -115,12 +100,27 @@ TUNED = spec("prompt_tuning", steps=2, rates=(1, 0.3, 3))
 
 # --- the sandbox -----------------------------------------------------------------------------
 
+_TARGETS = tuple(task.name for task in sandbox.TARGETS)
+CLASSES = tuple(task.name for task in sandbox.TARGETS if task.labels)  # the others: spans
+
+
+def _expected(effect: str) -> tuple[str, ...]:
+    pairs = sandbox.truth().items()
+    return tuple(
+        target
+        for target in _TARGETS
+        if any(expected == effect and pair[1] == target for pair, expected in pairs)
+    )
+
+
+RELATED = _expected("helps")  # targets that some source should help
+CONTRARY = _expected("hurts")  # targets that some source should hurt
 _FEW_SHOT = budget(100, 0.3)
 SANDBOX = ExperimentConfig(
     name="sandbox",
     model="mini",
     sources=tuple(task.name for task in sandbox.SOURCES),
-    targets=tuple(task.name for task in sandbox.TARGETS),
+    targets=_TARGETS,
     methods=("prompt_tuning",),
     shots=(16,),
     seeds=10,
@@ -130,21 +130,11 @@ SANDBOX = ExperimentConfig(
     probe=budget(20, 0.3, every=0),
     target=_FEW_SHOT,
     few_shot=_FEW_SHOT,
+    target_groups=(
+        TargetGroup("a source should help", RELATED),
+        TargetGroup("a source should hurt", CONTRARY),
+    ),
 )
-CLASSES = tuple(task.name for task in sandbox.TARGETS if task.labels)  # the others: spans
-
-
-def _expected(effect: str) -> tuple[str, ...]:
-    pairs = sandbox.truth().items()
-    return tuple(
-        target
-        for target in SANDBOX.targets
-        if any(expected == effect and pair[1] == target for pair, expected in pairs)
-    )
-
-
-RELATED = _expected("helps")  # targets that some source should help
-CONTRARY = _expected("hurts")  # targets that some source should hurt
 
 
 # --- real text -------------------------------------------------------------------------------

@@ -18,8 +18,14 @@ from dataclasses import replace
 from typing import Literal
 
 from experiments import suites
-from experiments.suites import CONTRARY, RELATED, TUNED, Experiment, Question, spec
-from prompt_jax.recipes import ExperimentConfig
+from experiments.suites import (
+    CONTRARY,
+    RELATED,
+    TUNED,
+    declare,
+    spec,
+)
+from prompt_jax.recipes import ExperimentConfig, Question
 
 Variant = Literal["main", "tuned", "starts"]
 Suite = Literal["sandbox"]
@@ -30,7 +36,7 @@ def vectors(expression: str, **options: object) -> str:
     return spec("task_prompt_vectors", vectors=expression, **options)
 
 
-def main_sandbox() -> Experiment:
+def main_sandbox() -> ExperimentConfig:
     """Sums of task vectors without a step on the target: pairs, negation, other origins.
 
     The targets are three of the source tasks themselves. Two vectors are added and the sum is
@@ -50,7 +56,7 @@ def main_sandbox() -> Experiment:
     pair, far = map(zero_shot, ("sentiment + topic", "sentiment + giver"))
     elsewhere = zero_shot("sentiment", origin="other")
     pair_elsewhere = zero_shot("sentiment + topic", origin="other")
-    return Experiment(
+    return declare(
         replace(
             suites.SANDBOX,
             name="sandbox_vectors",
@@ -71,7 +77,7 @@ def main_sandbox() -> Experiment:
     )
 
 
-def tuned_sandbox() -> Experiment:
+def tuned_sandbox() -> ExperimentConfig:
     """Task vectors as the start of a target with few rows: one, a pair, and from another origin.
 
     Two targets that ask the questions of two sources, so that one sum of two vectors holds what
@@ -83,7 +89,7 @@ def tuned_sandbox() -> Experiment:
     talk, headlines = ("sandbox/sentiment_talk",), ("sandbox/topic_headlines",)
     sentiment, topic, pair = map(vectors, ("sentiment", "topic", "sentiment + topic"))
     elsewhere = vectors("sentiment + topic", origin="other")
-    return Experiment(
+    return declare(
         replace(
             suites.SANDBOX,
             name="sandbox_vectors_tuned",
@@ -102,21 +108,21 @@ def tuned_sandbox() -> Experiment:
     )
 
 
-def starts_sandbox() -> Experiment:
+def starts_sandbox() -> ExperimentConfig:
     """The best start by development rows: none, each single source, or all, each tuned.
 
     Eight runs of the target's budget per cell, of which the development set chooses: what a method
-    that chooses sources has to beat, and eight times as dear. `all` is the mean of the sources'
+    that chooses sources has to beat, at eight times the cost. `all` is the mean of the sources'
     vectors, so that it does not grow with their number.
 
     Primary contrast, declared before any run: this choice minus budget-matched DTVG, mean over all
-    targets. The choice has eight trials and DTVG one; against a baseline without sources that is as
-    dear it is compared with tuned prompt tuning (six times the budget).
+    targets. The choice has eight trials and DTVG one; against a baseline without sources at a
+    similar cost it is compared with tuned prompt tuning (six times the budget).
     """
     each = [name.removeprefix("sandbox/") for name in suites.SANDBOX.sources]
     best = vectors(";".join(("none", *each, "all")), combine="mean")
     matched = spec("dtvg", budget="matched")
-    return Experiment(
+    return declare(
         replace(
             suites.SANDBOX,
             name="sandbox_starts",
@@ -139,11 +145,6 @@ STUDY = {
 }
 
 
-def get_questions(variant: Variant = "main", suite: Suite = "sandbox") -> Experiment:
-    """The experiment with its declared questions."""
-    return suites.pick(STUDY, variant, suite)
-
-
 def get_config(variant: Variant = "main", suite: Suite = "sandbox") -> ExperimentConfig:
     """The experiment: `main` (zero-shot), `tuned`, or `starts` (chosen by trial)."""
-    return get_questions(variant, suite).config
+    return suites.pick(STUDY, variant, suite)

@@ -24,7 +24,7 @@ PAGES = sorted(
     for path in ROOT.glob(pattern)
 )
 # A study with its arguments, as in `experiments/dtvg.py:ablations suite=real seeds=2`.
-STUDY = re.compile(r"experiments/(?!suites)\w+\.py(?::\w+)?(?: +[\w.]+=[^\s`)]+)*")
+STUDY = re.compile(r'experiments/(?!suites)\w+\.py(?::\w+)?(?: +[\w.]+=[^\s`")]+)*')
 PROGRAM = re.compile(r"python -m (experiments(?:\.\w+)+)")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from experiments import bmtpt, suites
-from experiments.suites import CONTRARY, RELATED, SANDBOX, Experiment
+from experiments.suites import CONTRARY, RELATED, SANDBOX
 from prompt_jax.config import load_config, to_dict
 from prompt_jax.data import registry
 from prompt_jax.data.registry import RESERVED
@@ -24,12 +24,10 @@ STUDIES = {
     for name in ("baselines", "bmtpt", "dtvg", "spt", "vectors")
 }
 EVERY = {
-    (name, *key): study.get_questions(*key)
-    for name, study in STUDIES.items()
-    for key in study.STUDY
+    (name, *key): study.get_config(*key) for name, study in STUDIES.items() for key in study.STUDY
 }
-BY_NAME = {experiment.config.name: experiment for experiment in EVERY.values()}
-DECLARED = {key: experiment for key, experiment in EVERY.items() if experiment.primary}
+BY_NAME = {config.name: config for config in EVERY.values()}
+DECLARED = {key: config for key, config in EVERY.items() if config.questions}
 FIVE_SEEDS = {
     "sandbox_dtvg_rates",
     "real_dtvg",
@@ -48,12 +46,15 @@ def test_studies_name_their_experiments_apart():
 @pytest.mark.parametrize("key", DECLARED, ids="-".join)
 def test_study_declares_questions_that_its_runs_can_answer(key):
     name, *variant = key
-    config, primary, secondary, _ = DECLARED[key]
+    config = DECLARED[key]
     config.check_tasks()
     assert set(config.targets) - set(config.sources) <= RESERVED
     assert config.seeds == (5 if config.name in FIVE_SEEDS else 10)
-    known = {spec for experiment in EVERY.values() for spec in experiment.config.specs}
-    for question in (primary, *secondary):
+    known = {spec for other in EVERY.values() for spec in other.specs}
+    primary, *others = (question.role for question in config.questions)
+    assert primary == "primary"
+    assert "primary" not in others
+    for question in config.questions:
         assert question.a != question.b
         # The other method may be of another experiment.
         assert question.a in config.specs
@@ -62,7 +63,7 @@ def test_study_declares_questions_that_its_runs_can_answer(key):
         for target in question.targets or config.targets:
             names = {template.name for template in registry.get(target).templates}
             assert set(question.templates) <= names
-    assert len(set(secondary)) == len(secondary)
+    assert len(set(config.questions)) == len(config.questions)
     make = STUDIES[name].STUDY[tuple(variant)]
     assert "Primary contrast, declared before any run" in " ".join(make.__doc__.split())
 
@@ -71,9 +72,9 @@ def test_study_declares_questions_that_its_runs_can_answer(key):
 def test_study_loads_by_its_address(key):
     name, variant, suite = key
     file = ROOT / "experiments" / f"{name}.py"
-    assert load_config(f"{file}:{variant}", [f"suite={suite}"]) == EVERY[key].config
+    assert load_config(f"{file}:{variant}", [f"suite={suite}"]) == EVERY[key]
     changed = load_config(str(file), [f"variant={variant}", f"suite={suite}", "seeds=2"])
-    assert (changed.name, changed.seeds) == (EVERY[key].config.name, 2)
+    assert (changed.name, changed.seeds) == (EVERY[key].name, 2)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_archived_run_has_the_config_of_its_study(path):
         assert stream is not None
         archived = json.loads(stream.read())
     matching = [name for name in BY_NAME if path.name.startswith(name)]
-    config = to_dict(BY_NAME[max(matching, key=len)].config)
+    config = to_dict(BY_NAME[max(matching, key=len)])
     # Where and how a run is executed does not belong to the experiment, nor do unused budgets.
     free = {"name", "out", "population", "mesh", "checkpoint_seconds", "checkpoint_keep"}
     stages = (stage for spec in archived["methods"] for stage in create(spec).stages())
@@ -115,15 +116,17 @@ def test_archived_run_has_the_config_of_its_study(path):
 
 def test_methods_whose_calibration_is_compared():
     for name in ("sandbox_bmtpt_priors", "real_bmtpt_ablations"):
-        config, _, _, calibrated = BY_NAME[name]
-        assert set(calibrated) < set(config.specs)
-        assert [create(spec).target for spec in calibrated] == ["average", "zero_shot"]
+        config = BY_NAME[name]
+        (question,) = (q for q in config.questions if q.role == "calibration")
+        assert {question.a, question.b} < set(config.specs)
+        assert create(question.a).target == "average"
+        assert create(question.b).target == "zero_shot"
 
 
 def test_every_experiment_is_listed():
     page = (ROOT / "docs" / "experiments.md").read_text("utf-8")
     for name, variant, suite in EVERY:
-        default = STUDIES[name].get_config().name == EVERY[name, variant, suite].config.name
+        default = STUDIES[name].get_config().name == EVERY[name, variant, suite].name
         address = f"{name}.py" if variant == "main" or default else f"{name}.py:{variant}"
         assert f"`{address}`" in page, address
     for path in (ROOT / "experiments" / "analysis").glob("[a-z]*.py"):
@@ -132,9 +135,9 @@ def test_every_experiment_is_listed():
 
 def test_questions_about_real_text_can_be_answered():
     """What a question asks under one template is asked of one task: templates are a task's own."""
-    config, primary, secondary, _ = BY_NAME["spt_real_text"]
+    config = BY_NAME["spt_real_text"]
     assert config.data.test_templates == "all"
-    held_out = [question for question in (primary, *secondary) if question.templates]
+    held_out = [question for question in config.questions if question.templates]
     assert [len(question.targets) for question in held_out] == [1] * 4
     assert {registry.get(name).metrics[0] for name in config.targets} == {"accuracy"}
 
@@ -145,7 +148,7 @@ def test_questions_about_real_text_can_be_answered():
 )
 def test_baselines_of_bmtpt_take_as_many_gradients(name, count):
     """BMTPT's baselines take as many gradients of as many rows as its particles."""
-    config = BY_NAME[name].config
+    config = BY_NAME[name]
     spent = {}
     for spec in config.specs:
         method = create(spec)
@@ -175,9 +178,5 @@ def test_spec_writes_options_as_methods_read_them():
 
 
 def test_experiment_without_questions_declares_none():
-    assert [e.config.name for e in EVERY.values() if e.primary is None] == [
-        "real_text",
-        "glue_superglue",
-        "spt_t0",
-    ]
-    assert Experiment(SANDBOX) == (SANDBOX, None, (), ())
+    undeclared = [config.name for config in EVERY.values() if not config.questions]
+    assert undeclared == ["real_text", "glue_superglue", "spt_t0"]

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.sandbox_fitness import FitnessConfig, Study, judge
+from experiments.analysis.fitness import FitnessConfig, Study, judge
 from prompt_jax.evaluation import Evaluation
 from prompt_jax.recipes import stages
 from prompt_jax.training.types import TrainedReplica

@@ -1,11 +1,11 @@
 """Is the sandbox fit for research? Measures what its tasks promise, with the mini T5.
 
-    python -m experiments.sandbox_fitness out=DIR                     # 10 seeds, everything
-    python -m experiments.sandbox_fitness out=DIR tasks=no first_seed=30 draws=2
+    python -m experiments.analysis.fitness out=DIR                     # 10 seeds, everything
+    python -m experiments.analysis.fitness out=DIR tasks=no first_seed=30 draws=2
                              # the pairs alone, with fresh seeds and two draws of rows for each
-    python -m experiments.sandbox_fitness out=DIR tasks=no labelled=yes seeds=20 first_seed=10
+    python -m experiments.analysis.fitness out=DIR tasks=no labelled=yes seeds=20 first_seed=10
                              # the pairs of which an effect is expected
-    python -m experiments.sandbox_fitness out=DIR seeds=2 first_seed=100 frozen=no
+    python -m experiments.analysis.fitness out=DIR seeds=2 first_seed=100 frozen=no
                              # while choosing budgets: other seeds, and never a held-out target
 
 Per seed a fresh source set. For every task: prompt tuning with all rows and full fine-tuning; for
@@ -357,4 +357,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run("sandbox_fitness", main)
+    command.run("fitness", main)

@@ -44,7 +44,7 @@ def save(run: Path, name: str, array: np.ndarray, method: str, task: str, seed: 
     SoftPrompt(array.astype(np.float32)).save(run / "prompts" / f"{name}.safetensors", record)
 
 
-def test_groups_are_compared_with_the_truth(tmp_path):
+def test_groups_count_compares_with_the_truth(tmp_path):
     sentiment, topic = "sandbox/sentiment", "sandbox/topic"
     run = write_run(
         tmp_path / "run",
@@ -76,14 +76,14 @@ def test_groups_are_compared_with_the_truth(tmp_path):
     assert "| `sentiment_talk` | 67 (+) | 33 |" in text
 
 
-def test_chance_of_a_blind_group():
+def test_groups_chance_of_a_blind_group():
     assert groups._any(6, 0, 2) == 0
     assert groups._any(6, 1, 1) == pytest.approx(1 / 6)
     assert groups._any(6, 2, 2) == pytest.approx(1 - (4 * 3) / (6 * 5))
     assert groups._any(6, 5, 2) == 1
 
 
-def test_a_run_without_choices(tmp_path):
+def test_groups_refuses_a_run_without_choices(tmp_path):
     run = write_run(tmp_path / "run", {("base", TALK): draw(0.5)})
     with pytest.raises(DataError, match="no result lists chosen sources"):
         groups.read(run)
@@ -92,7 +92,7 @@ def test_a_run_without_choices(tmp_path):
 # Retrieval
 
 
-def test_slots_are_recognised(tmp_path, monkeypatch):
+def test_retrieval_matches_slots_by_direction(tmp_path, monkeypatch):
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # joblib would start a process to count cores
     spec = "spt(slots=4,transfer=zero_shot)"
     run = write_run(tmp_path / "run", {(spec, TALK): draw(0.5)}, trained="most")
@@ -144,7 +144,7 @@ def test_slots_are_recognised(tmp_path, monkeypatch):
 # Prompts of others
 
 
-def test_similarity_of_prompts(tmp_path):
+def test_real_prompts_compares_groups(tmp_path):
     rng = np.random.default_rng(0)
     common = {"SST2": 0, "IMDB": 0, "laptop": 0, "MNLI": 1, "snli": 1, "QNLI": 1}
     base = rng.normal(size=(2, 1, 6))
@@ -166,7 +166,7 @@ def test_similarity_of_prompts(tmp_path):
 # Keys
 
 
-def test_the_size_of_the_key_gradient(monkeypatch):
+def test_key_gradient_is_zero_under_hard_retrieval(monkeypatch):
     """Hard retrieval gives the keys none; straight-through the values what hard gives them."""
     monkeypatch.setattr(key_gradient, "ROWS", 1)
     sandbox = key_gradient.SANDBOX

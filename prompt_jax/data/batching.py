@@ -31,6 +31,7 @@ class EvalRows(NamedTuple):
     mask: jax.Array | np.ndarray  # [b, S] int32
     task: jax.Array | np.ndarray  # [b] int32
     template: jax.Array | np.ndarray  # [b] int32
+    embedded: jax.Array | None = None  # [b, S, D] float32, where the `prompt_fn` asks for it
 
 
 class BatchPlan(NamedTuple):

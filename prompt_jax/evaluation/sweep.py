@@ -37,6 +37,22 @@ class Job(NamedTuple):
     prompt: int = 0  # index of each row for `prompt_fn`
 
 
+class EmbeddedBy(NamedTuple):
+    """The state of a `prompt_fn` that reads `rows.embedded`."""
+
+    lm: Any  # embeds the rows' tokens; it need not be the model that is evaluated
+    state: Any  # what the `prompt_fn` receives
+
+
+@jax.jit
+def embed_rows(lm: Any, rows: Any) -> Any:
+    """Rows with their token embeddings in `embedded`, [..., S, D] float32.
+
+    A program of its own, to which the model is an argument: nothing holds a copy of its table.
+    """
+    return rows._replace(embedded=lm.embed(rows.input_ids).astype(jnp.float32))
+
+
 def take_prompt(state: Any, index: jax.Array, rows: EvalRows) -> jax.Array | None:
     """The default `prompt_fn`: row i gets `state[index[i]]`, or no prompt if there is no state.
 
@@ -78,6 +94,9 @@ class Sweep:
                     )
         self.lm, self.jobs, self.prompt_fn, self.mesh = lm, list(jobs), prompt_fn, mesh
         self.progress, self.token_budget = progress, token_budget
+        self.embedder: Any = None
+        if isinstance(state, EmbeddedBy):
+            self.embedder, state = state
         self.pool = batching.Pool([job.split for job in jobs])
         for split in self.pool.splits:
             largest = int(split.inputs.values.max(initial=0))
@@ -152,7 +171,10 @@ class Sweep:
         for batch in plan:
             padded = batch.padded()
             inputs = self.pool.gather(rows[padded], batch.width, self.lm.pad_id, tables)
-            placed = sharding.put((index[padded], *inputs), self.mesh, "data")
+            at, gathered_rows, answers = sharding.put((index[padded], *inputs), self.mesh, "data")
+            if self.embedder is not None:
+                gathered_rows = embed_rows(self.embedder, gathered_rows)
+            placed = at, gathered_rows, answers
             arrays = program(
                 self.lm, self.state, *placed, prompt_fn=self.prompt_fn, mesh=self.mesh, **options
             )
@@ -166,7 +188,10 @@ class Sweep:
     def _prompt_tokens(self) -> int:
         one: Any = jax.ShapeDtypeStruct((1,), jnp.int32)
         wide: Any = jax.ShapeDtypeStruct((1, 8), jnp.int32)
-        shape = jax.eval_shape(self.prompt_fn, self.state, one, EvalRows(wide, wide, one, one))
+        rows: Any = EvalRows(wide, wide, one, one)
+        if self.embedder is not None:
+            rows = jax.eval_shape(embed_rows, self.embedder, rows)
+        shape = jax.eval_shape(self.prompt_fn, self.state, one, rows)
         if shape is None:
             return 0
         if shape.ndim != 3:

@@ -202,6 +202,11 @@ class BaseMethod:
         return False
 
     @property
+    def needs_embeddings(self) -> bool:
+        """Nor on their embeddings."""
+        return False
+
+    @property
     def per_view_batches(self) -> bool:
         """Every view sees all rows."""
         return False

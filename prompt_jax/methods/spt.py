@@ -128,7 +128,7 @@ class Spt(BaseMethod):
     )
 
     @property
-    def needs_inputs(self) -> bool:
+    def needs_embeddings(self) -> bool:
         """Where each row asks for itself."""
         return self.query == "instance"
 
@@ -182,9 +182,6 @@ class Spt(BaseMethod):
         # Only their lengths are read: K, and k = L / m.
         consts["tasks"] = np.arange(len(tasks), dtype=np.int32)
         consts["ranks"] = np.arange(k, dtype=np.int32)
-        if self.query == "instance":
-            lm = context.lm
-            consts["table"] = np.asarray(lm.embed(np.arange(lm.vocab_size)), np.float32)
         queries = np.asarray(mb.make_query(sources, centre))
         self._check_wordings(context, queries)
         if self.retrieval in ("random", "task", "shared"):
@@ -304,7 +301,7 @@ class Spt(BaseMethod):
         bank, projection = self._bank(params, consts)
         pooled = consts["pooled"]
         if rows is not None:
-            pooled = mb.pool(consts["table"][rows.input_ids], rows.mask, self.pooling)
+            pooled = mb.pool(rows.embedded, rows.mask, self.pooling)
         query = mb.make_query(pooled, consts["centre"], projection)
         if self.retrieval == "attention":
             return _Memory(mb.attend(bank, query, self.temperature), query, None)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from prompt_jax import sharding
 from prompt_jax.evaluation import Evaluation, Job, evaluate, evaluate_ensemble
+from prompt_jax.evaluation.sweep import EmbeddedBy
 from prompt_jax.training.protocol import Method, Rows
 
 
@@ -36,6 +37,7 @@ def evaluate_runs(
     """
     if not jobs:
         return []
+    frozen = lm
     if method.trains_lm:
         weights = method.lm_params(jax.tree.map(lambda x: x[0], params))
         if mesh is not None and mesh.shape["model"] > 1:
@@ -47,9 +49,10 @@ def evaluate_runs(
             return evaluate(
                 lm, jobs, cached, metrics=metrics, prompt_fn=take_by_template, mesh=mesh
             )
-        return evaluate(
-            lm, jobs, (params, consts), metrics=metrics, prompt_fn=_rowwise(method), mesh=mesh
-        )
+        state: Any = (params, consts)
+        if method.needs_embeddings:  # of the model before training, as in training
+            state = EmbeddedBy(frozen, state)
+        return evaluate(lm, jobs, state, metrics=metrics, prompt_fn=_rowwise(method), mesh=mesh)
     several = jax.vmap(method.ensemble)(params, consts)
     if several is not None:
         return evaluate_ensemble(lm, jobs, several, metrics=metrics, mesh=mesh)
@@ -71,17 +74,16 @@ def _rowwise(method: Method) -> Any:
     """The evaluator's `prompt_fn` of a row-wise method: one object, so that it compiles once."""
 
     def prompt_fn(state: Any, index: jax.Array, rows: Any) -> jax.Array | None:
-        def one(run: jax.Array, ids: Any, mask: Any, task: Any, template: Any) -> Any:
-            params, consts = jax.tree.map(lambda x: x[run], state)
-            row = Rows(
-                ids[None], mask[None], task[None], template[None], jnp.ones((1,), jnp.float32)
-            )
+        def one(r: jax.Array, one_row: Any) -> Any:
+            params, consts = jax.tree.map(lambda x: x[r], state)
+            ids, mask, task, template, embedded = jax.tree.map(lambda x: x[None], one_row)
+            row = Rows(ids, mask, task, template, jnp.ones((1,), jnp.float32), embedded)
             made = method.prompts(
                 params, consts, method.carry(params, consts), row, jnp.int32(0), jax.random.key(0)
             )
             # A row under several views (particles) is deployed under their mean.
             return None if made.prompts is None else made.prompts[:, 0].mean(0)
 
-        return jax.vmap(one)(index, rows.input_ids, rows.mask, rows.task, rows.template)
+        return jax.vmap(one)(index, rows)
 
     return prompt_fn

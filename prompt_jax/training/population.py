@@ -14,6 +14,7 @@ from prompt_jax.data import batching
 from prompt_jax.data.tokenise import TokenisedSplit
 from prompt_jax.errors import ConfigError, ModelError, TrainingError
 from prompt_jax.evaluation import Job
+from prompt_jax.evaluation.sweep import embed_rows
 from prompt_jax.streams import key as stream_key
 from prompt_jax.training import memory, optimizers
 from prompt_jax.training.deployed import evaluate_runs
@@ -108,12 +109,14 @@ class Population:
         return sharding.put(tree, self.mesh, *(("data",) if self.split else ()))
 
     def _prompt_tokens(self) -> int:
-        index = np.tile(self.first[:, None], (1, self.config.batch_size))
+        rows = self._method_rows(np.tile(self.first[:, None], (1, self.config.batch_size)))
+        if self.method.needs_embeddings:
+            rows = jax.eval_shape(embed_rows, self.lm, rows)
         table, _ = jax.eval_shape(
             self.programs.prepare,
             self.state,
             self.consts,
-            self._method_rows(index),
+            rows,
             np.int32(0),
             self.keys,
         )
@@ -138,7 +141,7 @@ class Population:
         flat = index.reshape(-1)
         ids: Any = np.zeros((*index.shape, 0), np.int32)
         mask: Any = ids
-        if self.method.needs_inputs:
+        if self.method.needs_inputs or self.method.needs_embeddings:
             gathered, _ = self.pool.gather(flat, self.input_width, self.lm.pad_id)
             ids = gathered.input_ids.reshape(*index.shape, -1)
             mask = gathered.mask.reshape(*index.shape, -1)
@@ -154,6 +157,8 @@ class Population:
         scale = np.stack([replica.feed.scale(rows) for replica, rows in pairs]).astype(np.float32)
         index = np.stack(local) + self.first[:, None]  # [R, B], pool rows
         rows = self.put(self._method_rows(index, scale))
+        if self.method.needs_embeddings:
+            rows = embed_rows(self.lm, rows)
         at = np.int32(step)
         keys = jax.vmap(jax.random.fold_in, (0, None))(self.keys, at)
         table, sums = self.programs.prepare(self.state, self.consts, rows, at, keys)

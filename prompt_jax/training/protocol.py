@@ -23,11 +23,12 @@ Array = Any  # jax.Array inside a program, numpy array where the host makes it
 class Rows(NamedTuple):
     """One step's rows of one replica, as `Method.prompts` sees them."""
 
-    input_ids: Array  # [B, S] int32; S = 0 unless the method `needs_inputs`
+    input_ids: Array  # [B, S] int32; S = 0 unless it needs inputs or embeddings
     mask: Array  # [B, S] int32
     task: Array  # [B] int32, index of the row's task within the replica's mixture
     template: Array  # [B] int32
     scale: Array  # [B] float32, N_k / |B_k| of the row's task
+    embedded: Array | None = None  # [B, S, D] float32, token embeddings if it `needs_embeddings`
 
 
 class Prompted(NamedTuple):
@@ -62,6 +63,10 @@ class Method(Protocol):
     @property
     def needs_inputs(self) -> bool:
         """Whether `prompts` reads the tokens of the rows."""
+
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether `prompts` reads `Rows.embedded`; the trainer makes it with the frozen model."""
 
     @property
     def per_view_batches(self) -> bool:

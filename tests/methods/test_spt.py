@@ -65,6 +65,7 @@ def rows(template, task=None, ids=None, mask=None):
         np.zeros_like(template) if task is None else np.asarray(task, np.int32),
         template,
         np.ones(len(template), np.float32),
+        None if ids is None else toy.tiny_t5().embed(ids),
     )
 
 
@@ -120,8 +121,8 @@ def test_every_row_gets_what_its_template_retrieves():
 
 def test_instances_are_retrieved_by_their_own_tokens():
     method = Spt(query="instance", **SMALL)
-    assert method.needs_inputs
-    assert not Spt().needs_inputs
+    assert method.needs_embeddings
+    assert not Spt().needs_embeddings
     params, consts = trained(method), method.init(context())[1]
     texts = [[41, 50, 51, 1], [80, 1], [41, 50, 51, 1, 0, 0]]
     ids = np.asarray([[*t, *[0] * (6 - len(t))] for t in texts], np.int32)

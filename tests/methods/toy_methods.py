@@ -73,7 +73,7 @@ class Attentive(BaseMethod):
 
     name = "toy_attentive"
     rowwise = True
-    needs_inputs = True
+    needs_embeddings = True
 
     def init(self, context):
         d = _shape(context)[1]
@@ -84,12 +84,11 @@ class Attentive(BaseMethod):
                 "up": _normal(context, RANK, d, word=2),
             },
         }
-        table = np.asarray(context.lm.embed(np.arange(context.lm.vocab_size)), np.float32)
-        return params, {"sources": _normal(context, 3, *_shape(context), word=3), "table": table}
+        return params, {"sources": _normal(context, 3, *_shape(context), word=3)}
 
     def prompts(self, params, consts, carry, rows, step, key):
         mask = rows.mask.astype(jnp.float32)[..., None]
-        pooled = (consts["table"][rows.input_ids] * mask).sum(1) / mask.sum(1)
+        pooled = (rows.embedded * mask).sum(1) / mask.sum(1)
         query = jnp.tanh(pooled @ params["attention"]["down"]) @ params["attention"]["up"]
         weights = jax.nn.softmax(query @ consts["sources"].max(1).T / query.shape[1] ** 0.5)
         mixed = jnp.einsum("bk,kld->bld", weights, consts["sources"])

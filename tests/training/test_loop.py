@@ -14,6 +14,7 @@ from methods.toy_methods import Attentive, Dying, Grouped
 from prompt_jax import sharding, training
 from prompt_jax.errors import ConfigError, ModelError, PromptError, TrainingError
 from prompt_jax.evaluation import Job, evaluate
+from prompt_jax.evaluation.sweep import embed_rows
 from prompt_jax.methods import Context, FullFineTuning, PromptTuning
 from prompt_jax.models.t5.partition import T5_RULES
 from prompt_jax.training import deployed, loop, step
@@ -312,7 +313,8 @@ def test_row_wise_prompts_are_evaluated_row_by_row():
         rows, split = np.arange(16), job.split
         ids = split.inputs.padded(rows, 8)
         mask = (np.arange(8)[None] < split.inputs.lengths[:, None]).astype(np.int32)
-        seen = Rows(ids, mask, split.task, split.template, np.ones(16, np.float32))
+        ones, embedded = np.ones(16, np.float32), lm.embed(ids)
+        seen = Rows(ids, mask, split.task, split.template, ones, embedded)
         prompts = method.prompts(*made[job.prompt], (), seen, np.int32(0), None).prompts[0]
         nll, tokens = lm.rank(ids, mask, split.candidate_matrix(rows), prompts)
         np.testing.assert_allclose(result.scores, nll / tokens, rtol=1e-4)
@@ -498,3 +500,26 @@ def test_the_old_names_still_work_and_warn(old, new):
         assert getattr(training, old) is getattr(training, new)
     with pytest.raises(AttributeError, match="no attribute 'Runs'"):
         _ = training.Runs
+
+
+def test_embeddings_are_made_for_the_rows_of_the_step():
+    """By the frozen model, as an argument of the program; rows of other methods have none."""
+    lm, method = toy.tiny_t5(), Attentive()
+    made = [method.init(Context(lm, toy.prompt(r), r, "t")) for r in range(2)]
+    runs = [toy.make_run(r, params=p, consts=c) for r, (p, c) in enumerate(made)]
+    population = loop.Population(lm, method, runs, toy.budget(1))
+    seen = []
+    prepare = population.programs.prepare
+    population.programs = population.programs._replace(
+        prepare=lambda *args: seen.append(args[2]) or prepare(*args)
+    )
+    population.step(0)
+    (rows,) = seen
+    assert rows.embedded.shape == (2, toy.B, population.input_width, toy.D)
+    np.testing.assert_array_equal(rows.embedded, lm.embed(rows.input_ids))
+    # The compiled program takes the table from the model, once.
+    compiled = embed_rows.lower(lm, rows._replace(embedded=None)).compile()
+    table = lm.embed(np.arange(toy.CONFIG.vocab_size))
+    assert f"f32[2,{','.join(map(str, table.shape))}]" not in compiled.as_text()
+    plain = loop.Population(lm, PLAIN, [toy.make_run(0)], toy.budget(1))
+    assert plain._method_rows(np.zeros((1, toy.B), np.int64)).embedded is None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -14,7 +16,7 @@ os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")  # joblib would start a process
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".cache" / "jax")
 )
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
@@ -49,14 +51,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def only_marked_tests_start_processes(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keeps the tier `process` honest: elsewhere, starting one is an error."""
+    """Keeps the tier `process` honest: elsewhere, starting a Python is an error."""
     if request.node.get_closest_marker("process"):
         return
+    start = subprocess.Popen.__init__
 
-    def refuse(*arguments: object, **options: object) -> None:
-        raise AssertionError("this test starts a process: mark it with pytest.mark.process")
+    def refuse_python(self: Any, args: Any, *others: Any, **options: Any) -> None:
+        command = [args] if isinstance(args, str | Path) else list(args)
+        assert sys.executable not in map(str, command), (
+            "this test starts a process: mark it with pytest.mark.process"
+        )
+        start(self, args, *others, **options)
 
-    monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+    monkeypatch.setattr(subprocess.Popen, "__init__", refuse_python)
 
 
 @pytest.fixture(scope="session")

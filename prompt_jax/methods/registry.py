@@ -15,11 +15,18 @@ from typing import TypeVar
 from prompt_jax.config import parse_value, split_list
 from prompt_jax.errors import ConfigError, did_you_mean
 from prompt_jax.methods.base import BaseMethod
+from prompt_jax.training.protocol import Method
 
 M = TypeVar("M", bound=type[BaseMethod])
 
 REGISTRY: dict[str, type[BaseMethod]] = {}
 
+# What the trainer reads of a method.
+_TRAINING = frozenset(
+    name
+    for name in (*Method.__annotations__, *vars(Method))
+    if not name.startswith("_") and name != "name"
+)
 _SPEC = re.compile(r"\s*([A-Za-z_][\w]*)\s*(?:\((.*)\))?\s*", re.DOTALL)
 
 
@@ -72,11 +79,11 @@ def as_method(method: BaseMethod | str) -> BaseMethod:
     """The method itself, or the one of a spec.
 
     Raises:
-      ConfigError: as in `create`; or the object is no method, or has the name of another
-        registered class.
+      ConfigError: as in `create`; or the object is no method, has the name of another registered
+        class, or defines parts of its training that none of its stages uses.
     """
     if isinstance(method, str):
-        return create(method)
+        method = create(method)
     if not isinstance(method, BaseMethod):
         raise ConfigError(f"{method!r} is no method: give an object of a method class, or a spec.")
     known = REGISTRY.get(method.name, type(method))
@@ -85,7 +92,25 @@ def as_method(method: BaseMethod | str) -> BaseMethod:
             f"{type(method).__qualname__} has the name of {known.__qualname__}, '{method.name}':"
             " give it a name of its own."
         )
+    if unused := _unused(method):
+        raise ConfigError(
+            f"{type(method).__qualname__} defines {', '.join(unused)}, but another method trains"
+            " every one of its stages, which would ignore it: leave trains out of its last Stage,"
+            " as in Stage('target', on='target')."
+        )
     return method
+
+
+def _unused(method: BaseMethod) -> list[str]:
+    """What the class of a method defines for its trainer although it trains no stage itself."""
+    trainers = [stage.trains for stage in method.stages()]
+    if None in trainers or not trainers:
+        return []
+    return [
+        name
+        for name in sorted(_TRAINING)
+        if all(getattr(type(t), name, None) is not getattr(type(method), name) for t in trainers)
+    ]
 
 
 def spec_of(method: BaseMethod | str) -> str:

@@ -29,7 +29,7 @@ from prompt_jax.rundir.join import refuse_other_model
 from prompt_jax.rundir.questions import Question, TargetGroup
 from prompt_jax.rundir.scores import Cell, Scores, compare_items, primary_metrics, scores
 from prompt_jax.rundir.tables import Table, cell_text, interval_text, p_text
-from prompt_jax.rundir.views import significance, threshold
+from prompt_jax.rundir.views import effect, threshold
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +245,7 @@ def _contrasts(pooled: Pool, asked: Sequence[Question]) -> Table:
         judged = judge({str(i): c for i, c in enumerate(family.values())}, pooled.minimum)
         for question, verdict in zip(family, judged.values(), strict=True):
             rows.append(_contrast_row(pooled, question, verdict))
-    columns = ("", "contrast", "targets", "question", "points [95 %]", "p", "significant")
+    columns = ("", "contrast", "targets", "question", "points [95 %]", "p", "effect")
     note = (
         f"{threshold(pooled.minimum)} The primary contrast is one test; p of the others is after"
         " Holm over them."
@@ -263,7 +263,7 @@ def _contrast_row(pooled: Pool, question: Question, verdict: Verdict) -> tuple[s
         question.why,
         interval_text(verdict.comparison),
         p_text(verdict.p_holm),
-        significance(verdict),
+        effect(verdict),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from prompt_jax.evaluation import Verdict, statistics
 from prompt_jax.evaluation.subsets import HALVES_SEED, CrossFitEstimate, SubsetScores
 from prompt_jax.rundir.tables import Table, cell_text, heading, interval_text, markdown, p_text
-from prompt_jax.rundir.views import significance, threshold
+from prompt_jax.rundir.views import effect, threshold
 from prompt_jax.training.tracking import finite
 
 _BESTS = (
@@ -151,7 +151,7 @@ class OracleReport:
                 **{key: finite(value) for key, value in cell.verdict.comparison._asdict().items()},
                 "p_holm": finite(cell.verdict.p_holm),
                 "significant": bool(cell.verdict.p_holm < statistics.ALPHA),
-                "significant_and_above_minimum": bool(cell.verdict.effect),
+                "effect": bool(cell.verdict.effect),
             },
             "choices": [
                 {
@@ -192,12 +192,12 @@ class OracleReport:
                     *(_points(v) for v in values),
                     interval_text(cell.verdict.comparison),
                     p_text(cell.verdict.p_holm),
-                    significance(cell.verdict),
+                    effect(cell.verdict),
                     _points(np.fmax.reduce(test, axis=1)),
                 )
             )
         titles = ("", "target", "metric", "none", "all", "best of none, one, all")
-        more = ("best of all subsets", "difference [95 %]", "p", "significant", "same items")
+        more = ("best of all subsets", "difference [95 %]", "p", "effect", "same items")
         how = "tuned with the target's budget" if self.tuned else "evaluated without a step"
         thresholds = " ".join(sorted({threshold(cell.minimum) for cell in self.cells}))
         return Table(

@@ -28,8 +28,8 @@ from prompt_jax.training import speed
 from prompt_jax.units import format_count, format_flops
 
 _STATES: dict[State, str] = {
-    "ahead": "significant",
-    "not_significant": "not significant",
+    "ahead": "effect",
+    "not_significant": "no effect",
     "baseline": "all others significantly behind",
     "no_comparison": "no comparison",
     "failed": "no result",
@@ -54,7 +54,7 @@ def lead(findings: Findings) -> str:
 
 
 def rule(findings: Findings) -> str:
-    """How differences are tested and what counts as significant."""
+    """How differences are tested and what counts as an effect."""
     count = len(findings.contrasts)
     return (
         "Paired over seeds and test rows (where the metric is no mean of rows, over seeds); p after"
@@ -63,15 +63,15 @@ def rule(findings: Findings) -> str:
 
 
 def threshold(minimum: float) -> str:
-    """What counts as significant, and what as large enough."""
+    """What counts as an effect."""
     return (
-        f"Significant: p < {statistics.ALPHA:g} and at least {100 * minimum:g} points; below"
-        " minimum: significant, but smaller."
+        f"Effect: significant (p < {statistics.ALPHA:g}) and at least {100 * minimum:g} points;"
+        " below minimum: significant, but smaller."
     )
 
 
-def significance(verdict: Verdict) -> str:
-    """Whether a difference is significant and large enough.
+def effect(verdict: Verdict) -> str:
+    """Whether a difference is an effect: significant and at least the minimum.
 
     Returns:
       `yes`: p < 0.05 after Holm and at least the minimum effect; `below minimum`: p alone; `no`.
@@ -148,10 +148,10 @@ def contrasts(findings: Findings) -> Table:
                 signed(d.difference),
                 f"{signed(d.low)} to {signed(d.high)}" if known else "",
                 p_text(c.verdict.p_holm),
-                significance(c.verdict),
+                effect(c.verdict),
             )
         )
-    columns = ("", "target", "method", "points", "95 %", "p", "significant")
+    columns = ("", "target", "method", "points", "95 %", "p", "effect")
     title = f"Against {findings.baseline}"
     return Table("contrasts", title, columns, tuple(lines), 3, note=rule(findings))
 
@@ -294,7 +294,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         **verdict.comparison._asdict(),
         "p_holm": verdict.p_holm,
         "significant": bool(verdict.p_holm < statistics.ALPHA),
-        "significant_and_above_minimum": bool(verdict.effect),
+        "effect": bool(verdict.effect),
     }
 
 

@@ -21,12 +21,14 @@ from prompt_jax.methods import (
     Spot,
     Spt,
     SptFull,
+    Stage,
     TaskPromptVectors,
     as_method,
     create,
     register,
     registry,
 )
+from prompt_jax.training.protocol import Prompted
 
 
 @pytest.mark.parametrize(
@@ -148,3 +150,34 @@ def test_a_method_stays_what_it_is():
         as_method(Spot)
     with pytest.raises(ConfigError, match="Plain has the name of PromptTuning, 'prompt_tuning'"):
         as_method(dataclasses.dataclass(frozen=True)(type("Plain", (BaseMethod,), {}))())
+
+
+@dataclasses.dataclass(frozen=True)
+class Louder(PromptTuning):
+    """Overrides what prompt tuning's stage, trained by `BaseMethod()`, would never call."""
+
+    name = "louder"
+
+    def prompts(self, params, consts, carry, rows, step, key):
+        return Prompted(2.0 * params["prompt"][None], carry=carry)
+
+
+def test_an_override_that_no_stage_would_use_is_refused() -> None:
+    with pytest.raises(ConfigError, match="Louder defines prompts, but another method trains"):
+        as_method(Louder())
+
+
+def test_an_override_that_a_stage_uses_is_accepted() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Trained(Louder):
+        name = "trained"
+
+        def stages(self):
+            return (Stage("target", on="target"),)
+
+    assert as_method(Trained()).name == "trained"
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_every_method_uses_what_it_defines(name: str) -> None:
+    assert as_method(name) == create(name)

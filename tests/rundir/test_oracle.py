@@ -45,7 +45,7 @@ def test_the_table_has_means_over_seeds_in_points():
     assert found["best of none, one, all"].startswith("50.0 ±")
     assert found["best of all subsets"].startswith("60.0 ±")
     assert found["difference [95 %]"] == "+10.0 [-5.0, +25.0]"
-    assert (found["p"], found["significant"]) == ("0.400", "no")
+    assert (found["p"], found["effect"]) == ("0.400", "no")
     # The best on its own items: a subset that died is not it.
     assert found["same items"].startswith("65.0 ±")
 

@@ -76,8 +76,8 @@ def test_results_mark_the_highest_and_what_is_significant(found):
 
 def test_contrasts_name_significance_and_minimum(found):
     table = views.contrasts(found)
-    assert table.columns[-1] == "significant"
-    assert "p < 0.05 and at least 2 points" in table.note
+    assert table.columns[-1] == "effect"
+    assert "significant (p < 0.05) and at least 2 points" in table.note
     assert "8 tests" in table.note
     spot = next(row for row in table.rows if row[1:3] == ("t/near", "spot"))
     assert spot[-1] == "yes"
@@ -87,9 +87,9 @@ def test_contrasts_name_significance_and_minimum(found):
     ("p", "effect", "text"),
     [(0.01, True, "yes"), (0.01, False, "below minimum"), (0.2, False, "no")],
 )
-def test_significance(p, effect, text):
+def test_effect(p, effect, text):
     verdict = Verdict(Comparison(0.01, 0.0, 0.02, p, 5, 10), p, effect)
-    assert views.significance(verdict) == text
+    assert views.effect(verdict) == text
 
 
 def test_lead_is_one_sentence(found):
@@ -114,7 +114,7 @@ def test_json_has_all_numbers(found):
     assert (kinds.count("target"), kinds.count("average")) == (2 * 2 * 3, 2 * 3)
     assert {c["target"] for c in made["cells"]} == {*TARGETS, "macro average"}
     contrast = made["contrasts"][0]
-    assert {"significant", "significant_and_above_minimum", "p_holm", "low"} <= set(contrast)
+    assert {"significant", "effect", "p_holm", "low"} <= set(contrast)
     assert made["minimum_effect"] == 0.02
     json.dumps(made, allow_nan=False)
     dead = dataclasses.replace(found.best[0], comparison=None, p=math.nan, cost=math.nan)

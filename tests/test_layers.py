@@ -38,8 +38,9 @@ LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in name
 # `LanguageModel` protocol instead.
 FAMILIES = {path.parent.name for path in PACKAGE.glob("models/*/__init__.py")}
 
-# Modules of methods/ that are not a published method: the protocol's defaults and the registry.
-SHARED_METHOD_MODULES = {"base", "registry", "__init__"}
+# Modules of methods/ that are not a published method: the protocol's defaults, the registry and
+# the files of trained methods.
+SHARED_METHOD_MODULES = {"base", "registry", "trained", "__init__"}
 METHOD_NAMES = {
     "prompt_tuning",
     "spot",

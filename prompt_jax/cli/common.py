@@ -18,6 +18,7 @@ from prompt_jax.units import format_count as format_count
 from prompt_jax.units import format_flops as format_flops
 
 if TYPE_CHECKING:
+    from prompt_jax.methods.trained import TrainedMethod
     from prompt_jax.models import LanguageModel
     from prompt_jax.prompts import SoftPrompt
     from prompt_jax.recipes import ExperimentConfig
@@ -272,11 +273,27 @@ class NamedPrompt(NamedTuple):
 
     name: str
     path: str
-    prompt: SoftPrompt
+    prompt: Any  # SoftPrompt; or TrainedMethod, where the command takes them
 
 
-def load_prompts(paths: Sequence[str], lm: Any, allow_other_model: bool) -> list[NamedPrompt]:
+class Population(NamedTuple):
+    """Prompts that are evaluated together, with the arguments of `prompt_jax.evaluation`."""
+
+    numbers: list[int]  # of the prompts, in the order of `Job.prompt`
+    state: Any
+    prompt_fn: Any
+
+
+def load_prompts(
+    paths: Sequence[str], lm: Any, allow_other_model: bool, *, methods: bool = False
+) -> list[NamedPrompt]:
     """Loads prompts of a model, with a warning for those without a hash of the model's weights.
+
+    Args:
+      paths: files and folders.
+      lm: the model.
+      allow_other_model: check widths only.
+      methods: whether files of trained row-wise methods are taken as well.
 
     Raises:
       PromptError: unreadable, or trained with another model.
@@ -285,6 +302,10 @@ def load_prompts(paths: Sequence[str], lm: Any, allow_other_model: bool) -> list
 
     loaded = []
     for name, path in zip(short_names(paths), paths, strict=True):
+        method = _load_method(path, lm, allow_other_model) if methods else None
+        if method is not None:
+            loaded.append(NamedPrompt(name, path, method))
+            continue
         prompt = open_prompt(path)
         record = prompt.record
         no_hash = record is None or record.model_hash is None
@@ -301,6 +322,15 @@ def load_prompts(paths: Sequence[str], lm: Any, allow_other_model: bool) -> list
     return loaded
 
 
+def _load_method(path: str, lm: Any, allow_other_model: bool) -> TrainedMethod | None:
+    """The trained method of a file; None where it holds something else or is damaged."""
+    from prompt_jax.methods import trained
+
+    if Path(path).suffix != ".safetensors" or trained.read_record(path) is None:
+        return None
+    return trained.load(path, model=lm, allow_other_model=allow_other_model)
+
+
 def group_by_length(loaded: Sequence[NamedPrompt]) -> list[tuple[list[int], Any]]:
     """Groups prompts of equal length into populations: (their numbers, embeddings [P, L, D])."""
     import numpy as np
@@ -314,7 +344,21 @@ def group_by_length(loaded: Sequence[NamedPrompt]) -> list[tuple[list[int], Any]
     ]
 
 
-def record_value(prompt: SoftPrompt, name: str, default: Any) -> Any:
+def populations(loaded: Sequence[NamedPrompt], lm: Any) -> list[Population]:
+    """Prompts of equal length together; a trained row-wise method is a population of its own."""
+    from prompt_jax.evaluation.sweep import take_prompt
+    from prompt_jax.prompts import SoftPrompt
+
+    fixed = [i for i, named in enumerate(loaded) if isinstance(named.prompt, SoftPrompt)]
+    groups = [
+        Population([fixed[i] for i in numbers], stacked, take_prompt)
+        for numbers, stacked in group_by_length([loaded[i] for i in fixed])
+    ]
+    methods = [(i, named.prompt) for i, named in enumerate(loaded) if i not in fixed]
+    return [*groups, *(Population([i], m.state(lm), m.prompt_fn) for i, m in methods)]
+
+
+def record_value(prompt: SoftPrompt | TrainedMethod, name: str, default: Any) -> Any:
     """A setting of a prompt's training from its record, or the default."""
     config = {} if prompt.record is None else prompt.record.config
     return config.get(name, default)

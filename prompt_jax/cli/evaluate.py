@@ -18,7 +18,9 @@ def evaluate(
     model: common.Model,
     prompts: Annotated[
         list[str],
-        typer.Argument(metavar="PROMPT...", help="Prompt files, or folders of PEFT adapters."),
+        typer.Argument(
+            metavar="PROMPT...", help="Prompt files, trained methods, or folders of PEFT adapters."
+        ),
     ],
     task: Annotated[str, typer.Option(help="A registered task, or a .toml file.")],
     root: common.Root = None,
@@ -46,7 +48,7 @@ def evaluate(
     common.check_choice(split, ("test", "dev"), "--split")
     common.short_names(prompts)
     lm = common.load_model(model, dtype)
-    loaded = common.load_prompts(prompts, lm, allow_other_model)
+    loaded = common.load_prompts(prompts, lm, allow_other_model, methods=True)
     opened: dict[Any, TokenisedSplit] = {}
     splits = [
         _rows(chosen, named, lm, root, split, max_rows, max_input_tokens, opened)
@@ -54,9 +56,9 @@ def evaluate(
     ]
     names = split_list(metrics) or chosen.metrics
     evaluations: dict[int, Evaluation] = {}
-    for numbers, population in common.group_by_length(loaded):
+    for numbers, state, prompt_fn in common.populations(loaded, lm):
         jobs = [Job(splits[number], row) for row, number in enumerate(numbers)]
-        results = evaluate_jobs(lm, jobs, population, metrics=names)
+        results = evaluate_jobs(lm, jobs, state, metrics=names, prompt_fn=prompt_fn)
         evaluations |= dict(zip(numbers, results, strict=True))
     if as_json:
         return common.emit(

@@ -46,7 +46,8 @@ def predict(
     prompt: Annotated[
         list[str],
         typer.Option(
-            metavar="FILE", help="A prompt file, or folder of a PEFT adapter; repeatable."
+            metavar="FILE",
+            help="A prompt file, trained method, or folder of a PEFT adapter; repeatable.",
         ),
     ],
     source: Annotated[
@@ -92,7 +93,7 @@ def predict(
     jsonl = jsonl or source.endswith(".jsonl")
     rows = _rows(source, jsonl, chosen, template, names)
     lm = common.load_model(model, dtype)
-    loaded = common.load_prompts(prompt, lm, allow_other_model)
+    loaded = common.load_prompts(prompt, lm, allow_other_model, methods=True)
     rows = [_assign_prompts(row, loaded) for row in rows]
     _warn_about_templates(rows, loaded)
     answers = _answer(lm, loaded, rows, max_input_tokens, max_new_tokens, beams)
@@ -285,7 +286,7 @@ def _answer(
         max_new_tokens = max_new or max(
             (_MAX_NEW_TOKENS if r.task is None else r.task.max_target for r in rows), default=0
         )
-        for numbers, population in common.group_by_length(loaded):
+        for numbers, state, prompt_fn in common.populations(loaded, lm):
             used = [i for i in numbers if i in splits]
             if not used:
                 continue
@@ -297,11 +298,18 @@ def _answer(
                         _ranked(row.example, scores)
                         for row, scores in zip(by_prompt[i], result.scores, strict=True)
                     ]
-                    for i, result in zip(used, evaluation.rank(lm, jobs, population), strict=True)
+                    for i, result in zip(
+                        used, evaluation.rank(lm, jobs, state, prompt_fn=prompt_fn), strict=True
+                    )
                 ]
             else:
                 texts = evaluation.generate(
-                    lm, jobs, population, max_new_tokens=max_new_tokens, num_beams=beams
+                    lm,
+                    jobs,
+                    state,
+                    max_new_tokens=max_new_tokens,
+                    num_beams=beams,
+                    prompt_fn=prompt_fn,
                 )
                 predicted = [[Answer(text, None) for text in job_texts] for job_texts in texts]
             for i, own in zip(used, predicted, strict=True):

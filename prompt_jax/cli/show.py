@@ -214,21 +214,24 @@ def _files(made: RunResult) -> list[tuple[str, str]]:
 
 def _next(made: RunResult, config: ExperimentConfig) -> list[str]:
     """Commands to copy: what the first target's prompt answers, and what it looks like."""
-    if not made.prompts:
+    stored = {prompt.file: prompt for prompt in made.findings.run.prompts}
+    if not made.prompts or made.prompts[0] not in stored:
         return []
     from prompt_jax.data import registry
-    from prompt_jax.prompts import SoftPrompt
 
     path, model = made.prompts[0], shlex.quote(config.model)
-    record = SoftPrompt.load(path).record
     names = {made.findings.run.name(target): target for target in config.targets}
-    target = names[str(record.task)] if record else config.targets[0]
+    target = names[str(stored[path].record.task)]
     row, form = _example(registry.get(target), config)
     file, program = shlex.quote(str(path)), common.program()
     return [
         f"echo {shlex.quote(row)} | {program} predict {model} --prompt {file}"
         f" --task {shlex.quote(target)}{form}",
-        f"{program} prompts show {file} --model {model}",
+        *(
+            (f"{program} prompts show {file} --model {model}",)
+            if stored[path].array is not None
+            else ()
+        ),
         *(_onwards(program) if config.model == "mini" else ()),
     ]
 

@@ -118,7 +118,10 @@ def read(path: str | os.PathLike[str], kind: str) -> Stored:
     except store.DamagedError as error:
         raise PromptError(f"{path} {error}. Copy or make it again.") from None
     if len(tensors) != 1:
-        raise PromptError(f"{path} holds {len(tensors)} tensors, not one prompt.")
+        raise PromptError(
+            f"{path} holds {len(tensors)} tensors, not one prompt. A trained row-wise method can be"
+            " given to `prompt-jax predict` and `prompt-jax evaluate`, or to methods.trained.load."
+        )
     kind_here, array = next(iter(tensors.items()))
     try:
         record = PromptRecord.from_metadata({METADATA_KEY: body})

@@ -85,6 +85,7 @@ class Executor:
                         self._chosen(method, contexts[best], trained),
                         self._calibration(best, test.evaluation),
                         self.initial(seed).record,
+                        starts[best][1],
                     )
                 )
         return outcomes

@@ -128,6 +128,9 @@ def _execute(
                     prompts.append(
                         outputs.save_prompt(folder, spec, made, config, lm, executor, name)
                     )
+                prompts += outputs.save_method(
+                    folder, spec, as_method(method), outcome, config, lm, executor, say
+                )
             results.write_rows(folder / "results.jsonl", measured)
             for line in executor.stage_summaries():
                 say(f"  {line}")

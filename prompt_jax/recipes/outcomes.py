@@ -50,6 +50,7 @@ class Outcome:
       chosen: names of the sources that the method has chosen; None where it makes no choice.
       calibration: of the test rows' candidates; None where nothing was ranked.
       start: record of the initialisation that the replica's stage was given.
+      consts: constants of the method that trained the replica.
     """
 
     key: RunKey
@@ -62,6 +63,7 @@ class Outcome:
     chosen: tuple[str, ...] | None = None
     calibration: Calibration | None = None
     start: PromptRecord | None = None
+    consts: Any = None
 
 
 def cost_of(lm: Any, method: BaseMethod, stage: Stage, trained: TrainedReplica) -> Cost:

@@ -12,7 +12,9 @@ import numpy as np
 from prompt_jax import distributed
 from prompt_jax.data import registry
 from prompt_jax.data.tasks import Task
+from prompt_jax.errors import ConfigError
 from prompt_jax.methods import BaseMethod
+from prompt_jax.methods import trained as trained_methods
 from prompt_jax.prompts import PromptRecord, SoftPrompt
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.execute import Executor
@@ -35,7 +37,7 @@ class RunResult:
     Attributes:
       findings: all numbers, computed from the run directory.
       reused: (stage, runs found, runs in all) of every stage.
-      prompts: paths of the target prompts.
+      prompts: paths of the target prompts, and of trained row-wise methods.
     """
 
     findings: Findings
@@ -124,7 +126,6 @@ def _record(
     facts: dict[str, Any],
 ) -> PromptRecord:
     initial = executor.initial(seed).record
-    assert trained.prompt is not None
     # What an evaluation needs to see the rows as this experiment saw them.
     rows = ("max_input_tokens", "max_target_tokens", "protocol", "dev_rows")
     seen = {name: getattr(config.data, name) for name in rows}
@@ -135,7 +136,7 @@ def _record(
         task=task,
         init_id=initial.init_id if initial else None,
         init=initial.init if initial else None,
-        tokens=len(trained.prompt),
+        tokens=None if trained.prompt is None else len(trained.prompt),
         d_model=lm.d_model,
         seed=seed,
         config={"dev": finite(trained.best_value), "best_step": trained.best_step, **seen, **facts},
@@ -152,6 +153,54 @@ def save_prompt(
     template: str = "",
 ) -> Path:
     """Saves the prompt of a run, or its prompt for the rows of one template."""
+    path, record = _target_file(folder, spec, outcome, config, lm, executor, template)
+    SoftPrompt(outcome.trained.prompt).save(path, record)
+    return path
+
+
+def save_method(
+    folder: Path,
+    spec: str,
+    method: BaseMethod,
+    outcome: Outcome,
+    config: ExperimentConfig,
+    lm: Any,
+    executor: Executor,
+    say: Callable[[str], None],
+) -> list[Path]:
+    """Saves the trained method of a run where its prompt depends on the row's tokens.
+
+    A method that its spec does not make again cannot be loaded: a warning says that it is not
+    saved.
+
+    Returns:
+      The path; [] where nothing was saved.
+    """
+    trainer = method.stages()[-1].trains or method
+    if not trainer.rowwise or trainer.trains_lm or outcome.template_prompts:
+        return []
+    path, record = _target_file(folder, spec, outcome, config, lm, executor)
+    try:
+        made = trained_methods.TrainedMethod(
+            trainer, outcome.trained.params, outcome.consts, record
+        )
+        trained_methods.save(path, made)
+    except ConfigError as error:
+        say(f"  warning: {path} was not made: {error}")
+        return []
+    return [path]
+
+
+def _target_file(
+    folder: Path,
+    spec: str,
+    outcome: Outcome,
+    config: ExperimentConfig,
+    lm: Any,
+    executor: Executor,
+    template: str = "",
+) -> tuple[Path, PromptRecord]:
+    """Where the prompt of a run is saved, and its record."""
     m = outcome.key
     shots = f"k{m.k}" if m.k else "all"
     task = executor.rows.task(m.task).name
@@ -162,9 +211,7 @@ def save_prompt(
         facts["template"] = template
     if outcome.chosen is not None:
         facts["chosen"] = list(outcome.chosen)
-    record = _record(spec, task, m.seed, config, lm, executor, outcome.trained, facts)
-    SoftPrompt(outcome.trained.prompt).save(path, record)
-    return path
+    return path, _record(spec, task, m.seed, config, lm, executor, outcome.trained, facts)
 
 
 def save_sources(folder: Path, config: ExperimentConfig, lm: Any, executor: Executor) -> None:

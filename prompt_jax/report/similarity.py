@@ -45,7 +45,7 @@ class Similarity:
 
 def draw(run: RunDirectory) -> Similarity:
     """Draws what the prompts of a run directory show."""
-    usable, note = _one_width(run.prompts)
+    usable, note = _one_width([p for p in run.prompts if p.array is not None])
     kinds = _kinds(run, usable)
     mean, nearest = _similarity(usable, kinds)
     if len(kinds) < 2:
@@ -72,11 +72,11 @@ def draw(run: RunDirectory) -> Similarity:
 
 def _one_width(prompts: list[PromptFile]) -> tuple[list[PromptFile], str]:
     """Prompts of the commonest width: those of other models cannot be compared with them."""
-    widths = [prompt.array.shape[1] for prompt in prompts]
+    widths = [prompt.width for prompt in prompts]
     if len(set(widths)) < 2:
         return prompts, ""
     width = max(set(widths), key=lambda w: (widths.count(w), w))
-    usable = [p for p in prompts if p.array.shape[1] == width]
+    usable = [p for p in prompts if p.width == width]
     return usable, f"{len(prompts) - len(usable)} prompts of another width are left out."
 
 

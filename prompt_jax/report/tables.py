@@ -83,12 +83,15 @@ def commands(run: RunDirectory) -> list[tuple[str, str]]:
                 "Answer your own rows (one JSON object with the task's fields a line)",
                 f"prompt-jax predict {model} rows.jsonl --prompt {file} --task {task}",
             ),
-            (
-                "See which words its tokens lie near",
-                f"prompt-jax prompts show {file} --model {model}",
-            ),
-            ("Carry it to PEFT", f"prompt-jax prompts convert {file} adapter/"),
         ]
+        if prompt.array is not None:
+            made += [
+                (
+                    "See which words its tokens lie near",
+                    f"prompt-jax prompts show {file} --model {model}",
+                ),
+                ("Carry it to PEFT", f"prompt-jax prompts convert {file} adapter/"),
+            ]
     return [*made, ("Write this page again", f"prompt-jax report {path}")]
 
 
@@ -97,11 +100,15 @@ def python(run: RunDirectory) -> str:
     found = picked(run)
     if not found:
         return ""
-    model, file = str(run.config.get("model", "MODEL")), str(found[0][2].file)
+    prompt = found[0][2]
+    model, file = str(run.config.get("model", "MODEL")), str(prompt.file)
+    load, more = "prompt = pj.SoftPrompt.load", ""
+    if prompt.array is None:
+        load, more = "method = trained.load", "from prompt_jax.methods import trained\n"
     return (
-        "import prompt_jax as pj\n\n"
+        f"import prompt_jax as pj\n{more}\n"
         f"lm = pj.models.load({model!r})\n"
-        f"prompt = pj.SoftPrompt.load({file!r}, model=lm)\n"
+        f"{load}({file!r}, model=lm)\n"
     )
 
 

@@ -29,17 +29,17 @@ _SHOWN = 6  # damaged things that are named one by one
 
 @dataclass(frozen=True, eq=False)
 class PromptFile:
-    """A prompt of the run directory.
+    """A prompt of the run directory, or a trained row-wise method.
 
     Attributes:
       path: below the run directory, with slashes.
-      array: [L, D] float32.
+      array: [L, D] float32; None of a method, which has a prompt for every row.
       record: what the file says about it.
       root: the run directory.
     """
 
     path: str
-    array: np.ndarray
+    array: np.ndarray | None
     record: PromptRecord
     root: Path = Path()
 
@@ -47,6 +47,11 @@ class PromptFile:
     def file(self) -> Path:
         """Where the file is."""
         return self.root / self.path
+
+    @property
+    def width(self) -> int:
+        """D; 0 of a method."""
+        return 0 if self.array is None else int(self.array.shape[1])
 
     @property
     def is_source(self) -> bool:
@@ -300,6 +305,8 @@ def _prompts(made: RunDirectory) -> None:
         stored = _stored(path)
         if stored is None:
             bad.append(f"{name} is damaged")
+        elif isinstance(stored, PromptRecord):
+            made.prompts.append(PromptFile(name, None, stored, made.path))
         elif stored.kind == "prompt":
             made.prompts.append(PromptFile(name, stored.array, stored.record, made.path))
     made.problems += [f"{text} and was left out." for text in bad[:_SHOWN]]
@@ -315,14 +322,16 @@ def _walk(root: Path) -> Iterator[Path]:
                 yield Path(folder) / name
 
 
-def _stored(path: Path) -> files.Stored | None:
-    """What a prompt file holds, whatever its kind; None where it is damaged."""
+def _stored(path: Path) -> files.Stored | PromptRecord | None:
+    """Content of a prompt file of any kind, or record of a trained method; None: damaged."""
+    from prompt_jax.methods import trained
+
     for kind in files.RANKS:
         try:
             return files.read(path, kind)
         except PromptError:
             continue
-    return None
+    return trained.read_record(path)
 
 
 def _axes(made: RunDirectory) -> None:

@@ -52,7 +52,9 @@ def evaluate_runs(
         state: Any = (params, consts)
         if method.needs_embeddings:  # of the model before training, as in training
             state = EmbeddedBy(frozen, state)
-        return evaluate(lm, jobs, state, metrics=metrics, prompt_fn=_rowwise(method), mesh=mesh)
+        return evaluate(
+            lm, jobs, state, metrics=metrics, prompt_fn=prompt_of_row(method), mesh=mesh
+        )
     several = jax.vmap(method.ensemble)(params, consts)
     if several is not None:
         return evaluate_ensemble(lm, jobs, several, metrics=metrics, mesh=mesh)
@@ -70,7 +72,7 @@ def _by_template(method: Method) -> Any:
 
 
 @functools.lru_cache(maxsize=64)
-def _rowwise(method: Method) -> Any:
+def prompt_of_row(method: Method) -> Any:
     """The evaluator's `prompt_fn` of a row-wise method: one object, so that it compiles once."""
 
     def prompt_fn(state: Any, index: jax.Array, rows: Any) -> jax.Array | None:

@@ -187,6 +187,30 @@ def world(ran: Ran) -> World:
     return ran.world
 
 
+class Rowwise(NamedTuple):
+    """A run of a method whose prompt depends on the tokens of the row."""
+
+    result: Result
+    folder: Path
+
+    @property
+    def file(self) -> str:
+        """The path of the trained method."""
+        (path,) = (self.folder / "prompts").rglob("one-all-seed0*.safetensors")
+        return str(path)
+
+
+@pytest.fixture(scope="session")
+def rowwise(world: World) -> Rowwise:
+    """SPT with a query of each row, on task `one`."""
+    folder = world.root / "rowwise"
+    spec = "spt(slots=4,tokens=1,query=instance)"
+    changes = [f"methods={spec}", f"targets={world.tasks['one']}", "shots=0"]
+    result = call(["run", world.config, f"out={folder}", *changes])
+    assert result.code == 0, result.err
+    return Rowwise(result, folder)
+
+
 class _Stdin(io.TextIOWrapper):
     def __init__(self, raw: bytes) -> None:
         super().__init__(io.BytesIO(raw), encoding="utf-8")

@@ -11,7 +11,7 @@ import pytest
 from prompt_jax.cli import common
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.prompts import SoftPrompt, to_npy, to_peft
-from tests.cli.conftest import Invoke, World
+from tests.cli.conftest import Invoke, Rowwise, World
 
 
 def results(world: World) -> dict[tuple[str, int, str], float]:
@@ -47,6 +47,45 @@ def test_prompts_score_what_the_run_said(invoke: Invoke, world: World) -> None:
         assert [entry["metrics"]["accuracy"] for entry in found] == pytest.approx(expected)
         # few-shot runs choose on k rows per class, as they were drawn
         assert [entry["rows"] for entry in found] == [8, 8]
+
+
+def test_a_trained_row_wise_method_scores_what_the_run_said(
+    invoke: Invoke, world: World, rowwise: Rowwise
+) -> None:
+    lines = (rowwise.folder / "results.jsonl").read_text().splitlines()
+    rows = {row["split"]: row for row in map(json.loads, lines) if row["metric"] == "accuracy"}
+    for split in ("test", "dev"):
+        result = invoke(
+            "evaluate",
+            world.model,
+            rowwise.file,
+            world.prompt("spot"),  # beside a prompt of the same length
+            "--task",
+            world.tasks["one"],
+            "--split",
+            split,
+            "--json",
+        )
+        assert result.code == 0, result.err
+        method, spot = json.loads(result.out)
+        assert method["metrics"]["accuracy"] == rows[split]["value"]
+        assert spot["metrics"]["accuracy"] == pytest.approx(results(world)["spot", 0, split])
+
+
+def test_a_trained_method_of_another_model_or_a_damaged_one_is_refused(
+    invoke: Invoke, world: World, rowwise: Rowwise, tmp_path: Path
+) -> None:
+    result = invoke("evaluate", world.other_model, rowwise.file, "--task", world.tasks["one"])
+    assert result.code == 2
+    assert "was made for base model" in result.err
+    raw = bytearray(Path(rowwise.file).read_bytes())
+    raw[-1] ^= 1
+    (tmp_path / "damaged.safetensors").write_bytes(raw)
+    result = invoke(
+        "evaluate", world.model, tmp_path / "damaged.safetensors", "--task", world.tasks["one"]
+    )
+    assert result.code == 2
+    assert "damaged.safetensors is damaged" in result.err
 
 
 def test_the_table_and_its_options(invoke: Invoke, world: World) -> None:

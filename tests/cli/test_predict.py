@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prompt_jax.data.batching import EvalRows
+from prompt_jax.methods import trained
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.prompts import SoftPrompt
-from tests.cli.conftest import Invoke, World
+from tests.cli.conftest import Invoke, Rowwise, World
 
 TEXTS = ("the dog eats bread", "a cat sees saws", "my horse likes spades")
 
@@ -50,6 +52,32 @@ def test_lines_are_ranked_as_the_model_ranks_them(invoke: Invoke, world: World) 
         assert (row["line"], row["prompt"]) == (number, "one-all-seed0")
         assert list(row["scores"].values()) == pytest.approx(scores.tolist(), abs=1e-5)
         assert row["answer"] == ("food", "tool")[int(scores.argmin())]
+
+
+def test_a_trained_row_wise_method_answers_each_row_with_its_own_prompt(
+    invoke: Invoke, world: World, rowwise: Rowwise
+) -> None:
+    arguments = ("predict", world.model, "--prompt", rowwise.file, "--prompt", world.prompt("spot"))
+    result = invoke(*arguments, "--task", world.tasks["one"], "--json", stdin=lines(*TEXTS))
+    assert result.code == 0, result.err
+    answers = read(result.out)[::2]
+    lm = FrozenT5.from_pretrained(world.model)
+    method = trained.load(rowwise.file, model=lm)
+    labels = np.asarray(lm.tokenizer.encode(["food", "tool"]), np.int32)
+    prompts = []
+    for row, text in zip(answers, TEXTS, strict=True):
+        ids = np.asarray(lm.tokenizer.encode([f"sentence: {text}"]), np.int32)
+        zero = np.zeros(1, np.int32)
+        one = EvalRows(ids, np.ones_like(ids), zero, zero, lm.embed(ids))
+        prompts.append(np.asarray(method.prompt_fn(method.state(lm).state, zero, one))[0])
+        nll, tokens = lm.rank(ids, np.ones_like(ids), labels, SoftPrompt(prompts[-1]))
+        scores = (np.asarray(nll) / np.asarray(tokens))[0]
+        assert list(row["scores"].values()) == pytest.approx(scores.tolist(), abs=1e-5)
+        assert row["answer"] == ("food", "tool")[int(scores.argmin())]
+    assert not np.array_equal(prompts[0], prompts[1])
+    generated = invoke(*arguments, "--max-new-tokens", 3, stdin=lines(*TEXTS))
+    assert generated.code == 0, generated.err
+    assert all("\t" in line for line in generated.out.splitlines())
 
 
 def test_generation_is_the_models_own(invoke: Invoke, world: World) -> None:

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import toy
 
+from prompt_jax.methods import Spt, trained
 from prompt_jax.prompts import SoftPrompt
 from prompt_jax.recipes.artefacts import ArtefactStore
 from prompt_jax.recipes.experiment import run
+from prompt_jax.report import tables
 from prompt_jax.run_key import RunKey
 from prompt_jax.training.types import TrainedReplica
 
@@ -102,3 +104,48 @@ def test_prompts_of_templates_are_saved(world, tmp_path):
     assert one.record.method == spec("zero_shot")
     assert not np.array_equal(one.embeddings, other.embeddings)
     assert {row.split for row in report.findings.run.rows} == {"dev", "test"}
+
+
+def test_trained_methods_are_saved_where_prompts_depend_on_the_rows_tokens(
+    executor, world, tmp_path
+):
+    method = Spt(slots=6, tokens=2, query="instance")
+    config = dataclasses.replace(one_target(world, tmp_path), methods=(method,))
+    report = run(config, world.lm, say=lambda _: None)
+    (path,) = report.prompts
+    assert path.name == "one-all-seed0.safetensors"
+    loaded = trained.load(path, model=world.lm)
+    (outcome,) = executor(config).run(method, 0)
+    assert loaded.method == method
+    assert loaded.record.tokens == toy.L
+    for ours, theirs in ((loaded.params, outcome.trained.params), (loaded.consts, outcome.consts)):
+        assert set(ours) == set(theirs)
+        jax.tree.map(np.testing.assert_array_equal, ours, dict(theirs))
+    # The report lists it among the prompts, with the commands that take it.
+    (listed,) = (p for p in report.findings.run.prompts if p.file == path)
+    assert listed.array is None
+    assert report.findings.run.problems == []
+    made = tables.tables(report.findings.run)["prompts"]
+    assert [row[3] for row in made.rows] == [path.relative_to(report.folder).as_posix()]
+    commands = " ".join(command for _, command in tables.commands(report.findings.run))
+    assert f"predict tiny rows.jsonl --prompt {path}" in commands
+    assert "prompts show" not in commands
+    assert f"trained.load({str(path)!r}, model=lm)" in tables.python(report.findings.run)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unregistered(Spt):
+    """A method that no spec names."""
+
+    name = "not_registered"
+
+
+def test_a_method_that_could_not_be_loaded_is_not_saved_and_a_warning_says_so(world, tmp_path):
+    method = Unregistered(slots=6, tokens=2, query="instance")
+    config = dataclasses.replace(one_target(world, tmp_path), methods=(method,))
+    said = []
+    report = run(config, world.lm, say=said.append)
+    assert report.prompts == []
+    assert report.findings.run.rows
+    (warning,) = (line for line in said if "warning" in line)
+    assert "was not made: unknown method 'not_registered'" in warning

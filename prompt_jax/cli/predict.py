@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -322,12 +323,23 @@ def _answer(
 def _encode(
     lm: Any, named: common.NamedPrompt, rows: Sequence[Row], max_input: int | None
 ) -> TokenisedSplit:
+    import numpy as np
+
     from prompt_jax.data import encode
 
     default = max(_MAX_INPUT_TOKENS if r.task is None else r.task.max_input for r in rows)
     width = max_input or common.record_value(named.prompt, "max_input_tokens", default)
     target = max(_MAX_NEW_TOKENS if r.task is None else r.task.max_target for r in rows)
-    return encode([row.example for row in rows], lm.tokenizer, width, target, name=named.name)
+    examples = [row.example for row in rows]
+    split = encode(examples, lm.tokenizer, width, target, name=named.name)
+    tasks = {None if r.task is None else r.task.name: r.task for r in rows}
+    task = next(iter(tasks.values()))
+    if task is None or len(tasks) > 1:
+        return split
+    # Rows of one task have its numbers of templates, which a trained method may read.
+    names = tuple(template.name for template in task.templates)
+    numbers = [names.index(example.template) for example in examples]
+    return dataclasses.replace(split, template=np.asarray(numbers, np.int32), template_names=names)
 
 
 def _ranked(example: Example, scores: Any) -> Answer:

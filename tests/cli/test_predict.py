@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prompt_jax.cli import predict
+from prompt_jax.cli.common import NamedPrompt
+from prompt_jax.data import Example, registry
 from prompt_jax.data.batching import EvalRows
 from prompt_jax.methods import trained
 from prompt_jax.models.t5 import FrozenT5
@@ -78,6 +81,16 @@ def test_a_trained_row_wise_method_answers_each_row_with_its_own_prompt(
     generated = invoke(*arguments, "--max-new-tokens", 3, stdin=lines(*TEXTS))
     assert generated.code == 0, generated.err
     assert all("\t" in line for line in generated.out.splitlines())
+
+
+def test_rows_of_one_task_have_the_numbers_of_its_templates(world: World) -> None:
+    task = registry.get(world.tasks["one"])
+    lm = FrozenT5.from_pretrained(world.model)
+    named = NamedPrompt("n", "p", SoftPrompt(np.zeros((3, 16), np.float32)))
+    rows = [
+        predict.Row(1, Example("the dog", "", template=t), (0,), task) for t in ("short", "plain")
+    ]
+    assert predict._encode(lm, named, rows, None).template.tolist() == [1, 0]
 
 
 def test_generation_is_the_models_own(invoke: Invoke, world: World) -> None:

@@ -38,9 +38,10 @@ LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in name
 # `LanguageModel` protocol instead.
 FAMILIES = {path.parent.name for path in PACKAGE.glob("models/*/__init__.py")}
 
-# Modules of methods/ that are not a published method: the protocol's defaults, the registry and
-# the files of trained methods.
-SHARED_METHOD_MODULES = {"base", "registry", "trained", "__init__"}
+# Modules of methods/ that are not a published method: defaults, which methods import, ..
+METHOD_DEFAULTS = {"base", "slot_usage"}
+# .. the registry and the files of trained methods.
+SHARED_METHOD_MODULES = METHOD_DEFAULTS | {"registry", "trained", "__init__"}
 METHOD_NAMES = {
     "prompt_tuning",
     "spot",
@@ -106,7 +107,7 @@ def violations(source: str, module: str) -> list[str]:
             own == "methods"
             and parts[2] not in SHARED_METHOD_MODULES
             and target[0] == "methods"
-            and target[1:2] != ["base"]
+            and not METHOD_DEFAULTS.intersection(target[1:2])
         ):
             found.append(f"{module}:{line} imports {name}: no method imports another")
     return found

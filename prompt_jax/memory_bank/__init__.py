@@ -8,6 +8,8 @@ prompt), so every formula here is reconstructed.
     s_n = <q, k_n>,  R = top-k_n s_n                      `retrieve`
     P = [w_j V_j] for j in R, k m tokens                  `slot_weights`, `gather`
     penalties: load balance over slots, pull of keys      `load_balance`, `key_pull`
+    other ways to choose slots                            `Retrieval` and its subclasses
+    what of a trained bank is tuned on a new task         `Transfer` and its subclasses
 
 The search never materialises a matrix [B, N]: it keeps a running top-k over chunks of keys. The
 indices have no derivative; the scores have that of the inner product with the retrieved keys.
@@ -35,14 +37,47 @@ from prompt_jax.memory_bank.bank import (
 )
 from prompt_jax.memory_bank.queries import Pooling, make_query, pool
 from prompt_jax.memory_bank.search import num_blocks, retrieve
+from prompt_jax.memory_bank.strategies import (
+    Attention,
+    RandomSlots,
+    Retrieval,
+    Retrieved,
+    SharedSlots,
+    TaskSlots,
+    Texts,
+    TopK,
+)
+from prompt_jax.memory_bank.transfer import (
+    RetrievedPrompt,
+    RetrievedSlots,
+    Transfer,
+    WholeBank,
+    ZeroShot,
+    bank_size,
+    whole_bank,
+)
 
 __all__ = [
     "BANK_RULES",
+    "Attention",
     "Gradient",
     "MemoryBank",
     "Pooling",
+    "RandomSlots",
+    "Retrieval",
+    "Retrieved",
+    "RetrievedPrompt",
+    "RetrievedSlots",
+    "SharedSlots",
+    "TaskSlots",
+    "Texts",
+    "TopK",
+    "Transfer",
     "Usage",
+    "WholeBank",
+    "ZeroShot",
     "attend",
+    "bank_size",
     "describe_usage",
     "draw_values",
     "gather",
@@ -58,4 +93,5 @@ __all__ = [
     "tied",
     "usage",
     "usage_entropy",
+    "whole_bank",
 ]

@@ -13,6 +13,7 @@ import toy
 from prompt_jax import memory_bank as mb
 from prompt_jax.errors import ConfigError
 from prompt_jax.evaluation import Job
+from prompt_jax.memory_bank import strategies
 from prompt_jax.methods import (
     Artefact,
     BaseMethod,
@@ -144,7 +145,7 @@ def test_one_retrieval_for_each_template(monkeypatch):
         asked.append(query.shape[0])
         return original(bank, query, k, **options)
 
-    monkeypatch.setattr(mb, "retrieve", counted)
+    monkeypatch.setattr(strategies, "retrieve", counted)
     method = Spt(slots=11, tokens=2)  # options of its own: nothing is compiled yet
     runs = []
     for seed in range(2):
@@ -442,6 +443,8 @@ def test_only_retrieved_slots_are_tuned():
     ("options", "message"),
     [
         ({"slots": 0}, "at least 1"),
+        ({"retrieval": "nearest"}, "retrieval is top_k, .* not 'nearest'"),
+        ({"transfer": "half"}, "transfer is bank, .* not 'half'"),
         ({"temperature": 0.0}, "temperature must be positive"),
         ({"pull": -1.0}, "not negative"),
         ({"tied": True}, "tied slots need tokens=1"),

@@ -25,20 +25,21 @@ class Stage:
 
     Attributes:
       name: what later stages call it.
-      on: the rows of a run: `source` (one run per source task), `mixture` (one run on all source
-        tasks) or `target` (one run per target).
+      on: the rows of a replica: `source` (a replica per source task), `mixture` (one on all source
+        tasks) or `target` (one per target).
       trains: the method whose programs train the replicas; None: the method itself. The last stage
         is always initialised by the method itself, whoever trains it.
       budget: which budget of the experiment pays for it.
-      trials: runs per target that differ only in `Context.trial`; the best on the development set
-        is kept and the cost of all is counted.
+      trials: replicas per target that differ only in `Context.trial`; the best on the development
+        set is kept and the cost of all is counted.
       mixing: how the rows of a `mixture` are drawn, as in `prompt_jax.data.feed.Mixture`.
       part: from where to where of the budget's steps this stage goes, as fractions: stages that
-        share a budget get adjoining parts, which add up to it. An empty part means no step: runs
-        are evaluated as they start. An end beyond 1 is more than the budget, and counted as such.
+        share a budget get adjoining parts, which add up to it. An empty part means no step:
+        replicas are evaluated as they start. An end beyond 1 is more than the budget, and counted
+        as such.
       batch: multiplies the rows of a step.
       rates: what multiplies the learning rate of each trial; empty: the budget's rate in all.
-      origin: 0: runs start from the initialisation of their seed, which all tasks, stages and
+      origin: 0: replicas start from the initialisation of their seed, which all tasks, stages and
         methods share; n: from that of seed + n.
     """
 
@@ -94,9 +95,9 @@ class Artefact:
       names: task names.
       prompts: [n, L, D] float32; n = 0 where the stage deploys no single prompt.
       values: [n] development values, NaN where there was no development set.
-      params: the trained parameters of each run, for methods that leave more than a prompt.
-      initial: [L, D] float32, what the runs were given to start from: `prompts - initial` are their
-        task vectors. None where that is not known.
+      params: the trained parameters of each replica, for methods that leave more than a prompt.
+      initial: [L, D] float32, what the replicas were given to start from: `prompts - initial` are
+        their task vectors. None where that is not known.
     """
 
     names: tuple[str, ...]
@@ -134,19 +135,19 @@ class TemplateTokens(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """What a method may use to initialise a run.
+    """What a method may use to initialise a replica.
 
     Attributes:
       lm: the frozen model.
-      initial: [L, D] float32, the run's initialisation by name and seed.
-      seed: of the run.
-      target: name of the run's task.
+      initial: [L, D] float32, the replica's initialisation by name and seed.
+      seed: of the replica.
+      target: name of the replica's task.
       trial: 0 .. trials - 1.
       artefacts: by stage name.
-      templates: of the run's rows, numbered as `Rows.template`. All runs of a stage have equally
-        many: shorter lists repeat their last one.
+      templates: of the replica's rows, numbered as `Rows.template`. All replicas of a stage have
+        equally many: shorter lists repeat their last one.
       source_templates: those that source rows are trained under.
-      own_templates: those that the run's own rows are trained under.
+      own_templates: those that the replica's own rows are trained under.
     """
 
     lm: LanguageModel
@@ -226,14 +227,14 @@ class BaseMethod:
         return (Stage("target", on="target"),)
 
     def init(self, context: Context) -> tuple[Params, Consts]:
-        """Initial parameters and constants of one run of the last stage."""
+        """Initial parameters and constants of one replica of the last stage."""
         return {"prompt": np.asarray(context.initial, np.float32)}, {}
 
     def selected_sources(self, context: Context, params: Params) -> np.ndarray | None:
         """Which sources a replica has selected; None: the method makes no such choice.
 
         Args:
-          context: what the run started from.
+          context: what the replica started from.
           params: what it has trained.
 
         Returns:

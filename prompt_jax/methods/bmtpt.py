@@ -77,7 +77,7 @@ class _Posterior(BaseMethod):
 
 
 def _start(context: Context, count: int) -> np.ndarray:
-    """Particles [M, L, D]: the run's initialisation, then other draws from the vocabulary.
+    """Particles [M, L, D]: the replica's initialisation, then other draws from the vocabulary.
 
     Particles that start alike would stay alike: the gradient of a kernel is 0 between them.
     """
@@ -230,7 +230,7 @@ class Bmtpt(_Posterior):
       prior: `mean`: N(mean, s^2 I), what the Jensen bound of the particle mixture leaves.
         `mixture`: (1/M) sum_i N(theta_i, s^2 I) itself. `diagonal` and `low_rank` (ours): a
         Gaussian with the spread of the particles, shrunk towards s^2 I, of equal mean variance.
-      widths: s in units of the embeddings' root mean square: one run each, the development set
+      widths: s in units of the embeddings' root mean square: one replica each, the development set
         chooses; `inf` is no prior, only the start.
       shrinkage: share of s^2 I in the covariance of `diagonal` and `low_rank`, in (0, 1].
       target: `tuned`; or without a step on the target, `zero_shot` from the mean particle, or by

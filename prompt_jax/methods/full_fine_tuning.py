@@ -15,7 +15,7 @@ from prompt_jax.training.protocol import Carry, Consts, Params, Prompted, Rows
 class FullFineTuning(BaseMethod):
     """Trains the T5 itself, without a prompt. A reference, not a prompt method.
 
-    One run at a time: every run holds its own copy of the weights and of the optimizer's state.
+    One replica at a time: each holds its own copy of the weights and of the optimizer's state.
     """
 
     name = "full_fine_tuning"

@@ -22,10 +22,10 @@ class PromptTuning(BaseMethod):
 
     Attributes:
       steps: multiplies the budget's steps.
-      rates: multiply the budget's learning rate: one run each, the development set chooses.
+      rates: multiply the budget's learning rate: one replica each, the development set chooses.
     """
 
-    # Not in repr, by which runs are cached: a run knows its own steps and rate.
+    # Not in repr, by which replicas are stored: a replica has its own steps and rate.
     steps: float = field(default=1.0, repr=False)
     rates: tuple[float, ...] = field(default=(1.0,), repr=False)
 

@@ -38,7 +38,8 @@ class Spot(BaseMethod):
     - `nearest`: the source prompt of highest cosine similarity to an early target prompt (the
       `probe` stage, whose steps count in the target's budget).
     - `top_k_average`: the average of the k nearest, weighted by similarity (negative ones by 0).
-    - `best_of_top_k`: one run from each of the k nearest, the best on the development set is kept.
+    - `best_of_top_k`: a replica from each of the k nearest, of which the best on the development
+      set is kept.
     - `mixture`: one prompt trained on all sources mixed (the paper's generic form).
 
     Reconstructed: the number of probe steps and the weights of the average, which the paper's
@@ -98,7 +99,7 @@ class Spot(BaseMethod):
         return {"prompt": np.asarray(start, np.float32)}, {}
 
     def selected_sources(self, context: Context, params: Params) -> np.ndarray | None:
-        """The sources that the run started from; None for the mixture, which is of all."""
+        """The sources that the replica started from; None for the mixture, which is of all."""
         if self.variant == "mixture":
             return None
         sources = context.artefact("sources")

@@ -34,7 +34,7 @@ class TaskPromptVectors(BaseMethod):
     Attributes:
       vectors: a sum of sources by name, such as `mnli + 0.5*qqp - sst2`, in the grammar of
         `prompt_jax.prompts.linear`; empty or `all`: all sources; `none`: the initialisation.
-        Several such sums with `;` between them, as in `none; mnli; all`: one run each, the
+        Several such sums with `;` between them, as in `none; mnli; all`: one replica each, the
         development set chooses.
       combine: the `sum`, or the `mean`, which divides it by the number of sources in it and so does
         not grow with them.
@@ -90,7 +90,7 @@ class TaskPromptVectors(BaseMethod):
         )
 
     def init(self, context: Context) -> tuple[Params, Consts]:
-        """The sum on top of the run's initialisation."""
+        """The sum on top of the replica's initialisation."""
         sources = context.artefact(self.stages()[0].name)
         origin = context.initial if sources.initial is None else sources.initial
         factors = self._factors(sources, context.trial)

@@ -1,4 +1,4 @@
-"""Evaluates trained parameters: the deployed prompt of a run, or what it makes of each row."""
+"""Evaluates trained parameters: the deployed prompt of a replica, or one for each row."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import jax.numpy as jnp
 from prompt_jax import sharding
 from prompt_jax.evaluation import Evaluation, Job, evaluate, evaluate_ensemble
 from prompt_jax.evaluation.sweep import EmbeddedBy
+from prompt_jax.models.base import LanguageModel
 from prompt_jax.training.protocol import Method, Rows
 
 
 def evaluate_runs(
-    lm: Any,
+    lm: LanguageModel,
     method: Method,
     params: Any,
     consts: Any,
@@ -24,14 +25,14 @@ def evaluate_runs(
     metrics: Sequence[tuple[str, ...]],
     mesh: jax.sharding.Mesh | None = None,
 ) -> list[Evaluation]:
-    """Evaluates trained parameters of a population, each job under its own run.
+    """Evaluates trained parameters of a population, each job under its own replica.
 
     Args:
       lm: the frozen model.
       method: whose parameters these are.
       params: leaves [R, ...].
       consts: leaves [R, ...].
-      jobs: `Job(split, r)` for run r.
+      jobs: `Job(split, r)` for replica r.
       metrics: metric names of each job.
       mesh: rows are split over its 'data' axis, trained model weights over 'model'.
     """

@@ -14,6 +14,7 @@ from prompt_jax import code_digest
 from prompt_jax.config import digest
 from prompt_jax.data.feed import Feed
 from prompt_jax.data.tokenise import TokenisedSplit
+from prompt_jax.models.base import LanguageModel
 from prompt_jax.training.protocol import Method
 from prompt_jax.training.types import Replica, TrainConfig
 
@@ -132,7 +133,7 @@ def is_storable(method: Method) -> bool:
 
 
 def fingerprint(
-    lm: Any, method: Method, replicas: Sequence[Replica], config: TrainConfig
+    lm: LanguageModel, method: Method, replicas: Sequence[Replica], config: TrainConfig
 ) -> dict[str, Any]:
     """What a checkpoint of a population has to agree with, as JSON with names a person can read.
 

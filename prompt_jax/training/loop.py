@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 
+from prompt_jax.models.base import LanguageModel
 from prompt_jax.training.checkpoints import Checkpoints
 from prompt_jax.training.population import Population
 from prompt_jax.training.protocol import Method
@@ -17,7 +17,7 @@ from prompt_jax.training.types import Replica, TrainConfig, TrainedReplica
 
 
 def train(
-    lm: Any,
+    lm: LanguageModel,
     method: Method,
     replicas: Sequence[Replica],
     config: TrainConfig,

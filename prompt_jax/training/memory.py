@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from prompt_jax.errors import TrainingError
+from prompt_jax.models.base import LanguageModel
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.protocol import Method
 from prompt_jax.training.step import MicroBatch, Sums, Table, programs
@@ -23,7 +24,7 @@ _HEADROOM = 0.8
 
 
 def compile_micro(
-    lm: Any,
+    lm: LanguageModel,
     method: Method,
     config: OptimizerConfig,
     *,
@@ -108,7 +109,7 @@ def free_bytes(device: jax.Device | None = None) -> int | None:
 
 
 def token_budget(
-    lm: Any,
+    lm: LanguageModel,
     method: Method,
     config: OptimizerConfig,
     *,

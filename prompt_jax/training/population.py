@@ -15,6 +15,7 @@ from prompt_jax.data.tokenise import TokenisedSplit
 from prompt_jax.errors import ConfigError, ModelError, TrainingError
 from prompt_jax.evaluation import Job
 from prompt_jax.evaluation.sweep import embed_rows
+from prompt_jax.models.base import LanguageModel
 from prompt_jax.streams import key as stream_key
 from prompt_jax.training import memory, optimizers
 from prompt_jax.training.deployed import evaluate_runs
@@ -43,7 +44,7 @@ class Population:
 
     def __init__(
         self,
-        lm: Any,
+        lm: LanguageModel,
         method: Method,
         replicas: Sequence[Replica],
         config: TrainConfig,
@@ -329,7 +330,9 @@ class Population:
         ]
 
 
-def check(lm: Any, method: Method, replicas: Sequence[Replica], config: TrainConfig) -> None:
+def check(
+    lm: LanguageModel, method: Method, replicas: Sequence[Replica], config: TrainConfig
+) -> None:
     """Refuses replicas that cannot be trained together.
 
     Raises:
@@ -360,7 +363,7 @@ def check(lm: Any, method: Method, replicas: Sequence[Replica], config: TrainCon
         check_tokens(lm, split)
 
 
-def check_tokens(lm: Any, split: TokenisedSplit) -> None:
+def check_tokens(lm: LanguageModel, split: TokenisedSplit) -> None:
     """Refuses rows with tokens that the model does not have.
 
     Such a token would embed as NaN, and the replica would seem to diverge.

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from prompt_jax.models.base import LanguageModel
 from prompt_jax.training import tracking
 from prompt_jax.training.memory import CPU_TOKENS
 from prompt_jax.training.population import Population
@@ -38,7 +39,7 @@ class Work(NamedTuple):
       step: the last of them.
       steps: how many.
       seconds: wall-clock; development evaluations do not count, compilation and checkpoints do.
-      rows: training rows of all runs.
+      rows: training rows of all replicas.
       flops: hand-counted operations on the rows' tokens; padding is no work.
       devices: that took part.
     """
@@ -87,9 +88,9 @@ class StepTimer:
             return
         self.pause()
         before, self._seen = self._seen, self._counts()
-        runs, inputs, targets = (now - then for now, then in zip(self._seen, before, strict=True))
+        steps, inputs, targets = (now - then for now, then in zip(self._seen, before, strict=True))
         p = self._population
-        rows = runs * p.config.batch_size
+        rows = steps * p.config.batch_size
         devices = 1 if p.mesh is None else p.mesh.size
         flops = count_flops(p.lm, p.method, rows, inputs + rows * p.prompt_tokens, targets)
         if self._tracker.measures:
@@ -98,7 +99,7 @@ class StepTimer:
         self._seconds, self._steps = 0.0, 0
 
     def _counts(self) -> tuple[int, int, int]:
-        """Steps, input tokens and target tokens of all runs so far."""
+        """Steps, input tokens and target tokens of all replicas so far."""
         inputs, targets = self._population.tokens.sum(1).tolist()
         return int(self._population.steps.sum()), inputs, targets
 
@@ -106,7 +107,7 @@ class StepTimer:
         jax.block_until_ready(self._population.state)
 
 
-def count_flops(lm: Any, method: Method, rows: int, tokens: int, targets: int) -> float:
+def count_flops(lm: LanguageModel, method: Method, rows: int, tokens: int, targets: int) -> float:
     """Hand-counted operations of training on rows.
 
     Args:
@@ -124,7 +125,7 @@ def count_flops(lm: Any, method: Method, rows: int, tokens: int, targets: int) -
     return float(rows * passes * lm.flops(1, *per_row, backward=backward))
 
 
-def matmul_ceiling(lm: Any) -> float:
+def matmul_ceiling(lm: LanguageModel) -> float:
     """Operations per second of one device on a matrix product of a feed-forward layer's shape.
 
     Measured once per process and shape; a fraction of a second.

@@ -1,8 +1,8 @@
 """The compiled programs of one training step of a population.
 
-`prepare` makes the prompts of all runs, `micro` sends rows with different prompts through the
+`prepare` makes the prompts of all replicas, `micro` sends rows with different prompts through the
 frozen model and adds up losses and prompt gradients, `finish` pulls these back to the parameters of
-each run and applies its optimizer. See docs/architecture.md for why they are three.
+each replica and applies its optimizer. See docs/architecture.md for why they are three.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from prompt_jax import sharding
 from prompt_jax.errors import ConfigError
+from prompt_jax.models.base import LanguageModel
 from prompt_jax.run_key import RunKey
 from prompt_jax.sharding import Rules
 from prompt_jax.training import optimizers
@@ -45,12 +46,12 @@ class State(NamedTuple):
     params: Any
     opt_state: Any
     carry: Any
-    healthy: jax.Array  # [R] bool; False once a run's loss, gradient or update was not finite
+    healthy: jax.Array  # [R] bool; False once a replica's loss, gradient or update was not finite
     updates: jax.Array  # [R] int32, updates applied so far
 
 
 class Table(NamedTuple):
-    """The prompts of a step, one row per (run, view) or per (run, view, row), then padding."""
+    """The prompts of a step, a row per (replica, view) or (replica, view, row), then padding."""
 
     prompts: jax.Array | None  # [P, L, D] float32
     teacher: jax.Array | None  # [P, L, D]
@@ -78,7 +79,7 @@ class Sums(NamedTuple):
 
 
 class StepMetrics(NamedTuple):
-    """Per run, for the log."""
+    """Per replica, for the log."""
 
     loss: jax.Array  # [R] float32, mean over views of the row loss per token
     gradient_norm: jax.Array  # [R] float32
@@ -106,7 +107,9 @@ def micro_program(method: Method) -> Any:
       the model. It does not depend on the optimizer, so budgets share its compilations.
     """
 
-    def micro(lm: Any, state: State | None, table: Table, sums: Sums, batch: MicroBatch) -> Sums:
+    def micro(
+        lm: LanguageModel, state: State | None, table: Table, sums: Sums, batch: MicroBatch
+    ) -> Sums:
         _check_batch(table, sums, batch)
         real = batch.real.astype(jnp.float32)
 
@@ -161,7 +164,7 @@ def programs(
     Args:
       method: the method.
       config: its optimizer.
-      mesh: the runs are split over its axis 'data', which divides R; where the method trains the
+      mesh: replicas are split over its axis 'data', which divides R; where the method trains the
         model, its weights are split over the axis 'model' instead. None: everything is whole.
       rules: `LanguageModel.partition_rules`; used where the method trains the model on a mesh.
     """
@@ -183,7 +186,7 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None, rules:
         split, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
 
     def everywhere(x: jax.Array) -> jax.Array:
-        """Whole on every device, without the padding: where runs are split, that cuts otherwise."""
+        """Whole on every device: arrays with padding are split at other places than replicas."""
         return x if whole is None else jax.lax.with_sharding_constraint(x, whole)
 
     def placed(tree: Any) -> Any:
@@ -199,14 +202,14 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None, rules:
         multipliers[group] = multipliers.get(group, 1.0) * multiplier
 
     def init(params: Any, consts: Any) -> State:
-        runs = jax.tree.leaves(params)[0].shape[0]
+        replicas = jax.tree.leaves(params)[0].shape[0]
         return placed(
             State(
                 params,
                 jax.vmap(tx.init)(params),
                 jax.vmap(method.carry)(params, consts),
-                jnp.ones((runs,), bool),
-                jnp.zeros((runs,), jnp.int32),
+                jnp.ones((replicas,), bool),
+                jnp.zeros((replicas,), jnp.int32),
             )
         )
 
@@ -312,10 +315,10 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None, rules:
         keys: jax.Array,
         step: jax.Array,
     ) -> tuple[State, StepMetrics]:
-        runs = state.healthy.shape[0]
-        chex.assert_shape([active, learning_rates, keys], (runs,))
+        replicas = state.healthy.shape[0]
+        chex.assert_shape([active, learning_rates, keys], (replicas,))
         chex.assert_equal_shape([sums.loss, sums.weight])
-        inner = (runs, method.views) + (
+        inner = (replicas, method.views) + (
             (rows.task.shape[1],) if method.rowwise and sums.prompts is not None else ()
         )
         dprompts = None
@@ -325,7 +328,7 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None, rules:
         lm = jax.tree.map(lambda g: g[None], sums.lm)
 
         def per_view(x: jax.Array) -> jax.Array:
-            return everywhere(x[: runs * method.views]).reshape(runs, method.views)
+            return everywhere(x[: replicas * method.views]).reshape(replicas, method.views)
 
         new, metrics = jax.vmap(finish_one, (0,) * 13 + (None,))(
             state.params,
@@ -348,7 +351,7 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None, rules:
         return placed(State(params, opt_state, carry, healthy, updates)), metrics
 
     def keep(best: Any, params: Any, better: jax.Array) -> Any:
-        """Takes over the parameters of the runs that improved."""
+        """Takes over the parameters of the replicas that improved."""
 
         def one(old: jax.Array, new: jax.Array) -> jax.Array:
             return jnp.where(better.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -109,7 +108,7 @@ def _execute(
     primary = {target: task.metrics[0] for target, task in tasks.items()}
     measured: list[ResultRow] = []
     items: dict[RunKey, np.ndarray] = {}
-    prompts: list[Path] = []
+    writer = outputs.PromptWriter(folder, config, lm)
     for k in config.shots:
         for method, spec in zip(config.methods, config.specs, strict=True):
             for outcome in executor.run(method, k):
@@ -118,24 +117,16 @@ def _execute(
                 scores = outcome.test.per_item.get(primary[outcome.key.task])
                 if scores is not None and outcome.trained.healthy:
                     items[key] = scores
-                named = dict(outcome.template_prompts)
-                if outcome.trained.prompt is not None:
-                    named[""] = outcome.trained.prompt
-                for name, prompt in named.items():
-                    made = dataclasses.replace(
-                        outcome, trained=dataclasses.replace(outcome.trained, prompt=prompt)
-                    )
-                    prompts.append(
-                        outputs.save_prompt(folder, spec, made, config, lm, executor, name)
-                    )
-                prompts += outputs.save_method(
-                    folder, spec, as_method(method), outcome, config, lm, executor, say
-                )
+                task = tasks[outcome.key.task].name
+                writer.target(spec, task, outcome)
+                writer.method(spec, task, as_method(method), outcome, say)
             results.write_rows(folder / "results.jsonl", measured)
             for line in executor.stage_summaries():
                 say(f"  {line}")
-    outputs.save_sources(folder, config, lm, executor)
+    for seed in config.seed_list:
+        for source, trained in executor.sources(seed).items():
+            writer.source(rows.task(source).name, trained, executor.initial(seed).record)
     (folder / "data.json").write_text(json.dumps(rows.report(), indent=2) + "\n", "utf-8")
     results.write_items(folder / "items.npz", items)
     findings = outputs.write_findings(folder, say)
-    return outputs.RunResult(findings, executor.reused, prompts)
+    return outputs.RunResult(findings, executor.reused, writer.written)

@@ -15,9 +15,9 @@ from prompt_jax.data.tasks import Task
 from prompt_jax.errors import ConfigError
 from prompt_jax.methods import BaseMethod
 from prompt_jax.methods import trained as trained_methods
+from prompt_jax.models.base import LanguageModel
 from prompt_jax.prompts import PromptRecord, SoftPrompt
 from prompt_jax.recipes.config import ExperimentConfig
-from prompt_jax.recipes.execute import Executor
 from prompt_jax.recipes.outcomes import Outcome
 from prompt_jax.report import page
 from prompt_jax.run_key import RunKey
@@ -115,119 +115,113 @@ def rows_of(key: RunKey, outcome: Outcome, task: Task) -> list[ResultRow]:
     ]
 
 
-def _record(
-    method: str,
-    task: str,
-    seed: int,
-    config: ExperimentConfig,
-    lm: Any,
-    executor: Executor,
-    trained: TrainedReplica,
-    facts: dict[str, Any],
-) -> PromptRecord:
-    initial = executor.initial(seed).record
-    # What an evaluation needs to see the rows as this experiment saw them.
-    rows = ("max_input_tokens", "max_target_tokens", "protocol", "dev_rows")
-    seen = {name: getattr(config.data, name) for name in rows}
-    return PromptRecord(
-        model_hash=lm.weights_hash,
-        model_name=lm.name,
-        method=method,
-        task=task,
-        init_id=initial.init_id if initial else None,
-        init=initial.init if initial else None,
-        tokens=None if trained.prompt is None else len(trained.prompt),
-        d_model=lm.d_model,
-        seed=seed,
-        config={"dev": finite(trained.best_value), "best_step": trained.best_step, **seen, **facts},
-    )
+class PromptWriter:
+    """Writes the prompts of an experiment into its run directory, each with its record.
 
-
-def save_prompt(
-    folder: Path,
-    spec: str,
-    outcome: Outcome,
-    config: ExperimentConfig,
-    lm: Any,
-    executor: Executor,
-    template: str = "",
-) -> Path:
-    """Saves the prompt of a run, or its prompt for the rows of one template."""
-    path, record = _target_file(folder, spec, outcome, config, lm, executor, template)
-    SoftPrompt(outcome.trained.prompt).save(path, record)
-    return path
-
-
-def save_method(
-    folder: Path,
-    spec: str,
-    method: BaseMethod,
-    outcome: Outcome,
-    config: ExperimentConfig,
-    lm: Any,
-    executor: Executor,
-    say: Callable[[str], None],
-) -> list[Path]:
-    """Saves the trained method of a run where its prompt depends on the row's tokens.
-
-    A method that its spec does not make again cannot be loaded: a warning says that it is not
-    saved.
-
-    Returns:
-      The path; [] where nothing was saved.
+    Attributes:
+      folder: the run directory.
+      config: the experiment.
+      lm: the frozen model.
+      written: paths of the target prompts, and of trained row-wise methods.
     """
-    trainer = method.stages()[-1].trains or method
-    if not trainer.rowwise or trainer.trains_lm or outcome.template_prompts:
-        return []
-    path, record = _target_file(folder, spec, outcome, config, lm, executor)
-    try:
-        made = trained_methods.TrainedMethod(
-            trainer, outcome.trained.params, outcome.consts, record
-        )
-        trained_methods.save(path, made)
-    except ConfigError as error:
-        say(f"  warning: {path} was not made: {error}")
-        return []
-    return [path]
 
+    def __init__(self, folder: Path, config: ExperimentConfig, lm: LanguageModel) -> None:
+        self.folder, self.config, self.lm = folder, config, lm
+        self.written: list[Path] = []
 
-def _target_file(
-    folder: Path,
-    spec: str,
-    outcome: Outcome,
-    config: ExperimentConfig,
-    lm: Any,
-    executor: Executor,
-    template: str = "",
-) -> tuple[Path, PromptRecord]:
-    """Where the prompt of a run is saved, and its record."""
-    m = outcome.key
-    shots = f"k{m.k}" if m.k else "all"
-    task = executor.rows.task(m.task).name
-    name = f"{slug(task)}-{shots}-seed{m.seed}" + (f"-{slug(template)}" if template else "")
-    path = folder / "prompts" / slug(spec) / f"{name}.safetensors"
-    facts: dict[str, Any] = {"k": m.k, "experiment": config.name}
-    if template:
-        facts["template"] = template
-    if outcome.chosen is not None:
-        facts["chosen"] = list(outcome.chosen)
-    return path, _record(spec, task, m.seed, config, lm, executor, outcome.trained, facts)
+    def target(self, spec: str, task: str, outcome: Outcome) -> None:
+        """Saves the deployed prompt of a finished replica, and its prompts by template.
 
+        Args:
+          spec: names the method.
+          task: name of the target.
+          outcome: the replica.
+        """
+        prompts = dict(outcome.template_prompts)
+        if outcome.trained.prompt is not None:
+            prompts[""] = outcome.trained.prompt
+        for template, prompt in prompts.items():
+            path = self._path(spec, task, outcome.key, template)
+            record = self._of_outcome(spec, task, outcome, len(prompt), template)
+            SoftPrompt(prompt).save(path, record)
+            self.written.append(path)
 
-def save_sources(folder: Path, config: ExperimentConfig, lm: Any, executor: Executor) -> None:
-    """Saves the prompts of the sources, seed by seed."""
-    for seed in config.seed_list:
-        for name, trained in executor.sources(seed).items():
-            task = executor.rows.task(name).name
-            record = _record(
-                "prompt_tuning",
-                task,
-                seed,
-                config,
-                lm,
-                executor,
-                trained,
-                {"experiment": config.name},
+    def method(
+        self, spec: str, task: str, method: BaseMethod, outcome: Outcome, say: Callable[[str], None]
+    ) -> None:
+        """Saves the trained method where its prompt depends on the row's tokens.
+
+        A method that its spec does not make again cannot be loaded: a warning says that it is not
+        saved.
+        """
+        trainer = method.stages()[-1].trains or method
+        if not trainer.rowwise or trainer.trains_lm or outcome.template_prompts:
+            return
+        path = self._path(spec, task, outcome.key)
+        record = self._of_outcome(spec, task, outcome, None)
+        try:
+            trained_methods.save(
+                path,
+                trained_methods.TrainedMethod(
+                    trainer, outcome.trained.params, outcome.consts, record
+                ),
             )
-            path = folder / "prompts" / "sources" / f"{slug(task)}-seed{seed}.safetensors"
-            SoftPrompt(trained.prompt).save(path, record)
+        except ConfigError as error:
+            say(f"  warning: {path} was not made: {error}")
+            return
+        self.written.append(path)
+
+    def source(self, task: str, trained: TrainedReplica, start: PromptRecord | None) -> None:
+        """Saves the prompt of a source.
+
+        Args:
+          task: its name.
+          trained: the replica.
+          start: record of its initialisation.
+        """
+        assert trained.prompt is not None
+        key = trained.key
+        path = self.folder / "prompts" / "sources" / f"{slug(task)}-seed{key.seed}.safetensors"
+        record = self._record(key.method, task, trained, start, len(trained.prompt), {})
+        SoftPrompt(trained.prompt).save(path, record)
+
+    def _path(self, spec: str, task: str, key: RunKey, template: str = "") -> Path:
+        shots = f"k{key.k}" if key.k else "all"
+        name = f"{slug(task)}-{shots}-seed{key.seed}" + (f"-{slug(template)}" if template else "")
+        return self.folder / "prompts" / slug(spec) / f"{name}.safetensors"
+
+    def _of_outcome(
+        self, spec: str, task: str, outcome: Outcome, tokens: int | None, template: str = ""
+    ) -> PromptRecord:
+        facts: dict[str, Any] = {"k": outcome.key.k}
+        if template:
+            facts["template"] = template
+        if outcome.chosen is not None:
+            facts["chosen"] = list(outcome.chosen)
+        return self._record(spec, task, outcome.trained, outcome.start, tokens, facts)
+
+    def _record(
+        self,
+        method: str,
+        task: str,
+        trained: TrainedReplica,
+        start: PromptRecord | None,
+        tokens: int | None,
+        facts: dict[str, Any],
+    ) -> PromptRecord:
+        # What an evaluation needs to see the rows as this experiment saw them.
+        rows = ("max_input_tokens", "max_target_tokens", "protocol", "dev_rows")
+        seen = {name: getattr(self.config.data, name) for name in rows}
+        best = {"dev": finite(trained.best_value), "best_step": trained.best_step}
+        return PromptRecord(
+            model_hash=self.lm.weights_hash,
+            model_name=self.lm.name,
+            method=method,
+            task=task,
+            init_id=start.init_id if start else None,
+            init=start.init if start else None,
+            tokens=tokens,
+            d_model=self.lm.d_model,
+            seed=trained.key.seed,
+            config={**best, **seen, **facts, "experiment": self.config.name},
+        )

@@ -39,6 +39,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> list[workers.Ended]:
     return workers.start(tmp_path_factory.mktemp("pair"))
 
 
+@pytest.mark.multidevice
 def test_losses_do_not_depend_on_devices_or_processes(pair: list[workers.Ended]) -> None:
     """One device, eight in both layouts, two processes: 20 steps within 1e-5, equal metrics."""
     plain = toy.Recorder()

@@ -102,15 +102,12 @@ def as_method(method: BaseMethod | str) -> BaseMethod:
 
 
 def _unused(method: BaseMethod) -> list[str]:
-    """What the class of a method defines for its trainer although it trains no stage itself."""
-    trainers = [stage.trains for stage in method.stages()]
-    if None in trainers or not trainers:
+    """What a subclass defines for its trainer while the stages it inherits name other trainers."""
+    order = type(method).__mro__
+    newer = order[: next(n for n, kind in enumerate(order) if "stages" in vars(kind))]
+    if any(stage.trains is None for stage in method.stages()):
         return []
-    return [
-        name
-        for name in sorted(_TRAINING)
-        if all(getattr(type(t), name, None) is not getattr(type(method), name) for t in trainers)
-    ]
+    return sorted(name for name in _TRAINING if any(name in vars(kind) for kind in newer))
 
 
 def spec_of(method: BaseMethod | str) -> str:

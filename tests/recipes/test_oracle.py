@@ -171,7 +171,7 @@ def test_what_it_writes(planted, world):
         "60.0",
         "90.0",
         "+30.0",
-        "0.000",
+        "<0.001",
         "yes",
         "90.0",
     ]
@@ -282,7 +282,7 @@ def test_tuned_subsets_go_on_from_where_they_were_merged(world, executor, tmp_pa
     assert found == report.to_dict()
     assert found["tuned"]
     text = (report.folder / "oracle_tuned.md").read_text()
-    assert "tuned from there with the target's budget" in text
+    assert "merged and tuned with the target's budget" in text
     assert "without a step" not in text
     made = executor(config)
     contexts = {member.task: context for member, context in made.contexts("dtvg", 4).items()}

@@ -11,6 +11,7 @@ import pytest
 from prompt_jax.training import checkpoints
 
 
+@pytest.mark.slow
 def test_no_damage_is_silent(tmp_path, capsys):
     counts = damage.damage(60, tmp_path)
     assert not capsys.readouterr().out
@@ -22,6 +23,7 @@ def test_no_damage_is_silent(tmp_path, capsys):
 
 # Orbax leaves its reading tasks behind when it meets a damaged array, which nothing but this test
 # lets it do; they are collected here, so that no other test is blamed.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_silence_would_be_noticed(tmp_path, monkeypatch):
     """Without our own checksums a flipped bit goes through orbax, and the measure shows it."""

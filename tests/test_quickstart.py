@@ -58,6 +58,7 @@ def test_it_is_small_and_says_where_it_comes_from() -> None:
     )
 
 
+@pytest.mark.slow
 def test_it_follows_instructions_about_the_sandbox(mini: FrozenT5) -> None:
     # Far above chance (one word of 155) on instructions that its training never drew.
     rows = list(itertools.islice(instructions.worded(77), 100))
@@ -95,6 +96,7 @@ def test_its_tasks_are_the_sandbox_and_something_helps_and_hurts() -> None:
     assert set(config.specs) >= {"prompt_tuning", "spot"}
 
 
+@pytest.mark.slow
 def test_the_plan_needs_no_data_and_no_network(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -107,6 +109,7 @@ def test_the_plan_needs_no_data_and_no_network(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_small_run_leaves_a_table_prompts_and_a_report(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -197,6 +197,7 @@ def test_mean_pooled_uses_and_moves_the_mean_token():
     assert np.abs(step(mean_pooled(rbf(2.0)), same, np.zeros_like(g))[0]).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_sliced_with_all_directions_is_per_coordinate_in_a_rotated_basis():
     x, g = draw(5, 6, seed=11), draw(5, 6, seed=12)
     q, _ = np.linalg.qr(
@@ -413,6 +414,7 @@ def gaussian(mean, covariance):
     return lambda x: (x - mean[None]) @ precision
 
 
+@pytest.mark.slow
 def test_two_dimensional_gaussian():
     mean, covariance = [1.0, -2.0], np.asarray([[1.0, 0.6], [0.6, 0.8]])
     x = sample(rbf(), gaussian(mean, covariance), draw(100, 2))
@@ -451,12 +453,14 @@ def test_rbf_median_collapses_in_twenty_dimensions():
     assert 0.1 < found[0] < found[1] < 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [per_coordinate(rbf()), linear()])
 def test_kernels_that_do_not_collapse(kernel):
     """Marginals by themselves, or the moments of a Gaussian where M > P."""
     assert variance(kernel, 50) == pytest.approx(1, abs=0.2)
 
 
+@pytest.mark.slow
 def test_sliced_collapses_less():
     assert variance(sliced(rbf(), D), 50, seed=0) > 0.6
 
@@ -464,6 +468,7 @@ def test_sliced_collapses_less():
 # Diagnostics -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pairwise_distances_and_effective_rank():
     x = draw(5, 2, 3, seed=1) + np.float32(1e3)
     expected = [

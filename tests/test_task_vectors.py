@@ -362,6 +362,7 @@ def grouped_loss(scales: Any, v: dict[str, Any], weights: Any) -> Any:
     return jnp.sum(weights * mixed**2), group
 
 
+@pytest.mark.slow
 def test_merge_gradients_are_zero_outside_the_group() -> None:
     weights = jnp.asarray(np.random.default_rng(9).normal(size=(3, 5)), jnp.float32)
     seen = set()

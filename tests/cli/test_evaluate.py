@@ -49,6 +49,7 @@ def test_prompts_score_what_the_run_said(invoke: Invoke, world: World) -> None:
         assert [entry["rows"] for entry in found] == [8, 8]
 
 
+@pytest.mark.slow
 def test_a_trained_row_wise_method_scores_what_the_run_said(
     invoke: Invoke, world: World, rowwise: Rowwise
 ) -> None:
@@ -118,6 +119,7 @@ def test_cut_inputs_are_counted(invoke: Invoke, world: World) -> None:
     assert result.err == "prompt-jax: 8 inputs were too long and were truncated.\n"
 
 
+@pytest.mark.slow
 def test_formats_that_do_not_name_their_weights(
     invoke: Invoke, world: World, tmp_path: Path
 ) -> None:

@@ -125,6 +125,7 @@ def _assignments(draw: st.DrawFn) -> list[str]:
     return made
 
 
+@pytest.mark.slow
 @fuzzed(max_examples=EXAMPLES)
 @given(_assignments())
 def test_overrides(desk: World, assignments: list[str]) -> None:
@@ -133,6 +134,7 @@ def test_overrides(desk: World, assignments: list[str]) -> None:
     judge(call(["run", desk.config, f"out={out}", "shots=4", "--", *assignments]), assignments)
 
 
+@pytest.mark.slow
 @fuzzed(max_examples=EXAMPLES)
 @given(st.sampled_from(["model", "seeds", "first_seed", "out", "data.cache", "mesh"]), _TEXTS)
 def test_overrides_of_places_and_counts(desk: World, key: str, value: str) -> None:
@@ -268,6 +270,7 @@ _OPTIONS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @fuzzed(max_examples=EXAMPLES)
 @given(_worlds(), _OPTIONS, st.booleans())
 def test_task_files_and_rows(
@@ -291,6 +294,7 @@ _SUFFIXES = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @fuzzed(max_examples=EXAMPLES)
 @given(
     _SUFFIXES,
@@ -320,6 +324,7 @@ def test_files_of_any_bytes(desk: World, suffix: str, content: bytes) -> None:
     judge(call([*arguments, "shots=2"]), (suffix, content))
 
 
+@pytest.mark.slow
 def test_the_fuzzed_command_works(desk: World) -> None:
     """Otherwise everything above would only test its own refusal."""
     out = desk.root / "right"

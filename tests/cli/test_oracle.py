@@ -9,6 +9,7 @@ import pytest
 from tests.cli.conftest import Invoke, World
 
 
+@pytest.mark.slow
 def test_it_prints_tables_and_json(invoke: Invoke, files: World) -> None:
     out = files.root / "oracle"
     arguments = (

@@ -33,6 +33,7 @@ def read(out: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
 
 
+@pytest.mark.slow
 def test_lines_are_ranked_as_the_model_ranks_them(invoke: Invoke, world: World) -> None:
     result = invoke(
         "predict",
@@ -57,6 +58,7 @@ def test_lines_are_ranked_as_the_model_ranks_them(invoke: Invoke, world: World) 
         assert row["answer"] == ("food", "tool")[int(scores.argmin())]
 
 
+@pytest.mark.slow
 def test_a_trained_row_wise_method_answers_each_row_with_its_own_prompt(
     invoke: Invoke, world: World, rowwise: Rowwise
 ) -> None:
@@ -93,6 +95,7 @@ def test_rows_of_one_task_have_the_numbers_of_its_templates(world: World) -> Non
     assert predict._encode(lm, named, rows, None).template.tolist() == [1, 0]
 
 
+@pytest.mark.slow
 def test_generation_is_the_models_own(invoke: Invoke, world: World) -> None:
     result = invoke(
         "predict",
@@ -176,6 +179,7 @@ def test_a_line_for_all_prompts_has_an_answer_of_each(
     assert second in ("food", "tool")
 
 
+@pytest.mark.slow
 def test_a_run_of_spt_answers_rows_of_many_tasks_in_one_batch(
     invoke: Invoke, world: World, tmp_path: Path
 ) -> None:
@@ -244,6 +248,7 @@ def test_a_run_of_spt_answers_rows_of_many_tasks_in_one_batch(
         assert ("is for template 'plain', not 'short'" in asked.err) == warned
 
 
+@pytest.mark.slow
 def test_rows_of_many_tasks_under_their_own_prompts(
     invoke: Invoke, world: World, tmp_path: Path
 ) -> None:
@@ -296,6 +301,7 @@ def test_rows_of_many_tasks_under_their_own_prompts(
     assert [row["prompt"] for row in read(named.out)] == ["one-plain"]
 
 
+@pytest.mark.slow
 def test_long_texts_are_cut_and_counted(invoke: Invoke, world: World) -> None:
     text = " ".join(TEXTS)  # more than the 8 tokens of the prompt's training
     result = invoke(

@@ -11,6 +11,7 @@ import pytest
 from tests.cli.conftest import Invoke, Ran, World
 
 
+@pytest.mark.slow
 def test_the_page_of_a_real_run(invoke: Invoke, world: World, ran: Ran) -> None:
     page = world.folder / "report.html"
     first = page.read_bytes()  # the run made it
@@ -34,6 +35,7 @@ def test_what_is_no_run_directory(invoke: Invoke, world: World) -> None:
     assert result.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_pages_of_several_runs(invoke: Invoke, world: World, tmp_path: Path) -> None:
     other = Path(shutil.copytree(world.folder, tmp_path / "other"))
     result = invoke("report", world.folder, other, "--out", tmp_path / "both.html")

@@ -50,6 +50,7 @@ def test_a_dry_run_as_json(invoke: Invoke, files: World) -> None:
     assert memory["xla_flops"] == pytest.approx(memory["hand_flops"], rel=0.2)
 
 
+@pytest.mark.slow
 def test_the_papers_protocol_is_planned_without_model_data_or_network(invoke: Invoke) -> None:
     config = f"{ROOT}/experiments/baselines.py:transfer"
     smaller = (
@@ -71,6 +72,7 @@ def test_the_papers_protocol_is_planned_without_model_data_or_network(invoke: In
     assert {stage["runs"] for stage in plan["stages"]} == {18, 39}
 
 
+@pytest.mark.slow
 def test_the_zero_shot_protocol_is_planned(invoke: Invoke) -> None:
     """31 tasks trained on, 9 held out, and no step on any of them."""
     config = f"{ROOT}/experiments/spt.py"
@@ -93,6 +95,7 @@ def test_the_zero_shot_protocol_is_planned(invoke: Invoke) -> None:
     assert plan["memory"]["fine_tuning"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "whole", "mesh", "shares"),
     [
@@ -125,6 +128,7 @@ def test_plans_for_many_devices_need_none_of_them(
     assert memory["xla_flops"] == pytest.approx(memory["hand_flops"], rel=0.3)
 
 
+@pytest.mark.slow
 def test_a_plan_for_a_mesh_speaks_of_each_device(invoke: Invoke, files: World) -> None:
     result = invoke("run", files.config, "--dry-run", "--mesh", "data=16,model=2")
     assert result.code == 0, result.err
@@ -139,6 +143,7 @@ def test_a_mesh_that_is_none(invoke: Invoke, files: World, mesh: str) -> None:
     assert f"mesh '{mesh}' is not of the form data=4,model=2." in result.err
 
 
+@pytest.mark.slow
 def test_a_packaged_config_takes_somebodys_own_task(invoke: Invoke, files: World) -> None:
     own = (f"targets={files.tasks['one']}", f"sources={files.tasks['first']}")
     result = invoke(

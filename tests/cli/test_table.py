@@ -67,6 +67,7 @@ def test_declared_questions_are_answered(invoke: Invoke, world: World, tmp_path:
     assert "not run and not in the family: spot - dtvg" in result.err
 
 
+@pytest.mark.slow
 def test_questions_of_another_config(invoke: Invoke) -> None:
     root = Path(__file__).resolve().parents[2]
     archive = root / "docs" / "results" / "archives" / "sandbox_vectors_tuned.tar.gz"

@@ -237,6 +237,7 @@ def test_banking77_follows_the_hub_in_its_own_order() -> None:
     )
 
 
+@pytest.mark.slow
 def test_tfds_builders_and_fields_exist(tmp_path: Path) -> None:
     """Fields and label names as TFDS itself declares them (no data is needed)."""
     tfds = pytest.importorskip("tensorflow_datasets")

@@ -156,6 +156,7 @@ def _hub_cache(folder, files, revision="main"):
         pq.write_table(pa.Table.from_pylist(rows), snapshot / name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "names"),
     [

@@ -31,6 +31,7 @@ def plain(task: Task, split: str) -> list[str]:
     return [render(task, task.templates[0], rows[i]).input for i in range(len(rows))]
 
 
+@pytest.mark.slow
 def test_content_hash_is_that_of_the_published_results() -> None:
     assert sandbox.content_hash() == EDITION
     page = Path(__file__).resolve().parents[2] / "docs" / "results" / "sandbox.md"
@@ -70,6 +71,7 @@ def test_tasks_are_registered_with_templates(task: Task) -> None:
         assert example.target == (example.candidates or example.references)[max(example.label, 0)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", sandbox.TARGETS, ids=[t.name for t in sandbox.TARGETS])
 def test_target_rows_are_in_no_other_task(task: Task) -> None:
     mine = {*plain(task, "train"), *plain(task, "validation")}
@@ -129,6 +131,7 @@ def test_contrary_targets_permute_the_label_words_of_their_source() -> None:
         assert all(a != b for a, b in zip(own, task.labels, strict=True))
 
 
+@pytest.mark.slow
 def test_label_noise_is_a_fifth_of_the_training_rows_only() -> None:
     assert {*sandbox.NOISY} <= {task.name for task in sandbox.TARGETS}
     for task in sandbox.TASKS:

@@ -431,6 +431,7 @@ def _tables(draw: st.DrawFn) -> dict[str, Any]:
     return table | _VALID[kind] | draw(st.dictionaries(_KEYS, _values, max_size=2))
 
 
+@pytest.mark.slow
 @settings(
     max_examples=200,
     deadline=None,

@@ -5,6 +5,7 @@ import runpy
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from prompt_jax.data import Example, encode
 from prompt_jax.evaluation import METRICS
@@ -25,6 +26,7 @@ class Words:
         return [" ".join("x" * (i - 2) for i in row if i > 2) for row in rows]
 
 
+@pytest.mark.slow
 def test_docs_page_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(FrozenT5, "tokenizer", property(lambda self: Words()))
     config = T5Config(vocab_size=16, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)

@@ -25,6 +25,7 @@ def prompts(count=3):
     return np.stack([toy.prompt(i, 2.0) for i in range(count)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalise", ["mean", "sum"])
 def test_evaluate_ensemble_averages_probabilities(normalise):
     splits = [toy.make_split(rows=9, seed=1, labels=3), toy.make_split(rows=5, seed=2, labels=3)]
@@ -43,6 +44,7 @@ def test_evaluate_ensemble_averages_probabilities(normalise):
         np.testing.assert_array_equal(got.per_item["accuracy"], p.argmax(1) == job.split.label)
 
 
+@pytest.mark.slow
 def test_ensemble_of_one_prompt_is_that_prompt():
     split, one = toy.make_split(rows=8), prompts(1)
     (alone,) = evaluate(toy.tiny_t5(), [Job(split)], one, metrics=("accuracy",))
@@ -53,6 +55,7 @@ def test_ensemble_of_one_prompt_is_that_prompt():
     np.testing.assert_allclose(first, second, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_ensemble_with_a_diverged_particle_is_nan():
     split, several = toy.make_split(rows=8), prompts(2)[None].copy()
     several[0, 1, 0, 0] = np.nan

@@ -118,6 +118,7 @@ def equal(a, b):
 # Rank
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalise", ["mean", "sum"])
 def test_rank_matches_one_pass_per_candidate(lm, prompts, normalise):
     jobs = [Job(classification(6), 2), Job(choice(6), 0)]
@@ -133,6 +134,7 @@ def test_rank_matches_one_pass_per_candidate(lm, prompts, normalise):
             assert result.prediction[row] == expected.argmin()
 
 
+@pytest.mark.slow
 def test_rank_mean_divides_by_the_tokens_of_each_candidate(lm, prompts):
     """An exact relation: which candidate wins under random weights proves nothing."""
     job = Job(classification(40, names=("a", "b", "longest")), 0)
@@ -152,6 +154,7 @@ def population(lm, prompts):
     return jobs, rank(lm, jobs, prompts)
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_other_jobs(lm, prompts, population):
     jobs, together = population
     for i in (0, 1, 2, 5):  # the others repeat their shapes
@@ -161,6 +164,7 @@ def test_results_do_not_depend_on_other_jobs(lm, prompts, population):
     assert together[5].prediction.shape == (0,)
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_order_of_jobs_or_the_budget(lm, prompts, population):
     jobs, together = population
     order = np.random.default_rng(4).permutation(len(jobs))
@@ -186,6 +190,7 @@ def test_results_follow_shuffled_rows(lm, prompts):
     np.testing.assert_array_equal(straight.prediction[order], mixed.prediction)
 
 
+@pytest.mark.slow
 def test_rank_without_prompt(lm):
     split = classification(4)
     (result,) = rank(lm, [Job(split)])
@@ -237,6 +242,7 @@ def test_programs_are_compiled_once_across_calls(lm, prompts):
 # Dead runs
 
 
+@pytest.mark.slow
 def test_non_finite_prompt_affects_only_its_own_job(spoken, prompts):
     broken = prompts.copy()
     broken[1, 2, 3] = math.nan
@@ -261,6 +267,7 @@ def test_non_finite_prompt_affects_only_its_own_job(spoken, prompts):
 # Generation and likelihood
 
 
+@pytest.mark.slow
 def test_generate_matches_the_model_row_by_row(spoken, prompts):
     jobs = [Job(span(5), 0), Job(span(3, seed=9), 2)]
     texts = generate(spoken, jobs, prompts, max_new_tokens=6, num_beams=2)
@@ -273,6 +280,7 @@ def test_generate_matches_the_model_row_by_row(spoken, prompts):
         assert answers == Letters().decode_batch(np.asarray(expected).tolist())[: len(answers)]
 
 
+@pytest.mark.slow
 def test_generate_length_defaults_to_the_longest_answer(spoken, prompts, monkeypatch):
     lengths = []
     original = FrozenT5.generate
@@ -286,6 +294,7 @@ def test_generate_length_defaults_to_the_longest_answer(spoken, prompts, monkeyp
     assert set(lengths) == {16}  # ten letters and the end, in steps of 8
 
 
+@pytest.mark.slow
 def test_nll_sums_before_dividing(lm, prompts):
     jobs = [Job(span(9), 1), Job(choice(5), 0)]
     for job, value in zip(jobs, nll(lm, jobs, prompts), strict=True):
@@ -390,6 +399,7 @@ def test_programs_take_weights_as_arguments(lm, prompts):
     assert sum(np.size(c) for c in jax.tree.leaves(traced.jaxpr.consts)) == 0
 
 
+@pytest.mark.slow
 def test_mini_t5_classifies_sentiment(shared_dir):
     """Real text: movie reviews are not in the model's training mixture (majority: 51 %)."""
     mini = FrozenT5.from_pretrained(shared_dir / "models" / "mini-t5")

@@ -22,6 +22,7 @@ def null(rng, seeds, items, spread):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seeds", "spread"),
     [
@@ -45,6 +46,7 @@ def test_bootstrap_is_calibrated_under_the_null(seeds, spread):
     assert abs(covered / RUNS - 0.95) < error
 
 
+@pytest.mark.slow
 def test_bootstrap_is_calibrated_when_the_residual_dominates():
     rng = np.random.default_rng(1)
     rejected = sum(
@@ -68,6 +70,7 @@ def test_bootstrap_detects_an_effect_and_its_direction():
     assert (up.seeds, up.items) == (10, 200)
 
 
+@pytest.mark.slow
 def test_bootstrap_of_one_seed_matches_scipy():
     d = np.random.default_rng(3).normal(0.1, 1.0, 300)
     ours = statistics.paired_bootstrap(d, np.zeros(300), samples=20_000)

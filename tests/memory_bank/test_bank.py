@@ -133,6 +133,7 @@ def differences(function, params, name, step=1e-5):
 PARAMS = {"keys": KEYS, "values": VALUES, "projection": EYE}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", ["hard", "soft"])
 def test_gradients_match_finite_differences(gradient):
     loss, smooth = objective(gradient)
@@ -145,6 +146,7 @@ def test_gradients_match_finite_differences(gradient):
     assert not touched.any() if gradient == "hard" else 0 < touched.sum() < N
 
 
+@pytest.mark.slow
 def test_straight_through_has_the_forward_of_hard_and_the_key_gradient_of_soft():
     losses = {g: objective(g)[0] for g in ("hard", "soft", "straight_through")}
     np.testing.assert_allclose(losses["straight_through"](PARAMS), losses["hard"](PARAMS), 1e-5)

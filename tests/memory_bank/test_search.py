@@ -64,6 +64,7 @@ def test_exact_search_matches_brute_force(slots, queries, k, small_chunks):
     assert (np.diff(scores, axis=1) <= 0).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 6))
 def test_exact_search_breaks_ties_by_the_lower_index(seed, k):

@@ -35,6 +35,7 @@ def test_bank_shape_of_12_slots_of_2_tokens_for_prompts_of_3_slots_and_5_tasks(s
     assert strategy.bank_shape(12, 2, 3, 5) == shape
 
 
+@pytest.mark.slow
 def test_top_k_reads_the_slots_of_the_largest_scores_weighted():
     retrieved = read(mb.TopK(temperature=2.0))
     scores = QUERY @ BANK.keys.T
@@ -46,6 +47,7 @@ def test_top_k_reads_the_slots_of_the_largest_scores_weighted():
     np.testing.assert_allclose(retrieved.prompts, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_top_k_computes_only_the_penalties_that_are_asked_for():
     of = jnp.asarray([0, 2, 2, 1])
     retrieved = read(mb.TopK())

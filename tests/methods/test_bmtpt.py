@@ -82,6 +82,7 @@ def test_the_prior_of_particles_is_gaussian_around_the_vocabulary():
     assert BmtptParticles().penalty(params, consts, (), 0) == 0
 
 
+@pytest.mark.slow
 def test_svgd_stands_before_the_optimizer():
     """With plain descent behind it, the update is the kernel's; without a kernel the gradient."""
     x, g = {"particles": jnp.asarray(draws())}, {"particles": draws(seed=1)}
@@ -101,6 +102,7 @@ def test_svgd_stands_before_the_optimizer():
     assert alone.update_metrics(state) == {}
 
 
+@pytest.mark.slow
 def test_panels_draw_what_is_measured():
     method = BmtptParticles(particles=M)
     params, consts = method.init(context())
@@ -127,6 +129,7 @@ def trained(method, steps=4, **changes):
     return made, recorder
 
 
+@pytest.mark.slow
 def test_one_particle_with_a_flat_prior_is_prompt_tuning():
     """Summed over all rows or averaged over tokens: Adam does not see the difference."""
     method = BmtptParticles(particles=1, prior_width=math.inf)
@@ -136,6 +139,7 @@ def test_one_particle_with_a_flat_prior_is_prompt_tuning():
     assert toy.distance(got.prompt, expected.prompt)[0] < 1e-4
 
 
+@pytest.mark.slow
 def test_metrics_are_logged():
     method = BmtptParticles(particles=M)
     params, consts = method.init(context())
@@ -145,6 +149,7 @@ def test_metrics_are_logged():
     assert recorder.of("svgd_temperature") == [1.0, 1.0]
 
 
+@pytest.mark.slow
 def test_particles_with_rows_of_their_own():
     """The gradient of each particle is that of its share, scaled to the full data."""
     method, sgd = BmtptParticles(particles=2, batch="own", kernel="none"), {"b1": 0.0}
@@ -252,6 +257,7 @@ def test_the_mean_prior_is_the_jensen_bound_of_the_mixture():
     assert got[0] - got[1] == pytest.approx(bound[0] - bound[1], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_mixture_pulls_to_its_particles_by_responsibility():
     """Spec 4b: grad log p = sum_i w_i (theta_i - theta) / s^2, w = softmax(-||.||^2 / 2 s^2)."""
     particles, prompt, s = draws(), 0.1 * draws(1, seed=7)[0], 5.0

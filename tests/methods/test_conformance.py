@@ -242,6 +242,7 @@ def naive_objective(method: BaseMethod, run: Replica, carry: Any, key: Any, rows
     return objective
 
 
+@pytest.mark.slow
 def test_gradient_is_that_of_the_naive_objective(name):
     """Folded in micro-batches and pulled back, or written down for one run: 1e-5."""
     method, runs = METHODS[name], outcome(name).runs

@@ -148,6 +148,7 @@ def test_the_group_follows_the_scales():
     assert chosen(prompted(Dtvg(), turned, consts)) == (1, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("every", "regroups"), [(1, {0, 1, 2, 3, 4}), (2, {0, 2, 4}), (0, set())])
 def test_regrouping(every, regroups):
     """At steps it does not regroup, the carried group is used, whatever the scales say by now."""
@@ -225,6 +226,7 @@ def test_without_the_target_s_vector_only_sources_are_trained():
     assert np.asarray(grads["source_scales"]).any()
 
 
+@pytest.mark.slow
 def test_a_step_of_training_moves_scales_relative_to_their_size():
     """With Adam's first step, a rate of r (in units of the RMS) moves every scale by r."""
     method, rate = Dtvg(rule="all", scale_rate=0.5), 0.01
@@ -241,6 +243,7 @@ def test_a_step_of_training_moves_scales_relative_to_their_size():
     np.testing.assert_allclose(trained.prompt, method.deploy(trained.params, consts), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_logged_step_has_the_choice():
     recorder = toy.Recorder()
     params, consts = start(Dtvg())

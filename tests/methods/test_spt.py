@@ -101,6 +101,7 @@ def centre_of_sources():
 # Retrieval
 
 
+@pytest.mark.slow
 def test_every_row_gets_what_its_template_retrieves():
     method = Spt(**SMALL)
     params = trained(method)
@@ -120,6 +121,7 @@ def test_every_row_gets_what_its_template_retrieves():
     assert len({tuple(row) for row in order.tolist()}) > 1
 
 
+@pytest.mark.slow
 def test_instances_are_retrieved_by_their_own_tokens():
     method = Spt(query="instance", **SMALL)
     assert method.needs_embeddings
@@ -136,6 +138,7 @@ def test_instances_are_retrieved_by_their_own_tokens():
     assert method.template_prompts(params, consts) is None
 
 
+@pytest.mark.slow
 def test_one_retrieval_for_each_template(monkeypatch):
     """Not one for each row: neither in training nor in evaluation."""
     asked = []
@@ -190,6 +193,7 @@ def test_a_new_bank():
     assert not np.array_equal(own["keys"], params["keys"])
 
 
+@pytest.mark.slow
 def test_tied_slots_are_their_own_keys():
     method = Spt(slots=12, tokens=1, tied=True)
     params, consts = method.init(context())
@@ -261,6 +265,7 @@ def test_attention_over_all_slots_is_as_long_and_as_large():
 # Penalties, metrics, gradients
 
 
+@pytest.mark.slow
 def test_penalty_and_metrics():
     method = Spt(balance=0.5, pull=2.0, **SMALL)
     params, consts = trained(method), method.init(context())[1]
@@ -294,6 +299,7 @@ def test_penalty_and_metrics():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", ["hard", "soft", "straight_through"])
 def test_where_the_gradient_goes(gradient):
     method = Spt(gradient=gradient, balance=0.0, pull=0.0, **SMALL)
@@ -312,6 +318,7 @@ def test_where_the_gradient_goes(gradient):
         assert (size[name] > 1e-4) == (gradient != "hard")
 
 
+@pytest.mark.slow
 def test_a_mixture_with_dead_slots_says_so():
     """All tasks are worded alike, so that two of twelve slots are all that they retrieve."""
     method = Spt(**SMALL)
@@ -332,6 +339,7 @@ def test_a_mixture_with_dead_slots_says_so():
     assert method.summarize({"usage": np.eye(1, 12, dtype=np.float32)}) == ""
 
 
+@pytest.mark.slow
 def test_keys_learn_more_slowly_than_values():
     """Adam's first step moves everything by its group's rate."""
     method, rate = Spt(key_rate=0.02, **SMALL), 0.01
@@ -381,6 +389,7 @@ def test_bank_and_zero_shot_start_from_the_trained_bank():
         assert consts["tasks"].shape == (1,)
 
 
+@pytest.mark.slow
 def test_the_retrieved_prompt_is_tuned_as_a_prompt():
     method = Spt(transfer="prompt", **SMALL)
     left = trained(method)
@@ -393,6 +402,7 @@ def test_the_retrieved_prompt_is_tuned_as_a_prompt():
     assert PromptTuning().deploy(params, consts).shape == (toy.L, toy.D)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("retrieval", ["top_k", "random", "task", "shared", "attention"])
 def test_the_tuned_prompt_is_retrieved_by_wordings_that_say_something(retrieval):
     """Not by a template of fields alone, nor by one that training has not seen."""

@@ -57,6 +57,7 @@ def path(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_loaded_methods_compute_the_prompts_of_the_saved_ones_bit_for_bit(path):
     before, after = example(), trained.load(path, model=toy.tiny_t5())
     assert after.method == METHOD

@@ -90,6 +90,7 @@ def test_abstract_has_the_shapes_of_a_published_model() -> None:
         models.abstract("t5-smal")
 
 
+@pytest.mark.slow
 def test_what_plans_use() -> None:
     config = T5Config.known("t5-base")
     lm = FrozenT5.abstract(config, jnp.bfloat16, name="t5-base")

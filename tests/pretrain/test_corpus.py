@@ -65,6 +65,7 @@ def asked_of(text: str) -> Iterator[str]:
     yield from (text[mark.end() :] for mark in re.finditer(r" [:?] ", text))
 
 
+@pytest.mark.slow
 def test_shipped_corpus_has_no_held_out_row_and_no_contrary_template() -> None:
     """Every row over the sandbox world, made again from the recipe's seed."""
     held, (rows, _) = instructions.held_out(), shipped()
@@ -87,6 +88,7 @@ def test_shipped_corpus_has_no_held_out_row_and_no_contrary_template() -> None:
         assert held.isdisjoint(part.replace(" , so ", " | ") for part in parts), text
 
 
+@pytest.mark.slow
 def test_shipped_corpus_shares_no_phrase_with_held_out_rows(
     shared_dir: Path,
 ) -> None:

@@ -77,6 +77,7 @@ def test_recipe_trains_queries_at_a_separate_rate(reference: Path) -> None:
     assert rates["query"] == pytest.approx(shape.d_kv**-0.5, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_scores_cover_every_aspect_and_are_shares(reference: Path) -> None:
     found = score.scores(FrozenT5.from_pretrained(reference), rows=120)
     assert {"sentiment, named", "entailment, mapped", "copy giver", "source tasks, worded"} <= {

@@ -37,6 +37,7 @@ def batch() -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.slow
 def test_prompt_steers_the_model_and_takes_gradients(t5):
     prompt = parse("vocab:50")(t5, 3, 0)
     bare, steered = t5.score(**batch()).nll, t5.score(**batch(), prompt=prompt).nll

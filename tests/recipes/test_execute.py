@@ -239,6 +239,7 @@ def test_particles_with_rows_of_their_own_see_as_many_each(pretender, executor):
     assert own.target_steps == 0
 
 
+@pytest.mark.slow
 def test_averaged_predictions_of_particles(executor):
     """For real: no step on the target, all particles deployed, their mean kept as the prompt."""
     made = executor(shots=(4,), seeds=1)

@@ -54,6 +54,7 @@ def broken_off(config, world, monkeypatch):
             execute(config, world)
 
 
+@pytest.mark.slow
 def test_data_lost_while_it_runs(own, world, tmp_path, monkeypatch):
     """Everything was read before the first step: the run ends as if nothing had happened."""
     execute(own("whole"), world)
@@ -72,6 +73,7 @@ def test_data_lost_while_it_runs(own, world, tmp_path, monkeypatch):
     assert written(tmp_path / "cut" / "run") == written(tmp_path / "whole" / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["one.toml", "one/train.jsonl", "one/validation.jsonl"])
 def test_data_lost_between_two_starts(own, world, tmp_path, monkeypatch, lost):
     """It is named, the checkpoints stay, and once it is back the run goes on where it was."""
@@ -96,6 +98,7 @@ def test_data_lost_between_two_starts(own, world, tmp_path, monkeypatch, lost):
     assert written(tmp_path / "cut" / "run") == written(tmp_path / "whole" / "run")
 
 
+@pytest.mark.slow
 def test_data_changed_between_two_starts(own, world, tmp_path, monkeypatch):
     """Other rows are other training: the difference is shown; undone, the run goes on."""
     config = own("cut")

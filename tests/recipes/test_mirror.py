@@ -221,6 +221,7 @@ def cut_off(monkeypatch, mirror, calls):
     return False
 
 
+@pytest.mark.slow
 def test_a_checkpoint_counts_only_when_all_of_it_is_there(monkeypatch):
     """An upload that ends at any of its writes or removals leaves a state that is whole."""
     state = {"x": np.arange(6, dtype=np.float32)}
@@ -377,6 +378,7 @@ def broken_off(config, world, monkeypatch, at=6):
             execute(config, world)
 
 
+@pytest.mark.slow
 def test_a_run_at_a_url_is_the_same(config, world, whole, machine):
     said: list[str] = []
     report = execute(config, world, said.append)
@@ -387,6 +389,7 @@ def test_a_run_at_a_url_is_the_same(config, world, whole, machine):
     assert not list(machine.glob("*run*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [2, 4, 6])
 def test_another_machine_resumes(config, world, whole, machine, monkeypatch, at):
     broken_off(config, world, monkeypatch, at)
@@ -397,6 +400,7 @@ def test_another_machine_resumes(config, world, whole, machine, monkeypatch, at)
     assert comparable(report.folder) == whole == there(machine)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_again(config, world, whole, machine, monkeypatch):
     execute(config, world)
     another_machine()
@@ -428,6 +432,7 @@ def test_sigterm_uploads_the_last_step(config, world, whole, machine, monkeypatc
     assert there(machine) == whole
 
 
+@pytest.mark.slow
 def test_a_cut_off_upload_falls_back(config, world, whole, machine, monkeypatch, caplog):
     broken_off(config, world, monkeypatch)
     newest = max(n for n in content(URL) if n.startswith("checkpoints/") and "/arrays/" in n)

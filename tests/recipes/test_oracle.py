@@ -178,6 +178,7 @@ def test_what_it_writes(planted, world):
     assert "| k = 4 | one | spot | b (2 of 2) | 10.0 ± 0.0 | 8.0 of 8 | 0 |" in text
 
 
+@pytest.mark.slow
 def test_a_dead_run_s_choice_is_left_out(planted, world, pretender):
     config, _ = planted
     pretender.dead.add(("spot: target, k = 4", f"{config.targets[0]} k=4 seed=1"))
@@ -185,6 +186,7 @@ def test_a_dead_run_s_choice_is_left_out(planted, world, pretender):
     assert [c.seed for c in report.cells[0].choices if c.method == "spot"] == [0]
 
 
+@pytest.mark.slow
 def test_an_oracle_that_was_stopped_goes_on(planted, world, monkeypatch):
     """Whatever was evaluated is read; other test rows are evaluated again."""
     config, asked = planted
@@ -221,6 +223,7 @@ def test_an_oracle_that_was_stopped_goes_on(planted, world, monkeypatch):
 # Real prompts
 
 
+@pytest.mark.slow
 def test_values_are_those_of_merged_prompts_and_nothing_is_trained_twice(
     world, executor, tmp_path, monkeypatch
 ):
@@ -270,6 +273,7 @@ def test_values_are_those_of_merged_prompts_and_nothing_is_trained_twice(
     assert report.cells[1].verdict.comparison.items == 1
 
 
+@pytest.mark.slow
 def test_tuned_subsets_go_on_from_where_they_were_merged(world, executor, tmp_path, monkeypatch):
     config = world.config(tmp_path, methods=("dtvg",), shots=(4,), seeds=1)
     plain = oracle(config, world.lm, show=False, say=lambda line: None)

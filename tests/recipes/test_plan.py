@@ -145,6 +145,7 @@ def test_data_that_are_not_here_are_planned_by_their_published_sizes(tmp_path):
     assert plans._task("glue/rte", "target", halved).test == 139
 
 
+@pytest.mark.slow
 def test_a_smaller_budget_plans_fewer_rows(plan):
     config, made = plan
     small = dataclasses.replace(

@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import toy
 
 from prompt_jax.methods import Spt, trained
@@ -34,6 +35,7 @@ def one_target(world, folder, **data):
     )
 
 
+@pytest.mark.slow
 def test_transfers_share_a_bank(executor, world, tmp_path):
     made = executor(one_target(world, tmp_path))
     found = {t: made.run(spec(t), 0) for t in ("bank", "slots", "prompt", "zero_shot")}
@@ -62,6 +64,7 @@ def test_transfers_share_a_bank(executor, world, tmp_path):
         assert outcome.trained.history[0] == zero.trained.history[0]
 
 
+@pytest.mark.slow
 def test_the_full_form_keeps_its_weights_between_stages(executor, world, tmp_path):
     made = executor(one_target(world, tmp_path))
     zero = made.run(spec("zero_shot", "spt_full"), 0)
@@ -93,6 +96,7 @@ def test_bfloat16_parameters_are_stored(tmp_path):
     np.testing.assert_array_equal(found["values"], params["values"])
 
 
+@pytest.mark.slow
 def test_prompts_of_templates_are_saved(world, tmp_path):
     """Files that `prompt-jax predict` answers rows of many tasks with, in one batch."""
     config = one_target(world, tmp_path, test_templates="all")
@@ -106,6 +110,7 @@ def test_prompts_of_templates_are_saved(world, tmp_path):
     assert {row.split for row in report.findings.run.rows} == {"dev", "test"}
 
 
+@pytest.mark.slow
 def test_trained_methods_are_saved_where_prompts_depend_on_the_rows_tokens(
     executor, world, tmp_path
 ):
@@ -140,6 +145,7 @@ class Unregistered(Spt):
     name = "not_registered"
 
 
+@pytest.mark.slow
 def test_a_method_that_could_not_be_loaded_is_not_saved_and_a_warning_says_so(world, tmp_path):
     method = Unregistered(slots=6, tokens=2, query="instance")
     config = dataclasses.replace(one_target(world, tmp_path), methods=(method,))

@@ -153,6 +153,7 @@ POINTS = {
 }
 
 
+@pytest.mark.slow
 def test_killed_anywhere(small, world, tmp_path, monkeypatch):
     """At one point after the other, of the same experiment; at last it runs to its end."""
     methods = ("prompt_tuning", "spot")
@@ -172,6 +173,7 @@ def test_killed_anywhere(small, world, tmp_path, monkeypatch):
     assert written(tmp_path / "cut" / "run") == expected
 
 
+@pytest.mark.slow
 def test_finished_fine_tuning_is_not_repeated(small, world, tmp_path, monkeypatch):
     """Its weights are not kept, its results are, while the experiment is not finished."""
     whole = small(tmp_path / "whole", methods=("full_fine_tuning",), sources=())

@@ -163,6 +163,7 @@ def test_markup_for_everybody(text):
     assert 'name="viewport"' in text
 
 
+@pytest.mark.slow
 def test_equal_files_give_an_equal_page(made, text, copy):
     assert report.render(find(read(made))) == text
     moved = report.render(find(read(copy)))
@@ -173,6 +174,7 @@ def write(copy: Path) -> Path:
     return report.write(find(read(copy)), page.default_path([copy]))
 
 
+@pytest.mark.slow
 def test_write(copy):
     path = write(copy)
     assert path == copy / "report.html"
@@ -188,6 +190,7 @@ def test_default_paths():
     assert page.default_path(["kept/a.tar.gz", "runs/b"]) == Path("a.html")
 
 
+@pytest.mark.slow
 def test_a_link_in_the_place_of_the_page_is_replaced_not_followed(copy, tmp_path):
     precious = tmp_path / "thesis.html"
     precious.write_text("precious")
@@ -197,6 +200,7 @@ def test_a_link_in_the_place_of_the_page_is_replaced_not_followed(copy, tmp_path
     assert not (copy / "report.html").is_symlink()
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_written(copy):
     (copy / "report.html").mkdir()
     with pytest.raises(DataError, match=r"report\.html cannot be written"):
@@ -246,6 +250,7 @@ def test_one_file_alone_still_gives_a_page(made, tmp_path, left):
     assert expected in text
 
 
+@pytest.mark.slow
 def test_a_run_that_died_is_named(copy):
     lines = (copy / "results.jsonl").read_text().splitlines()
     facts = json.loads(lines[1])
@@ -257,6 +262,7 @@ def test_a_run_that_died_is_named(copy):
     assert "(1 failed)" in text
 
 
+@pytest.mark.slow
 def test_random_damage_never_ends_in_a_traceback(made, tmp_path):
     """Bytes changed, cut and doubled anywhere: a page, or one clear error."""
     rng = random.Random(0)

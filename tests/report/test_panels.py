@@ -80,6 +80,7 @@ def test_what_seeds_number_differently_is_drawn_of_the_first(run, monkeypatch):
     np.testing.assert_allclose(seen[1], [[1, 0], [1, 0]])
 
 
+@pytest.mark.slow
 def test_every_kind_is_drawn(run):
     with svg.drawing():
         first, fake, unknown = panels.sections(run)
@@ -130,6 +131,7 @@ def test_panels_of_the_method_that_trains_an_earlier_stage(run, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_the_page_shows_them(run):
     text = report.render(find(read(run.path)))
     section = text[text.index('id="methods"') : text.index('id="use"')]
@@ -139,6 +141,7 @@ def test_the_page_shows_them(run):
     assert "Never" not in section
 
 
+@pytest.mark.slow
 def test_remarks_stand_beside_the_panels(run):
     """Those of the method's own stages."""
     key = RunKey("fake", "target", "t/near", 16, 1)
@@ -155,6 +158,7 @@ def test_remarks_stand_beside_the_panels(run):
     assert "9 are &lt;dead&gt;</li>" in report.render(find(read(run.path)))
 
 
+@pytest.mark.slow
 def test_labels_fall_back_to_numbers(run):
     run.sources = ("only",)
     with svg.drawing():

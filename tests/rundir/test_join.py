@@ -27,6 +27,7 @@ def change(path: Path, file: str, **values: object) -> None:
     (path / file).write_text(json.dumps(facts | values))
 
 
+@pytest.mark.slow
 def test_methods_of_all_runs_in_one_table(made, other):
     joined = join([read(made), read(other)])
     assert joined.methods == (*METHODS, "task_prompt_vectors")

@@ -92,6 +92,7 @@ def test_groups_refuses_a_run_without_choices(tmp_path):
 # Retrieval
 
 
+@pytest.mark.slow
 def test_retrieval_matches_slots_by_direction(tmp_path, monkeypatch):
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # joblib would start a process to count cores
     spec = "spt(slots=4,transfer=zero_shot)"
@@ -166,6 +167,7 @@ def test_real_prompts_compares_groups(tmp_path):
 # Keys
 
 
+@pytest.mark.slow
 def test_key_gradient_is_zero_under_hard_retrieval(monkeypatch):
     """Hard retrieval gives the keys none; straight-through the values what hard gives them."""
     monkeypatch.setattr(key_gradient, "ROWS", 1)

@@ -56,6 +56,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Any]:
     return replicas
 
 
+@pytest.mark.slow
 def test_pairs_of_one_target(tmp_path, trained) -> None:
     config = FitnessConfig(
         out=str(tmp_path), model="mini", seeds=2, draws=2, tasks=False, targets=(TARGET,)

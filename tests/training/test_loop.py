@@ -45,6 +45,7 @@ def population():
 # Runs never touch each other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
 def test_alone_as_in_a_population(optimizer):
     """Twenty steps, to 1e-5 of the prompt's norm; measured: 4e-7 AdamW, 3e-6 Adafactor."""
@@ -87,6 +88,7 @@ def test_neighbours_of_a_nan_are_bit_identical():
     assert len(recorder.of("loss", bad[2].key)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dev", [False, True])
 def test_a_run_that_dies_on_the_way(dev):
     """It keeps its last good state; one that is alone stops the loop."""
@@ -127,6 +129,7 @@ def test_the_loop_ends_when_every_run_is_dead():
     assert recorder.notes[-1] == (3, "stopped")
 
 
+@pytest.mark.slow
 def test_a_nan_before_the_first_step_is_not_patience():
     """The development value of a NaN prompt is no number: the run is dead, not early stopped."""
     runs = [toy.make_run(s, dev=True) for s in range(3)]
@@ -300,6 +303,7 @@ def test_evaluation_is_of_the_run_s_own_prompt():
         assert result.best_value == dict(result.history)[result.best_step]
 
 
+@pytest.mark.slow
 def test_row_wise_prompts_are_evaluated_row_by_row():
     """Each row under the prompt that its own run makes of it, in batches of all runs' rows."""
     lm, method = toy.tiny_t5(), Attentive()
@@ -446,6 +450,7 @@ def test_log_lines():
     assert [step for step, _ in recorder.notes] == [2, 4, 5]
 
 
+@pytest.mark.slow
 def test_a_method_s_own_numbers_are_logged():
     """Of each run, as numbers and nested lists, from the parameters the step started with."""
     runs = []

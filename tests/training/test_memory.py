@@ -48,6 +48,7 @@ def test_a_flat_measure_is_no_division_by_zero():
     assert memory.fit_rows(lambda rows: 100, 1000) >= 1
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_rows():
     """Compiled from shapes alone: neither weights nor a device's memory are touched."""
     lm = jax.eval_shape(lambda: toy.tiny_t5())

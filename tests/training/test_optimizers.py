@@ -66,6 +66,7 @@ PARAMS = {"p": jnp.asarray(np.random.default_rng(0).normal(size=(5, 4)), jnp.flo
 GRADIENT = {"p": jnp.asarray(np.random.default_rng(1).normal(size=(5, 4)), jnp.float32)}
 
 
+@pytest.mark.slow
 def test_adamw_is_optax_s():
     """Our updates times -rate are those of `optax.adamw`, decay included."""
     config = OptimizerConfig(b1=0.8, b2=0.95, weight_decay=0.1)
@@ -78,6 +79,7 @@ def test_adamw_is_optax_s():
     np.testing.assert_allclose(-0.3 * ours["p"], expected["p"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_adafactor_is_optax_s():
     theirs = optax.adafactor(
         0.3, multiply_by_parameter_scale=False, clipping_threshold=1.0, decay_rate=0.8

@@ -57,6 +57,7 @@ def test_only_the_first_process_traces(calls, tmp_path, monkeypatch):
     assert calls == []
 
 
+@pytest.mark.slow
 def test_a_real_trace_is_a_file(tmp_path):
     profiler = Profiler(tmp_path / "profile", 0, 1)
     for _ in range(2):

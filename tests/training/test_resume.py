@@ -106,6 +106,7 @@ METHODS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_the_same_bits(name, tmp_path):
     """Killed twice: before, between and after development evaluations."""
@@ -375,6 +376,7 @@ def test_without_checkpoints_signals_are_left_alone(monkeypatch):
     train(toy.tiny_t5(), PromptTuning(), make_runs(PromptTuning()), toy.budget(1))
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_ends_the_training_with_what_was_saved(tmp_path, monkeypatch):
     runs, config = make_runs(PromptTuning()), toy.budget(STEPS, **OPTIONS)
     whole = facts(train(toy.tiny_t5(), PromptTuning(), runs, config))

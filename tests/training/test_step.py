@@ -198,6 +198,7 @@ def test_an_update_that_overflows_is_not_a_good_state():
     np.testing.assert_array_equal(before.params["prompt"], after.params["prompt"])
 
 
+@pytest.mark.slow
 def test_optimizers_do_not_see_a_neighbour():
     """A run's update is what the optimizer alone gives on its gradient."""
     for name in ("adamw", "adafactor"):
@@ -228,12 +229,14 @@ def test_groups_have_their_own_rates():
     assert (sources > 0).any()
 
 
+@pytest.mark.slow
 def test_carry_is_kept():
     before, after, _ = finish(Memory(), SIGN, gradients(R * toy.B))
     assert before.carry["usage"].sum() == 0
     np.testing.assert_allclose(after.carry["usage"].sum(1), 1.0, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_sums_are_not_normalised_and_the_prior_counts_once():
     config = OptimizerConfig(b1=0.0)
     method = Particles()
@@ -306,6 +309,7 @@ def run_micro(batch: MicroBatch, table: np.ndarray) -> Sums:
     return jax.device_get(made(toy.tiny_t5(), None, Table(jnp.asarray(table), None), sums, batch))
 
 
+@pytest.mark.slow
 def test_micro_adds_up_what_the_model_says():
     table = np.stack([toy.prompt(i) for i in range(8)])
     one = batch()
@@ -388,6 +392,7 @@ def test_captured_constants_are_seen(megabytes):
         assert max(constants(jax.make_jaxpr(function)(np.arange(3)))) > 1e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", [PromptTuning(), Particles(), FullFineTuning(), WithWeights()], ids=lambda m: m.name
 )

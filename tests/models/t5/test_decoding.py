@@ -13,6 +13,7 @@ from ..conftest import TINY, load_case
 NEW = 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind", "beams"),
     [
@@ -30,6 +31,7 @@ def test_same_tokens_as_pytorch(name, kind, beams):
     np.testing.assert_array_equal(have, case.arrays[kind])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["v1_1", "layers"])
 def test_greedy_tokens_are_the_best_under_teacher_forcing(name):
     case = load_case(name)
@@ -52,6 +54,7 @@ def test_rows_do_not_depend_on_their_neighbours(v11, kind, beams):
     np.testing.assert_array_equal(tokens, v11.arrays[kind][order])
 
 
+@pytest.mark.slow
 def test_nothing_follows_the_end():
     lm = FrozenT5.from_config(TINY)
     ids = np.full((2, 3), 4)
@@ -66,6 +69,7 @@ def test_nothing_follows_the_end():
     np.testing.assert_array_equal(tokens, want)
 
 
+@pytest.mark.slow
 def test_generate_inside_jit_and_in_bf16(v11):
     ids, mask = v11.rows
     narrow = FrozenT5.from_pretrained(v11.path, dtype=jnp.bfloat16)

@@ -42,6 +42,7 @@ def per_row(case: Case) -> np.ndarray:
 # ------------------------------------------------------------------ against PyTorch
 
 
+@pytest.mark.slow
 def test_logits_loss_and_prompt_gradient_equal_pytorch(case):
     scores, grad = program(case.lm, *case.batch, per_row(case))
     assert scores.logits.dtype == jnp.float32
@@ -93,6 +94,7 @@ def test_rows_carry_their_own_prompts(v11):
         assert not np.allclose(alone.nll[i], alone.nll[i + 1])
 
 
+@pytest.mark.slow
 def test_padding_changes_nothing():
     case = load_case("buckets")
     ids, mask, labels = case.batch
@@ -120,6 +122,7 @@ def test_a_nan_prompt_stays_in_its_row(v11):
         np.testing.assert_array_equal(np.asarray(a)[others], np.asarray(b)[others])
 
 
+@pytest.mark.slow
 def test_remat_changes_nothing(v11):
     again = dataclasses.replace(v11.lm, spec=dataclasses.replace(v11.lm.spec, remat=True))
     want, have = (program(lm, *v11.batch, per_row(v11)) for lm in (v11.lm, again))
@@ -128,6 +131,7 @@ def test_remat_changes_nothing(v11):
     assert "remat" in str(jax.make_jaxpr(program)(again, *v11.batch, per_row(v11)))
 
 
+@pytest.mark.slow
 def test_bf16_is_close_and_keeps_float32_where_it_counts(v11):
     narrow = FrozenT5.from_pretrained(v11.path, dtype=jnp.bfloat16)
     assert narrow.params["encoder"]["layers"]["mlp"]["wo"].dtype == jnp.bfloat16
@@ -144,6 +148,7 @@ def test_bf16_is_close_and_keeps_float32_where_it_counts(v11):
 # ------------------------------------------------------------------ scores
 
 
+@pytest.mark.slow
 def test_score_observes_what_is_asked_for(tiny):
     ids = np.full((2, 3), 5)
     labels = np.array([[3, 1], [4, -100]])
@@ -170,6 +175,7 @@ def test_loss_is_a_sum_and_its_weight(tiny):
     assert count == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [True, False])
 def test_rank_equals_the_loss_of_each_candidate(v11, shared):
     ids, mask = v11.rows
@@ -197,6 +203,7 @@ def test_embed_reads_the_table(tiny):
     assert np.isnan(outside).all()  # under jit values cannot be checked: loud, not clamped
 
 
+@pytest.mark.slow
 def test_dropout_needs_a_rate_and_a_key():
     lm = FrozenT5.from_config(TINY.replace(dropout_rate=0.3))
     ids, labels = np.full((2, 5), 7), np.full((2, 3), 8)
@@ -221,6 +228,7 @@ def constants(closed) -> int:
     return max(sizes, default=0)
 
 
+@pytest.mark.slow
 def test_weights_are_arguments_not_constants():
     lm = FrozenT5.from_config(TINY.replace(vocab_size=30_000))  # a table of 1.4 MB
     ids = np.full((2, 3), 5)
@@ -248,6 +256,7 @@ def scans(jaxpr):
                 yield from scans(inner)
 
 
+@pytest.mark.slow
 def test_the_backward_pass_keeps_no_more_than_it_needs():
     lm = FrozenT5.from_config(TINY, dtype=jnp.bfloat16)
     ids, labels = np.full((3, 7), 5), np.full((3, 5), 6)
@@ -292,6 +301,7 @@ def test_replace_takes_other_weights_and_another_hash(tiny):
     assert tiny.replace(params=tiny.params).weights_hash == tiny.weights_hash
 
 
+@pytest.mark.slow
 def test_vmap_over_prompts_equals_a_loop(v11):
     prompts = jnp.asarray(numbers((3, 4, 5, 16)))
     have, grads = jax.jit(jax.vmap(program, (None, None, None, None, 0)))(
@@ -381,6 +391,7 @@ def test_dtypes_and_missing_tokenizer(tiny):
 # ------------------------------------------------------------------ a real checkpoint
 
 
+@pytest.mark.slow
 def test_real_checkpoint_reads_sentiment(shared_dir):
     root = shared_dir / "models" / "mini-t5"
     if not root.is_dir():

@@ -23,6 +23,7 @@ def plain_attention(q, kt, v, bias, mask):
     return jnp.einsum("bhqk,bhkd->bhqd", jax.nn.softmax(scores, axis=-1), v)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize("with_mask", [True, False])
 def test_attention_and_its_gradient(with_bias, with_mask):
@@ -59,6 +60,7 @@ def test_nll_is_the_stable_log_softmax_and_ignores():
     np.testing.assert_allclose(have, want, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_head_nll_gradient():
     hidden, head = jnp.asarray(numbers((2, 5, 4))), jnp.asarray(numbers((9, 4), 1))
     labels = jnp.array([[1, 2, 3, -100, -100], [8, 0, -100, 4, 5]])
@@ -77,6 +79,7 @@ def test_head_nll_gradient():
     chex.assert_trees_all_close(have, want, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_scoring_in_chunks_changes_nothing(monkeypatch):
     hidden, head = jnp.asarray(numbers((5, 3, 4))), jnp.asarray(numbers((9, 4), 1))
     labels = jnp.asarray(np.random.default_rng(2).integers(0, 9, (5, 3)))
@@ -87,6 +90,7 @@ def test_scoring_in_chunks_changes_nothing(monkeypatch):
     np.testing.assert_allclose(ops.head_nll(hidden, head, labels), want, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_nan_at_an_ignored_position_has_no_gradient():
     hidden = jnp.asarray(numbers((1, 3, 4))).at[0, 1].set(jnp.nan)
     labels = jnp.array([[2, -100, 1]])

@@ -42,6 +42,7 @@ def test_bias_of_a_pair_is_its_distance_s_row():
             np.testing.assert_array_equal(bias[0, :, q, k], table[int(row)])
 
 
+@pytest.mark.slow
 def test_bias_from_a_later_query_is_a_slice_of_the_whole():
     table = jnp.arange(32 * 2, dtype=jnp.float32).reshape(32, 2)
     options = {"bidirectional": False, "max_distance": 128}

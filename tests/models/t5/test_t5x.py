@@ -119,6 +119,7 @@ def test_directories_of_zarr_arrays(scan_axis, tiny, tmp_path):
         FrozenT5.from_pretrained(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_real_tiny_checkpoint(shared_dir):
     path = shared_dir / "data" / "fixtures" / "t5x.test_t5_tiny.checkpoint_0"
     lm = FrozenT5.from_pretrained(path)

@@ -102,6 +102,7 @@ def test_all_combinations_of_tie_and_scale(tied, scaled, tmp_path, torch_t5):
     np.testing.assert_allclose(have, want.numpy(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_tie_and_scale_change_what_they_should():
     ids = np.full((1, 3), 5)
     heads = {}

@@ -199,6 +199,7 @@ def test_no_circle_among_modules() -> None:
     assert not left, "modules that import each other: " + "; ".join(map(" <-> ".join, left))
 
 
+@pytest.mark.slow
 def test_only_methods_compare_with_the_name_of_a_method() -> None:
     wrong = {
         module: lines

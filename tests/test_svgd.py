@@ -127,6 +127,7 @@ def test_sliced_step_matches_the_formula(offset, spread, directions):
     close(updates, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KERNELS)
 def test_bandwidths(name):
     x, g = draw(5, 3, seed=3), draw(5, 3, seed=4)
@@ -150,6 +151,7 @@ def test_repulsion_separates_particles(name):
     assert updates[0, 0] > 0 > updates[1, 0]  # the optimizer subtracts them
 
 
+@pytest.mark.slow
 def test_per_token_treats_tokens_independently():
     """Also over several leaves, of which one is a vector."""
     x = {"a": draw(4, 3, 2, seed=1), "b": draw(4, 5, seed=2)}
@@ -504,6 +506,7 @@ def test_stein_discrepancy_matches_the_double_sum(name):
     assert float(step(KERNELS[name](1.7), *single)[1].discrepancy) == pytest.approx(got, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_stein_discrepancy_detects_collapse_and_shift():
     fair = draw(200, 3, seed=1)
     values = [
@@ -514,6 +517,7 @@ def test_stein_discrepancy_detects_collapse_and_shift():
     assert pooled == pytest.approx(values[0], rel=1e-4)  # one token: nothing to pool
 
 
+@pytest.mark.slow
 def test_diagnose():
     x, g = draw(5, 3), draw(5, 3, seed=1)
     found = jax.jit(lambda x, g: diagnose(x, g, rbf(), 0.5))(x, g)

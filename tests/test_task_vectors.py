@@ -77,6 +77,7 @@ def padded(values: np.ndarray, k: int, fill: float) -> np.ndarray:
 # The authors' own code
 
 
+@pytest.mark.slow
 def test_select_group_on_the_authors_cases(shared_dir: Path) -> None:
     with np.load(shared_dir / "data/fixtures/dtvg_cases.npz", allow_pickle=False) as cases:
         sizes = set()
@@ -133,6 +134,7 @@ def batched(target: Any, sources: Any, target_scale: Any, source_scales: Any, va
     return jax.vmap(one)(target, sources, target_scale, source_scales, valid)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "count"), [("plain", 400), ("negative", 100), ("duplicates", 100), ("scales", 400)]
 )
@@ -216,6 +218,7 @@ def test_non_finite_source_is_ignored(rule: tv.Rule) -> None:
         assert found == tuple(n if n < 1 else n + 1 for n in alone)
 
 
+@pytest.mark.slow
 def test_padding_at_any_position() -> None:
     rng = np.random.default_rng(3)
     target = rng.normal(size=(4, 8)).astype(np.float32)

@@ -25,6 +25,7 @@ def results(world: World) -> dict[tuple[str, int, str], float]:
     }
 
 
+@pytest.mark.slow
 def test_prompts_score_what_the_run_said(invoke: Invoke, world: World) -> None:
     asked = [("prompt_tuning", "all"), ("spot", "k4")]
     paths = [world.prompt(method, "one", shots) for method, shots in asked]
@@ -73,6 +74,7 @@ def test_a_trained_row_wise_method_scores_what_the_run_said(
         assert spot["metrics"]["accuracy"] == pytest.approx(results(world)["spot", 0, split])
 
 
+@pytest.mark.slow
 def test_a_trained_method_of_another_model_or_a_damaged_one_is_refused(
     invoke: Invoke, world: World, rowwise: Rowwise, tmp_path: Path
 ) -> None:
@@ -89,6 +91,7 @@ def test_a_trained_method_of_another_model_or_a_damaged_one_is_refused(
     assert "damaged.safetensors is damaged" in result.err
 
 
+@pytest.mark.slow
 def test_the_table_and_its_options(invoke: Invoke, world: World) -> None:
     paths = [world.prompt("prompt_tuning"), world.prompt("spot")]
     result = invoke(
@@ -110,6 +113,7 @@ def test_the_table_and_its_options(invoke: Invoke, world: World) -> None:
     assert second.split()[:2] == ["spot/one-all-seed0", "7"]
 
 
+@pytest.mark.slow
 def test_cut_inputs_are_counted(invoke: Invoke, world: World) -> None:
     paths = [world.prompt("prompt_tuning"), world.prompt("spot")]
     result = invoke(
@@ -147,6 +151,7 @@ def test_formats_that_do_not_name_their_weights(
     assert "short.npy has no hash of its model's weights" in warnings[1]
 
 
+@pytest.mark.slow
 def test_a_prompt_of_another_model_is_refused(invoke: Invoke, world: World) -> None:
     arguments = ["evaluate", world.other_model, world.prompt("spot"), "--task", world.tasks["one"]]
     result = invoke(*arguments)
@@ -161,6 +166,7 @@ def test_a_prompt_of_another_model_is_refused(invoke: Invoke, world: World) -> N
     assert named.name == "one-all-seed0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -179,6 +185,7 @@ def test_wrong_options(invoke: Invoke, world: World, options: list[str], says: s
     assert result.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_unusable_prompt_files(invoke: Invoke, world: World, tmp_path: Path) -> None:
     raw = bytearray(Path(world.prompt("spot")).read_bytes())
     raw[-1] ^= 1

@@ -85,6 +85,7 @@ def test_a_trained_row_wise_method_answers_each_row_with_its_own_prompt(
     assert all("\t" in line for line in generated.out.splitlines())
 
 
+@pytest.mark.slow
 def test_rows_of_one_task_have_the_numbers_of_its_templates(world: World) -> None:
     task = registry.get(world.tasks["one"])
     lm = FrozenT5.from_pretrained(world.model)
@@ -114,6 +115,7 @@ def test_generation_is_the_models_own(invoke: Invoke, world: World) -> None:
     assert result.out.splitlines() == [" ".join(text.split()) for text in expected]
 
 
+@pytest.mark.slow
 def test_rows_name_their_prompts(invoke: Invoke, world: World) -> None:
     prompts = [world.prompt("spot", "one"), world.prompt("prompt_tuning", "two", "k4")]
     options = [part for path in prompts for part in ("--prompt", path)]
@@ -154,6 +156,7 @@ def test_rows_name_their_prompts(invoke: Invoke, world: World) -> None:
         assert row["answer"] == expected["answer"]
 
 
+@pytest.mark.slow
 def test_a_line_for_all_prompts_has_an_answer_of_each(
     invoke: Invoke, world: World, tmp_path: Path
 ) -> None:
@@ -318,6 +321,7 @@ def test_long_texts_are_cut_and_counted(invoke: Invoke, world: World) -> None:
     assert result.err == "prompt-jax: 1 of 4 inputs were too long and were truncated.\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stdin", "options", "says"),
     [
@@ -359,6 +363,7 @@ def test_what_cannot_be_answered(
     assert result.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_missing_file_and_a_prompt_of_another_model(invoke: Invoke, world: World) -> None:
     options = ("--prompt", world.prompt("spot"))
     result = invoke("predict", world.model, "nowhere.txt", *options)

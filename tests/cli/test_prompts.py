@@ -13,6 +13,7 @@ from prompt_jax.prompts import SoftPrompt, from_npy, from_peft, nearest_words, s
 from tests.cli.conftest import Invoke, World
 
 
+@pytest.mark.slow
 def test_show(invoke: Invoke, world: World) -> None:
     path = world.prompt("spot")
     prompt = SoftPrompt.load(path)
@@ -26,6 +27,7 @@ def test_show(invoke: Invoke, world: World) -> None:
     assert json.loads(facts["config"])["experiment"] == "toy"
 
 
+@pytest.mark.slow
 def test_show_nearest_words_as_json(invoke: Invoke, world: World) -> None:
     path = world.prompt("prompt_tuning")
     result = invoke("prompts", "show", path, world.prompt("spot"), "--model", world.model, "--json")
@@ -38,12 +40,14 @@ def test_show_nearest_words_as_json(invoke: Invoke, world: World) -> None:
     assert first["record"]["task"] == "one"
 
 
+@pytest.mark.slow
 def test_show_words_of_another_model_fails(invoke: Invoke, world: World) -> None:
     result = invoke("prompts", "show", world.prompt("spot"), "--model", world.other_model)
     assert result.code == 2
     assert "was made for base model" in result.err
 
 
+@pytest.mark.slow
 def test_convert_round_trip(invoke: Invoke, world: World, tmp_path: Path) -> None:
     original = SoftPrompt.load(world.prompt("spot"))
     numbers = np.asarray(original.embeddings)
@@ -79,6 +83,7 @@ def test_convert_array_of_npz(invoke: Invoke, tmp_path: Path) -> None:
     assert "--key" in without.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "options", "says"),
     [
@@ -97,6 +102,7 @@ def test_convert_errors(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_compare(invoke: Invoke, world: World) -> None:
     paths = [world.prompt("prompt_tuning"), world.prompt("spot"), world.prompt("spot", "two")]
     expected = similarity([SoftPrompt.load(path) for path in paths])

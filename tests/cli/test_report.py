@@ -27,6 +27,7 @@ def test_the_page_of_a_real_run(invoke: Invoke, world: World, ran: Ran) -> None:
     assert text.count("<svg") > 10
 
 
+@pytest.mark.slow
 def test_what_is_no_run_directory(invoke: Invoke, world: World) -> None:
     result = invoke("report", world.root / "cache")
     assert (result.code, result.out) == (2, "")
@@ -51,6 +52,7 @@ def test_pages_of_several_runs(invoke: Invoke, world: World, tmp_path: Path) -> 
     assert not (world.folder / "comparison.html").exists()
 
 
+@pytest.mark.slow
 def test_page_of_an_archive(
     invoke: Invoke, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # --- plans ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_the_plan_and_writes_nothing(invoke: Invoke, files: World) -> None:
     out = files.root / "dry"
     result = invoke("run", files.config, f"out={out}", "--dry-run")
@@ -167,6 +168,7 @@ def test_a_packaged_config_takes_somebodys_own_task(invoke: Invoke, files: World
 # --- the run -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_prints_plan_stages_table_and_paths(ran: Ran) -> None:
     result = ran.result
     assert result.code == 0, result.err
@@ -208,6 +210,7 @@ def test_what_else_listens(files: World, invoke: Invoke, monkeypatch: pytest.Mon
     assert got["observe"] == TrackingConfig(tensorboard=True, profile="2:4")
 
 
+@pytest.mark.slow
 def test_the_run_directory_is_complete(world: World) -> None:
     folder = world.folder
     names = {path.name for path in folder.iterdir()}
@@ -271,6 +274,7 @@ def test_the_run_directory_is_complete(world: World) -> None:
     assert all(f"| {stage} | " in summary for stage in measured)
 
 
+@pytest.mark.slow
 def test_the_prompts_of_a_run_say_what_they_are(world: World) -> None:
     folder = world.folder / "prompts"
     paths = {path.relative_to(folder).as_posix() for path in folder.glob("*/*")}
@@ -291,6 +295,7 @@ def test_the_prompts_of_a_run_say_what_they_are(world: World) -> None:
     assert record.config["max_input_tokens"] == 8
 
 
+@pytest.mark.slow
 def test_the_commands_to_try_next_work(invoke: Invoke, ran: Ran) -> None:
     result = ran.result
     first, second = result.out[result.out.index("Try next") :].splitlines()[1:3]
@@ -302,6 +307,7 @@ def test_the_commands_to_try_next_work(invoke: Invoke, ran: Ran) -> None:
     assert "nearest words" in shown.out
 
 
+@pytest.mark.slow
 def test_a_second_run_reuses_every_prompt(invoke: Invoke, world: World) -> None:
     before = (world.folder / "results.jsonl").read_text()
     fewer = world.root / "again"
@@ -320,6 +326,7 @@ def test_a_second_run_reuses_every_prompt(invoke: Invoke, world: World) -> None:
     assert set(again) <= set(before.splitlines())
 
 
+@pytest.mark.slow
 def test_another_config_does_not_overwrite_a_run(invoke: Invoke, world: World) -> None:
     before = (world.folder / "config.json").read_text()
     result = invoke(*world.arguments, "target.steps=9")

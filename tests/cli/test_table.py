@@ -15,6 +15,7 @@ from tests.cli.conftest import Invoke, World
 METHODS = ("prompt_tuning", "spot", "full_fine_tuning")
 
 
+@pytest.mark.slow
 def test_table_is_that_of_the_summary(invoke: Invoke, world: World) -> None:
     result = invoke("table", world.folder)
     assert result.code == 0, result.err
@@ -27,6 +28,7 @@ def test_table_is_that_of_the_summary(invoke: Invoke, world: World) -> None:
     assert r"\toprule" in latex
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -42,6 +44,7 @@ def test_what_a_table_cannot_be(
     assert message in result.err
 
 
+@pytest.mark.slow
 def test_declared_questions_are_answered(invoke: Invoke, world: World, tmp_path: Path) -> None:
     run = Path(shutil.copytree(world.folder, tmp_path / "run"))
     lines = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]

@@ -207,6 +207,7 @@ def by_tokens(state, index, rows):
     return state[index] * weight[:, None, None] / 100.0
 
 
+@pytest.mark.slow
 def test_prompt_fn_may_depend_on_the_row(lm, prompts):
     split = choice(8)
     offsets = np.random.default_rng(1).normal(size=(2, 16)).astype(np.float32)
@@ -223,6 +224,7 @@ def test_prompt_fn_may_depend_on_the_row(lm, prompts):
             np.testing.assert_allclose(got.scores[row, : len(total)], total / count, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_programs_are_compiled_once_across_calls(lm, prompts):
     traces = []
 

@@ -161,6 +161,7 @@ def test_straight_through_has_the_forward_of_hard_and_the_key_gradient_of_soft()
     )
 
 
+@pytest.mark.slow
 def test_unretrieved_values_get_no_gradient():
     found = jax.grad(objective("soft")[0])(PARAMS)
     query = make_query(POOLED, np.zeros(D, np.float32))
@@ -191,6 +192,7 @@ def test_key_pull_has_gradients_for_keys_only():
     assert pull({"keys": towards, "query": POOLED}) < pull(params)
 
 
+@pytest.mark.slow
 def test_load_balance_gradient_matches_finite_differences():
     """f is counted and has no derivative; p is what moves."""
     indices = np.array([[0, 3], [0, 1], [0, 2]])

@@ -102,6 +102,7 @@ def test_block_wise_search_reaches_the_recall(k, monkeypatch):
     assert (np.diff(scores, axis=1) <= 0).all()
 
 
+@pytest.mark.slow
 def test_block_wise_search_returns_one_slot_per_block(monkeypatch):
     """It is approximate, also here: two best slots, L apart, are one answer."""
     many = num_blocks(2, 0.95)

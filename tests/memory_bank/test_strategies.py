@@ -61,6 +61,7 @@ def test_top_k_computes_only_the_penalties_that_are_asked_for():
     assert mb.TopK(pulled=False).penalties(BANK, retrieved, of)["pull"] == 0
 
 
+@pytest.mark.slow
 def test_attention_reads_and_counts_all_slots_by_weight():
     strategy, of, task = mb.Attention(), jnp.asarray([0, 2]), jnp.asarray([1, 1])
     retrieved = read(strategy)

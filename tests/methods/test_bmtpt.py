@@ -188,6 +188,7 @@ def test_particles_with_rows_of_their_own():
     assert (seen == 1).all()
 
 
+@pytest.mark.slow
 def test_the_average_prediction_deploys_all_particles():
     method = BmtptParticles(particles=M, predict="average")
     params, consts = method.init(context())

@@ -278,6 +278,7 @@ def test_gradient_is_that_of_the_naive_objective(name):
         assert compared >= 2  # first and second moments at least
 
 
+@pytest.mark.slow
 def test_no_replica_holds_a_copy_of_the_embedding_table(name):
     """On T5-base a copy would take 98 MB for each of R replicas."""
     method, runs = METHODS[name], outcome(name).runs
@@ -286,6 +287,7 @@ def test_no_replica_holds_a_copy_of_the_embedding_table(name):
     assert not [shape for shape in shapes if toy.CONFIG.vocab_size in shape]
 
 
+@pytest.mark.slow
 def test_loss_falls(name):
     for losses in outcome(name).losses.values():
         assert np.isfinite(losses).all()

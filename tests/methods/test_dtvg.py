@@ -197,6 +197,7 @@ def gradient(method, params, consts):
     return jax.grad(loss)(jax.tree.map(jnp.asarray, params)), weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [0, 1, 3])
 def test_what_is_trained(every):
     method = Dtvg(regroup_every=every)

@@ -105,6 +105,7 @@ def test_shipped_corpus_shares_no_phrase_with_held_out_rows(
         assert drop.isdisjoint(corpus.runs(example.input))
 
 
+@pytest.mark.slow
 def test_held_out_covers_targets_and_test_rows_of_sources() -> None:
     held = instructions.held_out()
     assert held == targets_and_tests()

@@ -50,6 +50,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_recipe_saves_a_model_and_its_settings(reference: Path) -> None:
     lm = FrozenT5.from_pretrained(reference)
     assert lm.config.d_model == 32
@@ -66,6 +67,7 @@ def test_recipe_saves_a_model_and_its_settings(reference: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_recipe_trains_queries_at_a_separate_rate(reference: Path) -> None:
     lm = FrozenT5.from_pretrained(reference)
     groups = recipe.Pretraining().groups({"lm": lm.params})["lm"]

@@ -48,6 +48,7 @@ def test_prompt_steers_the_model_and_takes_gradients(t5):
     assert float(jnp.abs(gradient.embeddings).max()) > 0
 
 
+@pytest.mark.slow
 def test_prompt_of_rows_is_the_input_with_these_rows_in_front(t5):
     """Independent oracle: a prompt of embeddings is the same as their ids before the input."""
     prompt = parse("vocab:50")(t5, 3, 4)

@@ -50,6 +50,7 @@ def ran(world, tmp_path_factory) -> Ran:
 # Rows
 
 
+@pytest.mark.slow
 def test_every_cell_has_its_rows(ran):
     keys = [
         (r.method, r.target, r.k, r.seed, r.metric, r.split) for r in ran.first.findings.run.rows
@@ -68,6 +69,7 @@ def test_every_cell_has_its_rows(ran):
     assert set(keys) == expected
 
 
+@pytest.mark.slow
 def test_numbers_of_a_row_are_sane(ran):
     for row in ran.first.findings.run.rows:
         assert 0 <= row.value <= {"nll": 10, "brier": 2}.get(row.metric, 1)
@@ -86,10 +88,12 @@ def test_numbers_of_a_row_are_sane(ran):
     assert by_method["spot"] > by_method["prompt_tuning"]
 
 
+@pytest.mark.slow
 def test_the_file_holds_the_rows(ran):
     assert results.read_rows(ran.first.folder / "results.jsonl") == ran.first.findings.run.rows
 
 
+@pytest.mark.slow
 def test_values_are_those_of_the_saved_prompts(ran):
     """Whoever loads a prompt of the run directory measures what the table says."""
     data = dataclasses.replace(ran.config.data, cache="")
@@ -130,6 +134,7 @@ def test_values_are_those_of_the_saved_prompts(ran):
         assert measured == pytest.approx(calibration(evaluation.scores, job.split.label), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_source_prompts_are_saved(ran):
     names = {path.name for path in (ran.first.folder / "prompts" / "sources").iterdir()}
     assert names == {f"{s}-seed{i}.safetensors" for s in ("a", "b") for i in (0, 1)}
@@ -138,6 +143,7 @@ def test_source_prompts_are_saved(ran):
 # Items
 
 
+@pytest.mark.slow
 def test_items_come_back(ran):
     items = results.read_items(ran.first.folder / "items.npz")
     # Only the first target's primary metric is a mean of items: F1 is not.
@@ -155,6 +161,7 @@ def test_items_come_back(ran):
             assert scores.mean() == pytest.approx(row.value)
 
 
+@pytest.mark.slow
 def test_contrasts(ran):
     assert len(ran.first.findings.contrasts) == 2 * 2 * 2  # methods x targets x shots
     assert {c.baseline for c in ran.first.findings.contrasts} == {"prompt_tuning"}
@@ -165,6 +172,7 @@ def test_contrasts(ran):
 # The run directory
 
 
+@pytest.mark.slow
 def test_files(ran):
     names = {path.name for path in ran.first.folder.iterdir()}
     assert names == {
@@ -191,6 +199,7 @@ def test_files(ran):
     assert "| k = 4 | spot |" in summary
 
 
+@pytest.mark.slow
 def test_every_stage_is_in_the_log(ran):
     lines = (ran.first.folder / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
@@ -201,6 +210,7 @@ def test_every_stage_is_in_the_log(ran):
     assert not [r for r in records if "event" in r]
 
 
+@pytest.mark.slow
 def test_how_fast_it_went(ran):
     """Every stage that was trained, in the file, in the summary and at TensorBoard."""
 
@@ -224,6 +234,7 @@ def test_how_fast_it_went(ran):
     assert not (ran.again.folder / "speed.jsonl").exists()  # nothing was trained
 
 
+@pytest.mark.slow
 def test_the_steps_asked_for_are_traced(ran):
     assert list((ran.first.folder / "profile").rglob("*.xplane.pb"))
     assert not (ran.again.folder / "profile").exists()
@@ -232,6 +243,7 @@ def test_the_steps_asked_for_are_traced(ran):
 # A warm cache
 
 
+@pytest.mark.slow
 def test_a_warm_cache_trains_nothing_and_counts_it(ran):
     """Of full fine-tuning too, of which results are kept and weights are not."""
     for _, found, total in ran.again.reused:

@@ -122,6 +122,7 @@ def test_a_disk_that_fails(own, world, tmp_path, monkeypatch, number, name, pret
     assert len(pretender.calls) == 1
 
 
+@pytest.mark.slow
 def test_a_disk_that_fails_between_two_steps(own, world, monkeypatch):
     fails_and_goes_on(own("run"), world, monkeypatch, errno.ENOSPC, "speed.jsonl")
 
@@ -162,6 +163,7 @@ def test_a_tokenizer_with_more_pieces_than_the_model(own, tmp_path):
     assert not (tmp_path / "x" / "run").exists()
 
 
+@pytest.mark.slow
 def test_another_tokenizer_of_the_same_size(own, world, tmp_path, monkeypatch):
     """Other tokens are other rows: nothing goes on with them, and the difference is shown."""
     config = own("cut")

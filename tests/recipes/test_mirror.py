@@ -411,6 +411,7 @@ def test_a_finished_run_is_not_trained_again(config, world, whole, machine, monk
     assert comparable(report.folder) == whole == there(machine)
 
 
+@pytest.mark.slow
 def test_sigterm_uploads_the_last_step(config, world, whole, machine, monkeypatch):
     """SIGTERM: the last step is there before the process ends."""
     original, steps = loop.Population.step, []
@@ -467,6 +468,7 @@ def test_a_remote_that_fails_at_the_start(config, world, monkeypatch):
     assert steps == []
 
 
+@pytest.mark.slow
 def test_a_remote_that_fails_in_the_middle(config, world, whole, machine, monkeypatch):
     """One message that says where everything is; the same command resumes from there."""
     steps = counted(monkeypatch)
@@ -489,6 +491,7 @@ def test_a_remote_that_fails_in_the_middle(config, world, whole, machine, monkey
     assert there(machine) == whole
 
 
+@pytest.mark.slow
 def test_another_config_is_refused(config, world):
     execute(config, world)
     another_machine()

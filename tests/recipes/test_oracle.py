@@ -92,6 +92,7 @@ def planted(pretender, world, executor, monkeypatch, tmp_path):
     return config, asked
 
 
+@pytest.mark.slow
 def test_the_planted_subset_is_the_best(planted, world, pretender):
     config, asked = planted
     said: list[str] = []

@@ -60,6 +60,7 @@ def test_a_method_without_a_prompt_is_refused(world, tmp_path, method, says):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_one_prompt_that_was_tuned_from_a_bank(pretender, world, tmp_path):
     run = transfer(
         world.lm,

@@ -84,12 +84,14 @@ def test_the_order_of_the_page(text):
     assert "<p>Warnings</p>" not in text
 
 
+@pytest.mark.slow
 def test_the_headline_is_the_lead(text, loaded):
     lead = views.lead(find(loaded))
     assert f"<h1>{html.escape(lead)}</h1>" in text
     assert text.index("<h1>") < text.index('id="results"')
 
 
+@pytest.mark.slow
 def test_the_tables_are_those_of_the_findings(text, loaded):
     """Cell by cell, all of them."""
     found = find(loaded)
@@ -108,6 +110,7 @@ def test_the_tables_are_those_of_the_findings(text, loaded):
     assert shown.count('class=" top"') == sum("best" in mark for mark in table.marks.values())
 
 
+@pytest.mark.slow
 def test_with_one_k_no_table_names_it(tmp_path):
     folder = write_run(tmp_path / "run", shots=(4,), seeds=2)
     shown = report.render(find(read(folder)))
@@ -207,6 +210,7 @@ def test_a_page_that_cannot_be_written(copy):
         write(copy)
 
 
+@pytest.mark.slow
 def test_hostile_names_are_text(tmp_path):
     folder = write_run(
         tmp_path / "run",

@@ -107,6 +107,7 @@ def test_every_kind_is_drawn(run):
     assert "3 lines; the last values are 0.5, 0.25, 0.25" in weights.figures[0][1]
 
 
+@pytest.mark.slow
 def test_panels_of_the_method_that_trains_an_earlier_stage(run, monkeypatch):
     monkeypatch.setitem(REGISTRY, "borrower", Borrower)
     run.methods = ("borrower",)
@@ -166,6 +167,7 @@ def test_labels_fall_back_to_numbers(run):
     assert [key.name for key in fake.panels[3].legend] == ["0", "1", "2"]
 
 
+@pytest.mark.slow
 def test_more_figures_than_fit_are_counted(run, monkeypatch):
     monkeypatch.setattr(panels, "_MOST", 3)
     with svg.drawing():

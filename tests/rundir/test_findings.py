@@ -87,6 +87,7 @@ def test_declared_groups_of_targets_are_averaged():
 # --- contrasts -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_family_is_every_method_against_the_first(tmp_path):
     found = find(read(write_run(tmp_path / "run")))
     assert len(found.contrasts) == 2 * 2 * 2
@@ -175,6 +176,7 @@ def test_without_a_comparison():
     assert find(RunDirectory(path=None)).best == ()  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_items_count(tmp_path):
     """With per-item scores the synthetic lift is significant where it was put, nowhere else."""
     states = {(b.target, b.k): b.state for b in find(read(write_run(tmp_path / "run"))).best}
@@ -192,6 +194,7 @@ def test_costs_are_means_over_targets_and_seeds(loaded):
     assert found.costs[1].ratio == pytest.approx(3.0)
 
 
+@pytest.mark.slow
 def test_truncation_and_warnings(copy):
     found = find(read(copy))
     assert any("10% of the train inputs were longer than 32 tokens" in x for x in found.truncation)

@@ -22,6 +22,7 @@ def found(loaded) -> Findings:
     return find(loaded)
 
 
+@pytest.mark.slow
 def test_a_new_row_appears_in_every_rendering(found):
     """What is one more entry of the findings needs no change anywhere else."""
     values = {method: summarise([0.1234, 0.1234]) for method in METHODS}

@@ -145,6 +145,7 @@ def test_retrieval_matches_slots_by_direction(tmp_path, monkeypatch):
 # Prompts of others
 
 
+@pytest.mark.slow
 def test_real_prompts_compares_groups(tmp_path):
     rng = np.random.default_rng(0)
     common = {"SST2": 0, "IMDB": 0, "laptop": 0, "MNLI": 1, "snli": 1, "QNLI": 1}

@@ -68,6 +68,7 @@ def test_study_declares_questions_that_its_runs_can_answer(key):
     assert "Primary contrast, declared before any run" in " ".join(make.__doc__.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", EVERY, ids="-".join)
 def test_study_loads_by_its_address(key):
     name, variant, suite = key
@@ -123,6 +124,7 @@ def test_methods_whose_calibration_is_compared():
         assert create(question.b).target == "zero_shot"
 
 
+@pytest.mark.slow
 def test_every_experiment_is_listed():
     page = (ROOT / "docs" / "experiments.md").read_text("utf-8")
     for name, variant, suite in EVERY:

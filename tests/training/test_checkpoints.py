@@ -53,6 +53,7 @@ def files(folder):
     return sorted(p for p in folder.rglob("*") if p.is_file())
 
 
+@pytest.mark.slow
 def test_what_was_saved_comes_back(tmp_path):
     made = filled(tmp_path / "deep" / "er")
     saved = Checkpoints(made.directory).restore(tree(9), MARK)
@@ -144,6 +145,7 @@ def test_a_kill_may_leave_half_of_a_small_file(tmp_path):
     assert not half.exists()
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_an_intact_checkpoint(tmp_path):
     """Whatever file operation of Python is the last one that happens."""
     made = filled(tmp_path / "c", (2,), keep=1)
@@ -195,6 +197,7 @@ def spoil(path, kind):
         path.write_bytes(b"" if kind == "empty" else content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["flip", "cut", "empty", "gone"])
 def test_any_damage_is_noticed_and_the_one_before_taken(tmp_path, kind):
     whole = filled(tmp_path / "whole").directory

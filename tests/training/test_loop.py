@@ -62,6 +62,7 @@ def test_alone_as_in_a_population(optimizer):
             assert getattr(alone, name) == getattr(together[r], name)
 
 
+@pytest.mark.slow
 def test_neighbours_of_a_nan_are_bit_identical():
     """One run starts from NaN, another overflows at its first update."""
     config = toy.budget(4, learning_rate=0.3, unit="absolute", clip_norm=1.0)
@@ -120,6 +121,7 @@ def test_a_run_that_dies_on_the_way(dev):
         assert dirty[1].best_step == 3
 
 
+@pytest.mark.slow
 def test_the_loop_ends_when_every_run_is_dead():
     recorder = toy.Recorder()
     runs = [toy.make_run(s, consts={"dies": np.int32(2)}) for s in range(2)]
@@ -218,6 +220,7 @@ def script(monkeypatch, values):
     return asked
 
 
+@pytest.mark.slow
 def test_the_best_step_is_kept(monkeypatch):
     """run0 is best after 2 steps, run1 at the start, run2 at the end."""
     script(monkeypatch, {"run0": [0.1, 0.9, 0.5], "run1": [0.8, 0.8, 0.1], "run2": [0.0, 0.1, 0.2]})
@@ -291,6 +294,7 @@ def test_everybody_stops(monkeypatch):
     assert [r.steps for r in trained] == [2, 2, 2]
 
 
+@pytest.mark.slow
 def test_evaluation_is_of_the_run_s_own_prompt():
     """The development value is what `evaluate` says about the trained prompt."""
     runs = [toy.make_run(s, dev=True) for s in range(3)]

@@ -139,6 +139,7 @@ def test_the_same_bits(name, tmp_path):
         assert recorder.records == whole.records
 
 
+@pytest.mark.slow
 def test_patience_and_a_lost_newest_checkpoint(tmp_path, monkeypatch):
     """A run that left the fold stays out; with the newest one damaged, the one before serves."""
     values = {"run0": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7], "run1": [0.5, 0.4, 0.3]}
@@ -162,6 +163,7 @@ def test_patience_and_a_lost_newest_checkpoint(tmp_path, monkeypatch):
     assert "step 4" in said[0]
 
 
+@pytest.mark.slow
 def test_metrics_file_is_the_same(tmp_path):
     """Lines after the checkpoint are cut off; lines of earlier stages stay."""
     runs = make_runs(PromptTuning())

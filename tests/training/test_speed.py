@@ -70,6 +70,7 @@ def test_every_interval_is_reported(lm, works):
     assert sum(w.flops for w in works) == pytest.approx(whole, rel=0.1)
 
 
+@pytest.mark.slow
 def test_what_happens_between_steps_does_not_count(lm, works):
     tracker = toy.Recorder()
     p = population(lm)

@@ -74,6 +74,7 @@ def test_gradient_of_every_weight_equals_pytorch(name, torch_t5):
 # ------------------------------------------------------------------ what must not matter
 
 
+@pytest.mark.slow
 def test_one_prompt_for_all_rows_equals_a_prompt_per_row(v11):
     shared = jnp.asarray(v11.arrays["prompt"])
     want = v11.lm.loss(*v11.batch, shared, per_row=True)[0]

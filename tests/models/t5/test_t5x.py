@@ -77,6 +77,7 @@ def assert_same(have: FrozenT5, want: FrozenT5) -> None:
     assert have.weights_hash == want.weights_hash
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan_axis", [None, 0, 1])
 @pytest.mark.parametrize("tied", [True, False])
 def test_layouts(scan_axis, tied, tmp_path):

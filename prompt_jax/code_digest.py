@@ -137,7 +137,10 @@ def _is_from_file(kind: type, module: ModuleType) -> bool:
     written = [
         function
         for name, function in vars(kind).items()
-        if inspect.isfunction(function) and name not in _GENERATED
+        if inspect.isfunction(function)
+        and name not in _GENERATED
+        # What a base defines is in the base's file, even where it is named again.
+        and all(vars(base).get(name) is not function for base in kind.__mro__[1:])
     ]
     return found is kind and all(
         Path(inspect.unwrap(function).__code__.co_filename).name == file for function in written

@@ -139,6 +139,13 @@ def test_methods_of_the_package_are_known():
     assert len(set(digests.values())) == 3
 
 
+def test_an_inherited_function_named_again_changes_nothing(monkeypatch):
+    before = code_digest.of_class(Spot)
+    monkeypatch.setattr(Spot, "prompts", Spot.prompts)
+    assert "prompts" in vars(Spot)
+    assert code_digest.of_class(Spot) == before is not None
+
+
 def test_a_class_of_a_config_file_is_known(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("class Mine:\n    pass\n\ndef get_config():\n    return Mine\n", "utf-8")

@@ -115,7 +115,8 @@ def test_classes_without_a_file(plugin, caplog):
 
     kind = plugin()
     module = sys.modules["plugin"]
-    exec("class Plugin(Plugin):\n    def value(self): return 3", module.__dict__)
+    parts = {"value": lambda self: 3, "__module__": "plugin", "__qualname__": "Plugin"}
+    module.Plugin = type("Plugin", (kind,), parts)  # as a cell of a notebook redefines it
     assert module.Plugin is not kind
     for unknown in (Local, kind, module.Plugin):
         assert code_digest.of_class(unknown) is None

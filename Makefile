@@ -7,6 +7,8 @@ PIP_ARGS ?=
 # Test workers: one a core, at most four (each holds its own JAX).
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -lt 4 ] && echo $$n || echo 4)
 TESTS ?=
+# Only these are collected for the tests of a mesh.
+OF_A_MESH = $(shell grep -rl mark.multidevice tests --include='test_*.py')
 FAST := not slow and not process and not multidevice and not parity
 
 BIN := $(VENV)/bin
@@ -33,7 +35,7 @@ quickstart: env ## the environment, then the main job on the built-in defaults
 
 test: env ## all tests
 	$(BIN)/python -m pytest -n $(JOBS) -m "not multidevice" $(TESTS)
-	$(BIN)/python -m pytest -n $(JOBS) -m multidevice $(TESTS) || test $$? -eq 5 # 5: none selected
+	$(BIN)/python -m pytest -n $(JOBS) -m multidevice $(or $(TESTS),$(OF_A_MESH)) || test $$? -eq 5 # 5: none selected
 
 test-fast: env ## the tests that take no process, no mesh and no peer, in a minute or two
 	$(BIN)/python -m pytest -n $(JOBS) -m "$(FAST)" $(TESTS)

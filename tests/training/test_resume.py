@@ -258,6 +258,15 @@ def test_other_training_is_refused(tmp_path):
 # Signals
 
 
+@pytest.fixture
+def heeded():
+    """Ctrl-C as in a terminal: a shell starts its background jobs with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("at", [2, STEPS - 1])
 def test_a_signal_saves_and_stops(tmp_path, monkeypatch, at, number):
@@ -292,6 +301,7 @@ def test_a_signal_saves_and_stops(tmp_path, monkeypatch, at, number):
     assert steps == list(range(at + 1, STEPS))
 
 
+@pytest.mark.usefixtures("heeded")
 def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch):
     runs, config = make_runs(PromptTuning()), toy.budget(STEPS, **OPTIONS)
     said: list[str] = []

@@ -34,11 +34,11 @@ quickstart: env ## the environment, then the main job on the built-in defaults
 	$(BIN)/prompt-jax run quickstart
 
 test: env ## all tests
-	$(BIN)/python -m pytest -n $(JOBS) -m "not multidevice" $(TESTS)
-	$(BIN)/python -m pytest -n $(JOBS) -m multidevice $(or $(TESTS),$(OF_A_MESH)) || test $$? -eq 5 # 5: none selected
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not multidevice" $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m multidevice $(or $(TESTS),$(OF_A_MESH)) || test $$? -eq 5 # 5: none selected
 
 test-fast: env ## the tests that take no process, no mesh and no peer, in a minute or two
-	$(BIN)/python -m pytest -n $(JOBS) -m "$(FAST)" $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "$(FAST)" $(TESTS)
 
 env: $(VENV)/.env ## the environment of the tests and of the command line
 env-docs: $(VENV)/.env-docs ## what builds the documentation, too

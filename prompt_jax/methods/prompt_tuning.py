@@ -17,7 +17,7 @@ class PromptTuning(BaseMethod):
     and its rate belong to the budget: the paper used Adafactor at a constant 0.3, the transfer
     papers AdamW at 0.3 with a linear decay.
 
-    The options spend more than the budget, for the well-tuned and long-trained line that every
+    The options spend more than the budget, for the tuned and long baselines that every
     table needs: most published gains are over an under-trained one. All of it is counted.
 
     Attributes:

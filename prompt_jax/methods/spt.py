@@ -68,7 +68,7 @@ class Spt(SlotUsage):
         the retrieved `prompt`, as SPoT tunes a source prompt (one for all templates, retrieved by
         the mean of those that rows are trained under and that have a word); or nothing
         (`zero_shot`).
-      retrieval: `top_k`; or a line of comparison: `attention` over all N / k slots of L tokens,
+      retrieval: `top_k`; or a baseline: `attention` over all N / k slots of L tokens,
         `random` slots fixed by the task's name, slots of their own for each `task` (a new task
         takes those of the task whose templates are nearest), or one prompt `shared` by all.
       query: the `template`, or the `instance` with its template.

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_jax.errors import ModelError
-from prompt_jax.models import arguments, decoding, hub
+from prompt_jax.models import arguments, decoding, hub, ops, parameters
 from prompt_jax.models.base import Scores, Tokenizer
-from prompt_jax.models.t5 import checkpoint, ops, weights
+from prompt_jax.models.t5 import checkpoint, weights
 from prompt_jax.models.t5.config import KNOWN, T5Config
 from prompt_jax.models.t5.flops import flops as count_flops
 from prompt_jax.models.t5.modules import T5, Cache, shift_right
@@ -106,7 +106,7 @@ class FrozenT5:
             path: jax.ShapeDtypeStruct(shape, weights.storage_dtype(path, kind))
             for path, shape in weights.parameter_shapes(config).items()
         }
-        return cls(weights.unflatten(flat), T5Spec(config, kind, remat, name, "abstract", ""))
+        return cls(parameters.unflatten(flat), T5Spec(config, kind, remat, name, "abstract", ""))
 
     @classmethod
     def from_pretrained(
@@ -190,7 +190,7 @@ class FrozenT5:
     @property
     def weights_hash(self) -> str:
         """SHA-256 (hex) over the canonical float32 parameter tree, taken before any cast."""
-        return self.spec.weights_hash or weights.weights_hash(self.params)
+        return self.spec.weights_hash or parameters.weights_hash(self.params)
 
     @property
     def partition_rules(self) -> Rules:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal, ones
 
-from prompt_jax.models.t5 import ops
+from prompt_jax.models import ops
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.models.t5.relative import position_bias
 

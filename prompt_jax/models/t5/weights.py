@@ -7,7 +7,6 @@ to host arrays in PyTorch's orientation (`[out, in]`); `formats.py` holds a read
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,10 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_jax.errors import ModelError
+from prompt_jax.models.parameters import Hasher, Params, flatten, unflatten
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.models.t5.modules import T5, initial_std
-
-Params = dict[str, Any]
 
 # Parameters that stay float32 whatever the compute dtype: they are tiny, and norms and softmax are
 # computed in float32 anyway.
@@ -41,29 +39,6 @@ def parameter_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
     ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     tree = jax.eval_shape(T5(config).init, jax.random.key(0), ids, ids)["params"]
     return {path: tuple(leaf.shape) for path, leaf in sorted(flatten(tree).items())}
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested dict as `{"a/b/c": leaf}`."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}/"))
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def unflatten(flat: Mapping[str, Any]) -> Params:
-    """The inverse of `flatten`."""
-    tree: Params = {}
-    for path, leaf in flat.items():
-        *parents, last = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = leaf
-    return tree
 
 
 def hf_names(path: str, layers: int) -> list[str]:
@@ -107,31 +82,6 @@ def is_kernel(path: str) -> bool:
 
 def _stacked(path: str) -> bool:
     return "/layers/" in path
-
-
-class Hasher:
-    """SHA-256 over canonical paths, shapes and little-endian float32 bytes, in order of path."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-
-    def add(self, path: str, array: np.ndarray) -> None:
-        """Adds one parameter."""
-        array = np.ascontiguousarray(array, dtype="<f4")
-        self._hash.update(f"{path}:{array.shape};".encode())
-        self._hash.update(array.reshape(-1).view(np.uint8).data)
-
-    def hexdigest(self) -> str:
-        """The digest so far."""
-        return self._hash.hexdigest()
-
-
-def weights_hash(params: Params) -> str:
-    """The hash of a parameter tree as it is."""
-    hasher = Hasher()
-    for path, leaf in sorted(flatten(params).items()):
-        hasher.add(path, np.asarray(leaf, dtype=np.float32))
-    return hasher.hexdigest()
 
 
 def storage_dtype(path: str, dtype: Any) -> Any:

@@ -12,7 +12,7 @@ from flax import serialization
 from safetensors.numpy import load_file, save_file
 
 from prompt_jax.errors import ModelError
-from prompt_jax.models import formats
+from prompt_jax.models import formats, parameters
 from prompt_jax.models.t5 import FrozenT5, weights
 
 from ..conftest import TINY, load_case
@@ -53,7 +53,7 @@ def test_names_cover_a_transformers_file_exactly(case):
 
 def test_hash_is_over_sorted_paths_shapes_and_float32_bytes(tiny):
     want = hashlib.sha256()
-    for path, leaf in sorted(weights.flatten(tiny.params).items()):
+    for path, leaf in sorted(parameters.flatten(tiny.params).items()):
         want.update(f"{path}:{leaf.shape};".encode() + np.asarray(leaf, "<f4").tobytes())
     assert tiny.weights_hash == want.hexdigest()
 
@@ -68,9 +68,9 @@ def test_hash_depends_on_weights_only(tiny, tmp_path):
 
 
 def test_flatten_and_back(tiny):
-    flat = weights.flatten(tiny.params)
+    flat = parameters.flatten(tiny.params)
     assert list(weights.parameter_shapes(TINY)) == sorted(flat)
-    again = weights.unflatten(flat)
+    again = parameters.unflatten(flat)
     assert jax.tree.structure(again) == jax.tree.structure(tiny.params)
 
 

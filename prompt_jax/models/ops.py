@@ -1,4 +1,4 @@
-"""The numerical pieces of T5 whose derivative is written by hand.
+"""The numerical pieces of the models whose derivative is written by hand.
 
 Automatic differentiation of a mixed-precision product multiplies a float32 cotangent with bf16
 weights, which accelerators do in slow full precision; and the derivative of a gathered logit is a
@@ -24,7 +24,7 @@ _F32 = jnp.float32
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def rms_norm(x: jax.Array, weight: jax.Array, epsilon: float) -> jax.Array:
-    """T5's layer norm: no mean, no bias, statistics in float32.
+    """Root mean square norm: no mean, no bias, statistics in float32.
 
     Args:
       x: `[..., D]`.
@@ -202,7 +202,7 @@ def head_logits(hidden: jax.Array, head: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def head_nll(hidden: jax.Array, head: jax.Array, labels: jax.Array) -> jax.Array:
-    """`logits_nll` of `hidden @ head.T`, the largest product of a small T5.
+    """`logits_nll` of `hidden @ head.T`, the largest product of a small model.
 
     Args:
       hidden: `[B, T, D]` in the compute dtype.

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import scipy.special
 
-from prompt_jax.models.t5 import ops
+from prompt_jax.models import ops
 from prompt_jax.models.t5.config import ACTIVATIONS
 
-from ..conftest import numbers
+from .conftest import numbers
 
 
 def plain_attention(q, kt, v, bias, mask):

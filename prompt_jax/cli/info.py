@@ -97,4 +97,4 @@ def _model(name: str) -> dict[str, Any]:
     }
     if lm.has_tokenizer:
         facts["tokenizer"] = f"{lm.tokenizer.vocab_size:,} pieces"
-    return {**facts, **lm.describe()}
+    return {**facts, **lm.model_config}

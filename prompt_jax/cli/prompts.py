@@ -130,7 +130,9 @@ def convert(
         record = prompt.record or prompts.PromptRecord()
         no_hash = record.model_hash is None
         prompts.check_model(record, lm, source, prompt.d_model, allow_other_model=no_hash)
-        record = record.replace(model_hash=lm.weights_hash, model_name=lm.name)
+        record = record.replace(
+            model_hash=lm.weights_hash, model_name=lm.name, model_config=lm.model_config
+        )
         prompt = prompt.with_record(record)
     if suffix == ".safetensors":
         prompt.save(target)

@@ -173,11 +173,20 @@ def _as_origin(prompt: SoftPrompt) -> SoftPrompt:
 
 
 def _check_models(records: list[Any]) -> None:
+    from prompt_jax.prompts import config_differences
+
     known = {record.model_hash: record.model_name for record in records if record.model_hash}
     if len(known) > 1:
         raise PromptError(
             f"the prompts are of different models ({', '.join(map(str, known.values()))})."
         )
+    configs = [record.model_config for record in records if record.model_config]
+    for config in configs[1:]:
+        if found := config_differences(configs[0], config):
+            raise PromptError(
+                "the prompts are of the same weights under different configurations: "
+                f"{'; '.join(found)}."
+            )
 
 
 def _record(record: Any, expression: str, total: Any, records: list[Any]) -> Any:
@@ -198,6 +207,7 @@ def _record(record: Any, expression: str, total: Any, records: list[Any]) -> Any
         d_model=None,
         model_hash=record.model_hash or first.model_hash,
         model_name=record.model_name or first.model_name,
+        model_config=record.model_config or first.model_config,
     )
 
 

@@ -102,7 +102,7 @@ def load(
 
     Args:
       path: local path or fsspec URL.
-      model: anything with `weights_hash`, `name` and `d_model`.
+      model: anything with `weights_hash`, `model_config`, `name` and `d_model`.
       allow_other_model: check the width only.
 
     Raises:

@@ -111,8 +111,14 @@ class LanguageModel(Protocol):
           ModelError: the model has none.
         """
 
-    def describe(self) -> dict[str, Any]:
-        """The shape, as names and plain values for display."""
+    @property
+    def model_config(self) -> dict[str, Any]:
+        """All that decides what is computed, beside the weights: names and plain JSON values.
+
+        The shape, the activation, the scales, the special tokens, as they are after every default.
+        Records, checkpoints and keys of stored results hold it, so nothing may stand in it that
+        is for display only, and nothing may lack that changes a number.
+        """
 
     # ---------------------------------------------------------------- computation
 

@@ -31,6 +31,7 @@ from prompt_jax.prompts.interchange import to_npy as to_npy
 from prompt_jax.prompts.interchange import to_peft as to_peft
 from prompt_jax.prompts.record import PromptRecord as PromptRecord
 from prompt_jax.prompts.record import check_model as check_model
+from prompt_jax.prompts.record import config_differences as config_differences
 from prompt_jax.prompts.types import SoftPrompt as SoftPrompt
 from prompt_jax.prompts.types import TaskVector as TaskVector
 from prompt_jax.prompts.types import add as add

@@ -338,6 +338,7 @@ def _finish(
     record = PromptRecord(
         model_hash=lm.weights_hash,
         model_name=lm.name,
+        model_config=lm.model_config,
         method="init",
         init_id=init_id(values),
         init=how.spec,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,9 +61,11 @@ class PromptRecord:
       scores: metric name -> value.
       library_version: version of prompt_jax; not compared.
       created: ISO date, given by the caller; not compared.
+      model_config: `LanguageModel.model_config` of the model the prompt was trained on. Empty in
+        files of earlier versions.
 
     Raises:
-      PromptError: where `config` or `scores` hold what JSON cannot hold.
+      PromptError: where `config`, `scores` or `model_config` hold what JSON cannot hold.
     """
 
     model_hash: str | None = None
@@ -78,10 +81,11 @@ class PromptRecord:
     scores: Mapping[str, float] = dataclasses.field(default_factory=dict, hash=False)
     library_version: str = dataclasses.field(default_factory=_package_version, compare=False)
     created: str | None = dataclasses.field(default=None, compare=False)
+    model_config: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "config", _as_json("config", self.config))
-        object.__setattr__(self, "scores", _as_json("scores", self.scores))
+        for name in ("config", "scores", "model_config"):
+            object.__setattr__(self, name, _as_json(name, getattr(self, name)))
 
     def replace(self, **changes: Any) -> PromptRecord:
         """Returns a copy with other values in the fields named by `changes`."""
@@ -131,15 +135,18 @@ def check_model(
 ) -> None:
     """Checks that a prompt belongs to a model.
 
+    The same weights under another configuration are another model. Files of earlier versions hold
+    no configuration: of those only the weights are compared, and a line in the log says so.
+
     Args:
       record: the prompt's record.
-      model: anything with `weights_hash`, `name` and `d_model`.
+      model: anything with `weights_hash`, `model_config`, `name` and `d_model`.
       path: of the prompt, for messages.
       d_model: width of the prompt.
       allow_other_model: check the width only.
 
     Raises:
-      PromptError: for other weights, unknown weights, or another width.
+      PromptError: for other weights, another configuration, unknown weights, or another width.
     """
     if not allow_other_model:
         if record.model_hash is None:
@@ -154,11 +161,38 @@ def check_model(
                 f" this model is {this} ({model.name}). A prompt only works with the weights it"
                 " was trained on."
             )
+        _check_config(record, model, path)
     if d_model != model.d_model:
         raise PromptError(
             f"{path} has width {d_model}, but {model.name} has d_model {model.d_model}: it was made"
             " for another model."
         )
+
+
+def _check_config(record: PromptRecord, model: Any, path: str) -> None:
+    if not record.model_config:
+        logging.getLogger("prompt_jax").warning(
+            f"{path} was saved by an earlier version, which did not record the model's"
+            f" configuration: only the weights were compared with {model.name}."
+        )
+    if found := config_differences(record.model_config, model.model_config):
+        raise PromptError(
+            f"{path} was made for the weights of {model.name} under another configuration"
+            f" ({record.model_name or 'unnamed'}): {'; '.join(found)}. Use the config.json that it"
+            " was trained with."
+        )
+
+
+def config_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What differs between two `LanguageModel.model_config`, as `key: one -> other`.
+
+    Keys that only one of them has are from another version, and not compared.
+
+    >>> config_differences({"d_ff": 8, "num_heads": 2}, {"num_heads": 4})
+    ['num_heads: 2 -> 4']
+    """
+    shared = sorted(one.keys() & other.keys())
+    return [f"{key}: {one[key]} -> {other[key]}" for key in shared if one[key] != other[key]]
 
 
 def shorten(a: str, b: str) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from prompt_jax.config import digest
 from prompt_jax.errors import ConfigError, TrainingError
 from prompt_jax.evaluation import Evaluation
 from prompt_jax.run_key import RunKey
-from prompt_jax.training.fingerprint import array_hash, budget_of, code_of, split_hash
+from prompt_jax.training.fingerprint import array_hash, budget_of, code_of, model_of, split_hash
 from prompt_jax.training.protocol import Method
 from prompt_jax.training.types import Replica, TrainConfig, TrainedReplica
 
@@ -69,8 +69,7 @@ def run_key(
     return digest(
         code_of(method),
         None if config is None else budget_of(config),
-        lm.weights_hash,
-        str(np.dtype(lm.dtype)),
+        model_of(lm),
         split_hash(run.feed.split),
         feed_description,
         None if run.dev is None else split_hash(run.dev),

@@ -216,6 +216,7 @@ class PromptWriter:
         return PromptRecord(
             model_hash=self.lm.weights_hash,
             model_name=self.lm.name,
+            model_config=self.lm.model_config,
             method=method,
             task=task,
             init_id=start.init_id if start else None,

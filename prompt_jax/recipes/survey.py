@@ -22,7 +22,7 @@ from prompt_jax.methods import Context
 from prompt_jax.recipes.execute import Executor
 from prompt_jax.recipes.rows import TaskRows
 from prompt_jax.run_key import RunKey
-from prompt_jax.training.fingerprint import array_hash, package_code, split_hash
+from prompt_jax.training.fingerprint import array_hash, model_of, package_code, split_hash
 
 _PROMPTS_AT_ONCE = 64
 
@@ -107,8 +107,7 @@ def _evaluate(
     key = digest(
         "subsets",
         package_code() or code_digest.PROCESS,
-        lm.weights_hash,
-        str(np.dtype(lm.dtype)),
+        model_of(lm),
         array_hash(prompts),
         split_hash(split),
         metric,

@@ -113,8 +113,8 @@ def python(run: RunDirectory) -> str:
 
 
 def provenance(run: RunDirectory) -> list[tuple[str, str]]:
-    """`provenance.json`, the seeds, and the generated suites that targets are from."""
-    known = list(flat(run.provenance))
+    """`provenance.json` without the model's configuration, seeds, generated suites of targets."""
+    known = [(k, v) for k, v in flat(run.provenance) if not k.startswith("model.config.")]
     if run.seeds:
         known.append(("seeds", ", ".join(map(str, run.seeds))))
     suites = sorted({row.suite for row in run.rows if row.suite})

@@ -132,6 +132,12 @@ class RunDirectory:
         return str(get(self.provenance, "model", "weights_sha256") or "")
 
     @property
+    def model_config(self) -> dict[str, Any]:
+        """Configuration of the model; empty where it is not known."""
+        found = get(self.provenance, "model", "config")
+        return found if isinstance(found, dict) else {}
+
+    @property
     def suites(self) -> set[str]:
         """Hashes of the generated suites that targets are from."""
         return {row.suite for row in self.rows if row.suite}

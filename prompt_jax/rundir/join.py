@@ -10,6 +10,7 @@ import numpy as np
 
 from prompt_jax.config import differences
 from prompt_jax.errors import DataError
+from prompt_jax.prompts import config_differences
 from prompt_jax.rundir.folder import RunDirectory
 from prompt_jax.rundir.paths import FREE
 
@@ -20,6 +21,8 @@ _OWN = ("name", "methods", "population", "mesh", "data.root", "data.cache")
 def refuse_other_model(runs: Sequence[RunDirectory]) -> None:
     """Checks that runs are of one model and of one edition of a generated suite.
 
+    Models are compared by weights, and by configuration where both runs recorded it.
+
     Raises:
       DataError: they differ.
     """
@@ -27,6 +30,11 @@ def refuse_other_model(runs: Sequence[RunDirectory]) -> None:
     for run in runs[1:]:
         if run.weights != first.weights:
             raise DataError(f"{run.path} differs from {first.path} in weights_sha256.")
+        if found := config_differences(first.model_config, run.model_config):
+            raise DataError(
+                f"{run.path} is of the weights of {first.path} under another configuration of the "
+                f"model: {'; '.join(found)}."
+            )
     suites = set[str]().union(*(run.suites for run in runs))
     if len(suites) > 1:
         raise DataError(

@@ -23,5 +23,10 @@ def provenance(lm: Any) -> dict[str, Any]:
         "versions": versions,
         "python": platform.python_version(),
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
-        "model": {"name": lm.name, "weights_sha256": lm.weights_hash, "dtype": str(lm.dtype)},
+        "model": {
+            "name": lm.name,
+            "weights_sha256": lm.weights_hash,
+            "config": lm.model_config,
+            "dtype": str(lm.dtype),
+        },
     }

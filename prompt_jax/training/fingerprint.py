@@ -127,6 +127,16 @@ def code_of(method: Method) -> dict[str, Any]:
     }
 
 
+def model_of(lm: Any) -> dict[str, Any]:
+    """What a model is, as JSON: weights, configuration, dtype, and how its tokens become text."""
+    return {
+        "weights": lm.weights_hash,
+        "model_config": lm.model_config,
+        "dtype": str(np.dtype(lm.dtype)),
+        "tokenizer": lm.tokenizer.fingerprint if lm.has_tokenizer else None,
+    }
+
+
 def is_storable(method: Method) -> bool:
     """Whether results of a method may be found again by other processes: its source is known."""
     return package_code() is not None and code_digest.of_class(type(method)) is not None
@@ -147,8 +157,7 @@ def fingerprint(
     rows = {key: split_hash(split) for key, split in splits.items()}
     return {
         "method": code_of(method),
-        "weights": lm.weights_hash,
-        "dtype": str(np.dtype(lm.dtype)),
+        **model_of(lm),
         "budget": budget_of(config),
         "run": {
             f"{number} ({replica.key})": {

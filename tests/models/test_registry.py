@@ -105,5 +105,5 @@ def test_what_plans_use() -> None:
     part = lm.on_device(4)
     assert (part.name, part.dtype, part.config.num_heads) == ("t5-base", jnp.bfloat16, 3)
     assert lm.on_device(1, jnp.float32).dtype == np.float32
-    assert lm.describe()["num_heads"] == 12
+    assert lm.model_config["num_heads"] == 12
     assert not lm.has_tokenizer

@@ -32,6 +32,7 @@ class FakeLM:
     table: np.ndarray
     name: str = "fake"
     weights_hash: str = "91c0aa" + "0" * 58
+    model_config: dict[str, Any] = dataclasses.field(default_factory=lambda: {"epsilon": 1e-6})
     tokenizer: WordTokenizer = dataclasses.field(default_factory=WordTokenizer)
 
     @property
@@ -68,6 +69,7 @@ def record() -> PromptRecord:
         config={"train": {"lr": 0.3, "betas": [0.9, 0.999]}, "note": "é \u001b ü"},
         scores={"accuracy": 0.75},
         created="2026-11-21",
+        model_config={"epsilon": 1e-6},
     )
 
 

@@ -122,6 +122,35 @@ def test_load_for_another_model(prompt, record, lm, tmp_path):
     assert SoftPrompt.load(path, model=lm, allow_other_model=True).length == 5
 
 
+def test_the_same_weights_under_another_configuration_are_another_model(
+    prompt, record, lm, tmp_path
+):
+    path = tmp_path / "cb.safetensors"
+    prompt.save(path, record.replace(model_config={"epsilon": 1e-5, "of a later version": 1}))
+    with pytest.raises(PromptError) as caught:
+        SoftPrompt.load(path, model=lm)
+    assert str(caught.value) == (
+        f"{path} was made for the weights of fake under another configuration (fake): epsilon:"
+        " 1e-05 -> 1e-06. Use the config.json that it was trained with."
+    )
+    assert SoftPrompt.load(path, model=lm, allow_other_model=True).length == 5
+
+
+def test_files_of_earlier_versions_are_compared_by_weights_and_that_is_said(
+    prompt, record, lm, tmp_path, caplog
+):
+    path = tmp_path / "cb.safetensors"
+    prompt.save(path)
+    SoftPrompt.load(path, model=lm)
+    assert caplog.messages == []
+    prompt.save(path, record.replace(model_config={}))
+    assert SoftPrompt.load(path, model=lm).length == 5
+    assert caplog.messages == [
+        f"{path} was saved by an earlier version, which did not record the model's configuration:"
+        " only the weights were compared with fake."
+    ]
+
+
 def test_unknown_model_and_other_width(prompt, record, lm, tmp_path):
     prompt.save(tmp_path / "p", record.replace(model_hash=None))
     with pytest.raises(PromptError, match="does not say which base model"):

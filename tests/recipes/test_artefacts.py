@@ -18,7 +18,7 @@ from prompt_jax.methods import PromptTuning, Spot
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.recipes.artefacts import ArtefactStore, TestResult, run_key
 from prompt_jax.run_key import RunKey
-from prompt_jax.training.fingerprint import array_hash, describe_feed, split_hash
+from prompt_jax.training.fingerprint import array_hash, describe_feed, fingerprint, split_hash
 from prompt_jax.training.types import TrainedReplica
 
 
@@ -41,6 +41,10 @@ def test_a_key_sees_everything_that_training_depends_on():
     one = toy.make_run(0, dev=True)
     other = toy.make_split(seed=0, rows=33)
     other_lm = FrozenT5.from_config(toy.CONFIG, seed=8)
+    lm = toy.tiny_t5()
+    same_weights = toy.CONFIG.replace(relative_attention_max_distance=64)
+    other_config = dataclasses.replace(lm, spec=dataclasses.replace(lm.spec, config=same_weights))
+    assert other_config.weights_hash == lm.weights_hash
     keys = {
         "same": key(),
         "seed": key(changed(key=RunKey(seed=1))),
@@ -61,9 +65,18 @@ def test_a_key_sees_everything_that_training_depends_on():
         "option": key(method=Spot(top_k=2)),
         "toy option": key(method=Distilled(weight=0.1)),
         "weights": key(lm=other_lm),
+        "model config": key(lm=other_config),
         "dtype": key(lm=FrozenT5.from_config(toy.CONFIG, seed=7, dtype=jnp.bfloat16)),
     }
     assert len(set(keys.values())) == len(keys)
+
+
+def test_a_checkpoint_belongs_to_the_models_configuration_too():
+    lm, run = toy.tiny_t5(), toy.make_run(0)
+    facts = fingerprint(lm, PromptTuning(), [run], toy.budget(5))
+    assert facts["model_config"] == lm.model_config
+    assert facts["model_config"]["relative_attention_max_distance"] == 128
+    assert facts["tokenizer"] is None
 
 
 def test_a_key_sees_nothing_else():

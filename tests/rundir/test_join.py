@@ -87,3 +87,12 @@ def test_another_model_or_suite_is_refused(made, other, tmp_path):
     change(other, "provenance.json", model={"weights_sha256": "cd"})
     with pytest.raises(DataError, match="weights_sha256"):
         join([read(made), read(other)])
+
+
+def test_the_same_weights_under_another_configuration_are_refused(made, other):
+    weights = {"weights_sha256": "ab" * 32}
+    change(other, "provenance.json", model={**weights, "config": {"d_ff": 8, "epsilon": 1e-6}})
+    join([read(made), read(other)])  # one of them is of an earlier version
+    change(made, "provenance.json", model={**weights, "config": {"epsilon": 1e-5}})
+    with pytest.raises(DataError, match="configuration of the model: epsilon: 1e-05 -> 1e-06"):
+        join([read(made), read(other)])

@@ -9,6 +9,7 @@ from prompt_jax.errors import ModelError
 from prompt_jax.models import formats, hub
 from prompt_jax.models.t5 import t5x
 from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.t5.tokenizer import has_tokenizer
 
 
 class Checkpoint(NamedTuple):
@@ -28,12 +29,15 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if path.is_file():
         return Checkpoint(*t5x.open_t5x(path), "")
     if (tensors := hub.open_tensors(path)) is not None:
-        return Checkpoint(tensors, T5Config.from_hf_json(path / "config.json"), str(path))
+        return Checkpoint(tensors, T5Config.from_hf_json(path / "config.json"), _tokenizer(path))
     if (path / "checkpoint").is_file():
         tensors, config = t5x.open_t5x(path / "checkpoint")
-        has_tokenizer = any((path / name).is_file() for name in hub.TOKENIZER_FILES)
-        return Checkpoint(tensors, config, str(path) if has_tokenizer else "")
+        return Checkpoint(tensors, config, _tokenizer(path))
     raise ModelError(
         f"{path} holds no weights: expected model.safetensors, flax_model.msgpack, "
         "pytorch_model.bin or a T5X 'checkpoint'."
     )
+
+
+def _tokenizer(path: Path) -> str:
+    return str(path) if has_tokenizer(path) else ""

@@ -226,7 +226,8 @@ class FrozenT5:
             )
         return tokenizer
 
-    def describe(self) -> dict[str, Any]:
+    @property
+    def model_config(self) -> dict[str, Any]:
         """The fields of the configuration."""
         return dataclasses.asdict(self.config)
 

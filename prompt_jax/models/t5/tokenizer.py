@@ -14,6 +14,7 @@ from prompt_jax.models.base import Tokenizer
 from prompt_jax.models.tokenizers import BaseTokenizer, FastTokenizer, read_bytes, read_config
 
 _PAD, _EOS, _UNK = "<pad>", "</s>", "<unk>"
+_FAST_FILE, _PIECE_FILE = "tokenizer.json", "spiece.model"
 _SPECIAL = re.compile(r"(<extra_id_\d+>|</s>|<pad>|<unk>)")
 
 
@@ -115,6 +116,21 @@ def _no_sentinel(index: int) -> ModelError:
     return ModelError(f"The tokenizer has no sentinel <extra_id_{index}>.")
 
 
+def has_tokenizer(directory: Path) -> bool:
+    """Whether `load_tokenizer` finds a tokenizer in a directory.
+
+    Raises:
+      ModelError: a configuration is damaged.
+    """
+    files = (_FAST_FILE, _PIECE_FILE)
+    return any((directory / name).is_file() for name in files) or _is_byt5(directory)
+
+
+def _is_byt5(directory: Path) -> bool:
+    configs = (read_config(directory / name) for name in ("tokenizer_config.json", "config.json"))
+    return any(config.get("tokenizer_class") == "ByT5Tokenizer" for config in configs)
+
+
 def load_tokenizer(path: str | Path) -> T5Tokenizer:
     """The tokenizer of a checkpoint directory, or of one file; read once per path.
 
@@ -133,13 +149,12 @@ def _load(where: str) -> T5Tokenizer:
     path = Path(where)
     if path.is_file():
         return T5FastTokenizer(path) if path.suffix == ".json" else PieceTokenizer(path)
-    if (path / "tokenizer.json").is_file():
-        return T5FastTokenizer(path / "tokenizer.json")
-    if (path / "spiece.model").is_file():
-        return PieceTokenizer(path / "spiece.model")
-    for name in ("tokenizer_config.json", "config.json"):
-        if read_config(path / name).get("tokenizer_class") == "ByT5Tokenizer":
-            return ByteTokenizer()
+    if (path / _FAST_FILE).is_file():
+        return T5FastTokenizer(path / _FAST_FILE)
+    if (path / _PIECE_FILE).is_file():
+        return PieceTokenizer(path / _PIECE_FILE)
+    if _is_byt5(path):
+        return ByteTokenizer()
     raise ModelError(
         f"{path} holds no tokenizer: put the checkpoint's tokenizer.json or spiece.model there."
     )

@@ -101,13 +101,21 @@ def predict(
     for row in rows:
         row_answers = [(names[i], answers[row.line, i]) for i in row.prompts]
         if not as_json:
-            typer.echo("\t".join(" ".join(answer.text.split()) for _, answer in row_answers))
+            typer.echo("\t".join(_shown(row, answer) for _, answer in row_answers))
             continue
         for name, answer in row_answers:
             fields = {"line": row.line, "prompt": name, "answer": answer.text}
             if answer.scores is not None:
                 fields["scores"] = answer.scores
             typer.echo(json.dumps(fields, ensure_ascii=False))
+
+
+def _shown(row: Row, answer: Answer) -> str:
+    """An answer on one line, with the label that it stands for."""
+    text, candidates = answer.text, row.example.candidates
+    if row.task is not None and text in candidates:
+        text = row.task.named(text, candidates.index(text))
+    return " ".join(text.split())
 
 
 # --- rows ----------------------------------------------------------------------------------------

@@ -131,9 +131,11 @@ def show(
     out.print()
     origin = "Placeholder row (no data on this machine)" if where is None else f"First {where}"
     out.print(common.heading(f"{origin}, under '{chosen.name}'"))
-    lines = [("input", _short(example.input)), ("target", example.target)]
-    if example.candidates:
-        lines.append(("answers", " | ".join(example.candidates[:20])))
+    answers = [task.named(text, number) for number, text in enumerate(example.candidates[:20])]
+    target = task.named(example.target, example.label)
+    lines = [("input", _short(example.input)), ("target", target)]
+    if answers:
+        lines.append(("answers", " | ".join(answers)))
     out.print(common.facts(lines))
     return None
 

@@ -312,6 +312,22 @@ class Task:
         """Label words of a classification under a template."""
         return template.labels or self.labels
 
+    def named(self, answer: str, number: int) -> str:
+        """A candidate answer with the label that it stands for, where that is another word.
+
+        Args:
+          answer: text of the candidate.
+          number: of the candidate.
+
+        >>> asked = Template("asked", "{text}", labels=("no", "yes"))
+        >>> review = Task("review", "classification", ("text",), (asked,), ("bad", "good"))
+        >>> review.named("yes", 1)
+        'yes (good)'
+        """
+        labels = self.labels if self.kind == "classification" else ()
+        label = labels[number] if 0 <= number < len(labels) else answer
+        return answer if answer == label else f"{answer} ({label})"
+
 
 def _check_names(where: str, *names: str) -> None:
     # These become parts of paths and must not leave their folder.

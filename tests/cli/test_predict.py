@@ -58,6 +58,20 @@ def test_lines_are_ranked_as_the_model_ranks_them(invoke: Invoke, world: World) 
         assert row["answer"] == ("food", "tool")[int(scores.argmin())]
 
 
+def test_an_answer_is_shown_with_the_label_that_it_stands_for() -> None:
+    task = registry.get("sandbox/sentiment_talk")
+
+    def shown(text: str, task: Any, candidates: tuple[str, ...]) -> str:
+        row = predict.Row(1, Example("a", "b", candidates=candidates), (0,), task)
+        return predict._shown(row, predict.Answer(text, None))
+
+    assert shown("lamp", task, ("stone", "lamp")) == "lamp (positive)"
+    assert shown("lamp", None, ()) == "lamp"
+    same = registry.get("sandbox/acceptability")
+    assert shown("right", same, ("wrong", "right")) == "right"
+    assert shown("two\n lines", registry.get("sandbox/giver"), ()) == "two lines"
+
+
 @pytest.mark.slow
 def test_a_trained_row_wise_method_answers_each_row_with_its_own_prompt(
     invoke: Invoke, world: World, rowwise: Rowwise

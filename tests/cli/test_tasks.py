@@ -53,6 +53,15 @@ def test_show_without_data_uses_a_placeholder_row(invoke: Invoke) -> None:
         assert word in result.out
 
 
+def test_show_says_what_label_words_stand_for(invoke: Invoke) -> None:
+    plain = invoke("tasks", "show", "glue/rte").out
+    assert "answers  yes (entailment) | no (not_entailment)" in plain
+    code_words = invoke("tasks", "show", "sandbox/sentiment_talk").out
+    assert "labels    negative, positive" in code_words
+    assert "* plain    {text}  [stone, lamp]" in code_words
+    assert "target   lamp (positive)" in code_words
+
+
 def test_show_user_task(invoke: Invoke, files: World) -> None:
     result = invoke("tasks", "show", files.tasks["one"])
     first = json.loads((files.root / "one" / "validation.jsonl").read_text().splitlines()[0])

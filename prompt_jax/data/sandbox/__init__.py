@@ -44,7 +44,11 @@ def task_hash(task: Task) -> str:
 
 def _content(task: Task) -> bytes:
     assert task.make_rows is not None
-    templates = [(t.name, t.text, t.target, t.labels) for t in task.templates]
+    plain, *asked = task.templates
+    # The label words of the plain template stand apart. What the labels are called is not hashed:
+    # no model sees it.
+    first = (plain.name, plain.text, plain.target, ())
+    templates = [first, *((t.name, t.text, t.target, t.labels) for t in asked)]
     rows = {split: task.make_rows(split) for split in SIZES}
-    meaning = (task.name, task.kind, task.labels, task.metrics, templates, rows)
+    meaning = (task.name, task.kind, task.words(plain), task.metrics, templates, rows)
     return json.dumps(meaning, sort_keys=True).encode()

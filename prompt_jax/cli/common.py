@@ -18,6 +18,7 @@ from prompt_jax.units import format_count as format_count
 from prompt_jax.units import format_flops as format_flops
 
 if TYPE_CHECKING:
+    from prompt_jax.data import Task, TokenisedSplit
     from prompt_jax.methods.trained import TrainedMethod
     from prompt_jax.models import LanguageModel
     from prompt_jax.prompts import SoftPrompt
@@ -44,6 +45,14 @@ OtherModel = Annotated[
 Dtype = Annotated[str, typer.Option(help="float32 or bfloat16.")]
 MaxInput = Annotated[
     int | None, typer.Option(help="Truncate longer inputs; default: as the prompt was trained.")
+]
+MaxTarget = Annotated[
+    int | None,
+    typer.Option(
+        min=2,
+        help="Truncate longer answers; default: as in the prompt's training if it is for this task,"
+        " else not those that are ranked.",
+    ),
 ]
 Runs = Annotated[
     list[str],
@@ -362,3 +371,41 @@ def record_value(prompt: SoftPrompt | TrainedMethod, name: str, default: Any) ->
     """A setting of a prompt's training from its record, or the default."""
     config = {} if prompt.record is None else prompt.record.config
     return config.get(name, default)
+
+
+_WHOLE = 1 << 20  # tokens: longer than any answer
+
+
+def answer_limit(prompt: SoftPrompt | TrainedMethod, task: Task) -> int:
+    """The longest target and candidate, in tokens, when a prompt is evaluated on a task.
+
+    On the task of its training as in training, which truncated targets and candidates alike.
+    Elsewhere the length of its training says nothing about the answers: candidates are ranked
+    whole, and other targets have the task's length.
+    """
+    limit = record_value(prompt, "max_target_tokens", None)
+    own = prompt.record is not None and prompt.record.task == task.name
+    if own and isinstance(limit, int) and limit >= 2:
+        return limit
+    return _WHOLE if task.kind in ("classification", "choice") else task.max_target
+
+
+def warn_about_answers(splits: Sequence[TokenisedSplit], longest: int, ties: int) -> None:
+    """Warns about answers that were truncated and about candidates that cannot be told apart.
+
+    Args:
+      splits: the rows of each prompt.
+      longest: a truncated answer has this many tokens.
+      ties: rows whose best score several candidates share.
+    """
+    truncated = max((split.truncated_answers for split in splits), default=0)
+    if truncated:
+        warn(
+            f"the answers of {truncated:,} rows were longer than {longest} tokens and were"
+            " truncated; raise --max-target-tokens."
+        )
+    if ties:
+        warn(
+            f"{ties:,} rows have several candidates with the best score; each counts as 1 / their"
+            " number."
+        )

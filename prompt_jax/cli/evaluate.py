@@ -30,6 +30,7 @@ def evaluate(
         str, typer.Option(help="Metrics, separated by commas; default: those of the task.")
     ] = "",
     max_input_tokens: common.MaxInput = None,
+    max_target_tokens: common.MaxTarget = None,
     dtype: common.Dtype = "float32",
     allow_other_model: common.OtherModel = False,
     as_json: common.AsJson = False,
@@ -37,7 +38,8 @@ def evaluate(
     """Evaluate prompts on a task, all in one population.
 
     Rows are split, truncated and rendered as in the training of each prompt, according to its
-    record. The template is that of the record if the prompt is for this task.
+    record. The template and the length of answers are those of the record if the prompt is for
+    this task. Of candidates that share the best score each counts as 1 / their number.
     """
     from prompt_jax.config import split_list
     from prompt_jax.data import registry
@@ -50,9 +52,10 @@ def evaluate(
     lm = common.load_model(model, dtype)
     loaded = common.load_prompts(prompts, lm, allow_other_model, methods=True)
     opened: dict[Any, TokenisedSplit] = {}
+    limits = [max_target_tokens or common.answer_limit(x.prompt, chosen) for x in loaded]
     splits = [
-        _rows(chosen, named, lm, root, split, max_rows, max_input_tokens, opened)
-        for named in loaded
+        _rows(chosen, named, lm, root, split, max_rows, (max_input_tokens, limit), opened)
+        for named, limit in zip(loaded, limits, strict=True)
     ]
     names = split_list(metrics) or chosen.metrics
     evaluations: dict[int, Evaluation] = {}
@@ -60,6 +63,11 @@ def evaluate(
         jobs = [Job(splits[number], row) for row, number in enumerate(numbers)]
         results = evaluate_jobs(lm, jobs, state, metrics=names, prompt_fn=prompt_fn)
         evaluations |= dict(zip(numbers, results, strict=True))
+    truncated = max(rows.truncated_inputs for rows in splits)
+    if truncated:
+        common.warn(f"{truncated} inputs were too long and were truncated.")
+    ties = max(evaluation.ties for evaluation in evaluations.values())
+    common.warn_about_answers(splits, min(limits), ties)
     if as_json:
         return common.emit(
             [
@@ -70,6 +78,8 @@ def evaluate(
                     "split": split,
                     "rows": len(rows),
                     "cut": rows.truncated_inputs,
+                    "cut_answers": rows.truncated_answers,
+                    "ties": evaluations[i].ties,
                     "unparsable": evaluations[i].unparsable,
                     "metrics": evaluations[i].metrics,
                 }
@@ -83,9 +93,6 @@ def evaluate(
     out = common.Printer()
     out.print(common.heading(f"{chosen.name}, {split} rows, in points, on {lm.name}"))
     out.print(shown)
-    truncated = max(rows.truncated_inputs for rows in splits)
-    if truncated:
-        common.warn(f"{truncated} inputs were too long and were truncated.")
     return None
 
 
@@ -96,7 +103,7 @@ def _rows(
     root: str | None,
     split: str,
     max_rows: int,
-    max_input: int | None,
+    limits: tuple[int | None, int],
     opened: dict[Any, TokenisedSplit],
 ) -> TokenisedSplit:
     """The rows on which a prompt is evaluated; prompts with equal rows share them."""
@@ -109,14 +116,14 @@ def _rows(
     seed = record.seed or 0 if record is not None and split == "dev" else 0
     k = (recorded("k", 0) or 0) if split == "dev" else 0
     protocol, dev = recorded("protocol", "development"), recorded("dev_rows", 200)
-    widths = max_input or recorded("max_input_tokens", None), recorded("max_target_tokens", None)
+    widths = limits[0] or recorded("max_input_tokens", None), limits[1]
     template = "first"
     if record is not None and record.task == task.name:
         template = task.template(recorded("template", None)).name
     key = (seed, k, protocol, dev, widths, template)
     if key not in opened:
-        limits = Limits(dev=dev, test=max_rows)
-        splits = load_splits(task, root, protocol, seed, limits, k)
+        parts = Limits(dev=dev, test=max_rows)
+        splits = load_splits(task, root, protocol, seed, parts, k)
         rows: Source = splits.test
         if split == "dev":
             rows = Subset(splits.dev, range(min(max_rows or len(splits.dev), len(splits.dev))))

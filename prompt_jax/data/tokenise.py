@@ -43,6 +43,7 @@ class TokenisedSplit:
       template_names: "task/template".
       task_names: names of the tasks.
       notes: warnings for the report.
+      answer_truncated: bool, whether each of `answers` was truncated; empty: none was.
     """
 
     name: str
@@ -59,6 +60,7 @@ class TokenisedSplit:
     template_names: tuple[str, ...]
     task_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    answer_truncated: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
 
     def __post_init__(self) -> None:
         per_row = (self.inputs, self.targets, self.label, self.template, self.task, self.candidates)
@@ -81,6 +83,15 @@ class TokenisedSplit:
     def truncated_targets(self) -> int:
         """Number of rows with a truncated target."""
         return int(self.target_truncated.sum())
+
+    @property
+    def truncated_answers(self) -> int:
+        """Number of rows with a truncated target or candidate."""
+        truncated = np.array(self.target_truncated)
+        if self.answer_truncated.any():
+            rows = np.repeat(np.arange(len(self)), self.candidates.lengths)
+            truncated[rows[self.answer_truncated[self.candidates.values]]] = True
+        return int(truncated.sum())
 
     def take(self, indices: Sequence[int] | np.ndarray) -> TokenisedSplit:
         """The given rows, in the given order (repeats allowed)."""
@@ -161,6 +172,14 @@ def concat(splits: Sequence[TokenisedSplit], name: str | None = None) -> Tokenis
         template_names=tuple(templates),
         task_names=tuple(tasks),
         notes=tuple(note for split in splits for note in split.notes),
+        answer_truncated=np.concatenate(
+            [
+                split.answer_truncated
+                if len(split.answer_truncated)
+                else np.zeros(len(split.answers), bool)
+                for split in splits
+            ]
+        ),
     )
 
 
@@ -253,6 +272,7 @@ def tokenise_rows(
         task_name=task.name,
         template_names=tuple(template.name for template in task.templates),
         cache_dir=cache_dir,
+        own_choices=task.kind == "choice",
     )
 
 
@@ -266,6 +286,7 @@ def encode(
     task_name: str = "",
     template_names: Sequence[str] | None = None,
     cache_dir: str | Path | None = None,
+    own_choices: bool = False,
 ) -> TokenisedSplit:
     """Tokenises rendered examples of one task.
 
@@ -281,6 +302,7 @@ def encode(
       task_name: of the task.
       template_names: all templates that examples may have; None: those that occur.
       cache_dir: folder of cached token ids; None: no cache.
+      own_choices: whether every row has candidates of its own, also where there are few rows.
 
     Raises:
       DataError: if candidates that all rows share become the same token ids.
@@ -327,7 +349,10 @@ def encode(
         examples=examples,
         template_names=tuple(f"{task_name}/{template}" for template in template_names),
         task_names=(task_name,),
-        notes=_check_ambiguity(name, rows, answers, max_target, len(template_names)),
+        notes=_check_ambiguity(
+            name, rows, answers, max_target, 0 if own_choices else len(template_names)
+        ),
+        answer_truncated=arrays["answers_cut"],
     )
 
 

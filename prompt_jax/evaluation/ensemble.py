@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from prompt_jax.evaluation import ties as tied
 from prompt_jax.evaluation.evaluators import (
     Evaluation,
     check_metrics,
@@ -87,8 +88,9 @@ def evaluate_ensemble(
         with np.errstate(divide="ignore"):
             scores = -np.log(np.mean(member_probabilities, axis=0))
         finite = all(bool((result.prediction >= 0).all()) for result in members)
-        best = np.where(np.isnan(scores).any(1), -1, scores.argmin(1))
-        evaluation = score_predictions(job.split, names[number], best, finite)
+        ties = tied.of(scores)
+        best = tied.choose(scores, job.split, ties)
+        evaluation = score_predictions(job.split, names[number], best, finite, ties)
         evaluations.append(evaluation._replace(scores=scores.astype(np.float32)))
     return evaluations
 
@@ -116,7 +118,8 @@ def calibration(scores: np.ndarray, labels: np.ndarray, bins: int = 15) -> Calib
     right = np.arange(p.shape[1])[None] == labels[:, None]
     with np.errstate(divide="ignore"):
         nll = -np.log(p[right]).mean()
-    confidence, correct = p.max(1), p.argmax(1) == labels
+    best = p == p.max(1, keepdims=True)  # of several, the right one is correct in 1 of n cases
+    confidence, correct = p.max(1), (best & right).sum(1) / best.sum(1)
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = np.bincount(bin_of, correct - confidence, bins)  # |sum| per bin = rows x |gap|
     return Calibration(

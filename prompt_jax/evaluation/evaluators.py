@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ from jax.sharding import Mesh
 from prompt_jax.data import batching
 from prompt_jax.errors import ConfigError, DataError
 from prompt_jax.evaluation import metrics as scoring
+from prompt_jax.evaluation import ties as tied
 from prompt_jax.evaluation.sweep import (
     Job,
     Progress,
@@ -42,7 +44,9 @@ class RankResult(NamedTuple):
 
     # [n, C] float32 NLL, lower is better; inf: no such candidate; NaN: the prompt was not finite
     scores: np.ndarray
-    prediction: np.ndarray  # [n] int64, the smallest score; -1 where the prompt was not finite
+    # [n] int64, the smallest score (`ties.choose`); -1 where the prompt was not finite
+    prediction: np.ndarray
+    ties: tied.Ties = MappingProxyType({})  # candidates that share the smallest score, by row
 
 
 class Evaluation(NamedTuple):
@@ -53,8 +57,10 @@ class Evaluation(NamedTuple):
     per_item: dict[str, np.ndarray]  # of the metrics that are means of items, see metrics.per_item
     unparsable: int  # rows whose answer the first metric could not parse
     scores: np.ndarray | None = None  # RankResult.scores; None after generation
+    ties: int = 0  # rows whose best score several candidates share; each counts 1 / their number
 
 
+_LARGEST = np.finfo(np.float32).max  # the worst score of a candidate that exists
 _NO_ROWS = RankResult(np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
 
 
@@ -70,6 +76,8 @@ def rank(
     progress: Progress | None = None,
 ) -> list[RankResult]:
     """Rank classification: the answer is the candidate with the smallest NLL.
+
+    Candidates of the same tokens have the same score; `ties` decides between equal scores.
 
     Args:
       lm: The model.
@@ -100,11 +108,12 @@ def rank(
     results: list[RankResult] = [_NO_ROWS] * len(jobs)
     for number, (nll, tokens, finite) in sweep.run(_rank_program, tables):
         score = nll / np.maximum(tokens, 1) if normalise == "mean" else nll
-        score = np.where(tokens > 0, score, np.float32(np.inf))
+        score = np.where(tokens > 0, np.minimum(score, _LARGEST), np.float32(np.inf))
         score = np.where(finite[:, None], score, np.float32(np.nan))
-        valid = ~np.isnan(score).any(axis=1)
-        best = np.where(np.isnan(score), np.inf, score).argmin(axis=1)
-        results[number] = RankResult(score, np.where(valid, best, -1))
+        split = jobs[number].split
+        score = tied.equalise(score, split)
+        ties = tied.of(score)
+        results[number] = RankResult(score, tied.choose(score, split, ties), ties)
     return results
 
 
@@ -251,7 +260,9 @@ def evaluate(
         )
         for i, result in zip(ranks, ranked, strict=True):
             finite = bool((result.prediction >= 0).all())
-            evaluation = score_predictions(jobs[i].split, names[i], result.prediction, finite)
+            evaluation = score_predictions(
+                jobs[i].split, names[i], result.prediction, finite, result.ties
+            )
             results[i] = evaluation._replace(scores=result.scores)
     if generates:
         texts, finite_jobs = _generate(
@@ -407,11 +418,15 @@ def check_metrics(jobs: Sequence[Job], names: Sequence[tuple[str, ...]]) -> None
 
 
 def score_predictions(
-    split: TokenisedSplit, names: Sequence[str], predictions: Any, finite: bool
+    split: TokenisedSplit,
+    names: Sequence[str],
+    predictions: Any,
+    finite: bool,
+    ties: tied.Ties | None = None,
 ) -> Evaluation:
     """The evaluation of one job; `finite`: whether its prompt was finite."""
-    values = scoring.compute(names, predictions, split)
-    items = {name: scoring.per_item(name, predictions, split) for name in names}
+    values = scoring.compute(names, predictions, split, ties)
+    items = {name: scoring.per_item(name, predictions, split, ties) for name in names}
     means = {name: value for name, value in items.items() if value is not None}
     unparsable = 0
     if names:
@@ -420,4 +435,4 @@ def score_predictions(
     if not finite:
         values = dict.fromkeys(values, math.nan)
         means = {name: np.full_like(value, np.nan) for name, value in means.items()}
-    return Evaluation(values, predictions, means, unparsable)
+    return Evaluation(values, predictions, means, unparsable, ties=len(ties or ()))

@@ -10,6 +10,9 @@ Values are fractions in [0, 1] (correlations in [-1, 1]), never percent. Forms o
 
 `as_form` converts predictions of any form to the form of a metric. Without rows a metric is NaN;
 constant predictions give a correlation of 0. Neither gives a warning.
+
+Where several candidates share the best score (`ties`), each counts with weight 1 / n: in the mean
+of an item, in the confusion matrix of F1 and Matthews, and in the number of a correlation.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import numpy as np
 
 from prompt_jax.data.render import Example
 from prompt_jax.errors import ConfigError, DataError, did_you_mean
+from prompt_jax.evaluation.ties import Ties
 
 Form = Literal["label", "text", "number"]
 Predictions = np.ndarray | Sequence[str]
@@ -50,15 +54,18 @@ class Metric:
     Attributes:
       name: The registry name.
       form: The prediction form it takes, see the module docstring.
-      value: `(predictions, examples) -> float` for n >= 1 rows.
-      items: `(predictions, examples) -> float64 [m]` when the metric is the plain mean of items
-        (rows; questions for `multirc_em`), otherwise None.
+      value: `(predictions, examples, weights) -> float` for n >= 1 rows, which count alike where
+        `weights` is None; None for a metric that is the mean of `items`.
+      items: `(predictions, examples) -> float64 [n]` when the metric is the plain mean of rows or
+        of `groups`, otherwise None.
+      groups: `(items, examples) -> float64 [m]`, from rows to questions.
     """
 
     name: str
     form: Form
-    value: Callable[[Predictions, Sequence[Example]], float]
+    value: Callable[[Predictions, Sequence[Example], np.ndarray | None], float] | None = None
     items: Callable[[Predictions, Sequence[Example]], np.ndarray] | None = None
+    groups: Callable[[np.ndarray, Sequence[Example]], np.ndarray] | None = None
 
     def __call__(self, predictions: Predictions, examples: Sequence[Example]) -> float:
         """Returns the metric; NaN when there are no rows.
@@ -70,7 +77,46 @@ class Metric:
             raise DataError(
                 f"metric '{self.name}' got {len(predictions)} predictions for {len(examples)} rows."
             )
-        return self.value(predictions, examples) if len(examples) else math.nan
+        if not len(examples):
+            return math.nan
+        items = self.per_item(predictions, examples)
+        if items is not None:
+            return float(items.mean())
+        assert self.value is not None
+        return self.value(predictions, examples, None)
+
+    def per_item(self, predictions: Predictions, examples: Sequence[Example]) -> np.ndarray | None:
+        """The values whose mean the metric is, float64 [m]; None where it is no mean."""
+        if self.items is None:
+            return None
+        items = self.items(predictions, examples)
+        return items if self.groups is None else self.groups(items, examples)
+
+    def expected(
+        self, predictions: Predictions, examples: Sequence[Example], ties: Ties
+    ) -> tuple[float, np.ndarray | None]:
+        """The metric, and the items whose mean it is, where some rows have tied candidates.
+
+        Args:
+          predictions: int [n] candidates, in no other form.
+          examples: the n >= 1 rows.
+          ties: the tied candidates of a row, instead of its prediction.
+        """
+        own = np.asarray(predictions).tolist()
+        outcomes = [(row, c) for row, p in enumerate(own) for c in ties.get(row, (p,))]
+        rows = np.asarray([row for row, _ in outcomes], np.int64)
+        weights = 1.0 / np.bincount(rows)[rows]
+        spread = [examples[row] for row in rows]
+        formed = as_form(np.asarray([c for _, c in outcomes], np.int64), self.form, spread)
+        if self.items is not None:
+            items = np.bincount(rows, weights * self.items(formed, spread))
+            items = items if self.groups is None else self.groups(items, examples)
+            return float(items.mean()), items
+        assert self.value is not None
+        if self.form == "number":
+            means = np.bincount(rows, weights * np.asarray(formed))
+            return self.value(means, examples, None), None
+        return self.value(formed, spread, weights), None
 
 
 # Text and numbers ---------------------------------------------------------------------------
@@ -206,40 +252,60 @@ def _accuracy_items(predictions: Predictions, examples: Sequence[Example]) -> np
     return (predicted == gold).astype(np.float64)
 
 
-def _f1(predictions: Predictions, examples: Sequence[Example]) -> float:
+def _f1(predictions: Predictions, examples: Sequence[Example], weights: np.ndarray | None) -> float:
     from sklearn.metrics import f1_score
 
     predicted, gold = _binary(predictions, examples)
-    return float(f1_score(gold, predicted, pos_label=1, average="binary", zero_division=0.0))
+    return float(
+        f1_score(
+            gold,
+            predicted,
+            pos_label=1,
+            average="binary",
+            zero_division=0.0,
+            sample_weight=weights,
+        )
+    )
 
 
-def _macro_f1(predictions: Predictions, examples: Sequence[Example]) -> float:
+def _macro_f1(
+    predictions: Predictions, examples: Sequence[Example], weights: np.ndarray | None
+) -> float:
     from sklearn.metrics import f1_score
 
     predicted, gold = _labels(predictions, examples)
     # The classes are those of the gold labels and do not depend on the predictions: otherwise two
     # replicas would average over different classes of the same rows.
     return float(
-        f1_score(gold, predicted, labels=np.unique(gold), average="macro", zero_division=0.0)
+        f1_score(
+            gold,
+            predicted,
+            labels=np.unique(gold),
+            average="macro",
+            zero_division=0.0,
+            sample_weight=weights,
+        )
     )
 
 
-def _matthews(predictions: Predictions, examples: Sequence[Example]) -> float:
+def _matthews(
+    predictions: Predictions, examples: Sequence[Example], weights: np.ndarray | None
+) -> float:
     from sklearn.metrics import matthews_corrcoef
 
     predicted, gold = _labels(predictions, examples)
     if len(np.unique(predicted)) < 2 or len(np.unique(gold)) < 2:
         return 0.0
-    return float(matthews_corrcoef(gold, predicted))
+    return float(matthews_corrcoef(gold, predicted, sample_weight=weights))
 
 
-def _multirc_em_items(predictions: Predictions, examples: Sequence[Example]) -> np.ndarray:
-    correct = _accuracy_items(predictions, examples)
+def _questions(correct: np.ndarray, examples: Sequence[Example]) -> np.ndarray:
+    """Whether all answers to a question are right, as the product over its rows."""
     groups: dict[str, float] = {}
     for row, (example, value) in enumerate(zip(examples, correct.tolist(), strict=True)):
         if not example.group:
             raise DataError(f"multirc_em groups answers by question, but row {row} has no group.")
-        groups[example.group] = min(groups.get(example.group, 1.0), value)
+        groups[example.group] = groups.get(example.group, 1.0) * value
     return np.array(list(groups.values()), np.float64)
 
 
@@ -266,8 +332,12 @@ def _numbers(predictions: Predictions, examples: Sequence[Example]) -> tuple[np.
     return np.where(parsed, predicted, mean), gold
 
 
-def _correlation(name: str) -> Callable[[Predictions, Sequence[Example]], float]:
-    def value(predictions: Predictions, examples: Sequence[Example]) -> float:
+def _correlation(
+    name: str,
+) -> Callable[[Predictions, Sequence[Example], np.ndarray | None], float]:
+    def value(
+        predictions: Predictions, examples: Sequence[Example], weights: np.ndarray | None
+    ) -> float:
         from scipy import stats
 
         predicted, gold = _numbers(predictions, examples)
@@ -319,27 +389,19 @@ def _exact_match(prediction: str, reference: str) -> float:
 # Registry -----------------------------------------------------------------------------------
 
 
-def _mean_of(items: Callable[..., np.ndarray]) -> Callable[..., float]:
-    return lambda predictions, examples: float(items(predictions, examples).mean())
-
-
-def _item_mean(name: str, form: Form, items: Callable[..., np.ndarray]) -> Metric:
-    return Metric(name, form, _mean_of(items), items)
-
-
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        _item_mean("accuracy", "label", _accuracy_items),
+        Metric("accuracy", "label", items=_accuracy_items),
         Metric("f1", "label", _f1),
         Metric("macro_f1", "label", _macro_f1),
         Metric("matthews", "label", _matthews),
         Metric("pearson", "number", _correlation("pearson")),
         Metric("spearman", "number", _correlation("spearman")),
-        _item_mean("squad_f1", "text", _best_reference(answer_f1)),
-        _item_mean("squad_em", "text", _best_reference(_exact_match)),
+        Metric("squad_f1", "text", items=_best_reference(answer_f1)),
+        Metric("squad_em", "text", items=_best_reference(_exact_match)),
         Metric("multirc_f1a", "label", _f1),
-        _item_mean("multirc_em", "label", _multirc_em_items),
+        Metric("multirc_em", "label", items=_accuracy_items, groups=_questions),
     )
 }
 
@@ -357,13 +419,19 @@ def get_metric(name: str) -> Metric:
     return METRICS[name]
 
 
-def compute(names: Sequence[str], predictions: Predictions, split: HasExamples) -> dict[str, float]:
+def compute(
+    names: Sequence[str],
+    predictions: Predictions,
+    split: HasExamples,
+    ties: Ties | None = None,
+) -> dict[str, float]:
     """Computes metrics of one split from predictions of any form.
 
     Args:
       names: Registry names.
       predictions: int [n] candidate indices, float [n] numbers or n strings.
       split: The rows, n of them.
+      ties: The tied candidates of some rows, where predictions are indices.
 
     Returns:
       Name -> value.
@@ -374,19 +442,25 @@ def compute(names: Sequence[str], predictions: Predictions, split: HasExamples) 
     """
     values = {}
     for metric in [get_metric(name) for name in names]:
+        if ties:
+            values[metric.name] = metric.expected(predictions, split.examples, ties)[0]
+            continue
         values[metric.name] = metric(
             as_form(predictions, metric.form, split.examples), split.examples
         )
     return values
 
 
-def per_item(name: str, predictions: Predictions, split: HasExamples) -> np.ndarray | None:
+def per_item(
+    name: str, predictions: Predictions, split: HasExamples, ties: Ties | None = None
+) -> np.ndarray | None:
     """The per-item values whose mean is the metric, for the bootstrap of `statistics`.
 
     Args:
       name: Registry name.
       predictions: As for `compute`.
       split: As for `compute`.
+      ties: As for `compute`.
 
     Returns:
       float64 [m], one value per row (per question, in order of appearance, for `multirc_em`), or
@@ -395,4 +469,6 @@ def per_item(name: str, predictions: Predictions, split: HasExamples) -> np.ndar
     metric = get_metric(name)
     if metric.items is None:
         return None
-    return metric.items(as_form(predictions, metric.form, split.examples), split.examples)
+    if ties:
+        return metric.expected(predictions, split.examples, ties)[1]
+    return metric.per_item(as_form(predictions, metric.form, split.examples), split.examples)

@@ -104,6 +104,8 @@ def _execute(
     config: ExperimentConfig, lm: Any, folder: Path, executor: Executor, say: Callable[[str], None]
 ) -> outputs.RunResult:
     rows = executor.rows
+    for line in rows.warnings:
+        say(f"  warning: {line}")
     tasks = {target: rows.task(target) for target in config.targets}
     primary = {target: task.metrics[0] for target, task in tasks.items()}
     measured: list[ResultRow] = []

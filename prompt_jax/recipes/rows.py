@@ -12,6 +12,7 @@ from prompt_jax.data.feed import Feed, Mixture, Mode
 from prompt_jax.data.splits import Limits, load_splits
 from prompt_jax.data.tasks import Task
 from prompt_jax.data.tokenise import TokenisedSplit, concat, tokenise_rows
+from prompt_jax.evaluation import ties
 from prompt_jax.recipes.config import DataConfig
 
 
@@ -32,6 +33,7 @@ class RowStore:
     def __init__(self, config: DataConfig, tokenizer: Any, cache: Path | None) -> None:
         self.config, self.tokenizer = config, tokenizer
         self.cache = None if cache is None else cache / "rows"
+        self.warnings: list[str] = []  # about rows that cannot be scored as they are meant
         self._memo: dict[tuple[str, int, int], TaskRows] = {}
         self._tests: dict[str, TokenisedSplit] = {}
         self._tasks: dict[str, Task] = {}
@@ -70,7 +72,13 @@ class RowStore:
         train, dev = (
             encode(part, templates=c.templates, seed=seed) for part in (splits.train, splits.dev)
         )
-        return TaskRows(task, train, dev, self._tests[name], splits.notes)
+        ambiguous = [
+            note
+            for part, rows in (("development", dev), ("test", self._tests[name]))
+            if (note := _ambiguous(task, part, rows, c.max_target_tokens))
+        ]
+        self.warnings += [note for note in ambiguous if note not in self.warnings]
+        return TaskRows(task, train, dev, self._tests[name], (*splits.notes, *ambiguous))
 
     def feed(self, name: str, seed: int, k: int, batch_size: int, stream: str) -> Feed:
         """Shuffled epochs over one task's training rows."""
@@ -101,7 +109,20 @@ class RowStore:
                 "k": k,
                 "rows": sizes,
                 "cut": cut,
+                "cut_answers": {part: getattr(rows, part).truncated_answers for part in cut},
                 "notes": list(rows.notes),
             }
             found.setdefault(name, []).append(entry)
         return found
+
+
+def _ambiguous(task: Task, part: str, rows: TokenisedSplit, limit: int) -> str:
+    """A warning about rows in which two choices are the same tokens; "" without such rows."""
+    same = int(ties.rows_with_same_tokens(rows).sum())
+    if not same:
+        return ""
+    remedy = "; raise data.max_target_tokens" if rows.truncated_answers else ""
+    return (
+        f"{task.name}: in {same:,} of {len(rows):,} {part} rows two choices are the same tokens (at"
+        f" most {limit}); a tie counts as 1 / its number of choices{remedy}"
+    )

@@ -193,7 +193,9 @@ def find(run: RunDirectory) -> Findings:
     rows = tuple(row for k in run.shots for row in _rows(run, k, primary, measured))
     best = [_best(row, rivals, run.methods[0], by_cell) for row in rows if row.kind == "target"]
     flops = _mean_flops(run, primary)
-    limit = get(run.config, "data", "max_input_tokens") or "?"
+    limit, answer_limit = (
+        get(run.config, "data", f"max_{name}_tokens") or "?" for name in ("input", "target")
+    )
     return Findings(
         run,
         primary,
@@ -204,7 +206,7 @@ def find(run: RunDirectory) -> Findings:
         tuple(cost for k in run.shots for cost in _costs(run, k, primary)),
         tuple(replace(b, cost=_ratio(flops, b)) for b in best),
         references,
-        truncation.notes(run.data, limit, run.targets),
+        truncation.notes(run.data, limit, run.targets, answer_limit),
         [*run.problems, *_died(run, primary)],
     )
 

@@ -290,8 +290,9 @@ def _entry(entry: Any) -> bool:
         counts = [entry["seed"], entry["k"]]
         for part in ("train", "dev", "test"):
             counts += [entry["rows"][part], *(entry["cut"][part][w] for w in ("inputs", "targets"))]
+        counts += entry.get("cut_answers", {}).values()
         notes = entry["notes"]
-    except (TypeError, KeyError, IndexError):
+    except (TypeError, KeyError, IndexError, AttributeError):
         return False
     plain = isinstance(notes, list) and all(isinstance(note, str) for note in notes)
     return plain and isinstance(entry.get("task", ""), str) and None not in map(whole, counts)

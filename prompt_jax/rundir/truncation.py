@@ -1,4 +1,4 @@
-"""Truncated inputs and skipped rows of an experiment, in sentences."""
+"""Truncated inputs and answers, and skipped rows of an experiment, in sentences."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ _WORTH_SAYING = 0.005  # share of truncated inputs below which a reader is not b
 
 
 def notes(
-    data: Mapping[str, Sequence[Mapping[str, Any]]], limit: Any, tested: Collection[str] = ()
+    data: Mapping[str, Sequence[Mapping[str, Any]]],
+    limit: Any,
+    tested: Collection[str] = (),
+    answer_limit: Any = "?",
 ) -> list[str]:
-    """One line per task and set whose inputs were truncated, and every note of the reader.
+    """One line per task and set with truncated texts, and every note of the reader.
 
     Args:
       data: what `data.json` holds: for every task its entries of one seed and k.
       limit: the longest input, in tokens.
       tested: the tasks, as `data` names them, whose test rows are used.
+      answer_limit: the longest target or candidate, in tokens. Every truncated one is reported:
+        an answer that is cut may be no answer.
     """
     shares: dict[tuple[str, str], list[float]] = {}
+    answers: dict[tuple[str, str], list[float]] = {}
     lines: dict[str, None] = {}
     for key, entries in data.items():
         for entry in entries:
@@ -27,13 +33,22 @@ def notes(
                 if rows:
                     share = entry["cut"][part]["inputs"] / rows
                     shares.setdefault((entry.get("task", key), part), []).append(share)
+                    share = entry.get("cut_answers", {}).get(part, 0) / rows
+                    answers.setdefault((entry.get("task", key), part), []).append(share)
             lines.update(dict.fromkeys(entry["notes"]))
-    return [
+    made = [
         f"{name}: {_percent(share)} of the {part} inputs were longer than {limit} tokens and were"
         " truncated"
         for (name, part), share in shares.items()
         if max(share) >= _WORTH_SAYING
-    ] + list(lines)
+    ]
+    made += [
+        f"{name}: the answers of {_percent(share)} of the {part} rows were longer than"
+        f" {answer_limit} tokens and were truncated"
+        for (name, part), share in answers.items()
+        if max(share) > 0
+    ]
+    return made + list(lines)
 
 
 def _percent(shares: Sequence[float]) -> str:

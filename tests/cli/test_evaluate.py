@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from prompt_jax.cli import common
 from prompt_jax.models.t5 import FrozenT5
-from prompt_jax.prompts import SoftPrompt, to_npy, to_peft
+from prompt_jax.prompts import PromptRecord, SoftPrompt, to_npy, to_peft
 from tests.cli.conftest import Invoke, Rowwise, World
 
 
@@ -202,3 +203,75 @@ def test_unusable_prompt_files(invoke: Invoke, world: World, tmp_path: Path) -> 
         assert (result.code, result.out) == (2, "")
         assert says in result.err, name
         assert "Traceback" not in result.err
+
+
+def write_pairs(folder: Path) -> str:
+    """A choice task of sentences that differ in their last word, each pair both ways round."""
+    good, bad = "the dog eats bread", "the dog eats saws"
+    rows = [{"good": good, "bad": bad, "label": 0}, {"good": bad, "bad": good, "label": 0}]
+    rows = [row | {"text": text} for row in rows for text in ("a cat", "one bird")]
+    (folder / "pairs").mkdir()
+    for split in ("train", "validation"):
+        path = folder / "pairs" / f"{split}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = folder / "pairs.toml"
+    path.write_text(
+        """name = "pairs"
+kind = "choice"
+fields = ["text", "good", "bad"]
+choices = ["good", "bad"]
+description = "Pairs."
+[[templates]]
+name = "plain"
+text = "{text}"
+choice_answers = "text"
+[files]
+train = "pairs/train.jsonl"
+validation = "pairs/validation.jsonl"
+"""
+    )
+    return str(path)
+
+
+@pytest.mark.slow
+def test_the_target_length_of_a_prompt_decides_nothing_on_another_task(
+    invoke: Invoke, files: World, tmp_path: Path
+) -> None:
+    """Cut to four tokens both choices of a pair are the same; the right one comes first in all."""
+    lm = FrozenT5.from_pretrained(files.model)
+    prompt = SoftPrompt(np.zeros((3, 16), np.float32) + 0.1)
+    record = PromptRecord(
+        model_hash=lm.weights_hash, d_model=16, tokens=3, config={"max_target_tokens": 4}
+    )
+    prompt.save(tmp_path / "other.safetensors", record)
+    prompt.save(tmp_path / "own.safetensors", dataclasses.replace(record, task="pairs"))
+    task = write_pairs(tmp_path)
+    made = invoke(
+        "evaluate",
+        files.model,
+        tmp_path / "other.safetensors",
+        tmp_path / "own.safetensors",
+        "--task",
+        task,
+        "--json",
+    )
+    assert made.code == 0, made.err
+    other, own = json.loads(made.out)
+    assert (other["ties"], other["cut_answers"]) == (0, 0)
+    assert (own["ties"], own["cut_answers"]) == (4, 4)
+    for entry in (other, own):  # nothing can be better: the pairs are the same both ways round
+        assert entry["metrics"]["accuracy"] == 0.5
+    warnings = made.err.splitlines()
+    assert len(warnings) == 2
+    assert "the answers of 4 rows were longer than 4 tokens and were truncated" in warnings[0]
+    assert "4 rows have several candidates with the best score" in warnings[1]
+    whole = invoke(
+        "evaluate",
+        files.model,
+        tmp_path / "own.safetensors",
+        "--task",
+        task,
+        "--max-target-tokens",
+        8,
+    )
+    assert (whole.code, whole.err) == (0, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -127,3 +128,41 @@ def test_token_ids_are_cached(world, tmp_path):
 def test_an_unknown_task(store):
     with pytest.raises(DataError, match=r"unknown task 'glue/rtee'.*Did you mean 'glue/rte'"):
         store().rows("glue/rtee", 0)
+
+
+def test_choices_that_are_the_same_tokens_are_reported(world, tmp_path):
+    """Words that the tokenizer does not know are one token."""
+    rows = [{"text": "the dog", "choices": [f"qq {i}", f"zz {i}"], "label": 0} for i in range(4)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = tmp_path / "pairs.toml"
+    task.write_text(
+        """name = "pairs"
+kind = "choice"
+fields = ["text", "choices"]
+choices = ["choices"]
+description = "Pairs."
+[[templates]]
+name = "plain"
+text = "{text}"
+choice_answers = "text"
+[files]
+train = "rows.jsonl"
+validation = "rows.jsonl"
+"""
+    )
+    config = dataclasses.replace(world.config(tmp_path).data, max_target_tokens=2)
+    store = RowStore(config, world.lm.tokenizer, None)
+    notes = store.rows(str(task), 0).notes
+    (warning,) = [note for note in store.warnings if "test rows" in note]
+    assert warning == (
+        "pairs: in 4 of 4 test rows two choices are the same tokens (at most 2); a tie counts as 1"
+        " / its number of choices; raise data.max_target_tokens"
+    )
+    assert warning in notes
+    report = store.report()
+    assert report[str(task)][0]["cut_answers"]["test"] == 4
+    assert warning in truncation.notes(report, 8, [str(task)], 2)
+    assert (
+        "pairs: the answers of 100% of the test rows were longer than 2 tokens and were truncated"
+        in truncation.notes(report, 8, [str(task)], 2)
+    )

@@ -162,6 +162,7 @@ def result(out: common.Printer, made: RunResult, config: ExperimentConfig) -> No
     from prompt_jax.rundir import views
 
     findings = made.findings
+    out.print(common.heading(views.lead(findings)))
     for shown in (views.results(findings, "columns"), views.contrasts(findings)):
         if shown.rows:
             out.print()

@@ -11,9 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from prompt_jax.data import registry
 from prompt_jax.errors import DataError
 from prompt_jax.evaluation import (
     Calibration,
@@ -23,11 +20,12 @@ from prompt_jax.evaluation import (
     sign_flip,
     summarise,
 )
+from prompt_jax.rundir import paired
 from prompt_jax.rundir.findings import minimum_effect
 from prompt_jax.rundir.folder import RunDirectory, get
 from prompt_jax.rundir.join import refuse_other_model
 from prompt_jax.rundir.questions import Question, TargetGroup
-from prompt_jax.rundir.scores import Cell, Scores, compare_items, primary_metrics, scores
+from prompt_jax.rundir.scores import Cell, Scores, primary_metrics, scores
 from prompt_jax.rundir.tables import Table, cell_text, interval_text, p_text
 from prompt_jax.rundir.views import effect, threshold
 
@@ -150,22 +148,9 @@ def answer(
     )
 
 
-def targets_of(pooled: Pool, question: Question) -> tuple[str, ...]:
-    """The question's targets, less those that the run left out.
-
-    Raises:
-      DataError: the run has none of them.
-    """
-    every = pooled.run.targets
-    targets = tuple(t for t in question.targets or every if t in every)
-    if not targets:
-        raise DataError(f"the run has none of the targets of {question.a} - {question.b}.")
-    return targets
-
-
 def _answerable(pooled: Pool, question: Question) -> bool:
-    cells = pooled.cells(question.a, targets_of(pooled, question))
-    cells += pooled.cells(question.b, targets_of(pooled, question))
+    cells = pooled.cells(question.a, paired.targets_of(pooled.run, question))
+    cells += pooled.cells(question.b, paired.targets_of(pooled.run, question))
     return all(cell in pooled.primary.values for cell in cells)
 
 
@@ -175,49 +160,7 @@ def compare(pooled: Pool, question: Question) -> Comparison:
     Raises:
       DataError: a cell is not there, or no seed is healthy in all of them.
     """
-    targets = targets_of(pooled, question)
-    a, b = (pooled.cells(method, targets) for method in (question.a, question.b))
-    for cell in (*a, *b):
-        if cell not in pooled.primary.values:
-            raise DataError(
-                f"no run directory has {cell.method} on {cell.target}: give the one that has."
-            )
-    seeds = _healthy(pooled.primary, [*a, *b], question)
-    items = pooled.primary.items
-    known = all(s in items.get(cell, {}) for cell in (*a, *b) for s in seeds)
-    several = get(pooled.run.config, "data", "test_templates") == "all"
-    if question.templates and not (known and several):
-        raise DataError(
-            "templates cannot be told apart without per-item scores and data.test_templates=all."
-        )
-    if not (known and several):
-        found = pooled.primary.compare(a, b)
-        assert found is not None  # there are healthy seeds
-        return found
-    sides = [[_by_row(items[cell], seeds, cell, question) for cell in cells] for cells in (a, b)]
-    return compare_items(*sides)
-
-
-def _healthy(measured: Scores, cells: Sequence[Cell], question: Question) -> list[int]:
-    seeds = measured.healthy(cells)
-    if not seeds:
-        raise DataError(f"{question.a} and {question.b} have no healthy seed in common.")
-    return seeds
-
-
-def _by_row(
-    items: dict[int, np.ndarray], seeds: Sequence[int], cell: Cell, question: Question
-) -> np.ndarray:
-    """Scores [seeds, rows]: the answers to a row under several templates, averaged."""
-    table = np.stack([items[s] for s in seeds]).astype(np.float64)
-    names = [template.name for template in registry.get(cell.target).templates]
-    keep = [i for i, name in enumerate(names) if name in (question.templates or names)]
-    if not keep:
-        raise DataError(
-            f"{cell.target} has no template {', '.join(question.templates)}; it has"
-            f" {', '.join(names)}."
-        )
-    return table.reshape(len(seeds), -1, len(names))[:, :, keep].mean(2)
+    return paired.compare(pooled.run, pooled.primary, pooled.k, question)
 
 
 def _means(pooled: Pool, groups: Sequence[TargetGroup], named: Sequence[str]) -> Table:
@@ -255,7 +198,7 @@ def _contrasts(pooled: Pool, asked: Sequence[Question]) -> Table:
 
 def _contrast_row(pooled: Pool, question: Question, verdict: Verdict) -> tuple[str, ...]:
     under = f", under {', '.join(question.templates)}" if question.templates else ""
-    here, declared = len(targets_of(pooled, question)), len(question.targets)
+    here, declared = len(paired.targets_of(pooled.run, question)), len(question.targets)
     return (
         "primary" if question.role == "primary" else "",
         f"{question.a} - {question.b}",
@@ -280,7 +223,7 @@ def _calibration(pooled: Pool, question: Question) -> Table:
     ranked = pooled.calibration["nll"].values
     targets = [
         t
-        for t in targets_of(pooled, question)
+        for t in paired.targets_of(pooled.run, question)
         if all(Cell(x, t, pooled.k) in ranked for x in (a, b))
     ]
     if not targets:
@@ -290,7 +233,7 @@ def _calibration(pooled: Pool, question: Question) -> Table:
         )
     measured = {"points": pooled.primary, **pooled.calibration}
     cells = [cell for x in (a, b) for cell in pooled.cells(x, targets)]
-    healthy = [set(_healthy(table, cells, question)) for table in measured.values()]
+    healthy = [set(paired.healthy(table, cells, question)) for table in measured.values()]
     seeds = sorted(set.intersection(*healthy))
     if not seeds:
         raise DataError(f"{a} and {b} have no healthy seed in common.")

@@ -15,8 +15,9 @@ import numpy as np
 
 from prompt_jax.errors import ConfigError, DataError
 from prompt_jax.evaluation import Comparison, Summary, Verdict, judge, statistics, summarise
-from prompt_jax.rundir import questions, truncation
+from prompt_jax.rundir import paired, questions, truncation
 from prompt_jax.rundir.folder import RunDirectory, get, number
+from prompt_jax.rundir.questions import Question
 from prompt_jax.rundir.results import ResultRow
 from prompt_jax.rundir.scores import Cell, Scores, primary_metrics, scores
 from prompt_jax.rundir.tables import heading
@@ -71,6 +72,23 @@ class Contrast:
     baseline: str
     target: str
     k: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to the primary question of the config: one test, not corrected.
+
+    Attributes:
+      question: as it was declared before the run.
+      k: training rows per class; 0: all.
+      targets: those that the mean is over, as the config names them.
+      verdict: of a - b.
+    """
+
+    question: Question
+    k: int
+    targets: tuple[str, ...]
     verdict: Verdict
 
 
@@ -134,6 +152,7 @@ class Findings:
       references: methods that are only a reference, as full fine-tuning: no rivals of the others.
       truncation: truncated inputs and skipped rows, in sentences.
       warnings: what is missing, damaged or died, in sentences.
+      answer: to the primary question; None where none was declared, or it has no answer here.
     """
 
     run: RunDirectory
@@ -147,6 +166,7 @@ class Findings:
     references: frozenset[str]
     truncation: list[str]
     warnings: list[str]
+    answer: Answer | None = None
 
     @property
     def baseline(self) -> str:
@@ -208,7 +228,22 @@ def find(run: RunDirectory) -> Findings:
         references,
         truncation.notes(run.data, limit, run.targets, answer_limit),
         [*run.problems, *_died(run, primary)],
+        _answer(run, measured, minimum),
     )
+
+
+def _answer(run: RunDirectory, measured: Scores, minimum: float) -> Answer | None:
+    """The answer to the primary question, where the config has one and one number of shots."""
+    try:
+        asked = [q for q in questions.declared(run.config)[0] if q.role == "primary"]
+        if not asked or len(run.shots) != 1:
+            return None
+        question, k = asked[0], run.shots[0]
+        comparison = paired.compare(run, measured, k, question)
+        targets = paired.targets_of(run, question)
+    except DataError:
+        return None
+    return Answer(question, k, targets, judge({"": comparison}, minimum)[""])
 
 
 def _rows(run: RunDirectory, k: int, primary: Mapping[str, str], measured: Scores) -> list[Row]:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from prompt_jax.evaluation import Comparison, Verdict, statistics
-from prompt_jax.rundir.findings import Best, Findings, Row, State
+from prompt_jax.rundir.findings import Answer, Best, Findings, Row, State
 from prompt_jax.rundir.folder import RunDirectory
 from prompt_jax.rundir.tables import (
     Mark,
@@ -37,13 +37,19 @@ _STATES: dict[State, str] = {
 
 
 def lead(findings: Findings) -> str:
-    """One sentence: on how many targets which method is significantly ahead."""
+    """One sentence: what was found.
+
+    The answer to the primary question where one was declared, else on how many targets which method
+    is significantly ahead, else what the only method reached.
+    """
     run = findings.run
     if not run.rows:
         return "There are no results yet."
+    if findings.answer is not None:
+        return _answered(findings, findings.answer)
     tested = [b for b in findings.best if b.state in ("ahead", "not_significant", "baseline")]
     if not tested:
-        return "No two methods have results on the same target."
+        return _reached(findings)
     ahead = [b.method for b in tested if b.state == "ahead"]
     where = "targets" if len(run.shots) == 1 else "targets and amounts of data"
     if not ahead:
@@ -51,6 +57,42 @@ def lead(findings: Findings) -> str:
     counts = [f"{name} on {ahead.count(name)}" for name in sorted(set(ahead))]
     ends = f"{len(tested)} {where}"
     return f"Significantly ahead of {findings.baseline}: {', '.join(counts)} of {ends}."
+
+
+def _answered(findings: Findings, answer: Answer) -> str:
+    """The answer to the primary question, with its interval."""
+    question, verdict = answer.question, answer.verdict
+    d = verdict.comparison
+    targets = answer.targets
+    over = f"on average over {len(targets)} targets"
+    if len(targets) == 1:
+        over = f"on {findings.run.name(targets[0])}"
+    points = f"{abs(100 * d.difference):.1f} points"
+    if verdict.effect:
+        verb = "beats" if d.difference > 0 else "is behind"
+        found = f"{question.a} {verb} {question.b} by {points} {over}"
+    elif effect(verdict) == "no":
+        side = "ahead of" if d.difference >= 0 else "behind"
+        found = f"{question.a} is not significantly {side} {question.b} {over}"
+    else:
+        side = "more" if d.difference > 0 else "fewer"
+        found = f"{question.a} has {points} {side} than {question.b} {over}, below the minimum"
+    interval = interval_text(d).partition(" ")[2] if verdict.effect else interval_text(d)
+    seeds = f"{d.seeds} seed{'s' if d.seeds > 1 else ''}"
+    return " ".join(part for part in (found, interval) if part) + f", {seeds}."
+
+
+def _reached(findings: Findings) -> str:
+    """What the methods of a run reached that has nothing to compare."""
+    rows = [row for row in findings.rows if any(s.n for s in row.summaries.values())]
+    averages = [row for row in rows if row.kind == "average"]
+    methods = {m for row in rows for m, s in row.summaries.items() if s.n}
+    if len(methods) != 1 or len(findings.run.shots) != 1:
+        return "No two methods have results on the same target."
+    row = (averages or rows)[0]
+    (method,) = methods
+    over = f" on average over {row.metric}" if averages else f" ({row.metric}) on {row.name}"
+    return f"{method} reaches {cell_text(row.summaries[method])} points{over}."
 
 
 def rule(findings: Findings) -> str:
@@ -240,7 +282,7 @@ def _range(counts: Sequence[int]) -> str:
 def summary(findings: Findings) -> str:
     """The text of `summary.md`."""
     name = findings.run.config.get("name") or findings.run.path.name
-    parts = [f"# {name}\n"]
+    parts = [f"# {name}\n", f"{lead(findings)}\n"]
     for table in (results(findings), contrasts(findings)):
         if table.rows:
             parts += [f"{table.title}. {table.note}".rstrip() + "\n", markdown(table)]
@@ -257,6 +299,8 @@ def to_dict(findings: Findings) -> dict[str, Any]:
     """All numbers, for JSON; NaN where there is none."""
     return {
         "folder": str(findings.run.path),
+        "lead": lead(findings),
+        "answer": _answer(findings.answer),
         "cells": [
             {
                 "kind": row.kind,
@@ -295,6 +339,19 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "p_holm": verdict.p_holm,
         "significant": bool(verdict.p_holm < statistics.ALPHA),
         "effect": bool(verdict.effect),
+    }
+
+
+def _answer(answer: Answer | None) -> dict[str, Any] | None:
+    if answer is None:
+        return None
+    return {
+        "a": answer.question.a,
+        "b": answer.question.b,
+        "k": answer.k,
+        "targets": list(answer.targets),
+        "why": answer.question.why,
+        **_verdict(answer.verdict),
     }
 
 

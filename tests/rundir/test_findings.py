@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from prompt_jax.evaluation import statistics
-from prompt_jax.rundir import findings
+from prompt_jax.rundir import findings, views
 from prompt_jax.rundir.findings import Findings, find
 from prompt_jax.rundir.folder import RunDirectory, read
 from rundir.synthetic import TARGETS, result, write_run
@@ -212,3 +213,65 @@ def test_truncation_and_warnings(copy):
 def test_status_of_methods():
     assert findings.status("spot(top_k=2)") == "as published"
     assert findings.status("nobody's") == ""
+
+
+# --- the primary question ------------------------------------------------------------------------
+
+
+def asked(by: float, role: str = "primary", **config) -> RunDirectory:
+    """`y` is ahead of `x` by that much on a, and not at all on b."""
+    question = {"a": "y", "b": "x", "role": role, "why": "does it help?"}
+    values = {("x", "a"): BASE, ("x", "b"): BASE, ("y", "a"): shifted(by), ("y", "b"): shifted(0)}
+    return run_of(values, 16, questions=[question], **config)
+
+
+def test_the_primary_question_is_answered_and_leads():
+    found = find(asked(0.2))
+    assert found.answer is not None
+    d = found.answer.verdict.comparison
+    assert (d.difference, d.seeds) == (pytest.approx(0.1), len(BASE))
+    # One test of its own: the comparisons target by target correct one another, not this one.
+    assert found.answer.verdict.p_holm == d.p
+    assert found.answer.targets == ("a", "b")
+    assert views.lead(found) == (
+        f"y beats x by 10.0 points on average over 2 targets [{100 * d.low:+.1f},"
+        f" {100 * d.high:+.1f}], 10 seeds."
+    )
+    assert views.to_dict(found)["answer"]["difference"] == d.difference
+
+
+@pytest.mark.parametrize(
+    ("by", "minimum", "words"),
+    [
+        (-0.2, 0.05, "y is behind x by 10.0 points on average over 2 targets ["),
+        (0.02, 0.05, "y has 1.0 points more than x on average over 2 targets, below the minimum "),
+        (-0.02, 0.05, "y has 1.0 points fewer than x on average over 2 targets, below the minim"),
+        (0.0, 0.05, "y is not significantly ahead of x on average over 2 targets +0.0 ["),
+    ],
+)
+def test_a_lead_says_no_more_than_was_found(by, minimum, words):
+    assert views.lead(find(asked(by, minimum_effect=minimum))).startswith(words)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"questions": []}, {"questions": "damaged"}, {"questions": [{"a": "y", "b": "lost"}]}],
+)
+def test_without_a_primary_question_the_targets_lead(config):
+    for run in (asked(0.2, "secondary"), dataclasses.replace(asked(0.2), config=config)):
+        assert find(run).answer is None
+        assert views.lead(find(run)) == "Significantly ahead of x: y on 1 of 2 targets."
+
+
+def test_a_question_about_one_target_names_it():
+    found = find(dataclasses.replace(asked(0.2), targets=("a",)))
+    assert views.lead(found).startswith("y beats x by 20.0 points on a [")
+
+
+def test_the_only_method_leads_with_what_it_reached():
+    one = find(run_of({("x", "a"): (0.5, 0.7)}))
+    assert views.lead(one) == "x reaches 60.0 ± 14.1 points (f1) on a."
+    two = find(run_of({("x", "a"): (0.5, 0.7), ("x", "b"): (0.7, 0.9)}))
+    assert views.lead(two) == "x reaches 70.0 ± 14.1 points on average over 2 targets."
+    apart = find(run_of({("x", "a"): (0.5,), ("y", "b"): (0.7,)}))
+    assert views.lead(apart) == "No two methods have results on the same target."

@@ -103,7 +103,7 @@ def test_lead_is_one_sentence(found):
 
 def test_summary_has_the_tables(found):
     text = views.summary(found)
-    assert text.startswith("# synthetic\n")
+    assert text.startswith(f"# synthetic\n\n{views.lead(found)}\n")
     for name in ("results", "contrasts"):
         assert tables.markdown(views.tables(found)[name]) in text
     assert "- two rows skipped" in text

@@ -255,17 +255,7 @@ def _example(fields: Any, task: Task | None, template: str | None, where: str) -
             )
         fields = {task.fields[0]: fields}
     chosen = task.template(template)
-    return render(task, chosen, _with_answer(task, fields), where)
-
-
-def _with_answer(task: Task, fields: dict[str, Any]) -> dict[str, Any]:
-    """The row with a placeholder answer, which rendering requires and prediction does not use."""
-    placeholder: Any = 0
-    if task.kind == "regression":
-        placeholder = task.value_range[0]
-    elif task.kind in ("span", "text"):
-        placeholder = ["-"]
-    return {**dict.fromkeys(task.group_fields, ""), task.answer_field: placeholder, **fields}
+    return render(task, chosen, fields, where, answered=False)
 
 
 # --- answers -------------------------------------------------------------------------------------

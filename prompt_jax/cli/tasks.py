@@ -183,7 +183,7 @@ def _example(task: Task, template: str | None, root: str | None) -> tuple[Exampl
     except DataError:
         if root is not None or task.files:
             raise  # the user gave the location of the data
-        return render(task, chosen, placeholder_row(task)), None
+        return render(task, chosen, placeholder_row(task), answered=False), None
     return render(task, chosen, rows[0], row_name(rows, 0)), row_name(rows, 0)
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import math
 import string
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-import numpy as np
-
 from prompt_jax.data.tasks import LETTERS, Task, Template
-from prompt_jax.errors import DataError
+from prompt_jax.data.values import as_number, as_text, is_missing, match_label, plain, whole_number
+from prompt_jax.errors import DataError, did_you_mean
 
 Row = Mapping[str, Any]
 
@@ -42,7 +40,9 @@ class Example:
     group: str = ""
 
 
-def render(task: Task, template: Template, row: Row, where: str = "a row") -> Example:
+def render(
+    task: Task, template: Template, row: Row, where: str = "a row", *, answered: bool = True
+) -> Example:
     """Renders a row under a template.
 
     Args:
@@ -50,6 +50,8 @@ def render(task: Task, template: Template, row: Row, where: str = "a row") -> Ex
       template: one of the task's templates.
       row: the fields by name; see `Task` for the answer it must contain.
       where: name of the row in error messages, like "row 812 of train.jsonl".
+      answered: False for prediction: an answer in the row is not read, and the example has label
+        -1, an empty target and no references or group.
 
     Raises:
       DataError: if a field is missing, empty or not a text, or the answer is not one of the
@@ -74,17 +76,21 @@ def render(task: Task, template: Template, row: Row, where: str = "a row") -> Ex
 
     label = -1
     candidates: tuple[str, ...] = ()
-    references: tuple[str, ...]
+    references: tuple[str, ...] = ()
+    target = ""
     if task.kind in ("classification", "choice"):
         if task.kind == "classification":
             answers = task.words(template)
         else:
             by_letter = template.choice_answers == "letter"
             answers = tuple(LETTERS[: len(choices)]) if by_letter else choices
-        label = label_of(task, row, where, len(answers))
         candidates = _targets(template.target, answers)
-        target = candidates[label]
-        references = (target,)
+        if answered:
+            label = label_of(task, row, where, len(answers))
+            target = candidates[label]
+            references = (target,)
+    elif not answered:
+        pass
     elif task.kind == "regression":
         value = value_of(task, row, where)
         target = _fill(template.target, {"answer": format_value(task, value)})
@@ -108,7 +114,7 @@ def render(task: Task, template: Template, row: Row, where: str = "a row") -> Ex
         candidates=candidates,
         references=references,
         template=template.name,
-        group=_group(task, row, where),
+        group=_group(task, row, where) if answered else "",
     )
 
 
@@ -133,24 +139,18 @@ def label_of(task: Task, row: Row, where: str = "a row", count: int | None = Non
     if field not in row:
         raise _missing(task, row, field, where)
     raw = row[field]
-    if task.answers and isinstance(raw, str):
+    if task.answers:
         return _choice_of_text(task, row, raw, where)
     count = count or len(task.labels) or len(LETTERS)
-    number = None
-    if isinstance(raw, str):
-        if raw in task.labels:
-            number = task.labels.index(raw)
-        elif raw.isascii() and raw.isdigit():
-            number = int(raw)
-        elif task.kind == "choice" and len(raw) == 1 and raw in LETTERS:
-            number = LETTERS.index(raw)
-    elif isinstance(raw, int | float | np.number | np.bool_) and raw in range(count):
-        number = int(raw)  # tables store integers as 1.0
+    number = match_label(raw, task.labels, count)
+    if number is None and task.kind == "choice" and isinstance(raw, str):
+        letter = raw.strip()
+        number = LETTERS.index(letter) if len(letter) == 1 and letter in LETTERS else None
     if number is None or not 0 <= number < count:
         known = task.labels or tuple(LETTERS[:count])
         raise DataError(
-            f"{where} has label {raw!r}, which is not one of {', '.join(known[:10])}"
-            f"{', ...' if len(known) > 10 else ''} (task '{task.name}')."
+            f"{where} has {field} {raw!r}, which is not one of {', '.join(known[:10])}"
+            f"{', ...' if len(known) > 10 else ''} (task '{task.name}').{_hint(raw, known)}"
         )
     return number
 
@@ -163,12 +163,9 @@ def value_of(task: Task, row: Row, where: str = "a row") -> float:
     """
     if "label" not in row:
         raise _missing(task, row, "label", where)
-    try:
-        value = float(row["label"])
-    except (TypeError, ValueError):
-        value = math.nan
+    value = as_number(row["label"])
     low, high = task.value_range
-    if not low <= value <= high:
+    if value is None or not low <= value <= high:
         raise DataError(
             f"{where} has label {row['label']!r}, which is not a number from {low:g} to {high:g}"
             f" (task '{task.name}')."
@@ -209,12 +206,15 @@ def _targets(pattern: str, answers: tuple[str, ...]) -> tuple[str, ...]:
 
 def _text(task: Task, row: Row, field: str, where: str) -> str:
     value = row[field]
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    text = value if isinstance(value, str) else as_text(value)
+    if text is None:
+        empty = is_missing(value)
+        if empty and field in task.optional_fields:
+            return ""
+        what = "is missing" if empty else f"is {_kind(value)}"
         raise DataError(
-            f"{where}: field '{field}' must be a text, not {type(value).__name__}"
-            f" (task '{task.name}')."
+            f"{where}: field '{field}' must be a text, but {what} (task '{task.name}')."
         )
-    text = str(value)
     if not text.strip() and field not in task.optional_fields:
         raise DataError(f"{where}: field '{field}' is empty (task '{task.name}').")
     return text
@@ -227,7 +227,7 @@ def _choices(task: Task, row: Row, where: str) -> tuple[str, ...]:
     if len(task.choices) > 1:
         choices = tuple(_text(task, row, field, where) for field in task.choices)
     else:
-        raw = row[task.choices[0]]
+        raw = plain(row[task.choices[0]])
         is_list = isinstance(raw, Sequence) and not isinstance(raw, str | bytes)
         if not is_list or not all(isinstance(choice, str) and choice.strip() for choice in raw):
             raise DataError(
@@ -242,30 +242,38 @@ def _choices(task: Task, row: Row, where: str) -> tuple[str, ...]:
     return choices
 
 
-def _choice_of_text(task: Task, row: Row, text: str, where: str) -> int:
+def _choice_of_text(task: Task, row: Row, value: Any, where: str) -> int:
     """The number of the choice with this text, ignoring white space around it."""
     choices = [choice.strip() for choice in _choices(task, row, where)]
-    if choices.count(text.strip()) != 1:
+    text = (as_text(value) or "").strip()
+    if choices.count(text) != 1:
         raise DataError(
-            f"{where}: '{task.answer_field}' is {text!r}, which is not exactly one of the choices"
+            f"{where}: '{task.answer_field}' is {value!r}, which is not exactly one of the choices"
             f" {', '.join(map(repr, choices[:10]))} (task '{task.name}')."
         )
-    return choices.index(text.strip())
+    return choices.index(text)
 
 
 def _answers(task: Task, row: Row, where: str) -> tuple[str, ...]:
     field = task.answer_field
     if field not in row:
         raise _missing(task, row, field, where)
-    raw = row[field]
+    raw = plain(row[field])
     answers = [raw] if isinstance(raw, str) else raw
     is_list = isinstance(answers, Sequence) and all(isinstance(answer, str) for answer in answers)
     # Unique, in order: SQuAD's annotators often agree.
     unique = tuple(dict.fromkeys(a for a in answers if a.strip())) if is_list else ()
     if not unique:
+        empty = is_missing(raw) or (is_list and len(answers) == 0)
+        hint = (
+            " A question without an answer needs one that the model can learn, such as"
+            ' "unanswerable"; or leave the row out.'
+            if empty
+            else ""
+        )
         raise DataError(
-            f"{where}: '{field}' must be a text or a list with at least one text"
-            f" (task '{task.name}')."
+            f"{where}: '{field}' must be a text or a list with at least one text, but is"
+            f" {_kind(raw)} (task '{task.name}').{hint}"
         )
     return unique
 
@@ -277,8 +285,31 @@ def _group(task: Task, row: Row, where: str) -> str:
     for field in task.group_fields:
         if field not in row:
             raise _missing(task, row, field, where)
-        digest.update(str(row[field]).encode() + b"\x00")
+        value = plain(row[field])
+        if is_missing(value) or (isinstance(value, str) and not value.strip()):
+            # Rows without an id would be scored together.
+            raise DataError(
+                f"{where}: group field '{field}' is missing or empty (task '{task.name}')."
+            )
+        # The same id may be stored as 7, 7.0 (a table with gaps) or "7" (CSV).
+        number = whole_number(value) if isinstance(value, float) else None
+        digest.update(str(value if number is None else number).encode() + b"\x00")
     return digest.hexdigest()
+
+
+def _hint(value: Any, labels: Sequence[str]) -> str:
+    if isinstance(value, bool):
+        return " Name the labels true and false, or yes and no, or write one of the labels."
+    return did_you_mean(value, labels) if isinstance(value, str) else ""
+
+
+def _kind(value: Any) -> str:
+    """A value in error messages."""
+    if isinstance(value, float | int | bool) or value is None:
+        return repr(value)
+    if isinstance(value, list | tuple | str) and not value:
+        return "empty"
+    return f"a {type(value).__name__}"
 
 
 def _missing(task: Task, row: Row, field: str, where: str) -> DataError:

@@ -16,6 +16,7 @@ from prompt_jax.data import remote
 from prompt_jax.data.files import SUFFIXES, read_rows
 from prompt_jax.data.render import label_of
 from prompt_jax.data.tasks import HubSource, Task, TfdsSource
+from prompt_jax.data.values import is_missing, plain, whole_number
 from prompt_jax.errors import DataError, did_you_mean
 
 SPLIT_FILES: dict[str, tuple[str, ...]] = {
@@ -92,7 +93,8 @@ class Mapped:
             raw = column(source, label_field)
             if raw is None:
                 raw = [_value_at(source[i], label_field) for i in range(len(source))]
-            self._kept = np.flatnonzero([self._label(value) is not None for value in raw])
+            numbers = [self._label(value, i) for i, value in enumerate(raw)]
+            self._kept = np.flatnonzero([number is not None for number in numbers])
         self.dropped = len(source) - len(self._kept)
 
     def __len__(self) -> int:
@@ -104,15 +106,22 @@ class Mapped:
         for field, external in self._fields:
             row[field] = plain(_value_at(raw, external))
         if self._label_map:
-            row["label"] = self._label(row["label"])
+            row["label"] = self._label(row["label"], int(self._kept[index]))
         return row
 
     def describe(self, index: int) -> str:
         """The name of the row in error messages: that of the underlying source."""
         return row_name(self._source, int(self._kept[index]))
 
-    def _label(self, value: Any) -> int | None:
-        number = int(value)
+    def _label(self, value: Any, index: int) -> int | None:
+        value = plain(value)
+        if is_missing(value):
+            return None
+        number = None if isinstance(value, bool) else whole_number(value)
+        if number is None:
+            raise DataError(
+                f"{row_name(self._source, index)} has label {value!r}, which is not a label number."
+            )
         return self._label_map[number] if 0 <= number < len(self._label_map) else None
 
 
@@ -204,19 +213,6 @@ def fetch(task: Task) -> Path:
         f"task '{task.name}' has no public source to fetch; put train.jsonl and validation.jsonl "
         f"under DIR/{task.folder} and pass data.root=DIR."
     )
-
-
-def plain(value: Any) -> Any:
-    """Converts bytes to text and numpy values to Python values, recursively."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
-    return value
 
 
 def _open_folder(task: Task, split: str, root: Path) -> Source | None:

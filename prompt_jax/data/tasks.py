@@ -170,7 +170,7 @@ class Task:
 
     | kind | the row's answer |
     |-|-|
-    | classification | `label`: index into `labels`, or one of them |
+    | classification | `label`: one of `labels`, or its index (see `values.match_label`) |
     | choice | `label`: index of the right choice, its letter, or one of `labels` if given |
     | regression | `label`: a number within `value_range` |
     | span, text | `answers`: list of acceptable texts (or one text); the first is trained on |
@@ -346,5 +346,16 @@ def _check_choice(value: str, choices: Iterable[str], where: str, what: str) -> 
 
 
 def _check_labels(labels: tuple[str, ...], where: str) -> None:
-    if len(set(labels)) != len(labels) or not all(label.strip() for label in labels):
-        raise DataError(f"{where}: labels must be different, non-empty words, not {labels}.")
+    # Two labels with the same words tie at every row, and a row could mean either.
+    first: dict[str, str] = {}
+    for label in labels:
+        word = " ".join(label.split()).casefold()
+        if not word:
+            raise DataError(f"{where}: labels must be different, non-empty words, not {labels}.")
+        if word in first:
+            same = (
+                "is there twice" if first[word] == label else "differ only in case or white space"
+            )
+            pair = f"'{label}'" if first[word] == label else f"'{first[word]}' and '{label}'"
+            raise DataError(f"{where}: labels must be different words, but {pair} {same}.")
+        first[word] = label

@@ -128,6 +128,22 @@ def test_mapped_renames_relabels_and_drops():
     assert (len(unmapped), unmapped[3]["y"]) == (5, -1)
 
 
+@pytest.mark.parametrize("missing", [None, float("nan"), np.float64("nan"), -1, 3, "-1"])
+def test_mapped_drops_rows_without_a_label(missing):
+    rows = [{"label": value} for value in (0, "1", 1.0, missing)]
+    source = Mapped(MemoryRows(rows, "x"), label_map=(1, 0, None))
+    assert [source[i]["label"] for i in range(len(source))] == [1, 0, 0]
+
+
+@pytest.mark.parametrize("wrong", [True, np.bool_(True), 1.9, "one", "", [1], b"\xff"])
+def test_mapped_refuses_what_is_no_label_number(wrong):
+    rows = MemoryRows([{"label": 0}, {"label": wrong}], "their.parquet")
+    with pytest.raises(
+        DataError, match=r"^row 2 of their\.parquet has label .* not a label number"
+    ):
+        Mapped(rows, label_map=(1, 0, None))
+
+
 def test_mapped_with_wrong_field_raises():
     with pytest.raises(DataError, match="no field 'text/b'; it has text"):
         Mapped([{"text": {"a": "x"}}], fields=(("premise", "text/b"),))[0]

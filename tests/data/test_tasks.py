@@ -67,6 +67,15 @@ def test_instruction_is_the_text_without_fields():
         (lambda: change(templates=()), "at least one template"),
         (lambda: change(templates=(NLI.templates[0],) * 2), "differ"),
         (lambda: change(labels=("a", "a")), "labels"),
+        (
+            lambda: change(labels=("Bug", "bug")),
+            "'Bug' and 'bug' differ only in case or white space",
+        ),
+        (lambda: change(labels=("a b", "a  b ")), "differ only in case or white space"),
+        (
+            lambda: Template("t", "{a}", labels=("Yes", "yes ")),
+            "differ only in case or white space",
+        ),
         (lambda: change(labels=("a",)), "two labels"),
         (lambda: change(labels=("a", " ")), "non-empty"),
         (lambda: change(labels=("a", "b", "c")), "2 labels, but the task has 3"),

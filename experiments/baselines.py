@@ -2,7 +2,7 @@
 
     prompt-jax run experiments/baselines.py
     prompt-jax run experiments/baselines.py:transfer suite=real model=DIR data.root=DIR
-    prompt-jax run experiments/baselines.py:transfer suite=papers --dry-run
+    prompt-jax run experiments/baselines.py:transfer suite=papers --dry-run   # glue_superglue
 
 Measured (docs/results/dtvg.md, docs/results/real_text.md; points, mean ± standard deviation over
 seeds of the mean over targets):
@@ -25,6 +25,7 @@ from experiments.suites import (
     TUNED,
     declare,
 )
+from prompt_jax.configs import glue_superglue
 from prompt_jax.recipes import ExperimentConfig, Question
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.types import TrainConfig
@@ -72,40 +73,10 @@ def transfer_real() -> ExperimentConfig:
     )
 
 
-def transfer_papers() -> ExperimentConfig:
-    """The transfer papers' protocol on T5-base: GLUE and SuperGLUE from six large sources.
-
-    ATTEMPT, MPT, DTVG and BMTPT share it: prompts of MNLI, QNLI, QQP, SST-2, SQuAD and ReCoRD are
-    inherited by the eight tasks of GLUE and five of SuperGLUE. 100 tokens drawn from the 5,000 most
-    frequent pieces, inputs of 256 tokens, batches of 32, AdamW at an absolute 0.3 (it presumes T5's
-    embedding scale) with weight decay 1e-5, 500 steps of warm-up and a linear decay; development
-    and test sets as ATTEMPT cuts them; 3 seeds with source prompts of their own.
-
-    Before a number is compared with a paper's:
-
-    - Overlap. Four sources (MNLI, QNLI, QQP, SST-2) are targets as well, as in the papers, so
-      `allow_overlap` is set: there a target may inherit from a prompt that was trained on its own
-      rows, and that is more training, not transfer. The nine other targets are free of it.
-    - Steps. The papers train for 20 epochs (ATTEMPT), 30,000 steps (prompt tuning) or up to 300,000
-      (DePT, large sets). Here every run has 30,000. Long training alone closes much of the gap
-      between weak baselines and transfer: give every method the same budget.
-    - Ours. The learning rate of full fine-tuning, the 1,000 probe steps of SPoT, and the 1,000
-      steps of a few-shot run (the last as in Task Prompt Vectors).
-
-    Few shots, as in MPT, and the MRQA and other targets:
-
-        shots=4,16,32 targets=super_glue/boolq,super_glue/cb,scitail out=runs/few_shot
-        targets=mrqa/natural_questions,mrqa/hotpot_qa,mrqa/search_qa,mrqa/news_qa out=runs/mrqa
-        targets=winogrande,yelp_polarity,scitail,paws out=runs/others
-    """
-    methods = ("prompt_tuning", "spot", "full_fine_tuning")
-    return replace(suites.PAPERS, name="glue_superglue", methods=methods)
-
-
 STUDY = {
     ("tuned", "sandbox"): tuned_sandbox,
     ("transfer", "real"): transfer_real,
-    ("transfer", "papers"): transfer_papers,
+    ("transfer", "papers"): glue_superglue.get_config,
 }
 
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from prompt_jax.data import registry, sandbox
+from prompt_jax.configs import glue_superglue
+from prompt_jax.data import sandbox
 from prompt_jax.errors import ConfigError
 from prompt_jax.recipes import DataConfig, ExperimentConfig, PromptConfig, Question, TargetGroup
 from prompt_jax.training.optimizers import OptimizerConfig
@@ -161,36 +162,4 @@ REAL_TEXT = ExperimentConfig(
 
 # --- the transfer papers ---------------------------------------------------------------------
 
-GLUE = ("mnli", "qqp", "qnli", "sst2", "stsb", "mrpc", "rte", "cola")
-SUPERGLUE = ("multirc", "boolq", "wic", "wsc.fixed", "cb")
-_PAPERS_PROMPT = OptimizerConfig(
-    learning_rate=0.3, unit="absolute", warmup_steps=500, schedule="linear", weight_decay=1e-5
-)
-_PAPERS_FULL = replace(_PAPERS_PROMPT, learning_rate=3e-4)
-_PAPERS_BUDGET = TrainConfig(
-    steps=30_000, batch_size=32, optimizer=_PAPERS_PROMPT, eval_every=1_000
-)
-_PAPERS_FEW_SHOT = replace(_PAPERS_BUDGET, steps=1_000, eval_every=100)
-PAPERS = ExperimentConfig(
-    name="papers",
-    model="t5-base",
-    sources=registry.PAPER_SOURCES,
-    targets=(*(f"glue/{t}" for t in GLUE), *(f"super_glue/{t}" for t in SUPERGLUE)),
-    allow_overlap=True,
-    methods=("prompt_tuning",),
-    shots=(0,),
-    seeds=3,
-    prompt=PromptConfig(tokens=100, init="vocab:5000"),
-    data=DataConfig(
-        max_input_tokens=256,
-        max_target_tokens=32,
-        dev_rows=1_000,
-        protocol="transfer_papers",
-    ),
-    source=_PAPERS_BUDGET,
-    probe=replace(_PAPERS_FEW_SHOT, eval_every=0),
-    target=_PAPERS_BUDGET,
-    few_shot=_PAPERS_FEW_SHOT,
-    fine_tuning=replace(_PAPERS_BUDGET, optimizer=_PAPERS_FULL),
-    fine_tuning_few_shot=replace(_PAPERS_FEW_SHOT, optimizer=_PAPERS_FULL),
-)
+PAPERS = replace(glue_superglue.get_config(), name="papers", methods=("prompt_tuning",))

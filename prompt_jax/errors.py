@@ -7,6 +7,9 @@ and exits with code 2.
 from __future__ import annotations
 
 import difflib
+import importlib.metadata
+import re
+import shlex
 from collections.abc import Iterable
 
 
@@ -48,12 +51,31 @@ class StoppedError(TrainingError):
 
 
 class MissingExtraError(PromptJaxError, ImportError):
-    """An optional dependency is not installed."""
+    """An optional dependency is not installed.
+
+    The message names the packages of the extra themselves, so that it holds however this package
+    was installed.
+
+    Args:
+      package: that could not be imported.
+      extra: of `[project.optional-dependencies]` that has it.
+      purpose: what needs it.
+    """
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(
-            f"{purpose} needs the package '{package}': pip install 'prompt-jax[{extra}]'."
-        )
+        wanted = " ".join(map(shlex.quote, _packages_of(extra) or [package.replace("_", "-")]))
+        super().__init__(f"{purpose} needs the package '{package}': pip install {wanted}")
+
+
+def _packages_of(extra: str) -> list[str]:
+    """The requirements of an extra, from the metadata of the installed package; [] without it."""
+    try:
+        listed = importlib.metadata.requires("prompt-jax") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    marker = re.compile(rf"""extra\s*==\s*['"]{re.escape(extra)}['"]""")
+    parts = [line.partition(";") for line in listed]
+    return [name.strip() for name, _, condition in parts if marker.search(condition)]
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

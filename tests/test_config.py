@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from prompt_jax import config as configs
+from prompt_jax import configs as packaged
 from prompt_jax.config import digest, keys, load_config, override, parse_value, split_list, to_dict
+from prompt_jax.config.suggestions import OTHER_NAMES
 from prompt_jax.errors import ConfigError
 from prompt_jax.recipes import ExperimentConfig
 
@@ -262,6 +265,7 @@ def test_load_config_of_a_file(tmp_path):
 
 
 VARIANTS = """
+from pathlib import Path
 from typing import Literal
 from dataclasses import dataclass
 
@@ -317,11 +321,7 @@ def test_load_config_without_arguments_has_no_variants(tmp_path):
 
 
 def test_load_config_of_packaged_configs():
-    from pathlib import Path
-
-    import prompt_jax.configs
-
-    folder = Path(prompt_jax.configs.__path__[0])
+    folder = Path(packaged.__path__[0])
     names = [path.stem for path in folder.glob("[a-z]*.py")]
     assert names
     for name in names:
@@ -354,8 +354,177 @@ def test_load_config_of_a_broken_file_raises(tmp_path, text, message):
 def test_load_config_of_a_missing_file_raises(tmp_path):
     with pytest.raises(ConfigError, match="there is no config file"):
         load_config(str(tmp_path / "none.py"))
-    known = sorted(
-        path.stem for path in (configs.Path(configs.__file__).parent / "configs").glob("[a-z]*.py")
-    )
+    known = sorted(path.stem for path in Path(packaged.__path__[0]).glob("[a-z]*.py"))
     with pytest.raises(ConfigError, match=f"neither a Python file.*Did you mean '{known[0]}'"):
         load_config(known[0] + "s")
+
+
+# Modules beside a config file
+
+
+def test_a_config_imports_what_lies_beside_it(tmp_path):
+    """Its own folder, and the folder of its package, are searched while it runs, and no longer."""
+    package = tmp_path / "studies_of_mine"
+    package.mkdir()
+    for name in ("__init__.py", "gain_of_mine.py"):
+        (package / name).write_text("FACTOR = 3\n")
+    text = """
+from studies_of_mine import gain_of_mine as same
+def get_config():
+    import gain_of_mine
+    return {"answer": 14 * gain_of_mine.FACTOR, "same": same.FACTOR}
+"""
+    before = list(sys.path)
+    assert load_config(write(package, text)) == {"answer": 42, "same": 3}
+    assert sys.path == before
+    with pytest.raises(ConfigError, match="no_such_module_of_mine"):
+        load_config(write(package, "import no_such_module_of_mine"))
+    assert sys.path == before
+
+
+# Suggestions
+
+
+STAGES = ("source", "probe", "target", "few_shot", "fine_tuning", "fine_tuning_few_shot")
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("lr", [f"{stage}.optimizer.learning_rate" for stage in STAGES]),
+        ("learning_rate", [f"{stage}.optimizer.learning_rate" for stage in STAGES]),
+        ("learning-rate", [f"{stage}.optimizer.learning_rate" for stage in STAGES]),
+        ("target.lr", ["target.optimizer.learning_rate"]),
+        ("target.optimizer.lr", ["target.optimizer.learning_rate"]),
+        ("few_shot.epochs", ["few_shot.steps"]),
+        ("batch_size", [f"{stage}.batch_size" for stage in STAGES]),
+        ("epochs", [f"{stage}.steps" for stage in STAGES]),
+        ("model_name_or_path", ["model"]),
+        ("output_dir", ["out"]),
+        ("seed", ["seeds", "first_seed"]),
+        ("task", ["targets", "sources"]),
+        ("num_virtual_tokens", ["prompt.tokens"]),
+        ("tokens", ["prompt.tokens"]),
+        ("max_length", ["data.max_input_tokens"]),
+        ("shot", ["shots"]),
+        ("zzzzz", []),
+        ("", []),
+        ("model.", []),
+    ],
+)
+def test_keys_meant_by_the_words_of_other_programs(word, meant):
+    assert configs.keys_meant(word, KEYS) == meant
+
+
+def test_every_other_name_means_keys_that_exist():
+    for word, names in OTHER_NAMES.items():
+        found = configs.keys_meant(word, KEYS)
+        assert found, f"{word} leads to {names}, which no option ends in"
+        assert word not in KEYS
+
+
+def test_an_unknown_option_lists_all_that_may_be_meant():
+    with pytest.raises(ConfigError) as caught:
+        override(EXPERIMENT, ["epochs=3"])
+    assert str(caught.value) == (
+        "unknown option 'epochs' in overrides. Did you mean one of these (a budget counts optimizer"
+        " steps): source.steps, probe.steps, target.steps, few_shot.steps, fine_tuning.steps or"
+        " fine_tuning_few_shot.steps?"
+    )
+
+
+def test_an_unknown_option_may_mean_an_argument_of_the_config(tmp_path):
+    with pytest.raises(ConfigError, match=r"unknown option 'suit'.* Did you mean 'suite'"):
+        load_config(write(tmp_path, VARIANTS), ["suit=real"])
+
+
+# Tables
+
+
+def test_a_table_is_the_inverse_of_to_dict():
+    whole = load_config("glue_superglue")
+    changed = override(whole, ["data.root=here", "minimum_effect=0.1", "methods=spot(top_k=2)"])
+    for config in (whole, changed):
+        assert configs.from_table(ExperimentConfig, to_dict(config), "t") == config
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", '{"name": "n", "inner": {"rate": 2}, "numbers": [4], "limit": null}'),
+        ("a.yaml", "name: n\ninner:\n  rate: 2\nnumbers: [4]\nlimit:\n"),
+        ("a.yml", "name: n\ninner: {rate: 2e0}\nnumbers: '4'\nlimit: none\n"),
+    ],
+)
+def test_load_config_of_a_table(tmp_path, name, text):
+    if name != "a.json":
+        pytest.importorskip("yaml")
+    path = write(tmp_path, text, name)
+    read = load_config(path, ["name=other"], kind=Outer)
+    assert read == Outer(name="other", inner=Inner(rate=2.0), numbers=(4,), limit=None)
+    assert type(read.inner.rate) is float
+    with pytest.raises(ConfigError, match="is a table, but a Python file is needed"):
+        load_config(path)
+
+
+def test_load_config_of_a_run_directory(tmp_path):
+    write(tmp_path, '{"name": "n"}', "config.json")
+    assert load_config(str(tmp_path), kind=Outer) == Outer(name="n")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"stpes": 1}', r"unknown option 'stpes'\. Did you mean 'inner.steps'"),
+        ('{"inner": {"stpes": 1}}', r"unknown option 'inner.stpes'\. Did you mean 'inner.steps'"),
+        ('{"inner.steps": 1}', r"'inner.steps'\. Tables are nested: inner: \{steps: \.\.\.\}\."),
+        ('{"inner": 1}', "'inner' must be a table, not 1"),
+        ('{"inner": {"steps": 1.5}}', "'inner.steps' must be a whole number, not 1.5"),
+        ('{"inner": {"steps": true}}', "'inner.steps' must be a whole number, not True"),
+        ('{"inner": {"steps": "x"}}', "'inner.steps' must be a whole number, not 'x'"),
+        ('{"inner": {"kind": "tow"}}', "one of one, two, not 'tow'"),
+        ('{"name": false}', "'name' must be a text, not False"),
+        ('{"flag": 1}', "'flag' must be true or false, not 1"),
+        ('{"numbers": 3}', "'numbers' must be a list, not 3"),
+        ('{"numbers": [1, null]}', "'numbers.1' must be a whole number, not nothing"),
+        ('{"name": "a", "name": "b"}', "names 'name' twice"),
+        ("[1]", "must hold a table of options, not a list"),
+        ("{", "is not valid JSON"),
+        ('{"low": 20}', "low must not exceed"),
+    ],
+)
+def test_load_config_of_a_wrong_table_raises(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, text, "a.json"), kind=Outer)
+
+
+def test_load_config_of_wrong_yaml_raises(tmp_path, monkeypatch):
+    pytest.importorskip("yaml")
+    for text, message in (
+        ("name: a\nname: b", "names 'name' twice"),
+        ("name: no", "'name' must be a text, not False"),
+        ("1: a", "keys must be texts"),
+        ("name: [", "is not valid YAML"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_config(write(tmp_path, text, "a.yaml"), kind=Outer)
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(ConfigError, match="needs the package pyyaml: pip install pyyaml"):
+        load_config(write(tmp_path, "name: a", "a.yaml"), kind=Outer)
+
+
+# Keys with their meaning
+
+
+def test_describe_gives_every_key_a_type_a_value_and_a_meaning():
+    described = configs.describe(EXPERIMENT)
+    assert [key.name for key in described] == KEYS
+    assert [key.name for key in described if not key.doc] == []
+    assert not any("\n" in key.doc for key in described)
+    by_name = {key.name: key for key in described}
+    assert by_name["target.steps"][1:] == ("whole number", "300", "optimizer steps")
+    assert by_name["dtype"][1:3] == ("float32 | bfloat16", "float32")
+    assert by_name["shots"].value == "16,0"
+    assert by_name["data.root"][1:3] == ("text or none", "none")
+    changed = override(EXPERIMENT, [f"{key.name}={key.value}" for key in described if key.value])
+    assert to_dict(changed) == to_dict(EXPERIMENT)  # a value is written as an override reads it

@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _fail(str(error))
         return INTERRUPTED if getattr(error, "interrupted", False) else code
     except _UsageError as error:
-        return _fail(_usage(error))
+        return _fail(_usage(error, given))
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except MemoryError:
@@ -125,17 +125,38 @@ def _fail(message: str) -> int:
     return USAGE
 
 
-def _usage(error: Any) -> str:
+def _usage(error: Any, given: Sequence[str]) -> str:
     """One sentence about a wrong command line, and where to read on."""
     command = getattr(getattr(error, "ctx", None), "command_path", "prompt-jax")
     option = getattr(error, "option_name", None)
     if option is not None and hasattr(error, "possibilities"):
-        known = [name for parameter in error.ctx.command.params for name in parameter.opts]
+        parameters = error.ctx.command.params
+        known = [name for parameter in parameters for name in parameter.opts if name[:1] == "-"]
+        takes_overrides = any(parameter.name == "overrides" for parameter in parameters)
+        message = f"unknown option '{option}'."
         # Without the dashes, which make any two options alike.
         near = did_you_mean(option.lstrip("-"), [name.lstrip("-") for name in known])
-        message = f"unknown option '{option}'." + near.replace(" '", " '--")
+        message += (_assignment(option, given) if takes_overrides else "") or near.replace(
+            " '", " '--"
+        )
     else:
         message = str(error.format_message()).strip()
         message = message[:1].lower() + message[1:]
         message += "" if message.endswith((".", "?", "!")) else "."
     return f"{message} See {command} --help."
+
+
+def _assignment(option: str, given: Sequence[str]) -> str:
+    """What to write in place of an option that is a key of the config, as --model X."""
+    from prompt_jax.config import keys_meant
+
+    found = keys_meant(option.lstrip("-"), run.config_keys())
+    if not found:
+        return ""
+    place = next((i for i, word in enumerate(given) if word.partition("=")[0] == option), None)
+    value = "..." if place is None else given[place].partition("=")[2]
+    if place is not None and not value:
+        after = given[place + 1 : place + 2]
+        value = after[0] if after and not after[0].startswith("-") else "..."
+    listed = [f"{key}={value}" for key in found]
+    return f" Write {' or '.join([', '.join(listed[:-1]), listed[-1]] if listed[1:] else listed)}."

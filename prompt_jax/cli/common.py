@@ -181,8 +181,8 @@ def program() -> str:
     return "prompt-jax"
 
 
-def load_experiment(config: str, overrides: Sequence[str] | None) -> ExperimentConfig:
-    """Loads the experiment of a config file or packaged config and checks its tasks.
+def load_config(config: str, overrides: Sequence[str] | None) -> ExperimentConfig:
+    """Loads the experiment of a config file or packaged config.
 
     Args:
       config: as in `prompt_jax.config.load_config`, optionally with a variant (`FILE.py:NAME`).
@@ -190,16 +190,26 @@ def load_experiment(config: str, overrides: Sequence[str] | None) -> ExperimentC
 
     Raises:
       ConfigError: no config, or not one of an experiment.
-      DataError: an unknown or forbidden task.
     """
-    from prompt_jax.config import load_config
+    from prompt_jax.config import load_config as load
     from prompt_jax.recipes import ExperimentConfig
 
-    loaded = load_config(config, overrides or [])
+    loaded = load(config, overrides or [], kind=ExperimentConfig)
     if not isinstance(loaded, ExperimentConfig):
         raise ConfigError(
             f"get_config() of {config} returns a {type(loaded).__name__}, not an ExperimentConfig."
         )
+    return loaded
+
+
+def load_experiment(config: str, overrides: Sequence[str] | None) -> ExperimentConfig:
+    """`load_config`, with checks of the experiment's tasks.
+
+    Raises:
+      ConfigError: no config, or not one of an experiment.
+      DataError: an unknown or forbidden task.
+    """
+    loaded = load_config(config, overrides)
     loaded.check_tasks()
     return loaded
 

@@ -27,7 +27,8 @@ def run(
         str,
         typer.Argument(
             metavar="CONFIG",
-            help="A Python file or a packaged config (quickstart, few_shot); CONFIG:VARIANT.",
+            help="A Python file (or FILE.py:VARIANT), a packaged config (quickstart, few_shot,"
+            " glue_superglue), a JSON or YAML table, or a run directory.",
         ),
     ],
     overrides: Annotated[
@@ -35,6 +36,9 @@ def run(
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its cost, and stop.")
+    ] = False,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="Print every key with its type and value, and stop.")
     ] = False,
     mesh: Annotated[
         str | None,
@@ -69,13 +73,15 @@ def run(
     """Plan an experiment, execute it, and write its run directory.
 
     CONFIG defines get_config(); what follows are its arguments, and overrides as dotted paths:
-    data.root=DIR target.steps=2000 targets=glue/rte,mr.
+    data.root=DIR target.steps=2000 targets=glue/rte,mr. --keys lists all of them.
     """
     from prompt_jax import distributed as jobs
     from prompt_jax.training.tracking import TrackingConfig
 
     observe = TrackingConfig(tensorboard, wandb, profile)
     changes = [*(overrides or []), *([] if mesh is None else [f"mesh={mesh}"])]
+    if keys:
+        return _keys(config, changes, as_json)
     loaded = common.load_experiment(config, changes)
     if dry_run or not jobs.initialize(distributed, coordinator, processes, process):
         return _execute(loaded, dry_run, as_json, observe)
@@ -88,10 +94,14 @@ def _execute(
 ) -> None:
     from prompt_jax import distributed as jobs
     from prompt_jax.cli import show
+    from prompt_jax.config import to_dict
+    from prompt_jax.paths import is_url
     from prompt_jax.recipes import experiment, make_plan
     from prompt_jax.recipes.resources import cache_folder
-    from prompt_jax.rundir.paths import run_folder
+    from prompt_jax.rundir.paths import check_folder, run_folder
 
+    if not is_url(loaded.out) and jobs.is_main():
+        check_folder(run_folder(loaded.out, loaded.name), to_dict(loaded))
     lm = _shapes(loaded) if dry_run else None
     if lm is None:
         lm = common.load_model(loaded.model, loaded.dtype, remat=loaded.remat)
@@ -112,6 +122,27 @@ def _execute(
     if as_json:
         return common.emit(_summary(result))
     return show.result(out, result, loaded)
+
+
+def config_keys() -> list[str]:
+    """The keys of every experiment."""
+    from prompt_jax.config import keys
+    from prompt_jax.recipes import ExperimentConfig
+
+    return keys(ExperimentConfig(targets=("-",), methods=("prompt_tuning",)))
+
+
+def _keys(config: str, changes: list[str], as_json: bool) -> None:
+    """Every option of a config: what it may be, what it is, and what it means."""
+    from prompt_jax.config import config_arguments, describe
+
+    found = [*config_arguments(config), *describe(common.load_config(config, changes))]
+    if as_json:
+        return common.emit([key._asdict() for key in found])
+    shown = common.table("key", "type", "value", "meaning", left=4)
+    for key in found:
+        shown.add_row(*key)
+    return common.Printer().print(shown)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from prompt_jax.cli import common
+from prompt_jax.config import split_list
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,8 +140,7 @@ def table(out: common.Printer, shown: Table) -> None:
     out.print(common.heading(shown.title))
     if shown.note:
         out.print(shown.note)
-    # The options of a method stand below its name, so that columns stay narrow.
-    titles = [name.replace("(", "\n(").replace(",", ",\n") for name in shown.columns[shown.left :]]
+    titles = [_title(name) for name in shown.columns[shown.left :]]
     made = common.table(*shown.columns[: shown.left], *titles, left=shown.left)
     for number, row in enumerate(shown.rows):
         first, last = row[0], number + 1 == len(shown.rows)
@@ -149,6 +149,20 @@ def table(out: common.Printer, shown: Table) -> None:
         ends = shown.columns[0] == "" and not last and shown.rows[number + 1][0] != row[0]
         made.add_row(first, *row[1:], end_section=ends)
     out.print(made)
+
+
+def _title(name: str) -> str:
+    """A method with its options below its name, one a line, so that columns stay narrow.
+
+    >>> print(_title("prompt_tuning(steps=2,rates=[1,3,10])"))
+    prompt_tuning
+    (steps=2,
+    rates=[1,3,10])
+    """
+    method, bracket, options = name.partition("(")
+    if not bracket:
+        return name
+    return f"{method}\n(" + ",\n".join(split_list(options[:-1])) + ")"
 
 
 def outputs(out: common.Printer, files: Sequence[tuple[str, str]]) -> None:
@@ -209,7 +223,8 @@ def _files(made: RunResult) -> list[tuple[str, str]]:
         (str(made.folder / "metrics.jsonl"), "learning curves"),
     ]
     if made.prompts:
-        lines.append((str(made.folder / "prompts"), f"{len(made.prompts)} target prompts"))
+        many = "s" if len(made.prompts) > 1 else ""
+        lines.append((str(made.folder / "prompts"), f"{len(made.prompts)} target prompt{many}"))
     return lines
 
 

@@ -21,7 +21,7 @@ class PromptConfig:
     """The soft prompt.
 
     Attributes:
-      tokens: L.
+      tokens: L, how many tokens it has.
       init: a named initialisation, as in `prompt_jax.prompts.parse`.
     """
 
@@ -42,7 +42,7 @@ class DataConfig:
       cache: folder of tokenised rows, trained replicas and test results; "" (`data.cache=`) stores
         and reuses nothing, None (`data.cache=none`) is the user's cache folder.
       max_input_tokens: longer inputs are cut, counted and reported.
-      max_target_tokens: the same for targets.
+      max_target_tokens: longer targets are cut, counted and reported.
       train_rows: at most this many training rows per task; 0: all.
       dev_rows: at most this many development rows per task.
       test_rows: at most this many test rows per task; 0: all.
@@ -93,7 +93,7 @@ class ExperimentConfig:
     """A table of methods x targets x shots x seeds.
 
     Attributes:
-      name: of the run directory under `runs/`.
+      name: names the run directory under `runs/`.
       model: a directory, a hub id, or `mini`.
       dtype: of weights and activations; prompts and optimizer state stay float32.
       remat: recompute activations in the backward pass: less memory, a third more time.

@@ -49,6 +49,16 @@ def test_help_lists_every_command(invoke: Invoke) -> None:
         (["rn"], "no such command 'rn'. Did you mean 'run'? See prompt-jax --help."),
         (["run"], "missing argument 'CONFIG'. See prompt-jax run --help."),
         (["run", "x", "--dryrun"], "unknown option '--dryrun'. Did you mean '--dry-run'?"),
+        (
+            ["run", "x", "--model", "m"],
+            "unknown option '--model'. Write model=m. See prompt-jax run",
+        ),
+        (["run", "x", "--seeds=3"], "unknown option '--seeds'. Write seeds=3. See"),
+        (["run", "x", "--model"], "unknown option '--model'. Write model=.... See"),
+        (["run", "x", "--output-dir", "o"], "unknown option '--output-dir'. Write out=o. See"),
+        (["oracle", "x", "--seed", "3"], "unknown option '--seed'. Write seeds=3 or first_seed=3."),
+        (["run", "x", "--config", "c"], "unknown option '--config'. See prompt-jax run --help."),
+        (["run", "x", "--overrides", "c"], "unknown option '--overrides'. See prompt-jax run"),
         (["predict", "x", "--beans", "2"], "unknown option '--beans'. Did you mean '--beams'?"),
         (["predict", "x"], "missing option '--prompt'. See prompt-jax predict --help."),
         (["predict", "x", "--prompt", "p", "--beams", "0"], "invalid value for '--beams'"),
@@ -65,7 +75,7 @@ def test_usage_error_is_one_line(invoke: Invoke, arguments: list[str], says: str
 
 
 def test_interrupt_is_one_line(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*arguments: object) -> None:
+    def interrupt(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("prompt_jax.config.load_config", interrupt)
@@ -76,7 +86,7 @@ def test_interrupt_is_one_line(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) 
 def test_exit_code_after_a_signal(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, interrupted: bool, code: int
 ) -> None:
-    def stop(*arguments: object) -> None:
+    def stop(*arguments: object, **options: object) -> None:
         raise StoppedError("checkpoint saved", interrupted=interrupted)
 
     monkeypatch.setattr("prompt_jax.config.load_config", stop)
@@ -94,7 +104,7 @@ def test_exit_code_after_a_signal(
 def test_system_errors_are_one_line(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, error: BaseException, says: str
 ) -> None:
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **options: object) -> None:
         raise error
 
     monkeypatch.setattr("prompt_jax.config.load_config", fail)
@@ -107,7 +117,7 @@ def test_system_errors_are_one_line(
 def test_unexpected_error_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    def broken(*arguments: object) -> None:
+    def broken(*arguments: object, **options: object) -> None:
         raise error
 
     monkeypatch.setattr("prompt_jax.config.load_config", broken)

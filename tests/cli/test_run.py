@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -334,6 +335,65 @@ def test_another_config_does_not_overwrite_a_run(invoke: Invoke, world: World) -
     assert "target.steps: 3 -> 9" in result.err
     assert "Choose another out=DIR" in result.err
     assert (world.folder / "config.json").read_text() == before
+    assert result.out == ""  # refused before the plan, and by a dry run too
+    assert invoke(*world.arguments, "target.steps=9", "--dry-run") == result
+
+
+def test_the_table_of_a_run_is_its_config(
+    invoke: Invoke, files: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`config.json`, and the directory it lies in, run the same experiment again."""
+    from prompt_jax.cli import common
+    from prompt_jax.config import to_dict
+
+    config = common.load_experiment(files.config, ["seeds=2", "methods=spot(top_k=2)"])
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
+    got = []
+
+    def execute(loaded: object, *_: object) -> None:
+        got.append(loaded)
+
+    monkeypatch.setattr("prompt_jax.cli.run._execute", execute)
+    for address in (tmp_path / "config.json", tmp_path):
+        assert invoke("run", address).code == 0
+    assert got == [config, config]
+
+
+def test_all_keys_of_a_config(invoke: Invoke, files: World) -> None:
+    result = invoke("run", files.config, "--keys", "seeds=7")
+    assert (result.code, result.err) == (0, "")
+    lines = [" ".join(line.split()) for line in result.out.splitlines()]
+    assert "seeds whole number 7 runs per cell, with fresh source prompts for every seed" in lines
+    assert "target.optimizer.learning_rate number 1.0 peak rate; see `unit`" in lines
+    listed = json.loads(invoke("run", "few_shot", "--keys", "--json").out)
+    assert {"name": "few_shot.steps", "type": "whole number", "value": "300"}.items() <= next(
+        key.items() for key in listed if key["name"] == "few_shot.steps"
+    )
+    study = invoke("run", f"{ROOT}/experiments/baselines.py", "--keys")
+    assert "suite sandbox | real | papers sandbox an argument of this config" in " ".join(
+        study.out.split()
+    )
+
+
+def test_a_title_with_options_is_broken_at_its_options(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prompt_jax.cli import common, show
+    from prompt_jax.rundir.tables import Table
+
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "110")
+    methods = ("prompt_tuning(rates=[1,3,10])", "spot(variant=top_k_average,top_k=2)", "spot")
+    columns = ("target", "metric", *methods)
+    shown = Table("results", "Test rows", columns, (("rte", "accuracy", "1", "2", "3"),), left=2)
+    show.table(common.Printer(), shown)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[1:4] == [
+        ["spot"],
+        ["prompt_tuning", "(variant=top_k_average,"],
+        ["target", "metric", "(rates=[1,3,10])", "top_k=2)", "spot"],
+    ]
 
 
 # --- what is refused -----------------------------------------------------------------------------
@@ -349,6 +409,7 @@ def test_another_config_does_not_overwrite_a_run(invoke: Invoke, world: World) -
         (["target.steps=0"], "steps must be at least 1, but is 0."),
         (["methods=sopt"], "unknown method 'sopt'"),
         (["methods=spot", "sources="], "method 'spot' needs sources"),
+        (["learning_rate=3"], "unknown option 'learning_rate' in overrides. Did you mean one of"),
         (["targets=glue/rt"], "unknown task 'glue/rt'. Did you mean 'glue/rte'?"),
         (["targets=glue/rte,glue_rte"], "targets name the task 'glue/rte' more than once."),
         (["sources=glue_rte", "targets=glue/rte"], "glue/rte cannot be both source and target"),
@@ -415,3 +476,9 @@ def test_an_unknown_config_is_named_with_its_neighbours(invoke: Invoke) -> None:
     assert result.code == 2
     assert "Did you mean 'few_shot'?" in result.err
     assert "there is no config file nowhere.py" in invoke("run", "nowhere.py").err
+    # A study of the documentation, which an installed package has not.
+    study = invoke("run", "dtvg")
+    assert "packaged config (few_shot, glue_superglue, quickstart)" in study.err
+    assert ("experiments/dtvg.py" if Path("experiments/dtvg.py").is_file() else "checkout") in (
+        study.err
+    )

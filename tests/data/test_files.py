@@ -132,7 +132,7 @@ def test_missing_file_raises(tmp_path):
 def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "a.parquet").write_bytes(b"")
-    with pytest.raises(MissingExtraError, match=r"prompt-jax\[datasets\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*pyarrow"):
         read_rows(tmp_path / "a.parquet")
 
 

@@ -139,7 +139,7 @@ def test_missing_tfds_raises_with_the_extra(tmp_path, monkeypatch):
     folder = tmp_path / "toy" / "1.0.0"
     folder.mkdir(parents=True)
     (folder / "dataset_info.json").touch()
-    with pytest.raises(MissingExtraError, match=r"prompt-jax\[tfds\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*tensorflow-datasets"):
         remote.open_tfds(SPEC, "train", tmp_path)
 
 

@@ -137,7 +137,7 @@ def test_wandb_that_does_not_start_is_one_message(tmp_path, wandb):
 def test_a_package_that_is_missing_is_named_at_once(tmp_path, monkeypatch, package):
     monkeypatch.setattr(tracking, "find_spec", lambda name: None)
     option = {"tensorboard": True} if package == "tensorboard" else {"wandb": "project"}
-    with pytest.raises(MissingExtraError, match=rf"pip install 'prompt-jax\[{package}\]'"):
+    with pytest.raises(MissingExtraError, match=rf"pip install '?{package}\b"):
         TrackingConfig(**option)
     monkeypatch.setitem(sys.modules, package, None)
     for name in list(sys.modules):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from prompt_jax import task_vectors as task_vectors
     from prompt_jax import training as training
     from prompt_jax.errors import PromptJaxError as PromptJaxError
+    from prompt_jax.evaluation import Prediction as Prediction
+    from prompt_jax.evaluation import predict as predict
     from prompt_jax.memory_bank import MemoryBank as MemoryBank
     from prompt_jax.memory_bank import gather as gather
     from prompt_jax.memory_bank import retrieve as retrieve
@@ -42,6 +44,7 @@ __version__ = "0.1.0"
 __all__ = [
     "FrozenT5",
     "MemoryBank",
+    "Prediction",
     "PromptJaxError",
     "PromptRecord",
     "SoftPrompt",
@@ -56,6 +59,7 @@ __all__ = [
     "merge",
     "methods",
     "models",
+    "predict",
     "prompts",
     "recipes",
     "report",
@@ -73,6 +77,8 @@ __all__ = [
 _NAMES = {
     "FrozenT5": "prompt_jax.models",
     "MemoryBank": "prompt_jax.memory_bank",
+    "Prediction": "prompt_jax.evaluation",
+    "predict": "prompt_jax.evaluation",
     "gather": "prompt_jax.memory_bank",
     "retrieve": "prompt_jax.memory_bank",
     "PromptJaxError": "prompt_jax.errors",
@@ -118,5 +124,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the public names before the plain module attributes that exist so far."""
-    return sorted({*__all__, *globals()})
+    """List the public names alone: not what this module imports for itself."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

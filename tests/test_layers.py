@@ -17,7 +17,7 @@ PACKAGE = ROOT / "prompt_jax"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
-        "errors paths streams units run_key store code_digest config sharding distributed",
+        "errors arrays paths streams units run_key store code_digest config sharding distributed",
         "models",
         "data",
         "prompts",

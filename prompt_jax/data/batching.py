@@ -150,7 +150,7 @@ def plan(lengths: np.ndarray, extra: int, token_budget: int, multiple: int = 1) 
         size = _round_down(fit, 8 * multiple if fit >= 8 * multiple else multiple)
         remaining = len(order) - start
         if remaining < size:
-            size = min(size, -(-_last_batch_size(remaining) // multiple) * multiple)
+            size = min(size, -(-last_batch_size(remaining) // multiple) * multiple)
         batches.append(BatchPlan(order[start : start + size], size, width))
         start += size
     return batches
@@ -239,7 +239,7 @@ def _round_up(widths: np.ndarray, length: int) -> int:
     return -(-length // largest) * largest
 
 
-def _last_batch_size(rows: int) -> int:
+def last_batch_size(rows: int) -> int:
     """The smallest power of two, or 1.5 times one, that is at least `rows`."""
     power = 1 << (rows - 1).bit_length()
     return 3 * power // 4 if rows <= 3 * power // 4 else power

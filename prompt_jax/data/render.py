@@ -66,7 +66,7 @@ def render(
     }
     choices: tuple[str, ...] = ()
     if task.kind == "choice":
-        choices = _choices(task, row, where)
+        choices = choices_of(task, row, where)
         values["choices"] = " ".join(
             f"{letter}: {choice}" for letter, choice in zip(LETTERS, choices, strict=False)
         )
@@ -220,7 +220,12 @@ def _text(task: Task, row: Row, field: str, where: str) -> str:
     return text
 
 
-def _choices(task: Task, row: Row, where: str) -> tuple[str, ...]:
+def choices_of(task: Task, row: Row, where: str = "a row") -> tuple[str, ...]:
+    """Returns the texts of the choices of a row of a "choice" task.
+
+    Raises:
+      DataError: a field is missing or no text, or there are fewer than 2 or more than 26 choices.
+    """
     for field in task.choices:
         if field not in row:
             raise _missing(task, row, field, where)
@@ -244,7 +249,7 @@ def _choices(task: Task, row: Row, where: str) -> tuple[str, ...]:
 
 def _choice_of_text(task: Task, row: Row, value: Any, where: str) -> int:
     """The number of the choice with this text, ignoring white space around it."""
-    choices = [choice.strip() for choice in _choices(task, row, where)]
+    choices = [choice.strip() for choice in choices_of(task, row, where)]
     text = (as_text(value) or "").strip()
     if choices.count(text) != 1:
         raise DataError(

@@ -14,6 +14,8 @@ from prompt_jax.evaluation.metrics import METRICS as METRICS
 from prompt_jax.evaluation.metrics import Metric as Metric
 from prompt_jax.evaluation.metrics import compute as compute
 from prompt_jax.evaluation.metrics import per_item as per_item
+from prompt_jax.evaluation.predictions import Prediction as Prediction
+from prompt_jax.evaluation.predictions import predict as predict
 from prompt_jax.evaluation.statistics import MINIMUM_EFFECT as MINIMUM_EFFECT
 from prompt_jax.evaluation.statistics import Comparison as Comparison
 from prompt_jax.evaluation.statistics import Summary as Summary

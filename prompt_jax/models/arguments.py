@@ -125,6 +125,17 @@ def _as_array(name: str, value: Any) -> Any:
         array = np.asarray(value)
     except ValueError as error:
         raise ModelError(f"{name} must be a rectangular array: pad its rows.") from error
+    if array.dtype.kind in "USO" and _has_text(value):
+        raise ModelError(
+            f"{name} is text, but a model takes token ids: prompt_jax.predict(lm, texts, prompt)"
+            " takes texts; or encode them with lm.tokenizer.encode(texts) and pad the rows."
+        )
     if array.dtype == object:
         raise ModelError(f"{name} must be a rectangular array of numbers: pad its rows.")
     return array
+
+
+def _has_text(value: Any) -> bool:
+    if isinstance(value, str | bytes):
+        return True
+    return any(isinstance(item, str | bytes) for item in np.asarray(value, object).ravel())

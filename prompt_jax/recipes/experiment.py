@@ -119,7 +119,7 @@ def _execute(
                 scores = outcome.test.per_item.get(primary[outcome.key.task])
                 if scores is not None and outcome.trained.healthy:
                     items[key] = scores
-                task = tasks[outcome.key.task].name
+                task = tasks[outcome.key.task]
                 writer.target(spec, task, outcome)
                 writer.method(spec, task, as_method(method), outcome, say)
             results.write_rows(folder / "results.jsonl", measured)
@@ -127,7 +127,7 @@ def _execute(
                 say(f"  {line}")
     for seed in config.seed_list:
         for source, trained in executor.sources(seed).items():
-            writer.source(rows.task(source).name, trained, executor.initial(seed).record)
+            writer.source(rows.task(source), trained, executor.initial(seed).record)
     (folder / "data.json").write_text(json.dumps(rows.report(), indent=2) + "\n", "utf-8")
     results.write_items(folder / "items.npz", items)
     findings = outputs.write_findings(folder, say)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from prompt_jax import distributed
-from prompt_jax.data import registry
+from prompt_jax.data import definition, registry
 from prompt_jax.data.tasks import Task
 from prompt_jax.errors import ConfigError
+from prompt_jax.evaluation.questions import DEFINITION
 from prompt_jax.methods import BaseMethod
 from prompt_jax.methods import trained as trained_methods
 from prompt_jax.models.base import LanguageModel
@@ -129,12 +130,12 @@ class PromptWriter:
         self.folder, self.config, self.lm = folder, config, lm
         self.written: list[Path] = []
 
-    def target(self, spec: str, task: str, outcome: Outcome) -> None:
+    def target(self, spec: str, task: Task, outcome: Outcome) -> None:
         """Saves the deployed prompt of a finished replica, and its prompts by template.
 
         Args:
           spec: names the method.
-          task: name of the target.
+          task: the target.
           outcome: the replica.
         """
         prompts = dict(outcome.template_prompts)
@@ -147,7 +148,12 @@ class PromptWriter:
             self.written.append(path)
 
     def method(
-        self, spec: str, task: str, method: BaseMethod, outcome: Outcome, say: Callable[[str], None]
+        self,
+        spec: str,
+        task: Task,
+        method: BaseMethod,
+        outcome: Outcome,
+        say: Callable[[str], None],
     ) -> None:
         """Saves the trained method where its prompt depends on the row's tokens.
 
@@ -171,27 +177,29 @@ class PromptWriter:
             return
         self.written.append(path)
 
-    def source(self, task: str, trained: TrainedReplica, start: PromptRecord | None) -> None:
+    def source(self, task: Task, trained: TrainedReplica, start: PromptRecord | None) -> None:
         """Saves the prompt of a source.
 
         Args:
-          task: its name.
+          task: the source.
           trained: the replica.
           start: record of its initialisation.
         """
         assert trained.prompt is not None
         key = trained.key
-        path = self.folder / "prompts" / "sources" / f"{slug(task)}-seed{key.seed}.safetensors"
+        path = self.folder / "prompts" / "sources" / f"{slug(task.name)}-seed{key.seed}.safetensors"
         record = self._record(key.method, task, trained, start, len(trained.prompt), {})
         SoftPrompt(trained.prompt).save(path, record)
 
-    def _path(self, spec: str, task: str, key: RunKey, template: str = "") -> Path:
+    def _path(self, spec: str, task: Task, key: RunKey, template: str = "") -> Path:
         shots = f"k{key.k}" if key.k else "all"
-        name = f"{slug(task)}-{shots}-seed{key.seed}" + (f"-{slug(template)}" if template else "")
+        name = f"{slug(task.name)}-{shots}-seed{key.seed}" + (
+            f"-{slug(template)}" if template else ""
+        )
         return self.folder / "prompts" / slug(spec) / f"{name}.safetensors"
 
     def _of_outcome(
-        self, spec: str, task: str, outcome: Outcome, tokens: int | None, template: str = ""
+        self, spec: str, task: Task, outcome: Outcome, tokens: int | None, template: str = ""
     ) -> PromptRecord:
         facts: dict[str, Any] = {"k": outcome.key.k}
         if template:
@@ -203,22 +211,23 @@ class PromptWriter:
     def _record(
         self,
         method: str,
-        task: str,
+        task: Task,
         trained: TrainedReplica,
         start: PromptRecord | None,
         tokens: int | None,
         facts: dict[str, Any],
     ) -> PromptRecord:
         # What an evaluation needs to see the rows as this experiment saw them.
-        rows = ("max_input_tokens", "max_target_tokens", "protocol", "dev_rows")
-        seen = {name: getattr(self.config.data, name) for name in rows}
+        rows = ("max_input_tokens", "max_target_tokens", "protocol", "dev_rows", "templates")
+        seen: dict[str, Any] = {name: getattr(self.config.data, name) for name in rows}
         best = {"dev": finite(trained.best_value), "best_step": trained.best_step}
+        seen[DEFINITION] = definition.to_json(task)
         return PromptRecord(
             model_hash=self.lm.weights_hash,
             model_name=self.lm.name,
             model_config=self.lm.model_config,
             method=method,
-            task=task,
+            task=task.name,
             init_id=start.init_id if start else None,
             init=start.init if start else None,
             tokens=tokens,

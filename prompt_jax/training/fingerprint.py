@@ -34,6 +34,7 @@ DECIDING = (
     "memory_bank",
     "evaluation",
     "methods.base",
+    "arrays",
     "streams",
     "sharding",
 )
@@ -51,6 +52,8 @@ NOT_DECIDING = (
     "prompts.files",
     "prompts.interchange",
     "prompts.record",
+    "evaluation.predictions",
+    "evaluation.questions",
     "evaluation.statistics",
     "evaluation.subsets",
 )

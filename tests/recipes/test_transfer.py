@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import prompt_jax as pj
+from prompt_jax.data import definition, registry
 from prompt_jax.errors import ConfigError
 from prompt_jax.recipes.transfer import transfer
 
@@ -32,6 +33,9 @@ def test_the_prompt_is_the_best_seed_s(pretender, world, tmp_path):
     assert run.prompt.embeddings.shape == (4, world.lm.d_model)
     assert run.prompt.record.seed == 1
     assert (run.prompt.record.method, run.prompt.record.task) == ("spot", "one")
+    # What `predict` renders rows with: a task file may be gone by then.
+    assert run.prompt.record.config["task_definition"] == definition.to_json(registry.get(task))
+    assert run.prompt.record.config["templates"] == "first"
     start = pretender.runs[stage, f"{task} k=4 seed=1"].params["prompt"]
     np.testing.assert_array_equal(run.prompt.embeddings, start + 0.5)
     assert {config.steps for _, _, config in pretender.calls} == {2, 50}  # 50: the probe

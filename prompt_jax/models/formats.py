@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,24 +32,90 @@ class Tensors(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(self._readers)
 
+    def aliased(self, name: str, other: str) -> Tensors:
+        """The same, and the tensor `other` also under `name`."""
+        return Tensors({**self._readers, name: self._readers[other]})
+
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, with an error that names the file."""
+    """A JSON object from a file.
+
+    Raises:
+      ModelError: missing, not JSON, no object, or a key stands in it twice; it names the file.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"Cannot read {path}: {error}.") from error
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+    except OSError as error:
+        raise ModelError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"Cannot read {path}: it is not valid JSON: {error}.") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path} must hold a JSON object.")
     return content
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"'{next(key for key in keys if keys.count(key) > 1)}' stands in it twice")
+    return made
+
+
 def inside(root: Path, name: str) -> Path:
-    """`root / name`, refusing names that come from a file and leave the directory."""
-    path = (root / name).resolve()
-    if not path.is_relative_to(root.resolve()):
+    """`root / name`, refusing names that come from a file and leave the directory.
+
+    The file may be a link to elsewhere: in the hub's cache all files are links into `blobs/`.
+    """
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts:
         raise ModelError(f"{root}: the index names '{name}', which lies outside the directory.")
-    return path
+    return root / path
+
+
+def shards(index: Path) -> dict[str, list[str]]:
+    """The shards of an index file: file name -> names of the tensors in it.
+
+    Raises:
+      ModelError: the index is damaged, or a shard is not in the directory.
+    """
+    table = read_json(index).get("weight_map")
+    if not isinstance(table, dict) or not table:
+        raise ModelError(f"{index} has no 'weight_map'.")
+    found: dict[str, list[str]] = {}
+    for name, file in table.items():
+        if not isinstance(file, str):
+            raise ModelError(f"{index}: 'weight_map' gives {file!r} as the file of '{name}'.")
+        found.setdefault(file, []).append(name)
+    for file in found:
+        if not inside(index.parent, file).is_file():
+            raise ModelError(f"{index} names the shard '{file}', which is not in the directory.")
+    return found
+
+
+def _check_shard(index: Path, file: str, listed: list[str], held: Iterable[str]) -> None:
+    """Checks that a shard holds what the index says, and no more."""
+    if missing := sorted(set(listed) - set(held)):
+        raise ModelError(
+            f"{index} lists tensor '{missing[0]}', but no shard holds it: '{file}' should."
+        )
+    if extra := sorted(set(held) - set(listed)):
+        raise ModelError(
+            f"{index} does not list tensor '{extra[0]}' under the shard '{file}', which holds it."
+        )
+
+
+# Integers are read too: whoever needs floats says that they are none.
+_SAFETENSORS_TYPES = frozenset(
+    ["F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"]
+)
+
+
+def _unreadable(path: Path, name: str, kind: str) -> str:
+    return (
+        f"{path}: tensor '{name}' is stored as {kind}, which is not read: save the model in "
+        "float32, bfloat16 or float16."
+    )
 
 
 def safetensors_file(path: Path) -> dict[str, Callable[[], np.ndarray]]:
@@ -62,10 +129,13 @@ def safetensors_file(path: Path) -> dict[str, Callable[[], np.ndarray]]:
             f"{path} is not a whole safetensors file ({error}): copy or download it again."
         ) from error
 
-    def reader(name: str) -> Callable[[], np.ndarray]:
-        return lambda: handle.get_tensor(name)
+    def read(name: str) -> np.ndarray:
+        kind = handle.get_slice(name).get_dtype()
+        if kind not in _SAFETENSORS_TYPES:
+            raise ModelError(_unreadable(path, name, kind))
+        return handle.get_tensor(name)
 
-    return {name: reader(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+    return {name: functools.partial(read, name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
 
 
 def safetensors_directory(root: Path) -> Tensors | None:
@@ -75,17 +145,11 @@ def safetensors_directory(root: Path) -> Tensors | None:
         return Tensors(safetensors_file(root / "model.safetensors"))
     if not index.is_file():
         return None
-    table = read_json(index).get("weight_map")
-    if not isinstance(table, dict):
-        raise ModelError(f"{index} has no 'weight_map'.")
     readers: dict[str, Callable[[], np.ndarray]] = {}
-    for name in sorted(set(table.values())):
-        path = inside(root, name)
-        if not path.is_file():
-            raise ModelError(f"{index} names the shard '{name}', which is not in the directory.")
-        readers.update(safetensors_file(path))
-    if missing := sorted(set(table) - set(readers)):
-        raise ModelError(f"{index} lists tensor '{missing[0]}', but no shard holds it.")
+    for file, listed in sorted(shards(index).items()):
+        held = safetensors_file(inside(root, file))
+        _check_shard(index, file, listed, held)
+        readers.update(held)
     return Tensors(readers)
 
 
@@ -111,8 +175,7 @@ def flax_directory(root: Path) -> Tensors | None:
     if (root / "flax_model.msgpack").is_file():
         files = [root / "flax_model.msgpack"]
     elif index.is_file():
-        table = read_json(index).get("weight_map", {})
-        files = [inside(root, name) for name in sorted(set(table.values()))]
+        files = [inside(root, name) for name in sorted(shards(index))]
     else:
         return None
     readers: dict[str, Callable[[], np.ndarray]] = {}
@@ -122,7 +185,10 @@ def flax_directory(root: Path) -> Tensors | None:
             array = np.asarray(leaf)
             # Linear layers are [in, out] and called kernel there.
             array = array.T if last == "kernel" else array
-            readers[".".join([*parents, "weight"])] = functools.partial(np.asarray, array)
+            name = ".".join([*parents, "weight"])
+            if name in readers:
+                raise ModelError(f"{file} holds '{name}' a second time ('{'/'.join(path)}').")
+            readers[name] = functools.partial(np.asarray, array)
     return Tensors(readers)
 
 
@@ -143,10 +209,9 @@ def torch_directory(root: Path) -> Tensors | None:
     """
     index = root / "pytorch_model.bin.index.json"
     if (root / "pytorch_model.bin").is_file():
-        files = [root / "pytorch_model.bin"]
+        files: dict[str, list[str] | None] = {"pytorch_model.bin": None}
     elif index.is_file():
-        table = read_json(index).get("weight_map", {})
-        files = [inside(root, name) for name in sorted(set(table.values()))]
+        files = dict(sorted(shards(index).items()))
     else:
         return None
     try:
@@ -157,11 +222,27 @@ def torch_directory(root: Path) -> Tensors | None:
             "or save the model as safetensors."
         ) from error
     readers: dict[str, Callable[[], np.ndarray]] = {}
-    for file in files:
+    for file, listed in files.items():
+        path = inside(root, file)
         try:
-            state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            # The format before torch 1.6 is no zip archive and cannot be mapped into memory.
+            mmap = zipfile.is_zipfile(path)
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         except Exception as error:  # torch raises a different class for each kind of damage
-            raise ModelError(f"{file} cannot be read as weights: {error}.") from error
+            raise ModelError(f"{path} cannot be read as weights: {error}.") from error
+        if not isinstance(state, Mapping) or not all(map(torch.is_tensor, state.values())):
+            raise ModelError(
+                f"{path} cannot be read as weights: it is no table of tensors by name."
+            )
+        if listed is not None:
+            _check_shard(index, file, listed, state)
         for name, tensor in state.items():
-            readers[name] = functools.partial(lambda t: t.detach().float().numpy(), tensor)
+            readers[name] = functools.partial(_torch_array, path, name, tensor)
     return Tensors(readers)
+
+
+def _torch_array(path: Path, name: str, tensor: Any) -> np.ndarray:
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if tensor.is_quantized or tensor.is_sparse or kind.startswith(("float8", "float4")):
+        raise ModelError(_unreadable(path, name, kind))
+    return (tensor.detach().float() if tensor.is_floating_point() else tensor).numpy()

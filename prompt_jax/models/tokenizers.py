@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prompt_jax.errors import ModelError
+from prompt_jax.models import formats
 
 
 class BaseTokenizer:
@@ -131,15 +132,7 @@ def read_config(path: Path) -> dict[str, object]:
     Raises:
       ModelError: the file is damaged.
     """
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(read_bytes(path).decode("utf-8"))
-    except ValueError as error:
-        raise ModelError(f"Cannot read {path}: {error}.") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} must hold a JSON object.")
-    return content
+    return formats.read_json(path) if path.is_file() else {}
 
 
 def read_bytes(path: Path) -> bytes:

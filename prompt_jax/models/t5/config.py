@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prompt_jax.errors import ModelError, did_you_mean
+from prompt_jax.models.config_file import ConfigFile
+
+Head = Literal["none", "table", "own"]
+"""A checkpoint's `lm_head.weight`: missing, equal to the embedding table, or another matrix."""
 
 ACTIVATIONS = ("relu", "gelu_new", "gelu", "silu")
-_MODEL_TYPES = ("t5", "mt5", "byt5", "umt5")
+_MODEL_TYPES = ("t5", "mt5", "byt5")
 _SIZES = (
     "vocab_size",
     "d_model",
@@ -78,6 +82,10 @@ class T5Config:
             raise ModelError(
                 f"Unknown activation '{self.activation}': known are {', '.join(ACTIVATIONS)}."
             )
+        if not (math.isfinite(self.layer_norm_epsilon) and self.layer_norm_epsilon >= 0.0):
+            raise ModelError(
+                f"layer_norm_epsilon must be a number of at least 0, not {self.layer_norm_epsilon}."
+            )
         if not 0.0 <= self.dropout_rate < 1.0:
             raise ModelError(f"dropout_rate must lie in [0, 1), not {self.dropout_rate}.")
         for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
@@ -113,78 +121,56 @@ class T5Config:
         )
 
     @classmethod
-    def from_hf_json(cls, source: str | Path | Mapping[str, Any]) -> T5Config:
-        """Reads a Hugging Face `config.json`.
-
-        `scale_decoder_outputs` is taken from the key of that name where there is one
-        (transformers 5 writes it), else it equals `tie_word_embeddings` (default true). Whether
-        the head really is tied follows from the weights: see `weights.assemble`.
+    def from_hf_json(
+        cls, source: str | Path | Mapping[str, Any], head: Head | None = None
+    ) -> T5Config:
+        """Reads a Hugging Face `config.json`, whatever release of transformers wrote it.
 
         Args:
           source: path of the file, or its parsed content.
+          head: what the weights have as a head; None: not known, then it is what the file says.
 
         Raises:
-          ModelError: the file is missing, not JSON, not a T5, or needs what is not implemented.
+          ModelError: the file is missing, not JSON, not a T5, has a value of another type, needs
+            what is not implemented, or does not agree with the weights.
         """
-        if isinstance(source, Mapping):
-            raw, where = dict(source), "the configuration"
-        else:
-            path = Path(source)
-            where = str(path)
-            try:
-                raw = json.loads(path.read_text(encoding="utf-8"))
-            except OSError as error:
-                raise ModelError(f"Cannot read {where}: {error.strerror or error}.") from error
-            except ValueError as error:
-                raise ModelError(f"{where} is not valid JSON: {error}.") from error
-            if not isinstance(raw, dict):
-                raise ModelError(f"{where} must hold a JSON object.")
-        kind = raw.get("model_type", "t5")
-        if kind not in _MODEL_TYPES or kind == "umt5":
-            raise ModelError(
-                f"{where}: model_type '{kind}' is not supported; T5, T5 1.1, Flan-T5, mT5 and "
-                "ByT5 are."
-            )
-        for key in ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads"):
-            if key not in raw:
-                raise ModelError(f"{where} lacks '{key}': is it the config.json of a T5?")
-            if not isinstance(raw[key], int):
-                raise ModelError(f"{where}: '{key}' must be an integer, not {raw[key]!r}.")
-        proj = str(raw.get("feed_forward_proj", "gated-gelu" if kind == "mt5" else "relu"))
+        file = ConfigFile(source)
+        kind = _model_type(file)
+        file.refuse_quantized()
+        layers = file.integer("num_layers")
+        decoder_layers = file.optional_integer("num_decoder_layers")
+        proj = file.text("feed_forward_proj", "gated-gelu" if kind == "mt5" else "relu")
         prefix, _, name = proj.rpartition("-")
         if prefix not in ("", "gated"):
-            raise ModelError(f"{where}: feed_forward_proj '{proj}' is not supported.")
+            raise file.error(f"feed_forward_proj '{proj}' is not supported.")
         if proj == "gated-gelu":  # historical: means the tanh approximation
             name = "gelu_new"
-        name = str(raw.get("dense_act_fn", name))
-        tied = raw.get("tie_word_embeddings", kind != "mt5")
-        start = raw.get("decoder_start_token_id")
-        layers = raw["num_layers"]
-        decoder_layers = raw.get("num_decoder_layers")
-        defaults = cls()
-        return cls(
-            vocab_size=raw["vocab_size"],
-            d_model=raw["d_model"],
-            d_kv=raw["d_kv"],
-            d_ff=raw["d_ff"],
-            num_layers=layers,
-            num_decoder_layers=layers if decoder_layers is None else decoder_layers,
-            num_heads=raw["num_heads"],
-            relative_attention_num_buckets=raw.get(
-                "relative_attention_num_buckets", defaults.relative_attention_num_buckets
-            ),
-            relative_attention_max_distance=raw.get(
-                "relative_attention_max_distance", defaults.relative_attention_max_distance
-            ),
-            layer_norm_epsilon=float(raw.get("layer_norm_epsilon", defaults.layer_norm_epsilon)),
-            activation=_ALIASES.get(name, name),
-            gated=bool(raw.get("is_gated_act", prefix == "gated")),
-            tied_head=bool(tied),
-            scale_decoder_outputs=bool(raw.get("scale_decoder_outputs", tied)),
-            pad_token_id=_token_id(raw, "pad_token_id", 0),
-            eos_token_id=_token_id(raw, "eos_token_id", 1),
-            decoder_start_token_id=_token_id(raw, "pad_token_id", 0) if start is None else start,
-        )
+        name = file.optional_text("dense_act_fn") or name
+        pad = _token_id(file, "pad_token_id", 0)
+        try:
+            made = cls(
+                vocab_size=file.integer("vocab_size"),
+                d_model=file.integer("d_model"),
+                d_kv=file.integer("d_kv"),
+                d_ff=file.integer("d_ff"),
+                num_layers=layers,
+                num_heads=file.integer("num_heads"),
+                num_decoder_layers=layers if decoder_layers is None else decoder_layers,
+                relative_attention_num_buckets=file.integer("relative_attention_num_buckets", 32),
+                relative_attention_max_distance=file.integer(
+                    "relative_attention_max_distance", 128
+                ),
+                layer_norm_epsilon=file.number("layer_norm_epsilon", 1e-6),
+                activation=_ALIASES.get(name, name),
+                gated=file.flag("is_gated_act", prefix == "gated"),
+                pad_token_id=pad,
+                eos_token_id=_token_id(file, "eos_token_id", 1),
+                decoder_start_token_id=_token_id(file, "decoder_start_token_id", pad),
+            )
+        except ModelError as error:
+            raise error if str(error).startswith(file.where) else file.error(str(error)) from None
+        tied, scaled = _head(file, kind, head)
+        return made.replace(tied_head=tied, scale_decoder_outputs=scaled)
 
     def to_hf_dict(self) -> dict[str, Any]:
         """The content of a `config.json` that transformers reads as the same model.
@@ -238,11 +224,77 @@ class T5Config:
         return KNOWN[short]
 
 
-def _token_id(raw: Mapping[str, Any], key: str, default: int) -> int:
-    value = raw.get(key)
-    if isinstance(value, list):  # generation configs may list several ends of sequence
-        value = value[0] if value else None
-    return default if value is None else int(value)
+def _model_type(file: ConfigFile) -> str:
+    kind = file.optional_text("model_type")
+    if kind is None:  # then the class that wrote the weights tells mT5's defaults from T5's
+        classes = file.raw.get("architectures")
+        first = str(classes[0]) if isinstance(classes, list) and classes else "T5"
+        kind = next((k for k in ("umt5", "mt5") if first.lower().startswith(k)), "t5")
+    if kind not in _MODEL_TYPES:
+        raise file.error(
+            f"model_type '{kind}' is not supported; T5, T5 1.1, Flan-T5, mT5 and ByT5 are."
+        )
+    return kind
+
+
+def _head(file: ConfigFile, kind: str, head: Head | None) -> tuple[bool, bool]:
+    """Whether the head is the embedding table, and whether the decoder's output is scaled.
+
+    `tie_word_embeddings` has had several meanings. transformers 4 ties the head by it, and scales
+    where it ties, in T5 and mT5. transformers 5 takes the head from the weights, writes true always
+    and scales a T5 by the key `scale_decoder_outputs` (in its absence: unless the tie is false) and
+    an mT5 never.
+    """
+    tie, scale = (
+        file.optional_flag(key) for key in ("tie_word_embeddings", "scale_decoder_outputs")
+    )
+    if tie is False and scale is None and head == "none":
+        raise file.error(
+            "the head is its own (tie_word_embeddings is false), but the weights have no "
+            "'lm_head.weight'. If the head is the embedding table, add "
+            '"scale_decoder_outputs": false.'
+        )
+    old = (file.major_version() or 0) in range(1, 5)
+    if tie and scale is None and head == "own" and old:
+        raise file.error(
+            "the head is the embedding table (tie_word_embeddings is true, and transformers 4 "
+            "wrote the file), but the weights have an 'lm_head.weight' that differs from it: "
+            "set one of the two right."
+        )
+    if kind == "mt5":
+        scale = _scale_of_mt5(file, tie, scale, head)
+    elif scale is None:
+        scale = tie is not False
+    if head is not None:
+        return head != "own", scale
+    return (kind != "mt5" if tie is None else tie), scale
+
+
+def _scale_of_mt5(
+    file: ConfigFile, tie: bool | None, scale: bool | None, head: Head | None
+) -> bool:
+    if scale:
+        raise file.error(
+            "an mT5's output is never scaled by transformers 5, but scale_decoder_outputs is true. "
+            'Write "model_type": "t5" if it is to be scaled.'
+        )
+    if not tie or head == "own" or scale is False:
+        return False
+    version = file.major_version()
+    if version is None and head is not None:
+        raise file.error(
+            "an mT5 whose head is the embedding table (tie_word_embeddings is true) is scaled by "
+            "transformers 4 and not by 5, and the file does not say which one wrote it. Write "
+            '"model_type": "t5" and "scale_decoder_outputs": true or false.'
+        )
+    return version is not None and version < 5
+
+
+def _token_id(file: ConfigFile, key: str, default: int) -> int:
+    values = file.token_ids(key)
+    if len(values) > 1:
+        raise file.error(f"'{key}' has several values {list(values)}: one is supported.")
+    return values[0] if values else default
 
 
 def _published() -> dict[str, T5Config]:

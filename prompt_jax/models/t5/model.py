@@ -133,9 +133,9 @@ class FrozenT5:
         dtype = arguments.dtype_name(dtype)  # before any reading
         path = hub.locate(str(path_or_id))
         opened = checkpoint.open_checkpoint(path)
-        params, config, digest = weights.assemble(opened.tensors, opened.config, dtype, str(path))
+        params, digest = weights.assemble(opened.tensors, opened.config, dtype, str(path))
         name = name or hub.display_name(path_or_id, path)
-        return cls(params, T5Spec(config, dtype, remat, name, digest, opened.tokenizer_path))
+        return cls(params, T5Spec(opened.config, dtype, remat, name, digest, opened.tokenizer_path))
 
     def replace(self, *, params: Any) -> FrozenT5:
         """The same model with other weights (of any float dtype).

@@ -59,6 +59,7 @@ class _Reader:
         self._leaves = {"/".join(key): leaf for key, leaf in formats.walk(target)}
         self._read = functools.lru_cache(maxsize=1)(self._read_uncached)
         self._layer_axis: dict[str, int] = {}  # of scanned stacks
+        self._used: set[str] = set()
 
     def open(self) -> tuple[formats.Tensors, T5Config]:
         """Tensors and configuration."""
@@ -70,7 +71,13 @@ class _Reader:
         head = "decoder/logits_dense/kernel"
         if head in self._leaves:
             readers["lm_head.weight"] = lambda: self._read(head).T
+        self._used.update(("token_embedder/embedding", head))
         layers = {stack: self._stack(stack, width, readers) for stack in _SUBLAYERS}
+        if unknown := sorted(set(self._leaves) - self._used):
+            raise ModelError(
+                f"{self._path} holds '{unknown[0]}' and {len(unknown) - 1} more that a T5 does not "
+                "use: this T5X layout is not supported."
+            )
         heads, buckets = self._read("encoder/relpos_bias/rel_embedding").shape
         first = "encoder.block.0.layer"
         gated = f"{first}.1.DenseReluDense.wi_0.weight" in readers
@@ -98,6 +105,7 @@ class _Reader:
         for name in (bias, norm):
             if name not in self._leaves:
                 raise ModelError(f"{self._path} has no '{name}': this T5X layout is not supported.")
+            self._used.add(name)
         readers[f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"] = lambda: (
             self._read(bias).T
         )
@@ -108,6 +116,7 @@ class _Reader:
             prefix = f"{stack}/{stack}" if scanned else f"{stack}/layers_{i}"
             for source, name in self._names(stack, prefix, i):
                 kernel = source.endswith("kernel")
+                self._used.add(source)
                 layer = i if scanned else None
                 readers[name] = functools.partial(self._tensor, source, layer, kernel, width)
         return count
@@ -119,8 +128,8 @@ class _Reader:
             yield f"{prefix}/{norm}/scale", f"{to}.layer_norm.weight"
             start = f"{prefix}/{sublayer}/"
             for source in self._leaves:
-                if source.startswith(start):
-                    leaf = source[len(start) :].split("/")[0]
+                leaf, _, kind = source.removeprefix(start).partition("/")
+                if source.startswith(start) and kind == "kernel":
                     yield source, f"{to}.{module}.{_LEAVES.get(leaf, leaf)}.weight"
 
     def _separate_layers(self, stack: str) -> int:

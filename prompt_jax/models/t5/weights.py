@@ -15,13 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_jax.errors import ModelError
+from prompt_jax.models.formats import Tensors
 from prompt_jax.models.parameters import Hasher, Params, flatten, unflatten
-from prompt_jax.models.t5.config import T5Config
+from prompt_jax.models.t5.config import Head, T5Config
 from prompt_jax.models.t5.modules import T5, initial_std
+from prompt_jax.models.tensors import check_names, equal, gather
 
 # Parameters that stay float32 whatever the compute dtype: they are tiny, and norms and softmax are
 # computed in float32 anyway.
 _WIDE = ("norm", "final_norm", "relative_bias")
+
+# Copies of the embedding table in older files.
+_TABLES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+# Published with T5 1.0, and read by no release of transformers.
+_UNUSED = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"
 
 _SUBLAYERS = {
     "encoder": {"self_attention": "0.SelfAttention", "mlp": "1.DenseReluDense"},
@@ -89,64 +96,65 @@ def storage_dtype(path: str, dtype: Any) -> Any:
     return jnp.float32 if path.rsplit("/", 1)[-1] in _WIDE else dtype
 
 
+def head_of(tensors: Mapping[str, np.ndarray]) -> Head:
+    """What the tensors have as a head."""
+    if "lm_head.weight" not in tensors:
+        return "none"
+    return "table" if equal(tensors, "lm_head.weight", "shared.weight") else "own"
+
+
+def with_table(tensors: Tensors, where: str) -> Tensors:
+    """The tensors, with the embedding table under its usual name.
+
+    Files that keep one of several tied tensors may keep it as that of the encoder or the decoder.
+
+    Raises:
+      ModelError: there is no table.
+    """
+    if "shared.weight" in tensors:
+        return tensors
+    for name in _TABLES:
+        if name in tensors:
+            return tensors.aliased("shared.weight", name)
+    raise ModelError(
+        f"{where} has no tensor 'shared.weight': it is not a T5 with a decoder. "
+        f"It starts with {', '.join(sorted(tensors)[:3]) or 'nothing'}."
+    )
+
+
 def assemble(
     tensors: Mapping[str, np.ndarray], config: T5Config, dtype: Any, where: str
-) -> tuple[Params, T5Config, str]:
+) -> tuple[Params, str]:
     """Builds the parameter tree out of Hugging Face tensors.
 
     One stacked parameter at a time is in host memory; `tensors` may read lazily.
 
     Args:
       tensors: name -> array, PyTorch's orientation.
-      config: what `config.json` says. Its `tied_head` is only a first guess: the head is
-        `lm_head.weight` where the file has one (and it differs from the table), else the table.
+      config: the configuration, with the `tied_head` that the tensors have (`head_of`).
       dtype: compute dtype of the model.
       where: the checkpoint, for messages.
 
     Returns:
-      Parameters, the configuration with the true `tied_head`, and the hash of the weights, which
-      does not depend on `dtype`.
+      Parameters, and the hash of the weights, which does not depend on `dtype`.
 
     Raises:
-      ModelError: a tensor is missing or has another shape than the configuration says.
+      ModelError: a tensor is missing, not used, or has another shape than the configuration says.
     """
-    if "shared.weight" not in tensors:
-        raise ModelError(
-            f"{where} has no tensor 'shared.weight': it is not a T5 with a decoder. "
-            f"It starts with {', '.join(sorted(tensors)[:3]) or 'nothing'}."
-        )
-    tied = "lm_head.weight" not in tensors or np.array_equal(
-        tensors["lm_head.weight"], tensors["shared.weight"]
-    )
-    config = config.replace(tied_head=tied)
+    names = {path: hf_names(path, shape[0]) for path, shape in parameter_shapes(config).items()}
+    copies = dict.fromkeys(_TABLES, "shared.weight")
+    if config.tied_head:
+        copies["lm_head.weight"] = "shared.weight"
+    expected = [name for some in names.values() for name in some]
+    check_names(tensors, expected, where, copies=copies, unused=_UNUSED)
     hasher, flat = Hasher(), {}
     for path, shape in parameter_shapes(config).items():
-        array = _gather(tensors, path, shape, where)
+        array = gather(
+            tensors, names[path], shape, where, stacked=_stacked(path), transposed=is_kernel(path)
+        )
         hasher.add(path, array)
         flat[path] = jnp.asarray(array, storage_dtype(path, dtype))
-    return unflatten(flat), config, hasher.hexdigest()
-
-
-def _gather(
-    tensors: Mapping[str, np.ndarray], path: str, shape: tuple[int, ...], where: str
-) -> np.ndarray:
-    stacked = np.empty(shape, np.float32)
-    slots = stacked if _stacked(path) else stacked[None]
-    expected = slots.shape[1:][::-1] if is_kernel(path) else slots.shape[1:]
-    for slot, name in zip(slots, hf_names(path, len(slots)), strict=True):
-        if name not in tensors:
-            raise ModelError(
-                f"{where} has no tensor '{name}', which its configuration asks for. "
-                "Is config.json the one of this checkpoint?"
-            )
-        tensor = tensors[name]
-        if tensor.shape != expected:
-            raise ModelError(
-                f"{where}: tensor '{name}' has shape {list(tensor.shape)}, but the configuration "
-                f"says {list(expected)}."
-            )
-        slot[...] = tensor.T if is_kernel(path) else tensor
-    return stacked
+    return unflatten(flat), hasher.hexdigest()
 
 
 def to_hf(params: Params) -> Iterator[tuple[str, np.ndarray]]:

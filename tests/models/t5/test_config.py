@@ -41,6 +41,100 @@ def test_scale_is_its_own_key_or_follows_the_tie(keys, scaled):
     assert T5Config.from_hf_json({**RAW, **keys}).scale_decoder_outputs is scaled
 
 
+V4, V5 = {"transformers_version": "4.57.1"}, {"transformers_version": "5.23.0"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "head", "tied", "scaled"),
+    [
+        ({"tie_word_embeddings": False, **V4}, "own", False, False),  # as published
+        ({"tie_word_embeddings": True}, "own", False, False),  # saved again by transformers 5
+        ({"tie_word_embeddings": True, **V5}, "own", False, False),
+        ({"tie_word_embeddings": True, **V5}, "none", True, False),
+        ({"tie_word_embeddings": True, **V4}, "none", True, True),
+        ({"tie_word_embeddings": True, **V4}, "table", True, True),
+        ({}, "own", False, False),
+        ({"tie_word_embeddings": True, "scale_decoder_outputs": False}, "none", True, False),
+    ],
+)
+def test_scale_of_an_mt5_depends_on_the_writer(keys, head, tied, scaled):
+    config = T5Config.from_hf_json({**RAW, "model_type": "mt5", **keys}, head)
+    assert (config.tied_head, config.scale_decoder_outputs) == (tied, scaled)
+    assert (config.activation, config.gated) == ("gelu_new", True)
+
+
+@pytest.mark.parametrize(
+    ("keys", "head", "message"),
+    [
+        (
+            {"model_type": "mt5", "tie_word_embeddings": True},
+            "none",
+            "does not say which one wrote",
+        ),
+        ({"model_type": "mt5", "scale_decoder_outputs": True}, "own", "never scaled by"),
+        ({"tie_word_embeddings": True, **V4}, "own", "differs from it: set one of the two right"),
+        ({"tie_word_embeddings": False}, "none", "the weights have no 'lm_head.weight'"),
+    ],
+)
+def test_a_head_that_contradicts_the_configuration_is_refused(keys, head, message):
+    with pytest.raises(ModelError, match=message):
+        T5Config.from_hf_json({**RAW, **keys}, head)
+
+
+def test_the_class_tells_an_mt5_where_model_type_is_missing():
+    raw = {key: value for key, value in RAW.items() if key != "model_type"}
+    config = T5Config.from_hf_json({**raw, "architectures": ["MT5ForConditionalGeneration"]})
+    assert (config.activation, config.scale_decoder_outputs) == ("gelu_new", False)
+    with pytest.raises(ModelError, match="'umt5' is not supported"):
+        T5Config.from_hf_json({**raw, "architectures": ["UMT5ForConditionalGeneration"]})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"d_model": None},
+        {"num_heads": True},
+        {"d_ff": 16.0},
+        {"num_decoder_layers": "6"},
+        {"relative_attention_num_buckets": [32]},
+        {"relative_attention_max_distance": None},
+        {"layer_norm_epsilon": None},
+        {"layer_norm_epsilon": "1e-6"},
+        {"layer_norm_epsilon": float("nan")},
+        {"feed_forward_proj": None},
+        {"feed_forward_proj": ["relu"]},
+        {"dense_act_fn": 3},
+        {"is_gated_act": "true"},
+        {"tie_word_embeddings": None},
+        {"scale_decoder_outputs": 1},
+        {"pad_token_id": "x"},
+        {"eos_token_id": [1, 2]},
+        {"decoder_start_token_id": [0.0]},
+        {"model_type": ["t5"]},
+        {"transformers_version": 5},
+        {"quantization_config": {"quant_method": "fp8"}},
+    ],
+    ids=str,
+)
+def test_values_of_another_type_are_named_with_the_file(changes, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({**RAW, **changes}))
+    with pytest.raises(ModelError, match=rf"config\.json: .*'{next(iter(changes))}'"):
+        T5Config.from_hf_json(tmp_path / "config.json")
+
+
+def test_null_where_it_has_a_meaning():
+    keys = ("num_decoder_layers", "decoder_start_token_id", "eos_token_id", "dense_act_fn")
+    assert T5Config.from_hf_json(RAW | dict.fromkeys(keys)) == T5Config.from_hf_json(RAW)
+    assert T5Config.from_hf_json({**RAW, "eos_token_id": [2]}).eos_token_id == 2
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    text = json.dumps(RAW).replace("{", '{"d_ff": 12, ', 1)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ModelError, match="'d_ff' stands in it twice"):
+        T5Config.from_hf_json(tmp_path / "config.json")
+
+
 @pytest.mark.parametrize(
     ("keys", "activation", "gated"),
     [

@@ -156,6 +156,10 @@ def test_what_is_no_checkpoint(tiny, tmp_path):
         write(path, {k: v for k, v in flat.items() if k != name})
         with pytest.raises(ModelError, match=message):
             FrozenT5.from_pretrained(path)
+    for name in ("decoder/layers_0/mlp/wi/bias", "decoder/layers_7/mlp/wo/kernel", "extra/table"):
+        write(path, {**flat, name: np.zeros(3, np.float32)})
+        with pytest.raises(ModelError, match=f"holds '{name}' and 0 more that a T5 does not"):
+            FrozenT5.from_pretrained(path)
     write(path, {k: v for k, v in flat.items() if "decoder/layers_" not in k})
     with pytest.raises(ModelError, match="no layers under 'decoder'"):
         FrozenT5.from_pretrained(path)

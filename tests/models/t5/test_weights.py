@@ -24,6 +24,12 @@ def same(one: FrozenT5, two: FrozenT5) -> bool:
     return one.config == two.config and all(jax.tree.leaves(equal))
 
 
+def change(path, **values) -> None:
+    """Sets keys of a JSON file; `...` removes one."""
+    content = json.loads(path.read_text()) | values
+    path.write_text(json.dumps({k: v for k, v in content.items() if v is not ...}))
+
+
 def hf_tree(lm: FrozenT5) -> dict:
     """The parameters as transformers' Flax classes nested them."""
     tree: dict = {}
@@ -99,6 +105,21 @@ def test_all_combinations_of_tie_and_scale(tied, scaled, tmp_path, torch_t5):
         labels=torch.tensor(ids),
     ).logits.detach()
     have = lm.logits(ids, np.ones_like(ids), ids)
+    np.testing.assert_allclose(have, want.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_an_mt5_as_either_release_saves_it(tie, tiny, tmp_path):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    tiny.save_pretrained(tmp_path)
+    change(tmp_path / "config.json", model_type="mt5", tie_word_embeddings=tie)
+    change(tmp_path / "config.json", scale_decoder_outputs=...)
+    ids = np.arange(2, 8)[None]
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        want = model(input_ids=torch.tensor(ids), labels=torch.tensor(ids)).logits
+    have = FrozenT5.from_pretrained(tmp_path).logits(ids, np.ones_like(ids), ids)
     np.testing.assert_allclose(have, want.numpy(), rtol=1e-4, atol=1e-4)
 
 
@@ -190,6 +211,49 @@ def test_an_index_that_promises_too_much(v11, tmp_path):
         FrozenT5.from_pretrained(tmp_path)
 
 
+def test_an_index_and_its_shards_agree(v11, tmp_path):
+    shard(v11.path, tmp_path)
+    index = tmp_path / "model.safetensors.index.json"
+    table = json.loads(index.read_text())["weight_map"]
+    one, two = sorted(set(table.values()))
+    name = next(n for n, file in table.items() if file == one)
+    index.write_text(json.dumps({"weight_map": table | {name: two}}))
+    with pytest.raises(ModelError, match=f"(lists|does not list) tensor '{name}'"):
+        FrozenT5.from_pretrained(tmp_path)
+    index.write_text(json.dumps({"weight_map": {n: f for n, f in table.items() if n != name}}))
+    with pytest.raises(ModelError, match=f"does not list tensor '{name}' under the shard '{one}'"):
+        FrozenT5.from_pretrained(tmp_path)
+    index.write_text(json.dumps({"weight_map": table | {name: None}}))
+    with pytest.raises(ModelError, match=f"gives None as the file of '{name}'"):
+        FrozenT5.from_pretrained(tmp_path)
+
+
+def test_shards_that_are_links_as_in_the_hubs_cache(v11, tmp_path):
+    snapshot, blobs = tmp_path / "snapshots" / "c", tmp_path / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    shard(v11.path, snapshot)
+    for number, file in enumerate(sorted(snapshot.iterdir())):
+        file.rename(blobs / str(number))
+        file.symlink_to(f"../../blobs/{number}")
+    assert same(FrozenT5.from_pretrained(snapshot), v11.lm)
+
+
+def test_weights_that_are_no_floats_are_refused(v11, tmp_path):
+    import ml_dtypes
+
+    shutil.copy(v11.path / "config.json", tmp_path)
+    tensors = load_file(v11.path / "model.safetensors")
+    for dtype, message in (
+        (np.int8, "holds int8, not floating-point"),
+        (ml_dtypes.float8_e4m3fn, "stored as F8_E4M3, which is not read: save the model in"),
+    ):
+        changed = tensors | {"shared.weight": tensors["shared.weight"].astype(dtype)}
+        save_file(changed, tmp_path / "model.safetensors")
+        with pytest.raises(ModelError, match=f"'shared.weight'.*{message}"):
+            FrozenT5.from_pretrained(tmp_path)
+
+
 def test_bf16_files(v11, tmp_path):
     import ml_dtypes
 
@@ -235,6 +299,16 @@ def test_pytorch_pickles_are_read_as_weights_only(v11, tmp_path):
     torch.save({name: torch.tensor(array) for name, array in tensors.items()}, path)
     assert same(FrozenT5.from_pretrained(tmp_path), v11.lm)
 
+    table = {name: torch.tensor(array) for name, array in tensors.items()}
+    torch.save(table, path, _use_new_zipfile_serialization=False)  # as before torch 1.6
+    assert same(FrozenT5.from_pretrained(tmp_path), v11.lm)
+    torch.save(table | {"shared.weight": table["shared.weight"].to(torch.float8_e4m3fn)}, path)
+    with pytest.raises(ModelError, match=r"'shared\.weight' is stored as float8_e4m3fn"):
+        FrozenT5.from_pretrained(tmp_path)
+    torch.save({"state_dict": table}, path)
+    with pytest.raises(ModelError, match="no table of tensors by name"):
+        FrozenT5.from_pretrained(tmp_path)
+
     class Evil:
         def __reduce__(self):
             return (print, ("executed",))
@@ -268,6 +342,58 @@ def test_missing_tensor_wrong_shape_and_no_t5(v11, tmp_path):
         FrozenT5.from_pretrained(tmp_path)
     save_file({"wte.weight": np.zeros((2, 2), np.float32)}, tmp_path / "model.safetensors")
     with pytest.raises(ModelError, match=r"not a T5 with a decoder\. It starts with wte\.weight"):
+        FrozenT5.from_pretrained(tmp_path)
+
+
+COPY = "encoder.embed_tokens.weight"
+BIAS = "decoder.block.{}.layer.{}.relative_attention_bias.weight"
+
+
+def with_tensors(v11, folder, **changes):
+    """A copy of the checkpoint with other tensors; `...` removes one."""
+    shutil.copy(v11.path / "config.json", folder)
+    tensors = load_file(v11.path / "model.safetensors") | changes
+    kept = {name: array for name, array in tensors.items() if array is not ...}
+    save_file(kept, folder / "model.safetensors")
+    return kept
+
+
+def test_tensors_that_are_not_used_are_named_and_refused(v11, tmp_path):
+    bias = {BIAS.format(1, "0.SelfAttention"): np.ones((32, 2), np.float32)}
+    with_tensors(v11, tmp_path, **bias)
+    message = "block.1.layer.0.SelfAttention.relative_attention_bias.weight', which its .* not use"
+    with pytest.raises(ModelError, match=message):
+        FrozenT5.from_pretrained(tmp_path)
+    name = "encoder.final_layer_norm.weight"
+    tensors = load_file(v11.path / "model.safetensors")
+    with_tensors(v11, tmp_path, **{name: ..., "encoder.norm.weight": tensors[name]})
+    with pytest.raises(
+        ModelError, match=f"no tensor '{name}'.*'encoder.norm.weight' instead: were"
+    ):
+        FrozenT5.from_pretrained(tmp_path)
+
+
+def test_copies_of_the_table_have_to_be_copies(v11, tmp_path):
+    table = load_file(v11.path / "model.safetensors")["shared.weight"]
+    unused = {BIAS.format(0, "1.EncDecAttention"): np.ones((32, 2), np.float32)}
+    with_tensors(v11, tmp_path, **{COPY: table.copy()}, **unused)
+    assert same(FrozenT5.from_pretrained(tmp_path), v11.lm)
+    with_tensors(v11, tmp_path, **{COPY: table + 1})
+    with pytest.raises(ModelError, match=f"'{COPY}' differs from 'shared.weight'"):
+        FrozenT5.from_pretrained(tmp_path)
+    with_tensors(v11, tmp_path, **{COPY: table, "shared.weight": ...})
+    assert same(FrozenT5.from_pretrained(tmp_path), v11.lm)
+
+
+def test_generation_config_with_other_tokens_is_refused(v11, tmp_path):
+    with_tensors(v11, tmp_path)
+    file = tmp_path / "generation_config.json"
+    file.write_text('{"eos_token_id": [1], "pad_token_id": 0, "decoder_start_token_id": null}')
+    assert same(FrozenT5.from_pretrained(tmp_path), v11.lm)
+    file.write_text('{"eos_token_id": [1, 7]}')
+    with pytest.raises(
+        ModelError, match=r"generation_config.json: 'eos_token_id' is \[1, 7\], but 1"
+    ):
         FrozenT5.from_pretrained(tmp_path)
 
 

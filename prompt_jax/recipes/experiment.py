@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from prompt_jax.recipes.resources import RunFolder, cache_folder, check_inputs, 
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.recipes.stages import StageRunner
 from prompt_jax.run_key import RunKey
-from prompt_jax.rundir import results
+from prompt_jax.rundir import answers, provenance, results
 from prompt_jax.rundir.results import ResultRow
 from prompt_jax.training.tracking import RunTracker, TrackingConfig
 
@@ -103,6 +104,7 @@ def opened(
 def _execute(
     config: ExperimentConfig, lm: Any, folder: Path, executor: Executor, say: Callable[[str], None]
 ) -> outputs.RunResult:
+    began = time.monotonic()
     rows = executor.rows
     for line in rows.warnings:
         say(f"  warning: {line}")
@@ -110,16 +112,21 @@ def _execute(
     primary = {target: task.metrics[0] for target, task in tasks.items()}
     measured: list[ResultRow] = []
     items: dict[RunKey, np.ndarray] = {}
+    answered = answers.AnswerLog()
     writer = outputs.PromptWriter(folder, config, lm)
     for k in config.shots:
         for method, spec in zip(config.methods, config.specs, strict=True):
             for outcome in executor.run(method, k):
                 key = outputs.result_key(spec, as_method(method), outcome)
                 measured += outputs.rows_of(key, outcome, tasks[outcome.key.task])
-                scores = outcome.test.per_item.get(primary[outcome.key.task])
+                target = outcome.key.task
+                scores = outcome.test.per_item.get(primary[target])
                 if scores is not None and outcome.trained.healthy:
                     items[key] = scores
-                task = tasks[outcome.key.task]
+                if outcome.trained.healthy:
+                    test = rows.rows(target, outcome.key.seed, k).test
+                    answered.add(key, tasks[target], test, outcome.test)
+                task = tasks[target]
                 writer.target(spec, task, outcome)
                 writer.method(spec, task, as_method(method), outcome, say)
             results.write_rows(folder / "results.jsonl", measured)
@@ -130,5 +137,7 @@ def _execute(
             writer.source(rows.task(source), trained, executor.initial(seed).record)
     (folder / "data.json").write_text(json.dumps(rows.report(), indent=2) + "\n", "utf-8")
     results.write_items(folder / "items.npz", items)
+    answered.write(folder)
+    provenance.finish(folder, time.monotonic() - began)
     findings = outputs.write_findings(folder, say)
     return outputs.RunResult(findings, executor.reused, writer.written)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,8 +20,8 @@ from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.mirror import TRAINED, Mirror
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.recipes.unfinished import Unfinished
+from prompt_jax.rundir import provenance
 from prompt_jax.rundir.paths import check_folder, prepare_folder, run_folder
-from prompt_jax.rundir.provenance import provenance
 from prompt_jax.training.population import check_tokens
 
 
@@ -81,8 +80,7 @@ class RunFolder:
         if not distributed.is_main():
             self._temporary = tempfile.TemporaryDirectory(prefix="prompt-jax-")
             self.path = Path(self._temporary.name)
-        text = json.dumps(provenance(lm), indent=2) + "\n"
-        (self.path / "provenance.json").write_text(text, "utf-8")
+        provenance.write(self.path, lm)
         try:
             self.send()  # a URL that cannot be written is found before the first step
             yield self.path

@@ -19,7 +19,7 @@ import numpy as np
 from prompt_jax.errors import DataError, PromptError
 from prompt_jax.prompts import PromptRecord, files
 from prompt_jax.run_key import RunKey
-from prompt_jax.rundir import results
+from prompt_jax.rundir import answers, results
 from prompt_jax.rundir.results import ResultRow
 
 _LARGEST = 1 << 30  # bytes of a file that is read into memory
@@ -89,6 +89,7 @@ class RunDirectory:
       items: `items.npz`.
       metrics: the lines of `metrics.jsonl` that name a run and a step.
       data: `data.json`, entries of every task.
+      answers: `answers.json`; runs of earlier versions have none.
       prompts: the prompts below `prompts/`.
       hashes: (file, bytes, sha256) of what was read, prompts left out.
       problems: what is missing or damaged, in sentences.
@@ -106,6 +107,7 @@ class RunDirectory:
     items: dict[RunKey, np.ndarray] = field(default_factory=dict)
     metrics: list[LogLine] = field(default_factory=list)
     data: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    answers: list[answers.Entry] = field(default_factory=list)
     prompts: list[PromptFile] = field(default_factory=list)
     hashes: list[tuple[str, int, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -180,6 +182,7 @@ def read(folder: str | os.PathLike[str]) -> RunDirectory:
         _results(made)
         _metrics(made)
         _data(made)
+        _answers(made)
         _prompts(made)
     except OSError as error:
         raise DataError(f"the run directory {path} cannot be read: {error.strerror}.") from None
@@ -283,6 +286,14 @@ def _data(made: RunDirectory) -> None:
             made.data[task] = good
     if bad:
         made.problems.append("data.json is damaged: some of its entries were left out.")
+
+
+def _answers(made: RunDirectory) -> None:
+    if not os.path.lexists(made.path / answers.NAME):
+        return
+    made.answers, bad = answers.parse(_json(made, answers.NAME, "no answers are shown"))
+    if bad and f"{answers.NAME} is" not in " ".join(made.problems):
+        made.problems.append(f"{answers.NAME} is damaged: some of its entries were left out.")
 
 
 def _entry(entry: Any) -> bool:

@@ -87,6 +87,7 @@ def join(runs: Sequence[RunDirectory]) -> RunDirectory:
         owners |= dict.fromkeys(new, run)
         made.rows += [row for row in run.rows if row.method in new]
         made.items |= {key: scores for key, scores in run.items.items() if key.method in new}
+        made.answers += [entry for entry in run.answers if entry.method in new]
         made.prompts += [p for p in run.prompts if not p.is_source and p.record.method in new]
         made.problems += [f"{run.path}: {problem}" for problem in run.problems]
         made.problems += [

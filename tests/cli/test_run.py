@@ -218,6 +218,7 @@ def test_the_run_directory_is_complete(world: World) -> None:
     assert names == {
         "config.json",
         "provenance.json",
+        "answers.json",
         "metrics.jsonl",
         "results.jsonl",
         "data.json",

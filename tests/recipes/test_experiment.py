@@ -178,6 +178,7 @@ def test_files(ran):
     assert names == {
         "config.json",
         "provenance.json",
+        "answers.json",
         "metrics.jsonl",
         "results.jsonl",
         "data.json",
@@ -192,8 +193,13 @@ def test_files(ran):
     facts = json.loads((ran.first.folder / "provenance.json").read_text())
     assert facts["model"]["weights_sha256"] == ran.world.lm.weights_hash
     assert facts["versions"]["jax"]
+    assert facts["started"] <= facts["finished"]
+    assert facts["seconds"] > 0
     data = json.loads((ran.first.folder / "data.json").read_text())
     assert set(data) == set(ran.config.sources) | set(ran.config.targets)
+    for entry in ran.first.findings.run.answers:
+        assert np.sum(entry.confusion) == TEST * 2  # seeds
+        assert {row.right for row in entry.rows} <= {True, False}
     summary = (ran.first.folder / "summary.md").read_text()
     assert summary.startswith("# toy\n")
     assert "| k = 4 | spot |" in summary

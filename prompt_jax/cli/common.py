@@ -54,6 +54,23 @@ MaxTarget = Annotated[
         " else not those that are ranked.",
     ),
 ]
+Text = Annotated[
+    list[str] | None,
+    typer.Option(metavar="COLUMN", help="Column of the text (twice for a pair); default: guessed."),
+]
+Label = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="Column of the answer; default: guessed.")
+]
+AnswerKind = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND",
+        help="classification, text (answers are generated) or regression; default: guessed.",
+    ),
+]
+Holdout = Annotated[
+    float, typer.Option(min=0.01, max=0.9, help="Fraction of the rows that are test rows.")
+]
 Runs = Annotated[
     list[str],
     typer.Argument(metavar="DIR...", help="Run directories, or archives of some (NAME.tar.gz)."),

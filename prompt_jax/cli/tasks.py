@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from prompt_jax.data import Example, Task
 
 app = typer.Typer(
-    help="List tasks, show one, fetch its data.",
+    help="List tasks, show one, write one for a file, fetch data.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
@@ -158,7 +160,8 @@ def _lines(task: Task) -> list[tuple[str, str]]:
 
 def _where(task: Task) -> str:
     if task.files:
-        return ", ".join(path for _, path in task.files)
+        part = f" ({task.holdout:.0%} are test rows, seed {task.holdout_seed})"
+        return ", ".join(path for _, path in task.files) + (part if task.holdout else "")
     return ", ".join([*_places(task), f"the folder {task.folder} under data.root"])
 
 
@@ -199,6 +202,59 @@ def placeholder_row(task: Task) -> dict[str, Any]:
     }
     row[task.answer_field] = answers.get(task.kind, 0)
     return row
+
+
+@app.command("new")
+def new(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="Rows as .csv, .tsv, .jsonl or .parquet.")
+    ],
+    text: common.Text = None,
+    label: common.Label = None,
+    kind: common.AnswerKind = None,
+    holdout: common.Holdout = 0.2,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw of the test rows.")] = 0,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="NAME.toml", help="Default: beside FILE, with its name."),
+    ] = None,
+) -> None:
+    """Write the task file of a table: columns are guessed, and every choice is said.
+
+    The file says in comments why. Read it, correct it, and use its path as the name of a task.
+    """
+    from prompt_jax.data import registry
+    from prompt_jax.data.files import data_name, read_rows
+    from prompt_jax.data.guess import guess
+    from prompt_jax.data.label_words import label_words
+    from prompt_jax.data.task_file import task_name, task_text
+    from prompt_jax.paths import write_atomically
+
+    data = Path(file)
+    path = data.with_name(f"{data_name(data)}.toml") if out is None else Path(out)
+    if path.suffix != ".toml":
+        raise ConfigError(f"--out must end in .toml, not be {path}.")
+    if path.exists():
+        raise ConfigError(f"{path} is there already. Remove it, or name another with --out.")
+    try:
+        inside = data.resolve().relative_to(path.resolve().parent).as_posix()
+    except ValueError:
+        raise ConfigError(
+            f"{path} must lie in the folder of {data}, or in one above it: a task file names data"
+            " inside its own folder only."
+        ) from None
+    made = guess(read_rows(data), data.name, text or (), label, kind)
+    words = label_words(made.labels) if made.labels else ()
+    name = task_name(path.stem)
+    content = task_text(made, name, inside, words, holdout, seed)
+    try:
+        write_atomically(path, content.encode())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}.") from None
+    registry.get(str(path))  # and so it can be read
+    for line in made.why:
+        typer.echo(line)
+    typer.echo(f"{path}: look at it with {common.program()} tasks show {shlex.quote(str(path))}")
 
 
 @app.command("fetch")

@@ -40,6 +40,8 @@ def to_json(task: Task) -> dict[str, Any]:
     defaults = {field.name: field.default for field in dataclasses.fields(Task)}
     values = {key: getattr(task, key) for key in _KEYS}
     table = {key: _plain(value) for key, value in values.items() if value != defaults[key]}
+    if task.columns:
+        table["columns"] = dict(task.columns)
     table["templates"] = [_template(template) for template in task.templates]
     return table
 

@@ -62,6 +62,16 @@ class ArrowRows:
         return self._table.column(name).to_pylist()
 
 
+def data_name(path: Path) -> str:
+    """The name of a file without the suffix of its format.
+
+    >>> data_name(Path("rows/tickets.v2.csv.gz"))
+    'tickets.v2'
+    """
+    suffix = next((end for end in reversed(SUFFIXES) if path.name.endswith(end)), path.suffix)
+    return path.name.removesuffix(suffix)
+
+
 def read_rows(path: str | Path) -> MemoryRows | ArrowRows:
     """Reads a file of rows; the suffix determines the format.
 
@@ -168,7 +178,13 @@ def _csv(path: Path) -> Iterator[dict[str, Any]]:
 
 def _check_header(header: list[str], path: Path) -> list[str]:
     if len(set(header)) != len(header) or not all(header):
-        raise DataError(f"{path}: the header must name every column once, not {header}.")
+        hint = (
+            " A data frame writes its index without a name: leave it out with"
+            f" to_csv({path.name!r}, index=False)."
+            if not header[0]
+            else ""
+        )
+        raise DataError(f"{path}: the header must name every column once, not {header}.{hint}")
     return header
 
 

@@ -57,6 +57,7 @@ def render(
       DataError: if a field is missing, empty or not a text, or the answer is not one of the
         task's; the message starts with `where`.
     """
+    row = task.renamed(row)
     # `{choices}` is the rendered list, even where the row has a field of that name.
     rendered = ("choices",) if task.kind == "choice" else ()
     values = {
@@ -318,6 +319,8 @@ def _kind(value: Any) -> str:
 
 
 def _missing(task: Task, row: Row, field: str, where: str) -> DataError:
+    column = dict(task.columns).get(field)
     return DataError(
-        f"{where} has no field '{field}' (task '{task.name}'); it has {', '.join(map(str, row))}."
+        f"{where} has no field '{field}'{f' (column {column!r})' if column else ''} (task"
+        f" '{task.name}'); it has {', '.join(map(str, row))}."
     )

@@ -12,18 +12,22 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from prompt_jax.data import remote
+from prompt_jax.data import holdout, remote
 from prompt_jax.data.files import SUFFIXES, read_rows
 from prompt_jax.data.render import label_of
 from prompt_jax.data.tasks import HubSource, Task, TfdsSource
 from prompt_jax.data.values import is_missing, plain, whole_number
 from prompt_jax.errors import DataError, did_you_mean
+from prompt_jax.streams import rng
 
 SPLIT_FILES: dict[str, tuple[str, ...]] = {
     "train": ("train",),
     "validation": ("validation", "dev"),
 }
 """Name of a split here -> names of its files, without suffix."""
+
+
+_HOLDOUT = 7  # second word of the "few_shot" stream; `splits` has the others
 
 
 class Source(Protocol):
@@ -125,6 +129,55 @@ class Mapped:
         return self._label_map[number] if 0 <= number < len(self._label_map) else None
 
 
+class Renamed:
+    """Rows of a file, with columns under the names that a task has for them.
+
+    Args:
+      task: with `columns`.
+      source: the rows as they are in the file.
+    """
+
+    def __init__(self, task: Task, source: Source) -> None:
+        self._task, self._source = task, source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return self._task.renamed(self._source[index])
+
+    def describe(self, index: int) -> str:
+        """The name of the row in error messages: that of the underlying source."""
+        return row_name(self._source, index)
+
+    def column(self, name: str) -> list[Any] | None:
+        """One field of all rows, or None if the underlying source has no fast access to it."""
+        return column(self._source, dict(self._task.columns).get(name, name))
+
+
+class HeldOut(Subset):
+    """The train or test rows of one file that holds both.
+
+    Args:
+      source: all rows.
+      indices: row numbers into it, int [n].
+      groups: int64 [n], equal for rows of equal texts.
+      classes: int64 [n], label numbers; 0 where the task has no labels.
+      notes: what was found, for the report.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        indices: np.ndarray,
+        groups: np.ndarray,
+        classes: np.ndarray,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(source, indices)
+        self.groups, self.classes, self.notes = groups, classes, notes
+
+
 def row_name(source: Source, index: int) -> str:
     """The name of a row in error messages, like "row 812 of train.jsonl"."""
     describe = getattr(source, "describe", None)
@@ -180,13 +233,16 @@ def open_split(task: Task, split: str, root: str | Path | None = None) -> Source
         return task.make_rows(split)
     if task.files:
         files = dict(task.files)
-        if split not in files:
+        name = "train" if task.holdout else split
+        if name not in files:
             raise DataError(f"the task file of '{task.name}' lists no {split} file.")
-        return read_rows(files[split])
+        rows: Source = read_rows(files[name])
+        rows = Renamed(task, rows) if task.columns else rows
+        return _hold_out(task, rows, split) if task.holdout else rows
     if root is not None:
         local = _open_folder(task, split, Path(root))
         if local is not None:
-            return local
+            return Renamed(task, local) if task.columns else local
     for spec in (task.tfds, task.hf):
         if spec is not None:
             raw = _open_remote(spec, split)
@@ -213,6 +269,25 @@ def fetch(task: Task) -> Path:
         f"task '{task.name}' has no public source to fetch; put train.jsonl and validation.jsonl "
         f"under DIR/{task.folder} and pass data.root=DIR."
     )
+
+
+def _hold_out(task: Task, rows: Source, split: str) -> HeldOut:
+    """The train or test rows of a task's one file: the same ones whenever it is opened."""
+    groups = holdout.text_groups(iter_rows(rows), task.fields)
+    ranked = task.kind == "classification"
+    classes = labels(task, rows) if ranked else np.zeros(len(rows), np.int64)
+    generator = rng(task.holdout_seed, "few_shot", _HOLDOUT)
+    test = holdout.draw_groups(groups, classes, task.holdout, generator)
+    if not test.any() or test.all():
+        raise DataError(
+            f"task '{task.name}': {len(rows)} rows with {len(np.unique(groups))} different texts"
+            f" are too few to hold {task.holdout:.0%} out."
+        )
+    notes: tuple[str, ...] = ()
+    if split == "train":
+        notes = holdout.notes_on(groups, classes if ranked else None, lambda i: row_name(rows, i))
+    chosen = np.flatnonzero(test if split == "validation" else ~test)
+    return HeldOut(rows, chosen, groups[chosen], classes[chosen], notes)
 
 
 def _open_folder(task: Task, split: str, root: Path) -> Source | None:

@@ -13,7 +13,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from prompt_jax.data.sources import Mapped, Source, Subset, labels, open_split
+from prompt_jax.data.holdout import draw_groups, first_of_each
+from prompt_jax.data.sources import HeldOut, Mapped, Source, Subset, labels, open_split
 from prompt_jax.data.tasks import Task
 from prompt_jax.errors import ConfigError, DataError, did_you_mean
 from prompt_jax.streams import rng
@@ -163,9 +164,12 @@ def make_splits(
         order = _rng(task, seed, _DEV).permutation(len(rows))
         n_dev = min(_PAPERS_DEV if papers else limits.dev, max(1, len(rows) // 5))
         # Sorted: the feed determines the order of training, and files read faster in order.
-        dev, train = Subset(rows, np.sort(order[:n_dev])), Subset(rows, np.sort(order[n_dev:]))
+        parts = _draw_groups(rows, n_dev, _rng(task, seed, _DEV))
+        chosen, others = parts or (np.sort(order[:n_dev]), np.sort(order[n_dev:]))
+        dev, train = Subset(rows, chosen), Subset(rows, others)
     if k:
-        train, dev, shot_notes = few_shot(task, rows, k, seed)
+        whole = Subset(rows, first_of_each(rows.groups)) if isinstance(rows, HeldOut) else rows
+        train, dev, shot_notes = few_shot(task, whole, k, seed)
         notes += shot_notes
     else:
         train = _limit(task, train, limits.train, seed, _LIMIT)
@@ -239,6 +243,19 @@ def _rng(task: Task, seed: int, *more: int) -> np.random.Generator:
     return rng(seed, "few_shot", zlib.crc32(task.name.encode()), *more)
 
 
+def _draw_groups(
+    rows: Source, count: int, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Development and training rows of a `HeldOut`, rows of equal texts together; None of others.
+
+    So it is too where there are too few different texts.
+    """
+    if not isinstance(rows, HeldOut):
+        return None
+    dev = draw_groups(rows.groups, rows.classes, count / len(rows), generator)
+    return (np.flatnonzero(dev), np.flatnonzero(~dev)) if dev.any() and not dev.all() else None
+
+
 def _limit(task: Task, rows: Source, limit: int, seed: int, purpose: int) -> Source:
     if not limit or len(rows) <= limit:
         return rows
@@ -249,4 +266,4 @@ def _limit(task: Task, rows: Source, limit: int, seed: int, purpose: int) -> Sou
 def _dropped(source: Source, split: str) -> tuple[str, ...]:
     if isinstance(source, Mapped) and source.dropped:
         return (f"{source.dropped} rows of the {split} split have no label of this task: dropped",)
-    return ()
+    return source.notes if isinstance(source, HeldOut) else ()

@@ -206,6 +206,10 @@ class Task:
       files: (split, absolute path) pairs of a user's task (set by `data.toml`); if given, no other
         source of the data is tried.
       make_rows: returns the rows of a split, for tasks whose data is generated (the sandbox).
+      columns: (field or key of the answer, column of the files) pairs, where their names differ.
+      holdout: fraction of the rows of the train file that are test rows instead; 0: the test rows
+        have a file of their own.
+      holdout_seed: of that draw.
       value_range: smallest and largest label of a regression.
       value_step: a regression's label is rendered rounded to the nearest multiple of this (T5,
         Raffel et al. 2020, section 2.4: STS-B in steps of 0.2).
@@ -235,6 +239,9 @@ class Task:
     optional_fields: tuple[str, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
     make_rows: Callable[[str], Sequence[Mapping[str, Any]]] | None = None
+    columns: tuple[tuple[str, str], ...] = ()
+    holdout: float = 0.0
+    holdout_seed: int = 0
     value_range: tuple[float, float] = (0.0, 5.0)
     value_step: float = 0.2
 
@@ -265,6 +272,19 @@ class Task:
         used += self.choices if self.kind == "choice" else ()
         for name in used:
             _check_choice(name, self.fields, where, "field")
+        names = (*self.fields, self.answer_field, *self.group_fields)
+        for name, other in self.columns:
+            _check_choice(name, names, where, "field")
+            if other in names or [c for _, c in self.columns].count(other) > 1:
+                raise DataError(
+                    f"{where}: column '{other}' cannot be read as '{name}': it is the name of"
+                    " another field, or read twice. Rename one of them."
+                )
+        if not 0 <= self.holdout < 1 or self.holdout_seed < 0:
+            raise DataError(
+                f"{where}: holdout is a fraction like 0.2, and holdout_seed is not negative; not"
+                f" {self.holdout:g} and {self.holdout_seed}."
+            )
         self._check_templates(where)
 
     def _check_templates(self, where: str) -> None:
@@ -295,6 +315,14 @@ class Task:
     def answer_field(self) -> str:
         """The row's key of the answer."""
         return self.answers or ("answers" if self.kind in ("span", "text") else "label")
+
+    def renamed(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A row of a file under the task's names for its columns; other rows as they are."""
+        own = {name: row[other] for name, other in self.columns if other in row}
+        if not own:
+            return row
+        columns = {other for _, other in self.columns}
+        return {**{name: row[name] for name in row if name not in columns}, **own}
 
     def template(self, name: str | None = None) -> Template:
         """Returns the template of that name (None: the first).

@@ -40,6 +40,9 @@ _TASK_KEYS = (
     "metrics",
     "templates",
     "files",
+    "columns",
+    "holdout",
+    "holdout_seed",
     "choices",
     "answers",
     "group_fields",
@@ -121,7 +124,7 @@ def parse_task(table: Mapping[str, Any], path: Path, reserved: Collection[str] =
     metrics = top.texts("metrics", METRICS_OF_KIND[kind][:1])
     group_fields = top.texts("group_fields", ())
     _check_metrics(metrics, kind, labels, group_fields, where)
-    files = _files(table.get("files", {}), path)
+    files = _files(table.get("files", {}), path, "holdout" in table)
     options: dict[str, Any] = {
         key: top.integer(key) for key in ("max_input", "max_target") if key in table
     }
@@ -134,6 +137,14 @@ def parse_task(table: Mapping[str, Any], path: Path, reserved: Collection[str] =
         options["value_range"] = top.value_range()
     if "value_step" in table:
         options["value_step"] = top.value_step()
+    if "columns" in table:
+        options["columns"] = _columns(table["columns"], f"{where}: columns")
+    if "holdout" in table:
+        options["holdout"] = top.fraction("holdout")
+    if "holdout_seed" in table:
+        if "holdout" not in table:
+            raise DataError(f"{where}: 'holdout_seed' is only for a task with 'holdout'.")
+        options["holdout_seed"] = top.integer("holdout_seed")
     evaluation_only = bool(files) and "train" not in dict(files)
     try:
         return Task(
@@ -202,6 +213,12 @@ class _Table:
             raise self._wrong("value_step", f"a number of at least {_SMALLEST_STEP:g}", value)
         return float(value)
 
+    def fraction(self, key: str) -> float:
+        value = self._get(key, None)
+        if not _is_number(value) or not 0 < value < 1:
+            raise self._wrong(key, "a fraction between 0 and 1, like 0.2", value)
+        return float(value)
+
     def _get(self, key: str, default: Any) -> Any:
         if key not in self._table and default is None:
             raise DataError(f"{self._where}: '{key}' is missing.")
@@ -237,15 +254,28 @@ def _templates(table: Mapping[str, Any], where: str) -> tuple[Template, ...]:
     return tuple(templates)
 
 
-def _files(table: Any, path: Path) -> tuple[tuple[str, str], ...]:
+def _columns(table: Any, where: str) -> tuple[tuple[str, str], ...]:
+    entries = _Table(table, where, table if isinstance(table, Mapping) else ())
+    return tuple((field, entries.text(field)) for field in table)
+
+
+def _files(table: Any, path: Path, holdout: bool) -> tuple[tuple[str, str], ...]:
     where = f"{path}: files"
     hint = (
         " (What you call the test set is 'validation' here: it is read once at the end; the"
         " development set is cut from 'train'.)"
     )
     entries = _Table(table, where, SPLITS, hint)
-    if table and "validation" not in table:
-        raise DataError(f"{where}: 'validation' is missing.{hint}")
+    if holdout and set(table) != {"train"}:
+        raise DataError(
+            f"{where}: with 'holdout' there is one file, 'train', from which the test rows are"
+            f" drawn; not {', '.join(table) or 'none'}."
+        )
+    if table and "validation" not in table and not holdout:
+        raise DataError(
+            f"{where}: 'validation' is missing.{hint} To draw the test rows from 'train', say"
+            " holdout = 0.2 above the tables."
+        )
     return tuple(
         (split, str(_data_file(entries.text(split), f"{where}: '{split}'", path.parent)))
         for split in SPLITS

@@ -10,7 +10,7 @@ import pytest
 from prompt_jax.cli.tasks import placeholder_row
 from prompt_jax.data import registry
 from prompt_jax.data.render import render
-from tests.cli.conftest import Invoke, World
+from tests.cli.conftest import Invoke, World, sentences
 
 
 def test_list_shows_every_task(invoke: Invoke) -> None:
@@ -92,3 +92,49 @@ def test_fetch(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     without = invoke("tasks", "fetch", "mr")
     assert without.code == 2
     assert "has no public source to fetch" in without.err
+
+
+# --- a new task file -----------------------------------------------------------------------------
+
+
+def write_table(folder: Path, name: str = "tickets.csv") -> Path:
+    rows = [f'"{text}",{team}' for text, team in sentences(40, 0)]
+    path = folder / name
+    path.write_text("\n".join(["Ticket text,Team", *rows]) + "\n")
+    return path
+
+
+def test_new_writes_a_task_that_can_be_used(invoke: Invoke, tmp_path: Path) -> None:
+    path = write_table(tmp_path)
+    result = invoke("tasks", "new", path, "--holdout", "0.25", "--seed", "3")
+    assert (result.code, result.err) == (0, "")
+    lines = result.out.splitlines()
+    assert lines[0] == "answer: column 'Team', for no other column has few different values."
+    toml = tmp_path / "tickets.toml"
+    assert lines[-1] == f"{toml}: look at it with prompt-jax tasks show {toml}"
+    shown = invoke("tasks", "show", toml)
+    assert shown.code == 0, shown.err
+    assert f"data     {path} (25% are test rows, seed 3)" in shown.out
+    assert "answers  food | tool" in shown.out
+    again = invoke("tasks", "new", path)
+    assert (again.code, again.out) == (2, "")
+    assert f"{toml} is there already" in again.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--label", "team"), "has no column 'team'. Did you mean 'Team'?"),
+        (("--text", "Team", "--label", "Team"), "column 'Team' is named as text and as label."),
+        (("--kind", "regression"), "'Team' has 'food', which is not a number."),
+        (("--out", "task.json"), "--out must end in .toml, not be task.json."),
+        (("--out", "/proc/t.toml"), "must lie in the folder of"),
+        (("--holdout", "2"), "invalid value for '--holdout'"),
+    ],
+)
+def test_new_refuses(invoke: Invoke, tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+    path = write_table(tmp_path)
+    result = invoke("tasks", "new", path, *arguments)
+    assert result.code == 2
+    assert says in result.err
+    assert [each.name for each in tmp_path.iterdir()] == ["tickets.csv"]

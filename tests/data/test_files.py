@@ -146,3 +146,10 @@ def test_parquet_with_different_schemas_raises(tmp_path):
     ]
     with pytest.raises(DataError, match="have different schemas"):
         read_parquet(paths)
+
+
+def test_the_index_of_a_data_frame_is_no_column(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(",text\n0,x\n")
+    with pytest.raises(DataError, match=r"leave it out with to_csv\('a\.csv', index=False\)"):
+        read_rows(path)

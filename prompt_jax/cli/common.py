@@ -6,7 +6,7 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -155,7 +155,33 @@ def facts(pairs: Sequence[tuple[str, str]]) -> Any:
 
 def emit(data: Any) -> None:
     """Prints JSON; numbers that are not finite become null."""
-    typer.echo(json.dumps(_to_json(data), indent=2, ensure_ascii=False))
+    typer.echo(json_text(data, indent=2))
+
+
+def json_text(data: Any, indent: int | None = None) -> str:
+    """JSON for stdout: of ASCII alone where the stream cannot show every character.
+
+    Numbers that are not finite become null.
+    """
+    return json.dumps(_to_json(data), indent=indent, ensure_ascii=not _is_unicode(sys.stdout))
+
+
+def prints(texts: Iterable[str]) -> bool:
+    """Whether stdout can show all of these texts."""
+    if _is_unicode(sys.stdout):
+        return True
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    try:
+        for text in texts:
+            text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_unicode(stream: Any) -> bool:
+    name = (getattr(stream, "encoding", None) or "").lower().replace("-", "").replace("_", "")
+    return name in ("utf8", "utf8sig")
 
 
 def warn(message: str) -> None:
@@ -304,6 +330,17 @@ def open_prompt(path: str, key: str | None = None) -> SoftPrompt:
     return prompts.from_npy(path) if suffix == ".npy" else prompts.SoftPrompt.load(path)
 
 
+def check_prompt_files(paths: Sequence[str]) -> None:
+    """Checks that the files are there, before anything is read or loaded.
+
+    Raises:
+      PromptError: one is missing.
+    """
+    for path in paths:
+        if not Path(path).exists():
+            raise PromptError(f"there is no file {path}.")
+
+
 class NamedPrompt(NamedTuple):
     """A prompt and its name in the output."""
 
@@ -417,18 +454,19 @@ def answer_limit(prompt: SoftPrompt | TrainedMethod, task: Task) -> int:
     return _WHOLE if task.kind in ("classification", "choice") else task.max_target
 
 
-def warn_about_answers(splits: Sequence[TokenisedSplit], longest: int, ties: int) -> None:
+def warn_about_answers(splits: Sequence[TokenisedSplit], ties: int) -> None:
     """Warns about answers that were truncated and about candidates that cannot be told apart.
 
     Args:
       splits: the rows of each prompt.
-      longest: a truncated answer has this many tokens.
       ties: rows whose best score several candidates share.
     """
-    truncated = max((split.truncated_answers for split in splits), default=0)
-    if truncated:
+    counts = [split.truncated_answers for split in splits]
+    if any(counts):
+        worst = splits[counts.index(max(counts))]
+        longest = max(worst.answers.lengths.max(initial=0), worst.targets.lengths.max(initial=0))
         warn(
-            f"the answers of {truncated:,} rows were longer than {longest} tokens and were"
+            f"the answers of {max(counts):,} rows were longer than {longest} tokens and were"
             " truncated; raise --max-target-tokens."
         )
     if ties:

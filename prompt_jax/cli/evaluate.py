@@ -49,6 +49,7 @@ def evaluate(
     chosen = registry.get(task)
     common.check_choice(split, ("test", "dev"), "--split")
     common.short_names(prompts)
+    common.check_prompt_files(prompts)
     lm = common.load_model(model, dtype)
     loaded = common.load_prompts(prompts, lm, allow_other_model, methods=True)
     opened: dict[Any, TokenisedSplit] = {}
@@ -67,7 +68,7 @@ def evaluate(
     if truncated:
         common.warn(f"{truncated} inputs were too long and were truncated.")
     ties = max(evaluation.ties for evaluation in evaluations.values())
-    common.warn_about_answers(splits, min(limits), ties)
+    common.warn_about_answers(splits, ties)
     if as_json:
         return common.emit(
             [

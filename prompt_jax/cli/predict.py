@@ -1,38 +1,24 @@
-"""`prompt-jax predict`: predictions for lines or JSON rows, several prompts in one batch."""
+"""`prompt-jax predict`: answers for lines, JSON rows or tables, several prompts in one batch."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from prompt_jax.cli import common
-from prompt_jax.errors import ConfigError, DataError, did_you_mean
+from prompt_jax.cli import common, inputs
+from prompt_jax.cli.inputs import Row as Row
+from prompt_jax.errors import ConfigError, DataError, PromptError
 
 if TYPE_CHECKING:
-    from prompt_jax.data import Example, Task, TokenisedSplit
+    from prompt_jax.data import Example, TokenisedSplit
+    from prompt_jax.evaluation import RankResult
 
 _MAX_NEW_TOKENS = 32  # defaults, if neither an option nor a task sets the maximum length
 _MAX_INPUT_TOKENS = 512
-
-
-class Row(NamedTuple):
-    """One input line."""
-
-    line: int  # counted from 1
-    example: Example
-    prompts: tuple[int, ...]  # numbers of its prompts; empty: those of its own task
-    task: Task | None = None
-
-    @property
-    def ranked(self) -> bool:
-        """Whether the answer is chosen by rank classification, not generated."""
-        return self.task is not None and self.task.kind in ("classification", "choice")
 
 
 class Answer(NamedTuple):
@@ -40,6 +26,8 @@ class Answer(NamedTuple):
 
     text: str
     scores: dict[str, float] | None  # negative log-likelihood per token of each candidate
+    number: int = -1  # of the candidate
+    tied: tuple[int, ...] = ()  # candidates that share the best score
 
 
 def predict(
@@ -52,7 +40,11 @@ def predict(
         ),
     ],
     source: Annotated[
-        str, typer.Argument(metavar="[INPUT]", help="A file with one input per line; - is stdin.")
+        str,
+        typer.Argument(
+            metavar="[INPUT]",
+            help="A file of lines, or rows in .jsonl, .csv, .tsv or .parquet; - is stdin.",
+        ),
     ] = "-",
     task: Annotated[
         str | None, typer.Option(help="Render the fields of rows with a template of this task.")
@@ -64,6 +56,7 @@ def predict(
         bool, typer.Option("--jsonl", help="Lines are JSON objects; implied by INPUT's suffix.")
     ] = False,
     max_input_tokens: common.MaxInput = None,
+    max_target_tokens: common.MaxTarget = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Maximum tokens of a generated answer.")
     ] = None,
@@ -81,6 +74,9 @@ def predict(
     task's fields; {"prompt": NAME} selects its prompt (the file's name, or its number, counted from
     0). A row without it is answered with every prompt, and the answers are separated by tabs.
 
+    A row of a table (.csv and .tsv with a header, .parquet) has its fields in columns. The label of
+    a row is never part of the input and may be hidden or missing; rows that have one are scored.
+
     Without --task a JSON row may name its own: {"task": NAME} and, if not the first, {"template":
     NAME}. It is answered with the prompts of this task and template, as written by SPT. Rows of
     many tasks share batches, each with its own prompt.
@@ -91,23 +87,83 @@ def predict(
     if template is not None and chosen is None:
         raise ConfigError("--template needs --task.")
     names = common.short_names(prompt)
-    jsonl = jsonl or source.endswith(".jsonl")
-    rows = _rows(source, jsonl, chosen, template, names)
+    common.check_prompt_files(prompt)
+    rows = inputs.read(source, jsonl, chosen, template, names)
     lm = common.load_model(model, dtype)
     loaded = common.load_prompts(prompt, lm, allow_other_model, methods=True)
     rows = [_assign_prompts(row, loaded) for row in rows]
     _warn_about_templates(rows, loaded)
-    answers = _answer(lm, loaded, rows, max_input_tokens, max_new_tokens, beams)
+    limits = (max_input_tokens, max_target_tokens)
+    answers = _answer(lm, loaded, rows, limits, max_new_tokens, beams)
+    if not as_json and not common.prints(a.text for a in answers.values()):
+        common.warn(
+            "this stream cannot show some characters of the answers, which are printed as '?': set"
+            " PYTHONIOENCODING=utf-8, or use --json."
+        )
     for row in rows:
         row_answers = [(names[i], answers[row.line, i]) for i in row.prompts]
         if not as_json:
             typer.echo("\t".join(_shown(row, answer) for _, answer in row_answers))
             continue
         for name, answer in row_answers:
-            fields = {"line": row.line, "prompt": name, "answer": answer.text}
-            if answer.scores is not None:
-                fields["scores"] = answer.scores
-            typer.echo(json.dumps(fields, ensure_ascii=False))
+            typer.echo(common.json_text(_record(row, name, answer)))
+    for line in _scores(rows, answers, names):
+        common.warn(line)
+
+
+def _record(row: Row, name: str, answer: Answer) -> dict[str, Any]:
+    """An answer for `--json`."""
+    fields: dict[str, Any] = {"line" if row.is_line else "row": row.line}
+    if row.id is not None:
+        fields["id"] = row.id
+    fields |= {"prompt": name, "answer": answer.text}
+    example = row.example
+    labels = () if row.task is None or row.task.kind != "classification" else row.task.labels
+    if answer.number >= 0:
+        fields["label"] = labels[answer.number] if labels else answer.number
+    if answer.scores is not None:
+        fields["scores"] = answer.scores
+    if answer.tied:
+        fields["tied"] = [example.candidates[i] for i in answer.tied]
+    if row.labelled:
+        gold: Any = example.label if example.candidates else list(example.references)
+        fields["gold"] = labels[gold] if labels else gold
+    return fields
+
+
+def _scores(
+    rows: Sequence[Row], answers: dict[tuple[int, int], Answer], names: Sequence[str]
+) -> list[str]:
+    """One line per prompt and task about the rows that have a gold answer; none without any."""
+    import numpy as np
+
+    from prompt_jax import evaluation
+
+    lines = []
+    tasks = {row.task.name: row.task for row in rows if row.task is not None and row.labelled}
+    for i, name in enumerate(names):
+        for task in tasks.values():
+            every = [r for r in rows if i in r.prompts and r.task and r.task.name == task.name]
+            mine = [row for row in every if row.labelled]
+            if not mine:
+                continue
+            found = [answers[row.line, i] for row in mine]
+            predicted: Any = [answer.text for answer in found]
+            ties = {}
+            if mine[0].ranked:
+                predicted = np.asarray([answer.number for answer in found])
+                ties = {n: answer.tied for n, answer in enumerate(found) if answer.tied}
+            split = SimpleNamespace(examples=[row.example for row in mine])
+            try:
+                values = evaluation.compute(task.metrics, predicted, split, ties)
+            except DataError as error:
+                lines.append(f"{name} on {task.name} cannot be scored: {error}")
+                continue
+            text = ", ".join(f"{metric} {100 * value:.1f}" for metric, value in values.items())
+            hidden = f"; {len(every) - len(mine):,} have none" if len(every) > len(mine) else ""
+            noun = "row with a label" if len(mine) == 1 else "rows with a label"
+            lines.append(f"{name} on {task.name}: {text} on {len(mine):,} {noun}{hidden}.")
+    return lines
 
 
 def _shown(row: Row, answer: Answer) -> str:
@@ -118,43 +174,7 @@ def _shown(row: Row, answer: Answer) -> str:
     return " ".join(text.split())
 
 
-# --- rows ----------------------------------------------------------------------------------------
-
-
-def _rows(
-    source: str, jsonl: bool, task: Task | None, template: str | None, names: Sequence[str]
-) -> list[Row]:
-    all_prompts = tuple(range(len(names)))
-    rows = []
-    for number, text, where in _lines(source):
-        fields: Any = text
-        prompts, row_task, row_template = all_prompts, task, template
-        if jsonl:
-            fields = _object(text, where)
-            if task is None and "task" in fields:
-                row_task, row_template = _pop_task(fields, where)
-                prompts = ()
-            if "prompt" in fields and (row_task is None or "prompt" not in row_task.fields):
-                prompts = (_prompt_number(fields.pop("prompt"), names, where),)
-        example = _example(fields, row_task, row_template, where)
-        rows.append(Row(number, example, prompts, row_task))
-    if not rows:
-        raise DataError(f"{_name(source)} has no lines.")
-    return rows
-
-
-def _pop_task(fields: dict[str, Any], where: str) -> tuple[Task, str | None]:
-    """Removes task and template from a row and returns them."""
-    from prompt_jax.data import registry
-
-    name = fields.pop("task")
-    if not isinstance(name, str):
-        raise DataError(f"{where}: 'task' must be a name, not {name!r}.")
-    task = registry.get(name)
-    template = None if "template" in task.fields else fields.pop("template", None)
-    if template is not None and not isinstance(template, str):
-        raise DataError(f"{where}: 'template' must be a name, not {template!r}.")
-    return task, template
+# --- prompts of rows ------------------------------------------------------------------------------
 
 
 def _assign_prompts(row: Row, loaded: Sequence[common.NamedPrompt]) -> Row:
@@ -195,69 +215,6 @@ def _warn_about_templates(rows: Sequence[Row], loaded: Sequence[common.NamedProm
         common.warn(f"{loaded[i].name} {mismatch}: choose with --template.")
 
 
-def _lines(source: str) -> Iterator[tuple[int, str, str]]:
-    """Yields the number (from 1), text, and name for error messages of each line."""
-    try:
-        raw = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-    except OSError as error:
-        raise DataError(f"{source} cannot be read: {error.strerror or error}.") from None
-    for number, line in enumerate(raw.removesuffix(b"\n").split(b"\n") if raw else (), start=1):
-        where = f"line {number} of {_name(source)}"
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{where} is not UTF-8 ({error.reason}).") from None
-        if not text:
-            raise DataError(f"{where} is empty.")
-        yield number, text, where
-
-
-def _name(source: str) -> str:
-    return "the input" if source == "-" else source
-
-
-def _object(text: str, where: str) -> dict[str, Any]:
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not valid JSON: {error}.") from None
-    if not isinstance(fields, dict):
-        raise DataError(f"{where} is not a JSON object.")
-    return fields
-
-
-def _prompt_number(name: Any, names: Sequence[str], where: str) -> int:
-    """The number of the prompt that a row names."""
-    if isinstance(name, str) and name in names:
-        return list(names).index(name)
-    if isinstance(name, int) and not isinstance(name, bool) and 0 <= name < len(names):
-        return name
-    raise DataError(
-        f"{where}: unknown prompt {name!r}. Known: {', '.join(names)} (or 0 to"
-        f" {len(names) - 1}).{did_you_mean(str(name), names)}"
-    )
-
-
-def _example(fields: Any, task: Task | None, template: str | None, where: str) -> Example:
-    from prompt_jax.data import Example
-    from prompt_jax.data.render import render
-
-    if task is None:
-        text = fields if isinstance(fields, str) else fields.get("input")
-        if not isinstance(text, str) or not text.strip():
-            raise DataError(f'{where} needs {{"input": TEXT}}, or --task to render its fields.')
-        return Example(text, "")
-    if isinstance(fields, str):
-        if len(task.fields) > 1:
-            raise DataError(
-                f"a row of task '{task.name}' has the fields {', '.join(task.fields)}: give JSON"
-                " objects and --jsonl."
-            )
-        fields = {task.fields[0]: fields}
-    chosen = task.template(template)
-    return render(task, chosen, fields, where, answered=False)
-
-
 # --- answers -------------------------------------------------------------------------------------
 
 
@@ -265,7 +222,7 @@ def _answer(
     lm: Any,
     loaded: Sequence[common.NamedPrompt],
     rows: Sequence[Row],
-    max_input: int | None,
+    limits: tuple[int | None, int | None],
     max_new: int | None,
     beams: int,
 ) -> dict[tuple[int, int], Answer]:
@@ -273,15 +230,13 @@ def _answer(
     from prompt_jax import evaluation
 
     answers: dict[tuple[int, int], Answer] = {}
-    truncated = 0
+    every: list[TokenisedSplit] = []
     for ranked in (True, False):
         by_prompt = [
             [r for r in rows if i in r.prompts and r.ranked == ranked] for i in range(len(loaded))
         ]
-        splits = {
-            i: _encode(lm, loaded[i], own, max_input) for i, own in enumerate(by_prompt) if own
-        }
-        truncated += sum(split.truncated_inputs for split in splits.values())
+        splits = {i: _encode(lm, loaded[i], own, *limits) for i, own in enumerate(by_prompt) if own}
+        every += splits.values()
         max_new_tokens = max_new or max(
             (_MAX_NEW_TOKENS if r.task is None else r.task.max_target for r in rows), default=0
         )
@@ -294,8 +249,8 @@ def _answer(
             if ranked:
                 predicted = [
                     [
-                        _ranked(row.example, scores)
-                        for row, scores in zip(by_prompt[i], result.scores, strict=True)
+                        _ranked(by_prompt[i][n].example, result, n, loaded[i].name)
+                        for n in range(len(by_prompt[i]))
                     ]
                     for i, result in zip(
                         used, evaluation.rank(lm, jobs, state, prompt_fn=prompt_fn), strict=True
@@ -313,13 +268,19 @@ def _answer(
                 predicted = [[Answer(text, None) for text in job_texts] for job_texts in texts]
             for i, own in zip(used, predicted, strict=True):
                 answers |= {(r.line, i): a for r, a in zip(by_prompt[i], own, strict=True)}
+    truncated = sum(split.truncated_inputs for split in every)
     if truncated:
         common.warn(f"{truncated} of {len(answers)} inputs were too long and were truncated.")
+    common.warn_about_answers(every, sum(bool(answer.tied) for answer in answers.values()))
     return answers
 
 
 def _encode(
-    lm: Any, named: common.NamedPrompt, rows: Sequence[Row], max_input: int | None
+    lm: Any,
+    named: common.NamedPrompt,
+    rows: Sequence[Row],
+    max_input: int | None,
+    max_target: int | None = None,
 ) -> TokenisedSplit:
     import numpy as np
 
@@ -327,9 +288,13 @@ def _encode(
 
     default = max(_MAX_INPUT_TOKENS if r.task is None else r.task.max_input for r in rows)
     width = max_input or common.record_value(named.prompt, "max_input_tokens", default)
-    target = max(_MAX_NEW_TOKENS if r.task is None else r.task.max_target for r in rows)
+    target = max_target or max(
+        _MAX_NEW_TOKENS if r.task is None else common.answer_limit(named.prompt, r.task)
+        for r in rows
+    )
     examples = [row.example for row in rows]
-    split = encode(examples, lm.tokenizer, width, target, name=named.name)
+    own_choices = any(r.task is not None and r.task.kind == "choice" for r in rows)
+    split = encode(examples, lm.tokenizer, width, target, name=named.name, own_choices=own_choices)
     tasks = {None if r.task is None else r.task.name: r.task for r in rows}
     task = next(iter(tasks.values()))
     if task is None or len(tasks) > 1:
@@ -340,6 +305,9 @@ def _encode(
     return dataclasses.replace(split, template=np.asarray(numbers, np.int32), template_names=names)
 
 
-def _ranked(example: Example, scores: Any) -> Answer:
-    by_text = dict(zip(example.candidates, map(float, scores), strict=False))
-    return Answer(min(by_text, key=by_text.__getitem__), by_text)
+def _ranked(example: Example, result: RankResult, row: int, prompt: str) -> Answer:
+    number = int(result.prediction[row])
+    if number < 0:
+        raise PromptError(f"{prompt} gives scores that are not numbers: is it finite?")
+    by_text = dict(zip(example.candidates, map(float, result.scores[row]), strict=False))
+    return Answer(example.candidates[number], by_text, number, result.ties.get(row, ()))

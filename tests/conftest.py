@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -21,6 +21,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 import pytest
+
+if TYPE_CHECKING:
+    from world import Ran, World
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -72,3 +75,20 @@ def shared_dir() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("the folder ../shared/data with real data sets is not here")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Model, tasks and config of a tiny experiment; nothing has been run."""
+    from world import make_world
+
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def ran(files: World) -> Ran:
+    """The one experiment that a test run executes for tests of what it prints and writes."""
+    from world import Ran, call
+
+    options = ("--tensorboard", "--profile", "2:4")
+    return Ran(files, call([*files.arguments, *options]))

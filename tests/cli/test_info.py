@@ -18,7 +18,7 @@ def test_info_of_a_model(invoke: Invoke, files: World) -> None:
     lm = FrozenT5.from_pretrained(files.model)
     assert found["model"]["weights_sha256"] == lm.weights_hash
     assert found["model"]["parameters"] == lm.config.parameter_count
-    assert found["model"]["d_model"] == 16
+    assert found["model"]["d_model"] == 32
     assert found["versions"]["prompt_jax"] == prompt_jax.__version__
     assert found["devices"]["count"] == jax.device_count()
 

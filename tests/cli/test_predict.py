@@ -103,7 +103,7 @@ def test_a_trained_row_wise_method_answers_each_row_with_its_own_prompt(
 def test_rows_of_one_task_have_the_numbers_of_its_templates(world: World) -> None:
     task = registry.get(world.tasks["one"])
     lm = FrozenT5.from_pretrained(world.model)
-    named = NamedPrompt("n", "p", SoftPrompt(np.zeros((3, 16), np.float32)))
+    named = NamedPrompt("n", "p", SoftPrompt(np.zeros((4, 32), np.float32)))
     rows = [
         predict.Row(1, Example("the dog", "", template=t), (0,), task) for t in ("short", "plain")
     ]

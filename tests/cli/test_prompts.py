@@ -20,7 +20,7 @@ def test_show(invoke: Invoke, world: World) -> None:
     result = invoke("prompts", "show", path)
     assert result.code == 0, result.err
     facts = dict(line.split(maxsplit=1) for line in result.out.splitlines()[1:])
-    assert facts["shape"] == "3 tokens x 16"
+    assert facts["shape"] == "4 tokens x 32"
     assert facts["norm"].startswith(f"{float(np.linalg.norm(prompt.embeddings)):.4g} ")
     assert prompt.record is not None
     assert facts["model_hash"] == prompt.record.model_hash
@@ -52,7 +52,7 @@ def test_convert_round_trip(invoke: Invoke, world: World, tmp_path: Path) -> Non
     original = SoftPrompt.load(world.prompt("spot"))
     numbers = np.asarray(original.embeddings)
     npy, peft, back = tmp_path / "p.npy", tmp_path / "adapter", tmp_path / "back.safetensors"
-    assert invoke("prompts", "convert", world.prompt("spot"), npy).out == f"{npy}: 3 tokens x 16\n"
+    assert invoke("prompts", "convert", world.prompt("spot"), npy).out == f"{npy}: 4 tokens x 32\n"
     assert invoke("prompts", "convert", npy, peft).code == 0
     np.testing.assert_array_equal(from_npy(npy).embeddings, numbers)
     np.testing.assert_array_equal(from_peft(peft).embeddings, numbers)

@@ -48,7 +48,7 @@ def test_pages_of_several_runs(invoke: Invoke, world: World, tmp_path: Path) -> 
     result = invoke("report", world.folder, other)
     assert (result.code, result.out) == (2, "")
     assert "is of another protocol than" in result.err
-    assert "target.steps: 3 -> 99" in result.err
+    assert "target.steps: 4 -> 99" in result.err
     assert not (world.folder / "comparison.html").exists()
 
 

@@ -31,12 +31,12 @@ class Made(NamedTuple):
 def made(files: World, tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("vectors")
     lm = FrozenT5.from_pretrained(files.model)
-    first, second = (parse("vocab:20")(lm, 3, seed) for seed in (0, 1))
+    first, second = (parse("vocab:20")(lm, 4, seed) for seed in (0, 1))
     first.save(folder / "init.safetensors")
     tuned = {}
     for i, name in enumerate(("a", "b", "c", "other")):
         start = second if name == "other" else first
-        noise = np.random.default_rng(i).normal(size=(3, lm.d_model)).astype(np.float32)
+        noise = np.random.default_rng(i).normal(size=(4, lm.d_model)).astype(np.float32)
         assert start.record is not None
         record = start.record.replace(
             task=name,
@@ -130,7 +130,7 @@ def test_vectors_of_different_initialisations(
     assert not out.exists()
     assert invoke("vectors", "a + other", *arguments, "--across-inits").code == 0
     lm = FrozenT5.from_pretrained(files.model)
-    other = np.asarray(made.tuned["other"].embeddings) - parse("vocab:20")(lm, 3, 1).embeddings
+    other = np.asarray(made.tuned["other"].embeddings) - parse("vocab:20")(lm, 4, 1).embeddings
     expected = made.init.embeddings + made.vector("a") + other
     np.testing.assert_allclose(SoftPrompt.load(out).embeddings, expected, atol=1e-5)
     # With --init, the foreign prompt is still measured from where it began.

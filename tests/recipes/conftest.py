@@ -1,121 +1,28 @@
-"""Tasks, a tokenizer and a T5 for tiny experiments, and a trainer that only pretends."""
+"""Executors over the tiny experiment of `world`, and a trainer that only pretends."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
-import toy
+from world import World
 
 from prompt_jax.evaluation import Evaluation
-from prompt_jax.models.t5 import FrozenT5
-from prompt_jax.recipes import DataConfig, ExperimentConfig, PromptConfig, stages
+from prompt_jax.recipes import ExperimentConfig, stages
 from prompt_jax.recipes.artefacts import ArtefactStore
 from prompt_jax.recipes.execute import Executor
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.training.types import TrainedReplica
 
-WORDS = tuple(f"w{i}" for i in range(40))
-TASKS = ("a", "b", "one", "two")
-TRAIN, TEST = 40, 24
-
-
-def write_tokenizer(folder: Path) -> None:
-    """Whole words, with T5's special ids."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    names = ("<pad>", "</s>", "<unk>", "no", "yes", "mark", *WORDS)
-    tokenizer = Tokenizer(
-        models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<unk>")
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.add_special_tokens(["<pad>", "</s>", "<unk>"])
-    tokenizer.save(str(folder / "tokenizer.json"))
-
-
-def write_task(root: Path, name: str, seed: int) -> str:
-    """Does a sentence hold the word "mark"? Sentences of two to six words."""
-    rng = np.random.default_rng(seed)
-    for part, count in (("train", TRAIN), ("validation", TEST)):
-        lines = []
-        for i in range(count):
-            words = rng.choice(WORDS, rng.integers(2, 7)).tolist()
-            words[0] = "mark" if i % 2 else words[0]
-            text = " ".join(rng.permutation(words).tolist())
-            lines.append(json.dumps({"text": text, "label": i % 2}))
-        path = root / name / f"{part}.jsonl"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    metrics = '["f1", "accuracy"]' if name == "two" else '["accuracy"]'
-    path = root / f"{name}.toml"
-    path.write_text(
-        f"""name = "{name}"
-kind = "classification"
-fields = ["text"]
-labels = ["no", "yes"]
-metrics = {metrics}
-description = "Is the word there?"
-
-[[templates]]
-name = "plain"
-text = "{{text}}"
-
-[[templates]]
-name = "other"
-text = "w0 {{text}}"
-
-[files]
-train = "{name}/train.jsonl"
-validation = "{name}/validation.jsonl"
-""",
-        encoding="utf-8",
-    )
-    return str(path)
-
-
-class World(NamedTuple):
-    """What the tests share."""
-
-    root: Path
-    lm: FrozenT5
-    tasks: dict[str, str]
-
-    def config(self, folder: Path, **changes: Any) -> ExperimentConfig:
-        """Two sources, two targets, two seeds; `cache` and `out` lie in `folder`."""
-        steps = {"source": 6, "probe": 2, "target": 4, "few_shot": 3, "fine_tuning": 2}
-        rate = {"learning_rate": 0.5, "unit": "absolute"}
-        budgets = {name: toy.budget(n, eval_every=2, **rate) for name, n in steps.items()}
-        few = toy.budget(1, eval_every=2, learning_rate=0.01, unit="absolute")
-        made = {
-            "name": "toy",
-            "model": "tiny",
-            "sources": (self.tasks["a"], self.tasks["b"]),
-            "targets": (self.tasks["one"], self.tasks["two"]),
-            "methods": ("prompt_tuning", "spot"),
-            "shots": (4, 0),
-            "seeds": 2,
-            "prompt": PromptConfig(tokens=toy.L, init="vocab:40"),
-            "data": DataConfig(
-                cache=str(folder / "cache"), max_input_tokens=8, max_target_tokens=4, dev_rows=8
-            ),
-            "out": str(folder / "run"),
-            "fine_tuning_few_shot": few,
-            **budgets,
-        }
-        return ExperimentConfig(**{**made, **changes})
-
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    root = tmp_path_factory.mktemp("recipes")
-    write_tokenizer(root)
-    lm = FrozenT5.from_config(toy.CONFIG, seed=7, name="tiny", tokenizer=root)
-    return World(root, lm, {name: write_task(root, name, i) for i, name in enumerate(TASKS)})
+def world(files: World) -> World:
+    """Model, tasks and config; nothing has been run."""
+    return files
 
 
 def name_of(run: Any) -> str:
@@ -205,7 +112,7 @@ def executor(world: World, tmp_path: Path) -> Callable[..., Executor]:
     """Makes executors over one cache folder."""
 
     def make(config: ExperimentConfig | None = None, **changes: Any) -> Executor:
-        config = config or world.config(tmp_path, **changes)
+        config = config or world.experiment(tmp_path, **changes)
         cache = None if config.data.cache == "" else Path(config.data.cache)
         rows = RowStore(config.data, world.lm.tokenizer, cache)
         store = ArtefactStore(None if cache is None else cache / "runs")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import toy
+from world import TRAIN
 
 from prompt_jax import methods
 from prompt_jax.config import to_dict
@@ -26,7 +27,7 @@ def give_sources(pretender, world, seeds=(0, 1)):
     """Source prompts that differ by task and seed."""
     rng = np.random.default_rng(0)
     for seed in seeds:
-        for source in ("a", "b"):
+        for source in ("first", "second"):
             name = ("prompt_tuning: sources", f"{world.tasks[source]} seed={seed}")
             pretender.prompts[name] = rng.normal(size=(toy.L, toy.D)).astype(np.float32)
 
@@ -100,12 +101,12 @@ def test_runs_start_from_the_seed_s_initial_prompt(pretender, executor, world):
     made.run("spot", 4)
     for seed in (0, 1):
         initial = np.asarray(made.initial(seed).embeddings)
-        for source in ("a", "b"):
+        for source in ("first", "second"):
             run = pretender.runs["prompt_tuning: sources", f"{world.tasks[source]} seed={seed}"]
             np.testing.assert_array_equal(run.params["prompt"], initial)
             assert run.seed == seed
             assert run.feed.stream == "source"
-            assert len(run.feed.split) + len(run.dev) == 40
+            assert len(run.feed.split) + len(run.dev) == TRAIN
         target = f"{world.tasks['one']} k=4 seed={seed}"
         probe = pretender.runs["prompt_tuning: probe", target]
         np.testing.assert_array_equal(probe.params["prompt"], initial)
@@ -142,18 +143,23 @@ def test_methods_see_the_templates(pretender, executor, world, monkeypatch):
             return super().init(context)
 
     monkeypatch.setitem(methods.REGISTRY, "reader", Reader)
-    made = executor(seeds=1, data=dataclasses.replace(world.config(world.root).data, cache=""))
+    made = executor(seeds=1, data=dataclasses.replace(world.experiment(world.root).data, cache=""))
     made.run("reader", 0)
     mixture, one, two = seen
     names = [(w.task, w.template) for w in mixture.templates]
-    assert names == [("a", "plain"), ("a", "other"), ("b", "plain"), ("b", "other")]
-    assert [(w.task, w.template) for w in one.templates] == [("one", "plain"), ("one", "other")]
+    assert names == [
+        ("first", "plain"),
+        ("first", "short"),
+        ("second", "plain"),
+        ("second", "short"),
+    ]
+    assert [(w.task, w.template) for w in one.templates] == [("one", "plain"), ("one", "short")]
     assert [w.task for w in two.templates] == ["two", "two"]
-    # "{text}" says nothing to every row alike, "w0 {text}" says w0.
+    # "{text}" says nothing to every row alike, "sentence: {text}" its first words.
     tokenizer = world.lm.tokenizer
     assert [w.ids for w in one.templates] == [
+        tuple(tokenizer.encode(["sentence:"], add_eos=False)[0]),
         (tokenizer.eos_id,),
-        tuple(tokenizer.encode(["w0"], add_eos=False)[0]),
     ]
     assert mixture.source_templates == one.source_templates == mixture.templates[::2]
     assert mixture.artefacts == {}
@@ -166,7 +172,7 @@ def test_all_rows_and_shots(pretender, executor, world):
     made = executor()
     made.run("prompt_tuning", 0)
     run = pretender.runs["prompt_tuning: target, all rows", f"{world.tasks['two']} seed=1"]
-    assert len(run.feed.split) == 32
+    assert len(run.feed.split) == TRAIN - 8
     assert len(run.dev) == 8
     assert run.dev_metrics == ("f1", "accuracy")
 
@@ -176,8 +182,8 @@ def test_the_mixture_holds_all_sources(pretender, executor):
     (stage, names, _), *_ = pretender.calls
     assert (stage, names) == ("prompt_tuning: mixture", ["mixture seed=0", "mixture seed=1"])
     run = pretender.runs[stage, names[0]]
-    assert run.feed.split.task_names == ("a", "b")
-    assert len(run.feed.split) == 64
+    assert run.feed.split.task_names == ("first", "second")
+    assert len(run.feed.split) == 2 * (TRAIN - 8)
     assert run.dev is None  # its tasks have no metric in common
 
 
@@ -188,7 +194,7 @@ def test_a_target_sees_its_own_probe_and_all_sources_of_its_seed(pretender, exec
     random = rng.normal(size=(2, 2, toy.L, toy.D)).astype(np.float32)  # [seed, source]
     nearest = {("one", 0): 1, ("one", 1): 0, ("two", 0): 0, ("two", 1): 1}
     for seed in range(2):
-        for i, source in enumerate(("a", "b")):
+        for i, source in enumerate(("first", "second")):
             name = f"{world.tasks[source]} seed={seed}"
             pretender.prompts["prompt_tuning: sources", name] = random[seed, i]
         for target in ("one", "two"):
@@ -209,7 +215,7 @@ def test_particles_of_the_sources_are_the_prior_of_the_target(pretender, executo
     assert stage == "bmtpt_particles(particles=3): particles"
     feed = pretender.runs[stage, names[0]].feed
     assert feed.mode == "stratified"
-    assert feed.split.task_names == ("a", "b")
+    assert feed.split.task_names == ("first", "second")
     particles = pretender.runs[stage, names[0]].params["particles"] + 0.5
     assert targets == [
         f"{world.tasks[t]} k=4 seed=0{trial}" for t in ("one", "two") for trial in ("", " trial=1")
@@ -291,7 +297,7 @@ def test_a_trial_that_died_is_not_chosen(pretender, executor, world):
 def test_runs_that_died_are_said_once_in_one_line(pretender, executor, world, caplog):
     """Sources that two methods share, and more targets than a line names."""
     one, two = (world.tasks[t] for t in ("one", "two"))
-    dead = ("prompt_tuning: sources", f"{world.tasks['a']} seed=0")
+    dead = ("prompt_tuning: sources", f"{world.tasks['first']} seed=0")
     stage = "prompt_tuning: target, all rows"
     every = [f"{task} seed={seed}" for task in (one, two) for seed in range(3)]
     named = [name.replace(" seed", " all rows seed") for name in every]
@@ -347,7 +353,7 @@ def test_a_warm_cache_trains_nothing_and_costs_the_same(pretender, executor):
 
 
 def test_without_a_cache_everything_is_trained_again(pretender, executor, world, tmp_path):
-    data = dataclasses.replace(world.config(tmp_path).data, cache="")
+    data = dataclasses.replace(world.experiment(tmp_path).data, cache="")
     for _ in range(2):
         executor(data=data).run("spot", 4)
     assert len(pretender.calls) == 6
@@ -390,7 +396,7 @@ def test_what_changes_is_trained_again(pretender, executor, change, again):
 def test_changed_rows_are_trained_again(pretender, executor, world, tmp_path):
     executor().run("prompt_tuning", 0)
     pretender.calls.clear()
-    data = dataclasses.replace(world.config(tmp_path).data, train_rows=20)
+    data = dataclasses.replace(world.experiment(tmp_path).data, train_rows=20)
     executor(data=data).run("prompt_tuning", 0)
     assert [n for _, n in stages(pretender)] == [4]
 
@@ -399,7 +405,7 @@ def test_sources_are_remembered_by_seed(pretender, executor, world):
     made = executor()
     assert made.sources(0) == {}
     made.run("spot", 4)
-    assert sorted(made.sources(1)) == sorted([world.tasks["a"], world.tasks["b"]])
+    assert sorted(made.sources(1)) == sorted([world.tasks["first"], world.tasks["second"]])
 
 
 # Small things
@@ -482,11 +488,11 @@ def test_more_than_the_budget(pretender, executor, world):
 
 def test_what_a_method_has_chosen(pretender, executor, world):
     made = executor(shots=(0,), seeds=1)
-    names = ("a", "b")
-    spec = "task_prompt_vectors(vectors=none;b;all)"
+    names = ("first", "second")
+    spec = "task_prompt_vectors(vectors=none;second;all)"
     pretender.values[f"{spec}: target, all rows", f"{world.tasks['one']} seed=0 trial=1"] = 0.9
     pretender.values[f"{spec}: target, all rows", f"{world.tasks['two']} seed=0 trial=2"] = 0.9
-    assert [outcome.chosen for outcome in made.run(spec, 0)] == [("b",), names]
+    assert [outcome.chosen for outcome in made.run(spec, 0)] == [("second",), names]
     assert [outcome.chosen for outcome in made.run("prompt_tuning", 0)] == [None, None]
     assert all(len(outcome.chosen) == 1 for outcome in made.run("spot", 0))
 
@@ -497,7 +503,7 @@ def test_sources_and_target_start_from_one_initialisation(pretender, executor, w
     made.run("dtvg", 0)
     for seed in (0, 1):
         initial = np.asarray(made.initial(seed).embeddings)
-        for task in ("a", "b"):
+        for task in ("first", "second"):
             name = f"{world.tasks[task]} seed={seed}"
             run = pretender.runs["prompt_tuning: sources", name]
             np.testing.assert_array_equal(run.params["prompt"], initial)
@@ -518,7 +524,7 @@ def test_another_origin(pretender, executor, world, monkeypatch):
     made = executor(seeds=1, shots=(0,))
     made.run("staged", 0)
     own, other = (np.asarray(made.initial(seed).embeddings) for seed in (0, 1))
-    run = pretender.runs["prompt_tuning: foreign", f"{world.tasks['a']} seed=0"]
+    run = pretender.runs["prompt_tuning: foreign", f"{world.tasks['first']} seed=0"]
     np.testing.assert_array_equal(run.params["prompt"], other)
     context = seen[world.tasks["one"], 0]
     np.testing.assert_array_equal(context.initial, own)
@@ -556,7 +562,7 @@ class Scaled(methods.BaseMethod):
 
 
 def test_a_plug_in_needs_no_registration(pretender, executor, world, tmp_path):
-    config = world.config(tmp_path, methods=(Scaled(3.0), "spot( top_k = 2 )"))
+    config = world.experiment(tmp_path, methods=(Scaled(3.0), "spot( top_k = 2 )"))
     assert config.method_objects == (Scaled(3.0), methods.Spot(top_k=2))
     assert config.specs == ("scaled(factor=3)", "spot( top_k = 2 )")
     assert to_dict(config)["methods"] == ["scaled(factor=3)", "spot( top_k = 2 )"]
@@ -572,4 +578,4 @@ def test_a_plug_in_needs_no_registration(pretender, executor, world, tmp_path):
 
 def test_a_method_is_named_once(world, tmp_path):
     with pytest.raises(ConfigError, match=r"methods name 'spot\(top_k=2\)' more than once"):
-        world.config(tmp_path, methods=(methods.Spot(top_k=2), "spot( top_k = 2 )"))
+        world.experiment(tmp_path, methods=(methods.Spot(top_k=2), "spot( top_k = 2 )"))

@@ -1,62 +1,72 @@
-"""One real experiment, twice, and the rules of its run directory."""
+"""What the one real experiment writes, the same again, and the rules of a run directory."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import toy
+from world import METHODS, TEST, Ran, call
 
+from prompt_jax import config as configs
 from prompt_jax.errors import ConfigError, DataError, PromptJaxError
 from prompt_jax.evaluation import Calibration, Job, calibration, evaluate
 from prompt_jax.prompts import SoftPrompt
-from prompt_jax.recipes import ExperimentConfig, PromptConfig, RunResult, run
+from prompt_jax.recipes import ExperimentConfig, PromptConfig, run
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.run_key import RunKey
+from prompt_jax.rundir import folder as rundir_folder
 from prompt_jax.rundir import results
-from prompt_jax.training.tracking import TrackingConfig
-
-from .conftest import TEST
-
-METHODS = ("prompt_tuning", "spot", "full_fine_tuning")
+from prompt_jax.rundir.findings import Findings, find
+from prompt_jax.training import speed
 
 
-class Ran(NamedTuple):
+class Done(NamedTuple):
+    """The shared run, read back."""
+
     config: ExperimentConfig
-    first: RunResult
-    again: RunResult
-    said: list[str]
-    said_again: list[str]
+    folder: Path
+    findings: Findings
     world: Any
 
 
 @pytest.fixture(scope="module")
-def ran(world, tmp_path_factory) -> Ran:
-    """The experiment, and the same again with a warm cache in another run directory."""
-    folder = tmp_path_factory.mktemp("experiment")
-    config = world.config(folder, methods=METHODS)
-    said: tuple[list[str], list[str]] = ([], [])
-    observe = TrackingConfig(tensorboard=True, profile="2:4")
-    first = run(config, world.lm, show=False, say=said[0].append, observe=observe)
-    second = dataclasses.replace(config, out=str(folder / "again"))
-    again = run(second, world.lm, show=False, say=said[1].append)
-    return Ran(config, first, again, *said, world)
+def done(ran: Ran) -> Done:
+    assert ran.result.code == 0, ran.result.err
+    world = ran.world
+    config = configs.load_config(world.config, ["seeds=2"])
+    return Done(config, world.folder, find(rundir_folder.read(world.folder)), world)
+
+
+class Again(NamedTuple):
+    """The same with a warm cache in another run directory."""
+
+    folder: Path
+    summary: dict[str, Any]
+    err: str
+
+
+@pytest.fixture(scope="module")
+def again(done: Done) -> Again:
+    folder = done.world.root / "again"
+    result = call(["run", done.world.config, "seeds=2", f"out={folder}", "--json"])
+    assert result.code == 0, result.err
+    return Again(folder, json.loads(result.out), result.err)
 
 
 # Rows
 
 
 @pytest.mark.slow
-def test_every_cell_has_its_rows(ran):
-    keys = [
-        (r.method, r.target, r.k, r.seed, r.metric, r.split) for r in ran.first.findings.run.rows
-    ]
+def test_every_cell_has_its_rows(done):
+    keys = [(r.method, r.target, r.k, r.seed, r.metric, r.split) for r in done.findings.run.rows]
     assert len(keys) == len(set(keys))
-    one, two = ran.config.targets
+    one, two = done.config.targets
     expected = set()
     for method in METHODS:
         for k in (4, 0):
@@ -70,8 +80,8 @@ def test_every_cell_has_its_rows(ran):
 
 
 @pytest.mark.slow
-def test_numbers_of_a_row_are_sane(ran):
-    for row in ran.first.findings.run.rows:
+def test_numbers_of_a_row_are_sane(done):
+    for row in done.findings.run.rows:
         assert 0 <= row.value <= {"nll": 10, "brier": 2}.get(row.metric, 1)
         steps = {"prompt_tuning": 4, "spot": 4 + 2, "full_fine_tuning": 2}
         few = {"prompt_tuning": 3, "spot": 3 + 2, "full_fine_tuning": 1}
@@ -84,29 +94,28 @@ def test_numbers_of_a_row_are_sane(ran):
         full = row.method == "full_fine_tuning"
         size = toy.CONFIG.parameter_count if full else toy.L * toy.D
         assert row.trained_parameters == row.stored_parameters == size
-    by_method = {r.method: r.flops for r in ran.first.findings.run.rows if r.k == 0}
+    by_method = {r.method: r.flops for r in done.findings.run.rows if r.k == 0}
     assert by_method["spot"] > by_method["prompt_tuning"]
 
 
 @pytest.mark.slow
-def test_the_file_holds_the_rows(ran):
-    assert results.read_rows(ran.first.folder / "results.jsonl") == ran.first.findings.run.rows
+def test_the_file_holds_the_rows(done):
+    assert results.read_rows(done.folder / "results.jsonl") == done.findings.run.rows
 
 
 @pytest.mark.slow
-def test_values_are_those_of_the_saved_prompts(ran):
+def test_values_are_those_of_the_saved_prompts(done):
     """Whoever loads a prompt of the run directory measures what the table says."""
-    data = dataclasses.replace(ran.config.data, cache="")
-    rows = RowStore(data, ran.world.lm.tokenizer, None)
-    cells = [("spot", ran.config.targets[0], 0), ("prompt_tuning", ran.config.targets[1], 4)]
+    data = dataclasses.replace(done.config.data, cache="")
+    rows = RowStore(data, done.world.lm.tokenizer, None)
+    cells = [("spot", done.config.targets[0], 0), ("prompt_tuning", done.config.targets[1], 4)]
     jobs, prompts, metrics, expected = [], [], [], []
     for method, target, k in cells:
         for seed in (0, 1):
             name = rows.task(target).name
             shots = f"k{k}" if k else "all"
-            path = ran.first.folder / "prompts" / method / f"{name}-{shots}-seed{seed}.safetensors"
-            assert path in ran.first.prompts
-            prompt = SoftPrompt.load(path, model=ran.world.lm)
+            path = done.folder / "prompts" / method / f"{name}-{shots}-seed{seed}.safetensors"
+            prompt = SoftPrompt.load(path, model=done.world.lm)
             assert (prompt.record.method, prompt.record.task) == (method, name)
             assert prompt.record.seed == seed
             jobs.append(Job(rows.rows(target, seed).test, len(prompts)))
@@ -115,17 +124,17 @@ def test_values_are_those_of_the_saved_prompts(ran):
             expected.append(
                 next(
                     r.value
-                    for r in ran.first.findings.run.rows
+                    for r in done.findings.run.rows
                     if (r.method, r.target, r.k, r.seed) == (method, target, k, seed)
                     and r.split == "test"
                     and r.metric == metrics[-1][0]
                 )
             )
-    got = evaluate(ran.world.lm, jobs, np.stack(prompts), metrics=metrics)
+    got = evaluate(done.world.lm, jobs, np.stack(prompts), metrics=metrics)
     assert [g.metrics[m[0]] for g, m in zip(got, metrics, strict=True)] == expected
     found = {
         (r.method, r.target, r.k, r.seed, r.metric): r.value
-        for r in ran.first.findings.run.rows
+        for r in done.findings.run.rows
         if r.split == "test"
     }
     whose = [(*cell, seed) for cell in cells for seed in (0, 1)]
@@ -135,26 +144,45 @@ def test_values_are_those_of_the_saved_prompts(ran):
 
 
 @pytest.mark.slow
-def test_source_prompts_are_saved(ran):
-    names = {path.name for path in (ran.first.folder / "prompts" / "sources").iterdir()}
-    assert names == {f"{s}-seed{i}.safetensors" for s in ("a", "b") for i in (0, 1)}
+def test_the_prompts_of_a_run_say_what_they_are(done):
+    folder = done.folder / "prompts"
+    paths = {path.relative_to(folder).as_posix() for path in folder.glob("*/*")}
+    assert paths == {
+        f"{place}-seed{seed}.safetensors"
+        for place in (
+            "sources/first",
+            "sources/second",
+            *(
+                f"{method}/{task}-{shots}"
+                for method in ("prompt_tuning", "spot")
+                for task in ("one", "two")
+                for shots in ("all", "k4")
+            ),
+        )
+        for seed in (0, 1)
+    }
+    record = SoftPrompt.load(done.world.prompt("spot", "two", "k4")).record
+    assert record is not None
+    assert (record.method, record.task, record.seed) == ("spot", "two", 0)
+    assert record.config["k"] == 4
+    assert record.config["max_input_tokens"] == 8
 
 
 # Items
 
 
 @pytest.mark.slow
-def test_items_come_back(ran):
-    items = results.read_items(ran.first.folder / "items.npz")
+def test_items_come_back(done):
+    items = results.read_items(done.folder / "items.npz")
     # Only the first target's primary metric is a mean of items: F1 is not.
-    one = ran.config.targets[0]
+    one = done.config.targets[0]
     assert set(items) == {
         RunKey(method, "target", one, k, seed)
         for method in METHODS
         for k in (4, 0)
         for seed in (0, 1)
     }
-    for row in ran.first.findings.run.rows:
+    for row in done.findings.run.rows:
         if row.split == "test" and row.target == one and row.metric == "accuracy":
             scores = items[row.key]
             assert scores.shape == (TEST,)
@@ -162,19 +190,19 @@ def test_items_come_back(ran):
 
 
 @pytest.mark.slow
-def test_contrasts(ran):
-    assert len(ran.first.findings.contrasts) == 2 * 2 * 2  # methods x targets x shots
-    assert {c.baseline for c in ran.first.findings.contrasts} == {"prompt_tuning"}
-    items = {(c.target, c.verdict.comparison.items) for c in ran.first.findings.contrasts}
-    assert items == {(ran.config.targets[0], TEST), (ran.config.targets[1], 1)}
+def test_contrasts(done):
+    assert len(done.findings.contrasts) == 2 * 2 * 2  # methods x targets x shots
+    assert {c.baseline for c in done.findings.contrasts} == {"prompt_tuning"}
+    items = {(c.target, c.verdict.comparison.items) for c in done.findings.contrasts}
+    assert items == {(done.config.targets[0], TEST), (done.config.targets[1], 1)}
 
 
 # The run directory
 
 
 @pytest.mark.slow
-def test_files(ran):
-    names = {path.name for path in ran.first.folder.iterdir()}
+def test_the_run_directory_is_complete(done):
+    names = {path.name for path in done.folder.iterdir()}
     assert names == {
         "config.json",
         "provenance.json",
@@ -190,81 +218,139 @@ def test_files(ran):
         "tensorboard",
         "profile",
     }
-    facts = json.loads((ran.first.folder / "provenance.json").read_text())
-    assert facts["model"]["weights_sha256"] == ran.world.lm.weights_hash
+    config = json.loads((done.folder / "config.json").read_text())
+    assert config["targets"] == list(done.config.targets)
+    facts = json.loads((done.folder / "provenance.json").read_text())
+    assert facts["model"]["weights_sha256"] == done.world.lm.weights_hash
     assert facts["versions"]["jax"]
     assert facts["started"] <= facts["finished"]
     assert facts["seconds"] > 0
-    data = json.loads((ran.first.folder / "data.json").read_text())
-    assert set(data) == set(ran.config.sources) | set(ran.config.targets)
-    for entry in ran.first.findings.run.answers:
+    data = json.loads((done.folder / "data.json").read_text())
+    assert set(data) == set(done.config.sources) | set(done.config.targets)
+    for entry in done.findings.run.answers:
         assert np.sum(entry.confusion) == TEST * 2  # seeds
         assert {row.right for row in entry.rows} <= {True, False}
-    summary = (ran.first.folder / "summary.md").read_text()
+    summary = (done.folder / "summary.md").read_text()
     assert summary.startswith("# toy\n")
-    assert "| k = 4 | spot |" in summary
+    assert summary.count("| k = 4 | spot |") == summary.count("| all rows | spot |") == 1
 
 
 @pytest.mark.slow
-def test_every_stage_is_in_the_log(ran):
-    lines = (ran.first.folder / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
+def test_lines_of_the_results(done):
+    rows = read_lines(done.folder / "results.jsonl")
+    assert set(rows[0]) == {
+        "method",
+        "stage",
+        "task",
+        "k",
+        "seed",
+        "trial",
+        "metric",
+        "split",
+        "value",
+        "source_steps",
+        "target_steps",
+        "rows_seen",
+        "flops",
+        "wall_s",
+        "trained_parameters",
+        "stored_parameters",
+        "trials",
+        "suite",
+        "chosen",
+    }
+    assert all(row["chosen"] is None for row in rows if row["method"] != "spot")
+    for row in rows:
+        if row["method"] == "spot":
+            assert len(row["chosen"]) == 1
+            assert set(row["chosen"]) < {Path(source).stem for source in done.config.sources}
+
+
+@pytest.mark.slow
+def test_every_stage_is_in_the_log(done):
+    records = read_lines(done.folder / "metrics.jsonl")
     stages = {(r["method"], r["stage"], r["k"]) for r in records}
     assert {("prompt_tuning", "sources", None), ("spot", "target", 4)} <= stages
     sources = [r for r in records if r["stage"] == "sources" and "loss" in r]
     assert len(sources) == 4 * 6
+    assert any("dev" in r for r in records)
     assert not [r for r in records if "event" in r]
 
 
+def read_lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 @pytest.mark.slow
-def test_how_fast_it_went(ran):
+def test_how_fast_it_went(done, again):
     """Every stage that was trained, in the file, in the summary and at TensorBoard."""
-
-    def lines(report, name):
-        return [json.loads(line) for line in (report.folder / name).read_text().splitlines()]
-
-    records = lines(ran.first, "speed.jsonl")
-    trained = {f"{r['method']}: {r['stage']}" for r in lines(ran.first, "metrics.jsonl")}
+    records = read_lines(done.folder / "speed.jsonl")
+    trained = {f"{r['method']}: {r['stage']}" for r in read_lines(done.folder / "metrics.jsonl")}
     assert {r["stage"].partition(", ")[0] for r in records} == trained
     sources = [r for r in records if r["stage"] == "prompt_tuning: sources"]
     assert sum(r["steps"] for r in sources) == 6
     for record in records:
         assert record["rows_per_second"] > 0
         assert 0 < record["utilisation"] < 10  # a busy machine may slow the ceiling down as well
-    summary = (ran.first.folder / "summary.md").read_text()
+    summary = (done.folder / "summary.md").read_text()
     assert "| prompt_tuning: sources | 6 |" in summary
-    events = (ran.first.folder / "tensorboard").rglob("events.out.tfevents.*")
-    found = {p.relative_to(ran.first.folder / "tensorboard") for p in events}
+    assert all(f"| {stage.stage} | " in summary for stage in speed.read(done.folder))
+    events = (done.folder / "tensorboard").rglob("events.out.tfevents.*")
+    found = {p.relative_to(done.folder / "tensorboard") for p in events}
     assert len({p.parts[0] for p in found}) == len({r["stage"] for r in records})
     assert {len(p.parts) for p in found} == {2, 3}  # of a stage and of every run in it
-    assert not (ran.again.folder / "speed.jsonl").exists()  # nothing was trained
+    # Nothing was trained.
+    assert again.summary["speed"] == []
+    assert not (again.folder / "speed.jsonl").exists()
 
 
 @pytest.mark.slow
-def test_the_steps_asked_for_are_traced(ran):
-    assert list((ran.first.folder / "profile").rglob("*.xplane.pb"))
-    assert not (ran.again.folder / "profile").exists()
+def test_the_steps_asked_for_are_traced(done, again):
+    assert list((done.folder / "profile").rglob("*.xplane.pb"))
+    assert not (again.folder / "profile").exists()
 
 
 # A warm cache
 
 
 @pytest.mark.slow
-def test_a_warm_cache_trains_nothing_and_counts_it(ran):
+def test_a_warm_cache_trains_nothing_and_counts_it(ran, done, again):
     """Of full fine-tuning too, of which results are kept and weights are not."""
-    for _, found, total in ran.again.reused:
-        assert found == total
-    for one, two in zip(ran.first.findings.run.rows, ran.again.findings.run.rows, strict=True):
-        assert one == two
-    assert "prompt_tuning: sources: 4 runs" in [line.strip() for line in ran.said]
-    assert "prompt_tuning: sources: 4 runs, 4 reused" in [line.strip() for line in ran.said_again]
+    assert all(stage["reused"] == stage["runs"] for stage in again.summary["reused"])
+    assert (again.folder / "results.jsonl").read_text() == (
+        done.folder / "results.jsonl"
+    ).read_text()
+    assert "prompt_tuning: sources: 4 runs" in map(str.strip, ran.result.out.splitlines())
+    # With --json, stage lines go to stderr.
+    assert "prompt_tuning: sources: 4 runs, 4 reused" in map(str.strip, again.err.splitlines())
+    assert [cell["method"] for cell in again.summary["cells"]] == 6 * list(METHODS)
+    assert [cell["kind"] for cell in again.summary["cells"][::3]] == 2 * [
+        "target",
+        "target",
+        "average",
+    ]
+    assert len(again.summary["contrasts"]) == 2 * 2 * 2
+    assert len(again.summary["prompts"]) == 2 * 2 * 2 * 2
+    assert all(Path(path).is_file() for path in again.summary["prompts"])
+
+
+@pytest.mark.slow
+def test_another_config_does_not_overwrite_a_run(done):
+    before = (done.folder / "config.json").read_text()
+    result = call([*done.world.arguments, "target.steps=9"])
+    assert result.code == 2
+    assert "target.steps: 4 -> 9" in result.err
+    assert "Choose another out=DIR" in result.err
+    assert (done.folder / "config.json").read_text() == before
+    assert result.out == ""  # refused before the plan, and by a dry run too
+    assert call([*done.world.arguments, "target.steps=9", "--dry-run"]) == result
 
 
 def test_a_foreign_folder_is_refused(world, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("precious")
     with pytest.raises(ConfigError, match="is not empty and is no run directory"):
-        run(world.config(tmp_path), world.lm, show=False)
+        run(world.experiment(tmp_path), world.lm, show=False)
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["thesis.tex"]
 
 
@@ -281,19 +367,19 @@ def test_a_foreign_folder_is_refused(world, tmp_path):
 )
 def test_what_is_wrong_is_found_before_anything_is_written(world, tmp_path, changes, error):
     with pytest.raises(PromptJaxError, match=error):
-        run(world.config(tmp_path, **changes), world.lm, show=False)
+        run(world.experiment(tmp_path, **changes), world.lm, show=False)
     assert not (tmp_path / "run").exists()
 
 
 def test_overlap_must_be_allowed(world, tmp_path):
-    config = world.config(tmp_path, targets=(world.tasks["a"],))
+    config = world.experiment(tmp_path, targets=(world.tasks["first"],))
     with pytest.raises(ConfigError, match="allow_overlap"):
         config.check_tasks()
     dataclasses.replace(config, allow_overlap=True).check_tasks()
-    twice = world.config(tmp_path, targets=("mr", "mr"))
+    twice = world.experiment(tmp_path, targets=("mr", "mr"))
     with pytest.raises(ConfigError, match="more than once"):
         twice.check_tasks()
-    leaking = world.config(tmp_path, sources=("squad",), targets=("squad_small",))
+    leaking = world.experiment(tmp_path, sources=("squad",), targets=("squad_small",))
     with pytest.raises(DataError, match="cannot be a source"):
         leaking.check_tasks()
 
@@ -316,11 +402,11 @@ def test_overlap_must_be_allowed(world, tmp_path):
 )
 def test_impossible_experiments(world, tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
-        world.config(tmp_path, **changes)
+        world.experiment(tmp_path, **changes)
 
 
 def test_budgets_by_name(world, tmp_path):
-    config = world.config(tmp_path)
+    config = world.experiment(tmp_path)
     assert config.budget("target") is config.target
     assert config.budget("target", 16) is config.few_shot
     assert config.budget("fine_tuning", 16) is config.fine_tuning_few_shot
@@ -335,7 +421,7 @@ def test_budgets_by_name(world, tmp_path):
 def test_a_run_that_died_has_no_result(world, tmp_path, pretender):
     target = world.tasks["one"]
     pretender.dead = {("prompt_tuning: target, all rows", f"{target} seed=0")}
-    config = world.config(
+    config = world.experiment(
         tmp_path, targets=(target,), methods=("prompt_tuning",), shots=(0,), sources=()
     )
     report = run(config, world.lm, show=False, say=lambda line: None)
@@ -354,7 +440,7 @@ def test_a_page_that_cannot_be_made_loses_nothing(world, tmp_path, pretender, mo
 
     monkeypatch.setattr("prompt_jax.report.page.write", fail)
     target = world.tasks["one"]
-    config = world.config(
+    config = world.experiment(
         tmp_path, targets=(target,), methods=("prompt_tuning",), shots=(0,), sources=()
     )
     said: list[str] = []

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy
+from world import write_task, write_tokenizer
 
 from prompt_jax.errors import ConfigError, DataError, ModelError, PromptError, TrainingError
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.recipes import outputs, run
 from prompt_jax.training import loop
 
-from .conftest import write_task, write_tokenizer
 from .test_unfinished import Kill, killed_at, written
 
 
@@ -29,7 +29,7 @@ def own(world, tmp_path, monkeypatch):
     write_task(tmp_path, "one", 2)
 
     def make(name, **changes):
-        made = world.config(
+        made = world.experiment(
             tmp_path / name,
             sources=(),
             targets=(str(tmp_path / "one.toml"),),
@@ -105,7 +105,7 @@ def test_data_changed_between_two_starts(own, world, tmp_path, monkeypatch):
     broken_off(config, world, monkeypatch)
     path = tmp_path / "one" / "train.jsonl"
     before = path.read_text()
-    path.write_text(before.replace("w1 ", "w2 "))
+    path.write_text(before.replace("eats ", "sees "))
     with pytest.raises(ConfigError, match=r"(?s)Undo the change.*train_rows: \w+ -> \w+"):
         execute(config, world)
     path.write_text(before)
@@ -171,7 +171,7 @@ def test_another_tokenizer_of_the_same_size(own, world, tmp_path, monkeypatch):
     write_tokenizer(tmp_path)
     path = tmp_path / "tokenizer.json"
     made = json.loads(path.read_text())
-    words = [word for word in made["model"]["vocab"] if word.startswith("w")]
+    words = [word for word, number in made["model"]["vocab"].items() if number > 4]
     numbers = [made["model"]["vocab"][word] for word in words]
     made["model"]["vocab"] |= dict(zip(words, np.roll(numbers, 1).tolist(), strict=True))
     path.write_text(json.dumps(made))

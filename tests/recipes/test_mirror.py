@@ -322,7 +322,7 @@ def config(world, machine, monkeypatch):
 
 
 def small(world, folder, out):
-    made = world.config(
+    made = world.experiment(
         folder,
         sources=(),
         targets=(world.tasks["one"],),
@@ -513,4 +513,4 @@ def test_a_cache_of_ones_own_does_not_travel(config, world, machine, pretender, 
 @pytest.mark.parametrize("key", ["root", "cache"])
 def test_data_stay_on_the_machine(world, machine, key):
     with pytest.raises(PromptJaxError, match=rf"data.{key} must be a directory of this machine"):
-        dataclasses.replace(world.config(machine).data, **{key: URL})
+        dataclasses.replace(world.experiment(machine).data, **{key: URL})

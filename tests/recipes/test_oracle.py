@@ -20,7 +20,7 @@ from prompt_jax.training.loop import train
 from prompt_jax.training.types import Replica
 
 K = 3
-SOURCES = ("a", "b", "two")
+SOURCES = ("first", "second", "two")
 BEST = {0, 2}
 PLAIN, AVERAGED = 0.2, 0.9  # of the best subset: as a sum, and as a mean
 
@@ -37,7 +37,7 @@ def quality(group: frozenset[int], coefficient: float) -> float:
 @pytest.fixture
 def planted(pretender, world, executor, monkeypatch, tmp_path):
     """Source i moves coordinate (0, i) by 1, the target (1, 0); prompts are scored by `quality`."""
-    config = world.config(
+    config = world.experiment(
         tmp_path,
         sources=tuple(world.tasks[s] for s in SOURCES),
         targets=(world.tasks["one"],),
@@ -134,7 +134,7 @@ def test_choices_of_methods_stand_where_they_should(planted, world, pretender):
         "dtvg": [0, 1],
     }
     for choice in by_method["spot"]:
-        assert report.names(choice.subset) == ["b"]
+        assert report.names(choice.subset) == ["second"]
         assert (choice.test, choice.rank, choice.percentile) == (0.1, 8.0, 0.0)
     for choice, land in zip(by_method["dtvg"], cell.landscapes, strict=True):
         start = pretender.runs["dtvg: target, k = 4", f"{config.targets[0]} k=4 seed={choice.seed}"]
@@ -158,11 +158,11 @@ def test_what_it_writes(planted, world):
     (cell,) = found["cells"]
     assert [s["sources"] for s in cell["subsets"]][-1] == list(SOURCES)
     assert len(cell["subsets"]) == 8
-    best = next(s for s in cell["subsets"] if s["sources"] == ["a", "two"])
+    best = next(s for s in cell["subsets"] if s["sources"] == ["first", "two"])
     assert best["test"] == best["dev"] == [AVERAGED] * 2
     assert np.ravel(best["halves"]) == pytest.approx([AVERAGED] * 4)
     assert best["coefficient"] == [0.5] * 2
-    assert cell["best_of_all"][0]["chosen"] == [["a", "two"]] * 2
+    assert cell["best_of_all"][0]["chosen"] == [["first", "two"]] * 2
     text = (report.folder / "oracle.md").read_text()
     row = next(line for line in text.splitlines() if line.startswith("| k = 4 | one | accuracy"))
     cells = [part.strip() for part in row.split("|")[4:-1]]
@@ -176,7 +176,7 @@ def test_what_it_writes(planted, world):
         "yes",
         "90.0",
     ]
-    assert "| k = 4 | one | spot | b (2 of 2) | 10.0 ± 0.0 | 8.0 of 8 | 0 |" in text
+    assert "| k = 4 | one | spot | second (2 of 2) | 10.0 ± 0.0 | 8.0 of 8 | 0 |" in text
 
 
 @pytest.mark.slow
@@ -228,7 +228,7 @@ def test_an_oracle_that_was_stopped_goes_on(planted, world, monkeypatch):
 def test_values_are_those_of_merged_prompts_and_nothing_is_trained_twice(
     world, executor, tmp_path, monkeypatch
 ):
-    config = world.config(tmp_path, methods=("dtvg",), shots=(4,), seeds=1)
+    config = world.experiment(tmp_path, methods=("dtvg",), shots=(4,), seeds=1)
     run(config, world.lm, show=False, say=lambda line: None)
     before = (tmp_path / "run" / "results.jsonl").read_text()
 
@@ -276,7 +276,7 @@ def test_values_are_those_of_merged_prompts_and_nothing_is_trained_twice(
 
 @pytest.mark.slow
 def test_tuned_subsets_go_on_from_where_they_were_merged(world, executor, tmp_path, monkeypatch):
-    config = world.config(tmp_path, methods=("dtvg",), shots=(4,), seeds=1)
+    config = world.experiment(tmp_path, methods=("dtvg",), shots=(4,), seeds=1)
     plain = oracle(config, world.lm, show=False, say=lambda line: None)
     before = (plain.folder / "oracle.json").read_bytes()
     said: list[str] = []
@@ -338,17 +338,17 @@ def test_tuned_subsets_go_on_from_where_they_were_merged(world, executor, tmp_pa
     ],
 )
 def test_what_is_wrong_is_said_before_anything_happens(world, tmp_path, changes, base, says):
-    config = world.config(tmp_path, **changes)
+    config = world.experiment(tmp_path, **changes)
     with pytest.raises(ConfigError, match=says):
         oracle(config, world.lm, base=base and base.replace("\\", ""), show=False)
     assert not (tmp_path / "run").exists()
 
 
 def test_whose_first_stage_is_merged(world, tmp_path):
-    config = world.config(tmp_path, methods=("spot", "dtvg(budget=matched)", "dtvg"))
+    config = world.experiment(tmp_path, methods=("spot", "dtvg(budget=matched)", "dtvg"))
     assert check(config) == "dtvg(budget=matched)"
     assert check(config, "dtvg") == "dtvg"
-    assert check(world.config(tmp_path, methods=("spot",))) == "dtvg"
+    assert check(world.experiment(tmp_path, methods=("spot",))) == "dtvg"
 
 
 def test_another_config_s_run_is_not_touched(planted, world):

@@ -8,6 +8,7 @@ import json
 import jax
 import pytest
 import toy
+from world import TEST, TRAIN
 
 from prompt_jax.errors import ConfigError, DataError
 from prompt_jax.methods import BaseMethod
@@ -16,8 +17,6 @@ from prompt_jax.recipes import DataConfig, make_plan
 from prompt_jax.recipes import plan as plans
 from prompt_jax.training import memory
 from prompt_jax.training.optimizers import OptimizerConfig
-
-from .conftest import TEST, TRAIN
 
 METHODS = (
     "prompt_tuning",
@@ -30,7 +29,7 @@ METHODS = (
 
 @pytest.fixture(scope="module")
 def plan(world, tmp_path_factory):
-    config = world.config(tmp_path_factory.mktemp("plan"), methods=METHODS)
+    config = world.experiment(tmp_path_factory.mktemp("plan"), methods=METHODS)
     return config, make_plan(config, FrozenT5.abstract(toy.CONFIG, name="tiny"))
 
 
@@ -125,8 +124,8 @@ def test_runs_are_planned_where_they_will_be():
 def test_tasks(plan, world):
     _, made = plan
     assert [(t.name, t.role) for t in made.tasks] == [
-        (world.tasks["a"], "source"),
-        (world.tasks["b"], "source"),
+        (world.tasks["first"], "source"),
+        (world.tasks["second"], "source"),
         (world.tasks["one"], "target"),
         (world.tasks["two"], "target"),
     ]
@@ -159,7 +158,7 @@ def test_a_smaller_budget_plans_fewer_rows(plan):
 
 def test_what_cannot_run_is_not_planned(world, tmp_path):
     lm = FrozenT5.abstract(toy.CONFIG)
-    config = world.config(tmp_path)
+    config = world.experiment(tmp_path)
     with pytest.raises(DataError, match="unknown task"):
         make_plan(dataclasses.replace(config, targets=("mrr",)), lm)
     with pytest.raises(ConfigError, match="both source and target"):
@@ -181,7 +180,7 @@ def test_schedules_cost_nothing_in_memory(world, tmp_path):
 
 def test_stages_that_share_a_budget_add_up(world, tmp_path):
     zero = "task_prompt_vectors(zero_shot=true)"
-    config = world.config(
+    config = world.experiment(
         tmp_path,
         methods=("dtvg(budget=matched)", "dtvg", zero),
         shots=(0,),
@@ -200,7 +199,7 @@ def test_stages_that_share_a_budget_add_up(world, tmp_path):
 
 def test_more_than_the_budget_is_planned(world, tmp_path):
     methods = ("prompt_tuning(steps=2,rates=[1,3])", "spot(variant=mixture,steps=3,batch=2)")
-    config = world.config(tmp_path, methods=methods, shots=(0,), seeds=1)
+    config = world.experiment(tmp_path, methods=methods, shots=(0,), seeds=1)
     made = {s.label: s for s in plans._stages(config, world.lm)}
     tuned = made["prompt_tuning(steps=2,rates=[1,3]): target, all rows"]
     assert (tuned.runs, tuned.steps) == (2 * 2, 2 * config.target.steps)
@@ -210,7 +209,7 @@ def test_more_than_the_budget_is_planned(world, tmp_path):
 
 def test_the_analysis_of_the_micro_batch_is_kept(world, tmp_path, monkeypatch):
     """Compiled once, and again for another budget; a damaged entry is made again."""
-    config, lm = world.config(tmp_path), FrozenT5.abstract(toy.CONFIG, name="tiny")
+    config, lm = world.experiment(tmp_path), FrozenT5.abstract(toy.CONFIG, name="tiny")
     first = make_plan(config, lm, tmp_path)
     calls = []
     original = memory.compile_micro

@@ -118,14 +118,14 @@ def test_a_second_process_evaluates_nothing(pretender, executor, tmp_path):
 def test_other_test_rows_are_evaluated_again(pretender, executor, world, tmp_path):
     executor().run("prompt_tuning", 0)
     assert (trained(pretender), pretender.evaluated) == (4, 4)
-    data = dataclasses.replace(world.config(tmp_path).data, test_rows=12)
+    data = dataclasses.replace(world.experiment(tmp_path).data, test_rows=12)
     (outcome, *_) = executor(data=data).run("prompt_tuning", 0)
     assert (trained(pretender), pretender.evaluated) == (4, 8)
     assert len(outcome.test.predictions) == 12
 
 
 def test_without_a_store_nothing_is_reused_or_written(pretender, executor, world, tmp_path):
-    data = dataclasses.replace(world.config(tmp_path).data, cache="")
+    data = dataclasses.replace(world.experiment(tmp_path).data, cache="")
     for times in (1, 2):
         executor(data=data).run("full_fine_tuning", 0)
         executor(data=data).run("prompt_tuning", 0)

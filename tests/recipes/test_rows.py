@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from world import TEST, TRAIN
 
 from prompt_jax.data import Mixture
 from prompt_jax.errors import DataError
@@ -14,13 +15,11 @@ from prompt_jax.recipes import DataConfig
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.rundir import truncation
 
-from .conftest import TEST, TRAIN
-
 
 @pytest.fixture
 def store(world, tmp_path):
     def make(**changes):
-        config = world.config(tmp_path).data
+        config = world.experiment(tmp_path).data
         return RowStore(dataclasses.replace(config, **changes), world.lm.tokenizer, None)
 
     return make
@@ -83,11 +82,11 @@ def test_feeds(store, world):
     made = store()
     feed = made.feed(world.tasks["one"], 3, 4, 5, "order")
     assert (feed.seed, feed.batch_size, feed.stream, len(feed.split)) == (3, 5, "order", 8)
-    names = (world.tasks["a"], world.tasks["b"])
+    names = (world.tasks["first"], world.tasks["second"])
     mixture = made.mixture(names, 3, 6)
     assert isinstance(mixture, Mixture)
-    assert (mixture.stream, mixture.mode, len(mixture.split)) == ("source", "proportional", 64)
-    assert mixture.task_sizes.tolist() == [32, 32]
+    assert (mixture.stream, mixture.mode, len(mixture.split)) == ("source", "proportional", 104)
+    assert mixture.task_sizes.tolist() == [52, 52]
 
 
 def test_report_and_truncation(store, world):
@@ -150,7 +149,7 @@ train = "rows.jsonl"
 validation = "rows.jsonl"
 """
     )
-    config = dataclasses.replace(world.config(tmp_path).data, max_target_tokens=2)
+    config = dataclasses.replace(world.experiment(tmp_path).data, max_target_tokens=2)
     store = RowStore(config, world.lm.tokenizer, None)
     notes = store.rows(str(task), 0).notes
     (warning,) = [note for note in store.warnings if "test rows" in note]

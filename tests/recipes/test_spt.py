@@ -27,7 +27,7 @@ def spec(transfer, name="spt"):
 
 def one_target(world, folder, **data):
     """Source rows under both templates: under "{text}" alone, all tasks would ask the same."""
-    config = world.config(
+    config = world.experiment(
         folder, methods=(spec("zero_shot"),), targets=(world.tasks["one"],), seeds=1, shots=(0,)
     )
     return dataclasses.replace(
@@ -57,7 +57,7 @@ def test_transfers_share_a_bank(executor, world, tmp_path):
     assert prompt.template_prompts == {}
     for outcome in (bank, slots, zero):
         assert outcome.trained.prompt is None
-        assert set(outcome.template_prompts) == {"plain", "other"}
+        assert set(outcome.template_prompts) == {"plain", "short"}
         assert all(p.shape == (toy.L, toy.D) for p in outcome.template_prompts.values())
     # Both start from what is retrieved for each template (`prompt` from one for all of them).
     for outcome in (bank, slots):
@@ -102,7 +102,7 @@ def test_prompts_of_templates_are_saved(world, tmp_path):
     config = one_target(world, tmp_path, test_templates="all")
     report = run(config, world.lm)
     names = sorted(path.name for path in report.prompts)
-    assert names == [f"one-all-seed0-{template}.safetensors" for template in ("other", "plain")]
+    assert names == [f"one-all-seed0-{template}.safetensors" for template in ("plain", "short")]
     one, other = (SoftPrompt.load(path) for path in report.prompts[:2])
     assert one.record.config["template"] != other.record.config["template"]
     assert one.record.method == spec("zero_shot")

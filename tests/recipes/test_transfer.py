@@ -22,7 +22,7 @@ def test_the_prompt_is_the_best_seed_s(pretender, world, tmp_path):
     run = transfer(
         world.lm,
         target=task,
-        sources=[world.tasks["a"], world.tasks["b"]],
+        sources=[world.tasks["first"], world.tasks["second"]],
         k=4,
         seeds=3,
         tokens=4,
@@ -57,7 +57,7 @@ def test_a_method_without_a_prompt_is_refused(world, tmp_path, method, says):
         pj.transfer(
             world.lm,
             target=world.tasks["one"],
-            sources=[world.tasks["a"]],
+            sources=[world.tasks["first"]],
             method=method,
             out=str(tmp_path / "run"),
         )
@@ -69,7 +69,7 @@ def test_one_prompt_that_was_tuned_from_a_bank(pretender, world, tmp_path):
     run = transfer(
         world.lm,
         target=world.tasks["one"],
-        sources=[world.tasks["a"], world.tasks["b"]],
+        sources=[world.tasks["first"], world.tasks["second"]],
         method="spt(slots=6,tokens=2,transfer=prompt)",
         templates="cycle",
         k=4,

@@ -137,7 +137,7 @@ def small(world, monkeypatch):
     monkeypatch.setattr(outputs, "write_page", lambda *args: None)
 
     def make(folder, **changes):
-        made = world.config(
+        made = world.experiment(
             folder, targets=(world.tasks["one"],), shots=(0,), seeds=2, checkpoint_seconds=1e-9
         )
         return dataclasses.replace(made, **changes)

@@ -12,6 +12,7 @@ from prompt_jax.evaluation.evaluators import nll as nll
 from prompt_jax.evaluation.evaluators import rank as rank
 from prompt_jax.evaluation.metrics import METRICS as METRICS
 from prompt_jax.evaluation.metrics import Metric as Metric
+from prompt_jax.evaluation.metrics import bounds as bounds
 from prompt_jax.evaluation.metrics import compute as compute
 from prompt_jax.evaluation.metrics import per_item as per_item
 from prompt_jax.evaluation.predictions import Prediction as Prediction
@@ -20,6 +21,7 @@ from prompt_jax.evaluation.statistics import MINIMUM_EFFECT as MINIMUM_EFFECT
 from prompt_jax.evaluation.statistics import Comparison as Comparison
 from prompt_jax.evaluation.statistics import Summary as Summary
 from prompt_jax.evaluation.statistics import Verdict as Verdict
+from prompt_jax.evaluation.statistics import bounded as bounded
 from prompt_jax.evaluation.statistics import effect as effect
 from prompt_jax.evaluation.statistics import holm as holm
 from prompt_jax.evaluation.statistics import judge as judge

@@ -419,6 +419,16 @@ def get_metric(name: str) -> Metric:
     return METRICS[name]
 
 
+def bounds(name: str) -> tuple[float, float]:
+    """The smallest and the largest value of a metric; of an unknown one [-1, 1].
+
+    >>> bounds("accuracy"), bounds("matthews")
+    ((0.0, 1.0), (-1.0, 1.0))
+    """
+    signed = name in ("matthews", "pearson", "spearman") or name not in METRICS
+    return (-1.0 if signed else 0.0), 1.0
+
+
 def compute(
     names: Sequence[str],
     predictions: Predictions,

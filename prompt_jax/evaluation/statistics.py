@@ -8,7 +8,7 @@ crossed, so the model of the bootstrap is `d = mu + seed + item + residual`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -42,6 +42,9 @@ class Comparison(NamedTuple):
     p: float  # two-sided
     seeds: int
     items: int
+
+
+Estimate = TypeVar("Estimate", Summary, Comparison)
 
 
 class Verdict(NamedTuple):
@@ -189,6 +192,22 @@ def sign_flip(
     p = extreme / len(sums) if exact else (extreme + 1) / (len(sums) + 1)
     summary = summarise(d, level=level)
     return Comparison(summary.mean, summary.low, summary.high, p, n, 1)
+
+
+def bounded(estimate: Estimate, low: float, high: float) -> Estimate:
+    """Limits an interval to the values that can be: accuracy has no 120 points.
+
+    Student's interval of two seeds may be many times as wide as the metric's range. An interval
+    that reaches beyond both ends says nothing and becomes NaN: so few seeds cannot support one.
+
+    Args:
+      estimate: of a mean or a difference; its p-value is not changed.
+      low: the smallest possible value.
+      high: the largest.
+    """
+    if estimate.low < low and estimate.high > high:
+        return estimate._replace(low=np.nan, high=np.nan)
+    return estimate._replace(low=max(estimate.low, low), high=min(estimate.high, high))
 
 
 def holm(p: np.ndarray | Sequence[float]) -> np.ndarray:

@@ -21,7 +21,7 @@ import numpy as np
 
 from prompt_jax.data import registry
 from prompt_jax.errors import ConfigError
-from prompt_jax.evaluation import Verdict, statistics
+from prompt_jax.evaluation import Verdict, bounded, bounds, statistics
 from prompt_jax.evaluation.subsets import (
     SubsetScores,
     compare,
@@ -187,7 +187,8 @@ def _cell(
                     float(outcome.test.metrics[metric]),
                 )
             )
-    comparison = compare(best, plain)
+    low, high = bounds(metric)
+    comparison = bounded(compare(best, plain), low - high, high - low)
     verdict = Verdict(comparison, comparison.p, False)
     minimum = executor.config.minimum_effect
     if minimum is None:

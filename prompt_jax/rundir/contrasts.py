@@ -102,6 +102,7 @@ def pool(runs: Sequence[RunDirectory]) -> Pool:
         for name, by_target in metrics.items():
             into = calibration[name] if name else primary
             found = scores(run.rows, by_target, None if name else run.items)
+            into.ranges.update({t: r for t, r in found.ranges.items() if t not in into.ranges})
             for cell, by_seed in found.values.items():
                 if cell.k == k and cell not in into.values:
                     into.values[cell] = by_seed

@@ -14,7 +14,15 @@ from typing import Literal
 import numpy as np
 
 from prompt_jax.errors import ConfigError, DataError
-from prompt_jax.evaluation import Comparison, Summary, Verdict, judge, statistics, summarise
+from prompt_jax.evaluation import (
+    Comparison,
+    Summary,
+    Verdict,
+    bounded,
+    judge,
+    statistics,
+    summarise,
+)
 from prompt_jax.rundir import paired, questions, truncation
 from prompt_jax.rundir.folder import RunDirectory, get, number
 from prompt_jax.rundir.questions import Question
@@ -249,9 +257,12 @@ def _answer(run: RunDirectory, measured: Scores, minimum: float) -> Answer | Non
 def _rows(run: RunDirectory, k: int, primary: Mapping[str, str], measured: Scores) -> list[Row]:
     """The targets at one k, then the macro averages over all of them and over declared groups."""
 
-    def summaries(values: Mapping[str, Mapping[int, float]]) -> dict[str, Summary]:
+    def summaries(
+        values: Mapping[str, Mapping[int, float]], targets: Sequence[str]
+    ) -> dict[str, Summary]:
+        limits = measured.range(targets)
         return {
-            method: summarise([by_seed[s] for s in sorted(by_seed)])
+            method: bounded(summarise([by_seed[s] for s in sorted(by_seed)]), *limits)
             for method, by_seed in values.items()
             if by_seed
         }
@@ -260,10 +271,11 @@ def _rows(run: RunDirectory, k: int, primary: Mapping[str, str], measured: Score
     for target in run.targets:
         values = {m: measured.values.get(Cell(m, target, k), {}) for m in run.methods}
         metric = primary.get(target, "")
-        made.append(Row(k, "target", run.name(target), target, metric, summaries(values)))
+        made.append(Row(k, "target", run.name(target), target, metric, summaries(values, [target])))
     for name, targets in averages(run):
         values = {m: measured.macro(m, targets, k) for m in run.methods}
-        made.append(Row(k, "average", name, "", f"{len(targets)} targets", summaries(values)))
+        found = summaries(values, targets)
+        made.append(Row(k, "average", name, "", f"{len(targets)} targets", found))
     return made
 
 

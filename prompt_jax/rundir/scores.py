@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from prompt_jax.evaluation import Comparison, paired_bootstrap, sign_flip
+from prompt_jax.evaluation import Comparison, bounded, bounds, paired_bootstrap, sign_flip
 from prompt_jax.run_key import RunKey
 from prompt_jax.rundir.results import ResultRow
 
@@ -29,10 +29,18 @@ class Scores:
     Attributes:
       values: of each cell by seed; NaN for a run that died.
       items: likewise the test items [n] where the metric is their mean.
+      ranges: the smallest and largest value of each target's metric; [-1, 1] where it is missing.
     """
 
     values: dict[Cell, dict[int, float]]
     items: dict[Cell, dict[int, np.ndarray]]
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def range(self, targets: Sequence[str]) -> tuple[float, float]:
+        """The smallest and largest mean over targets."""
+        every = np.asarray([self.ranges.get(target, (-1.0, 1.0)) for target in targets])
+        low, high = every.mean(0).tolist()
+        return low, high
 
     def macro(self, method: str, targets: Sequence[str], k: int) -> dict[int, float]:
         """The mean over targets by seed; NaN for a seed that some target lacks.
@@ -66,7 +74,8 @@ class Scores:
                 np.mean([[self.values[cell][s] for s in seeds] for cell in cells], 0)
                 for cells in (a, b)
             ]
-            return sign_flip(*means)
+            low, high = self.range([cell.target for cell in a])
+            return bounded(sign_flip(*means), low - high, high - low)
         sides = [[self._stacked(cell, seeds) for cell in cells] for cells in (a, b)]
         return compare_items(*sides)
 
@@ -89,7 +98,7 @@ def compare_items(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> Compariso
       b: likewise, the second one.
     """
     if len(a) == 1:
-        return paired_bootstrap(a[0], b[0])
+        return bounded(paired_bootstrap(a[0], b[0]), -1.0, 1.0)  # items are in [0, 1]
     sizes = [table.shape[1] for table in a]
     # Weighted, so that every target counts alike however many test items it has.
     weights = [sum(sizes) / (len(sizes) * size) for size in sizes]
@@ -97,7 +106,7 @@ def compare_items(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> Compariso
         np.concatenate([w * table for w, table in zip(weights, side, strict=True)], 1)
         for side in (a, b)
     )
-    return paired_bootstrap(left, right)
+    return bounded(paired_bootstrap(left, right), -1.0, 1.0)
 
 
 def primary_metrics(rows: Iterable[ResultRow]) -> dict[str, str]:
@@ -119,7 +128,7 @@ def scores(
       items: per-item scores of that metric.
       split: which split to read.
     """
-    made = Scores({}, {})
+    made = Scores({}, {}, {target: bounds(metric) for target, metric in metrics.items()})
     for row in rows:
         if row.split == split and row.metric == metrics.get(row.target):
             cell = Cell(row.method, row.target, row.k)

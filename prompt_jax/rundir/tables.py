@@ -14,6 +14,8 @@ from prompt_jax.errors import ConfigError
 from prompt_jax.evaluation import Comparison, Summary
 from prompt_jax.units import format_count
 
+_FEW = 5  # seeds
+
 Mark = Literal["best", "ahead", "behind"]
 
 
@@ -122,15 +124,28 @@ def cell_text(summary: Summary | None) -> str:
 
 
 def interval_text(comparison: Comparison) -> str:
-    """A difference in points with its interval; the interval is left out where there is none.
+    """A difference in points with its interval.
+
+    Where few seeds cannot support an interval (`statistics.bounded`), it says so; otherwise an
+    interval that is not known is left out.
 
     >>> interval_text(Comparison(0.1, 0.05, 0.15, 0.01, 5, 100))
     '+10.0 [+5.0, +15.0]'
     """
     text = signed(comparison.difference)
     if math.isfinite(comparison.low) and math.isfinite(comparison.high):
-        text += f" [{signed(comparison.low)}, {signed(comparison.high)}]"
-    return text
+        return f"{text} [{signed(comparison.low)}, {signed(comparison.high)}]"
+    return f"{text} [{missing_interval(comparison)}]" if 1 < comparison.seeds < _FEW else text
+
+
+def missing_interval(comparison: Comparison) -> str:
+    """Why a comparison has no interval; "" where it has one, or has one seed.
+
+    >>> missing_interval(Comparison(0.1, math.nan, math.nan, 0.5, 2, 1))
+    'none: 2 seeds'
+    """
+    known = math.isfinite(comparison.low) and math.isfinite(comparison.high)
+    return "" if known or comparison.seeds < 2 else f"none: {comparison.seeds} seeds"
 
 
 def signed(fraction: float) -> str:

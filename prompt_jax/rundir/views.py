@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from prompt_jax.evaluation import Comparison, Verdict, statistics
-from prompt_jax.rundir.findings import Answer, Best, Findings, Row, State
+from prompt_jax.rundir.findings import Answer, Best, Contrast, Findings, Row, State
 from prompt_jax.rundir.folder import RunDirectory
 from prompt_jax.rundir.tables import (
     Mark,
@@ -20,6 +20,7 @@ from prompt_jax.rundir.tables import (
     heading,
     interval_text,
     markdown,
+    missing_interval,
     multiple,
     p_text,
     signed,
@@ -34,6 +35,11 @@ _STATES: dict[State, str] = {
     "no_comparison": "no comparison",
     "failed": "no result",
 }
+
+
+_NO_INTERVAL = (
+    " Interval none: so few seeds cannot support one; it would be wider than the metric's range."
+)
 
 
 def lead(findings: Findings) -> str:
@@ -101,7 +107,12 @@ def rule(findings: Findings) -> str:
     return (
         "Paired over seeds and test rows (where the metric is no mean of rows, over seeds); p after"
         f" Holm over {count} test{'s' if count != 1 else ''}. {threshold(findings.minimum)}"
+        + (_NO_INTERVAL if any(map(_has_none, findings.contrasts)) else "")
     )
+
+
+def _has_none(contrast: Contrast) -> bool:
+    return bool(missing_interval(contrast.verdict.comparison))
 
 
 def threshold(minimum: float) -> str:
@@ -188,7 +199,7 @@ def contrasts(findings: Findings) -> Table:
                 findings.run.name(c.target),
                 c.method,
                 signed(d.difference),
-                f"{signed(d.low)} to {signed(d.high)}" if known else "",
+                f"{signed(d.low)} to {signed(d.high)}" if known else missing_interval(d),
                 p_text(c.verdict.p_holm),
                 effect(c.verdict),
             )

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from prompt_jax.errors import DataError
-from prompt_jax.evaluation import statistics
+from prompt_jax.evaluation import bounded, statistics, summarise
 
 RUNS = 400
 
@@ -253,3 +253,19 @@ def test_judge_large_difference_over_five_seeds_is_significant():
     comparison = statistics.paired_bootstrap(a, b)
     assert comparison.p < 0.05 / 40
     assert comparison.low > 0.3
+
+
+def test_bounded_intervals():
+    summary = summarise([0.2, 0.9])
+    assert summary.low < 0.0 < 1.0 < summary.high
+    none = bounded(summary, 0.0, 1.0)
+    assert math.isnan(none.low)
+    assert math.isnan(none.high)
+    assert none[:2] == summary[:2]
+    near = summarise([0.95, 0.99, 0.97])
+    assert bounded(near, 0.0, 1.0) == near._replace(high=1.0)
+    inside = summarise([0.5, 0.6, 0.55])
+    assert bounded(inside, 0.0, 1.0) == inside
+    one = bounded(summarise([0.5]), 0.0, 1.0)
+    assert one.mean == 0.5
+    assert math.isnan(one.low)

@@ -115,3 +115,43 @@ def test_without_items_signs_are_flipped():
     del made.items[b]
     values = [[made.values[cell][s] for s in range(5)] for cell in (a, b)]
     assert made.compare([a], [b]) == sign_flip(*values)
+
+
+def test_no_interval_leaves_the_range_of_the_metric():
+    """Two seeds whose differences are +40 and -60 points: Student's interval is +-635 points."""
+    a, b = Cell("a", "t", 4), Cell("b", "t", 4)
+    values = {a: {0: 0.7, 1: 0.2}, b: {0: 0.3, 1: 0.8}}
+    found = Scores(values, {}, {"t": (0.0, 1.0)}).compare([a], [b])
+    assert found.difference == pytest.approx(-0.1)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    assert found.p == sign_flip([0.7, 0.2], [0.3, 0.8]).p
+    # -0.84 +- 1.14: the far end is cut, the near one stays
+    values = {a: {0: 0.1, 1: 0.0}, b: {0: 0.85, 1: 0.93}}
+    raw = sign_flip([0.1, 0.0], [0.85, 0.93])
+    found = Scores(values, {}, {"t": (0.0, 1.0)}).compare([a], [b])
+    assert raw.low < -1.0
+    assert (found.low, found.high, found.p) == (-1.0, raw.high, raw.p)
+    # a correlation can be anything from -1 to 1, and the mean of both kinds lies between
+    matthews = Scores(values, {}, {"t": (-1.0, 1.0)}).compare([a], [b])
+    assert matthews.low == raw.low
+    assert Scores({}, {}, {"t": (0.0, 1.0), "u": (-1.0, 1.0)}).range(["t", "u"]) == (-0.5, 1.0)
+
+
+def test_intervals_of_items_are_bounded():
+    a, b = Cell("a", "t", 4), Cell("b", "t", 4)
+    ones, zeros = np.ones(4), np.zeros(4)
+    made = of_items({a: {0: ones, 1: zeros}, b: {0: zeros, 1: ones}})
+    raw = paired_bootstrap(np.stack([ones, zeros]), np.stack([zeros, ones]))
+    assert raw.low < -1.0
+    found = made.compare([a], [b])
+    assert math.isnan(found.low)
+    assert found.p == raw.p
+
+
+def test_scores_know_the_range_of_their_metric():
+    rows = [row("x", "one", 0, 0, 0.5), row("x", "two", 0, 0, 0.5)]
+    assert scores(rows, {"one": "accuracy", "two": "matthews"}).ranges == {
+        "one": (0.0, 1.0),
+        "two": (-1.0, 1.0),
+    }

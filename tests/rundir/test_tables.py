@@ -76,6 +76,9 @@ def test_small_texts():
     made = Comparison(-0.0001, -0.05, 0.0004, 0.5, 5, 10)
     assert tables.interval_text(made) == "+0.0 [-5.0, +0.0]"
     assert tables.interval_text(made._replace(low=math.nan, high=math.nan)) == "+0.0"
+    two = made._replace(low=math.nan, high=math.nan, seeds=2)
+    assert tables.interval_text(two) == "+0.0 [none: 2 seeds]"
+    assert tables.interval_text(two._replace(seeds=1)) == "+0.0"
     assert tables.p_text(0.0004) == "<0.001"
     assert tables.p_text(0.0006) == "0.001"
     assert tables.multiple(9.126) == "9.1"

@@ -14,7 +14,7 @@ from prompt_jax.evaluation import Comparison, Verdict, summarise
 from prompt_jax.rundir import tables, views
 from prompt_jax.rundir.findings import Findings, Row, find
 from prompt_jax.rundir.folder import RunDirectory
-from rundir.synthetic import METHODS, TARGETS
+from rundir.synthetic import METHODS, TARGETS, result
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +140,27 @@ def test_costs_show_ratios_to_the_baseline(found):
     base, spot, _ = views.costs(found).rows[:3]
     assert base[:4] == ("k = 16", "prompt_tuning", "100 GFLOP", "1")
     assert spot[:6] == ("k = 16", "spot", "300 GFLOP", "3", "200", "100")
+
+
+def test_a_missing_interval_is_said_everywhere(tmp_path):
+    """One method is right on all rows of the first seed and on none of the second."""
+    rows = [
+        result(method, "t", 0, seed, float(seed == good), split=split)
+        for method, good in (("base", 1), ("x", 0))
+        for seed in (0, 1)
+        for split in ("dev", "test")
+    ]
+    run = RunDirectory(
+        tmp_path, rows=rows, methods=("base", "x"), targets=("t",), shots=(0,), seeds=(0, 1)
+    )
+    findings = find(run)
+    table = views.contrasts(findings)
+    assert table.rows[0][4] == "none: 2 seeds"
+    assert "so few seeds cannot support one" in table.note
+    entry = views.to_dict(findings)["contrasts"][0]
+    assert math.isnan(entry["low"])
+    (cell, _) = [c for c in views.to_dict(findings)["cells"] if c["kind"] == "target"]
+    assert math.isnan(cell["low"])
+    assert "none: 2 seeds" in tables.to_csv(table)
+    assert "none: 2 seeds" in views.summary(findings)
+    assert "none: 2 seeds" in tables.latex(table)

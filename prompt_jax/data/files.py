@@ -76,7 +76,8 @@ def read_rows(path: str | Path) -> MemoryRows | ArrowRows:
     """Reads a file of rows; the suffix determines the format.
 
     JSONL is one object a line (blank lines are skipped). CSV follows RFC 4180. TSV has no quoting,
-    as in GLUE's files. CSV and TSV start with a header, and every value is text. All are UTF-8.
+    as in GLUE's files. CSV and TSV start with a header, and every value is text. A first column
+    without a name, which is the index of a pandas table, is left out. All are UTF-8.
 
     Raises:
       DataError: if the file is missing or damaged, or a line is malformed; the message names
@@ -114,6 +115,10 @@ def read_parquet(paths: Sequence[Path]) -> pyarrow.Table:
     for path in paths:
         data = _open(path).read() if path.suffix == ".gz" else path.read_bytes()
         try:
+            names = pyarrow.parquet.read_schema(io.BytesIO(data)).names
+            for name in names:
+                if names.count(name) > 1:
+                    raise DataError(f"{path}: the column '{name}' is there more than once.")
             tables.append(pyarrow.parquet.read_table(io.BytesIO(data)))
         except pyarrow.ArrowException as error:
             raise DataError(f"{path}: damaged parquet file ({error}).") from None
@@ -145,12 +150,29 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_object)
+        except _RepeatedKeyError as error:
+            raise DataError(f"line {number} of {path} has the key {error} twice.") from None
         except (ValueError, RecursionError) as error:  # ValueError: also numbers of 5,000 digits
             raise DataError(f"line {number} of {path} is not valid JSON: {error}.") from None
         if not isinstance(row, dict):
-            raise DataError(f"line {number} of {path} is not a JSON object.")
+            raise DataError(
+                f"line {number} of {path} is not a JSON object: JSONL has one object on each line."
+            )
         yield row
+
+
+class _RepeatedKeyError(Exception):
+    pass
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # JSON's usual readers keep the last value of a repeated key without a word.
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _RepeatedKeyError(repr(next(name for name in names if names.count(name) > 1)))
+    return made
 
 
 def _tsv(path: Path) -> Iterator[dict[str, Any]]:
@@ -177,14 +199,13 @@ def _csv(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _check_header(header: list[str], path: Path) -> list[str]:
-    if len(set(header)) != len(header) or not all(header):
-        hint = (
-            " A data frame writes its index without a name: leave it out with"
-            f" to_csv({path.name!r}, index=False)."
-            if not header[0]
-            else ""
+    header = [name.strip() for name in header]
+    named = header[1:] if len(header) > 1 else header  # pandas writes its index without a name
+    if len(set(header)) != len(header) or not all(named):
+        raise DataError(
+            f"{path}: the header must name every column once, not {header}. The first line of a CSV"
+            " or TSV file is its header."
         )
-        raise DataError(f"{path}: the header must name every column once, not {header}.{hint}")
     return header
 
 
@@ -193,4 +214,6 @@ def _fields(header: list[str], values: list[str], number: int, path: Path) -> di
         raise DataError(
             f"line {number} of {path} has {len(values)} columns, the header has {len(header)}."
         )
-    return dict(zip(header, values, strict=True))
+    row = dict(zip(header, values, strict=True))
+    row.pop("", None)
+    return row

@@ -320,7 +320,13 @@ def _kind(value: Any) -> str:
 
 def _missing(task: Task, row: Row, field: str, where: str) -> DataError:
     column = dict(task.columns).get(field)
+    # A file without a header, or with another separator, has its first row as names of columns.
+    hint = ""
+    if where.removesuffix(".gz").endswith((".csv", ".tsv")):
+        hint = (
+            " The first line of a CSV or TSV file names its columns, separated by commas or tabs."
+        )
     return DataError(
         f"{where} has no field '{field}'{f' (column {column!r})' if column else ''} (task"
-        f" '{task.name}'); it has {', '.join(map(str, row))}."
+        f" '{task.name}'); it has {', '.join(map(str, row))}.{hint}"
     )

@@ -80,6 +80,33 @@ def test_csv_values_span_lines(tmp_path):
     assert list(read_rows(path)) == [{"a": "one\ntwo", "b": "3"}]
 
 
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_index_of_a_pandas_table_is_left_out(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    text = ",text,label\n0,good,1\n1,bad,0\n"
+    path.write_text(text if suffix == "csv" else text.replace(",", "\t"))
+    assert list(read_rows(path)) == [{"text": "good", "label": "1"}, {"text": "bad", "label": "0"}]
+
+
+def test_csv_with_windows_line_ends_and_a_byte_order_mark(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'\xef\xbb\xbftext, label\r\n"one\r\n""two"", three",1\r\n\r\nfour,0\r\n')
+    assert list(read_rows(path)) == [
+        {"text": 'one\n"two", three', "label": "1"},
+        {"text": "four", "label": "0"},
+    ]
+
+
+def test_parquet_with_a_repeated_column_names_it(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    columns = [pa.array(["a"]), pa.array(["b"]), pa.array([0])]
+    table = pa.Table.from_arrays(columns, names=["text", "text", "label"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: the column 'text' is there more than once"):
+        read_rows(tmp_path / "a.parquet")
+
+
 def test_tsv_has_no_quoting(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_text('a\tb\n"open\tend\n')
@@ -94,6 +121,16 @@ def test_tsv_has_no_quoting(tmp_path):
         ("a.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', "line 2 of .* is not UTF-8"),
         ("a.jsonl", b'{"a": ' + b"[" * 200_000, "line 1 of .* is not valid JSON"),
         ("a.jsonl", b'{"a": ' + b"9" * 5_000 + b"}", "line 1 of .* is not valid JSON"),
+        ("a.jsonl", b'{"a": 1, "b": 2, "a": 3}', "line 1 of .* has the key 'a' twice"),
+        ("a.jsonl", b'{"a": {"b": 1, "b": 1}}', "line 1 of .* has the key 'b' twice"),
+        ("a.jsonl", b'[\n{"a": 1}\n]', "line 1 of .* is not valid JSON"),
+        ("a.jsonl", b'[{"a": 1}]', "line 1 of .* JSONL has one object on each line"),
+        ("a.csv", b"a,b\n1,2,3\n", "line 2 of .* has 3 columns, the header has 2"),
+        ("a.csv", b"a,b\n1\n", "line 2 of .* has 1 columns, the header has 2"),
+        ("a.csv", b"a,b\rx,y\r", "line 1 of .* is not valid CSV"),
+        ("a.csv", "a\nb\n".encode("utf-16"), "line 1 of .* is not UTF-8"),
+        ("a.csv", b"a, a\n1,2\n", "header must name every column once"),
+        ("a.csv", b",\n1,2\n", "header must name every column once"),
         ("a.tsv", b"a\tb\n1\n", "line 2 of .* has 1 columns, the header has 2"),
         ("a.tsv", b"a\ta\n1\t2\n", "header must name every column once"),
         ("a.csv", b"a,\n1,2\n", "header must name every column once"),
@@ -146,10 +183,3 @@ def test_parquet_with_different_schemas_raises(tmp_path):
     ]
     with pytest.raises(DataError, match="have different schemas"):
         read_parquet(paths)
-
-
-def test_the_index_of_a_data_frame_is_no_column(tmp_path):
-    path = tmp_path / "a.csv"
-    path.write_text(",text\n0,x\n")
-    with pytest.raises(DataError, match=r"leave it out with to_csv\('a\.csv', index=False\)"):
-        read_rows(path)

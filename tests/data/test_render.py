@@ -188,6 +188,14 @@ def test_missing_field_raises(field):
         render(NLI, NLI.templates[0], row, "row 3")
 
 
+@pytest.mark.parametrize("name", ["train.csv", "train.tsv.gz"])
+def test_a_table_without_a_header_is_explained(name):
+    with pytest.raises(DataError, match="first line of a CSV or TSV file names its columns"):
+        render(NLI, NLI.templates[0], {"It rains.;wet": "x"}, f"row 1 of {name}")
+    with pytest.raises(DataError, match=r"it has x\.$"):
+        render(NLI, NLI.templates[0], {"x": "x"}, "row 1 of train.jsonl")
+
+
 def test_optional_field_may_be_empty_but_not_missing():
     task = dataclasses.replace(NLI, optional_fields=("premise",))
     example = render(task, task.templates[0], {**ROW, "premise": ""})

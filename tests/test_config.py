@@ -207,10 +207,29 @@ def test_split_list_keeps_all_characters_except_commas_and_spaces(parts):
         ("f(a, b), g[c, d],e", ("f(a, b)", "g[c, d]", "e")),
         ("f(g(a, b), c)", ("f(g(a, b), c)",)),
         ("a), b", ("a)", "b")),
+        ('"a, (b.toml", c', ("a, (b.toml", "c")),
+        ('c , "a,b"', ("c", "a,b")),
+        ('"a, b', ('"a', "b")),
+        ('say "a", b', ('say "a"', "b")),
+        ('"", a', ("a",)),
     ],
 )
 def test_split_list(text, parts):
     assert split_list(text) == parts
+
+
+def test_names_may_be_given_as_one_text():
+    config = ExperimentConfig(
+        sources="sandbox/sentiment", targets="sandbox/topic, mr", methods="spot", shots=4
+    )
+    assert config == ExperimentConfig(
+        sources=("sandbox/sentiment",),
+        targets=("sandbox/topic", "mr"),
+        methods=("spot",),
+        shots=(4,),
+    )
+    changed = override(config, ['targets="tasks, old/own.toml",mr'])
+    assert changed.targets == ("tasks, old/own.toml", "mr")
 
 
 def test_parse_value_of_a_literal():

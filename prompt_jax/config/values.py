@@ -13,19 +13,29 @@ _TRUE, _FALSE = {"true", "yes", "1", "on"}, {"false", "no", "0", "off"}
 
 
 def split_list(text: str) -> tuple[str, ...]:
-    """Splits at commas outside brackets.
+    """Splits at commas outside brackets and double quotes; quotes around a part are left out.
 
     >>> split_list("prompt_tuning, spot(variant=top_k, top_k=3)")
     ('prompt_tuning', 'spot(variant=top_k, top_k=3)')
+    >>> split_list('"my, own/task.toml", mr')
+    ('my, own/task.toml', 'mr')
     """
-    parts, depth, start = [], 0, 0
+    parts, depth, start, quoted = [], 0, 0, False
     for i, char in enumerate(text):
+        if char == '"' and (quoted or (not text[start:i].strip() and '"' in text[i + 1 :])):
+            quoted = not quoted
+        if quoted:
+            continue
         depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(char, 0)
         if char == "," and depth <= 0:
             parts.append(text[start:i])
             start = i + 1
     parts.append(text[start:])
-    return tuple(part.strip() for part in parts if part.strip())
+    return tuple(unquoted for part in parts if (unquoted := _unquoted(part.strip())))
+
+
+def _unquoted(part: str) -> str:
+    return part[1:-1] if len(part) > 1 and part[0] == part[-1] == '"' else part
 
 
 def parse_value(text: str, kind: Any, where: str) -> Any:

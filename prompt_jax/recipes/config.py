@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from prompt_jax.config import split_list
 from prompt_jax.data import registry
 from prompt_jax.errors import ConfigError
 from prompt_jax.methods import BaseMethod, Stage, as_method, spec_of
@@ -156,6 +157,12 @@ class ExperimentConfig:
     out: str = ""
 
     def __post_init__(self) -> None:
+        # In Python one name, or a text of several as on the command line, is easily given alone.
+        for name in ("sources", "targets", "methods"):
+            if isinstance(text := getattr(self, name), str):
+                object.__setattr__(self, name, split_list(text))
+        if isinstance(self.shots, int):
+            object.__setattr__(self, "shots", (self.shots,))
         if not self.targets:
             raise ConfigError("name at least one target, as in targets=glue/rte,mr.")
         if not self.methods:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from prompt_jax.config import split_list
 from prompt_jax.errors import ConfigError
 from prompt_jax.methods import create
 from prompt_jax.prompts import SoftPrompt
@@ -48,7 +49,7 @@ def transfer(
     *,
     target: str,
     method: str = "spot",
-    sources: Sequence[str] = (),
+    sources: str | Sequence[str] = (),
     k: int = 16,
     seeds: int = 5,
     tokens: int = 20,
@@ -64,7 +65,7 @@ def transfer(
       lm: the frozen model.
       target: a registered task, or the path of a task's TOML file.
       method: a spec, as in `prompt_jax.methods.create`.
-      sources: tasks to inherit from; empty for methods without sources.
+      sources: tasks to inherit from, or one; empty for methods without sources.
       k: training rows per class of the target; 0: all.
       seeds: runs, each with its own source prompts.
       tokens: L.
@@ -94,7 +95,7 @@ def transfer(
     base = ExperimentConfig(
         name="transfer",
         model=lm.name,
-        sources=tuple(sources),
+        sources=split_list(sources) if isinstance(sources, str) else tuple(sources),
         targets=(target,),
         methods=(method,),
         shots=(k,),

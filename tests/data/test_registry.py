@@ -330,6 +330,35 @@ def test_get_unknown_name_suggests_the_nearest(wrong: str, near: str) -> None:
         registry.get(wrong)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("rte", "'glue/rte'"),
+        ("RTE", "'glue/rte'"),
+        ("sst2", "'glue/sst2'"),
+        ("SST-2", "'glue/sst2'"),
+        ("mnli", "'glue/mnli'"),
+        ("boolq", "'super_glue/boolq'"),
+        ("glue/boolq", "'super_glue/boolq'"),
+        ("superglue/cb", "'super_glue/cb'"),
+        ("sentiment", "'sandbox/sentiment'"),
+        ("mnlii", "'glue/mnli'"),
+        ("glue_rtee", "'glue/rte'"),
+        ("imbd", "'imdb'"),
+    ],
+)
+def test_a_name_without_its_collection_is_suggested_with_it(wrong: str, meant: str) -> None:
+    with pytest.raises(DataError, match=f"unknown task '{wrong}'. Did you mean {meant}[?] See"):
+        registry.get(wrong)
+
+
+def test_a_name_like_no_other_has_no_suggestion() -> None:
+    with pytest.raises(DataError, match=r"unknown task 'xxxxxxxx'\. See"):
+        registry.get("xxxxxxxx")
+    with pytest.raises(DataError, match=r"unknown task ''\. See"):
+        registry.get("")
+
+
 def test_get_toml_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(

@@ -7,6 +7,8 @@ the name of its folder under `data.root` ("glue_rte") and by a path to a TOML fi
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Iterable
 from types import MappingProxyType
 
@@ -22,7 +24,7 @@ from prompt_jax.data.registry import (
 )
 from prompt_jax.data.tasks import Task
 from prompt_jax.data.toml import load_task
-from prompt_jax.errors import DataError, did_you_mean
+from prompt_jax.errors import DataError
 
 __all__ = [
     "ALIASES",
@@ -116,9 +118,28 @@ def get(name: str) -> Task:
     if name.endswith(".toml"):
         return load_task(name, reserved=known)
     raise DataError(
-        f"unknown task '{name}'.{did_you_mean(name, known)}"
-        " See `prompt-jax tasks` for all of them, or give the path of a .toml file."
+        f"unknown task '{name}'.{_meant(name)} See `prompt-jax tasks` for all of them, or give the"
+        " path of a .toml file."
     )
+
+
+def _meant(name: str) -> str:
+    """Which task somebody may have meant: first one of that name in whatever collection."""
+    last = _letters(name.rpartition("/")[2])
+    tasks: dict[str, list[str]] = {}
+    for task in _TASKS:
+        tasks.setdefault(_letters(task.rpartition("/")[2]), []).append(task)
+    if last in tasks:
+        return f" Did you mean {' or '.join(map(repr, tasks[last]))}?"
+    whole = {name.casefold(): task for name, task in ({t: t for t in _TASKS} | ALIASES).items()}
+    known = {text: found[0] for text, found in tasks.items() if text} | whole
+    near = difflib.get_close_matches(name.casefold(), known, n=1)
+    return f" Did you mean '{known[near[0]]}'?" if near else ""
+
+
+def _letters(name: str) -> str:
+    """A name without case and punctuation: SST-2 is sst2."""
+    return re.sub(r"[\W_]", "", name).casefold()
 
 
 def suite(task: Task) -> str:

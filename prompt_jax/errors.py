@@ -25,6 +25,10 @@ class DataError(PromptJaxError, ValueError):
     """A data set, task file, row or label is wrong or missing."""
 
 
+class MissingDataError(DataError):
+    """The rows of a task are not on this machine."""
+
+
 class ModelError(PromptJaxError, ValueError):
     """A model directory or checkpoint cannot be used."""
 

@@ -72,6 +72,13 @@ def _tasks(out: common.Printer, made: Plan) -> None:
         role = " and ".join(entry.role for entry in entries)
         shown.add_row(registry.get(name).name, role, entries[0].where, train, test)
     out.print(shown)
+    for warning in made.warnings:
+        out.print(f"warning: {warning}")
+    missing = [registry.get(name) for name in made.missing]
+    if public := [task.name for task in missing if task.tfds or task.hf]:
+        out.print(f"to fetch: {common.program()} tasks fetch {' '.join(public)}", wrap=False)
+    if others := [task.name for task in missing if not (task.tfds or task.hf)]:
+        out.print(f"no public source: {', '.join(others)} (put files under data.root)")
     out.print()
 
 

@@ -13,6 +13,7 @@ from prompt_jax.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
     from prompt_jax.data import Example, Task
+    from prompt_jax.data.overlap import CheckedRows
 
 app = typer.Typer(
     help="List tasks, show one, write one for a file, fetch data.",
@@ -103,10 +104,17 @@ def show(
     root: common.Root = None,
     as_json: common.AsJson = False,
 ) -> None:
-    """Fields, labels, metrics, sizes, licence and templates of a task, and a rendered row."""
-    from prompt_jax.data import registry
+    """Fields, labels, metrics, sizes, licence and templates of a task, and a rendered row.
+
+    Rows of files are read: a row that does not match the task is an error, and validation rows that
+    are training rows too are counted.
+    """
+    from prompt_jax.data import overlap, registry
 
     task = registry.get(name)
+    checked = None
+    if task.files or root is not None:  # the user gave the location of the data
+        checked = overlap.check_rows(task, root)
     example, where = _example(task, template, root)
     if as_json:
         example_facts = {
@@ -115,10 +123,11 @@ def show(
             "candidates": list(example.candidates),
             "made_up": where is None,
         }
-        return common.emit({**_facts(task), "example": example_facts})
+        found = {} if checked is None else {"rows": checked.rows, "overlap": checked.shared}
+        return common.emit({**_facts(task), **found, "example": example_facts})
     out = common.Printer()
     out.print(common.heading(task.name))
-    out.print(common.facts(_lines(task)))
+    out.print(common.facts(_lines(task, checked)))
     out.print()
     out.print(common.heading("Templates"))
     chosen = task.template(template)
@@ -142,15 +151,19 @@ def show(
     return None
 
 
-def _lines(task: Task) -> list[tuple[str, str]]:
-    sizes = ", ".join(f"{split} {rows:,}" for split, rows in task.sizes)
+def _lines(task: Task, checked: CheckedRows | None) -> list[tuple[str, str]]:
+    from prompt_jax.rundir import overlap
+
+    sizes = dict(task.sizes) if checked is None else checked.rows
+    shared = None if checked is None else checked.shared
     pairs = [
         ("about", task.description),
         ("kind", task.kind),
         ("fields", ", ".join(task.fields)),
         ("labels", ", ".join(task.labels)),
         ("metrics", ", ".join(task.metrics)),
-        ("rows", sizes),
+        ("rows", ", ".join(f"{split} {rows:,}" for split, rows in sizes.items())),
+        ("warning", "" if shared is None else overlap.sentence([shared], "validation rows")),
         ("data", _where(task)),
         ("licence", task.licence),
         ("reserved", "yes: no pre-training mixture may contain it" if task.reserved else ""),
@@ -186,7 +199,7 @@ def _example(task: Task, template: str | None, root: str | None) -> tuple[Exampl
     except DataError:
         if root is not None or task.files:
             raise  # the user gave the location of the data
-        return render(task, chosen, placeholder_row(task), answered=False), None
+        return render(task, chosen, placeholder_row(task)), None
     return render(task, chosen, rows[0], row_name(rows, 0)), row_name(rows, 0)
 
 
@@ -195,12 +208,11 @@ def placeholder_row(task: Task) -> dict[str, Any]:
     row: dict[str, Any] = {field: f"[{field}]" for field in task.fields}
     if task.kind == "choice" and len(task.choices) == 1:
         row[task.choices[0]] = ["[first choice]", "[second choice]"]
-    answers: dict[str, Any] = {
-        "regression": task.value_range[1],
-        "span": ["[answer]"],
-        "text": ["[answer]"],
-    }
-    row[task.answer_field] = answers.get(task.kind, 0)
+    first: Any = task.labels[0] if task.labels else 0
+    if task.kind == "choice" and task.answers:
+        first = "[first choice]" if len(task.choices) == 1 else f"[{task.choices[0]}]"
+    answers = {"regression": task.value_range[1], "span": ["[answer]"], "text": ["[answer]"]}
+    row[task.answer_field] = answers.get(task.kind, first)
     return row
 
 
@@ -259,11 +271,42 @@ def new(
 
 @app.command("fetch")
 def fetch(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A registered task.")],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME...", help="Registered tasks; with --for also overrides (key=value)."
+        ),
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option("--for", metavar="CONFIG", help="All tasks of this config that are not here."),
+    ] = None,
 ) -> None:
-    """Download the data of a task (the only command that uses the network for data)."""
+    """Download the data of tasks (the only command that uses the network for data)."""
     from prompt_jax.data import fetch as download
     from prompt_jax.data import registry
+    from prompt_jax.data.sources import is_here
 
-    task = registry.get(name)
-    typer.echo(f"{task.name}: {download(task)}")
+    given = names or []
+    overrides = [name for name in given if config is not None and "=" in name]
+    tasks = {
+        task.name: task for task in map(registry.get, (n for n in given if n not in overrides))
+    }
+    if config is not None:
+        loaded = common.load_experiment(config, overrides)
+        wanted = [registry.get(name) for name in (*loaded.sources, *loaded.targets)]
+        missing = {t.name: t for t in wanted if not is_here(t, loaded.data.root)}
+        if not missing and not tasks:
+            return typer.echo(f"the data of all tasks of {config} is on this machine.")
+        tasks |= missing
+    if not tasks:
+        raise ConfigError("name tasks to fetch, as in glue/rte mr, or a config: --for few_shot.")
+    failed = []
+    for task in tasks.values():
+        try:
+            typer.echo(f"{task.name}: {download(task)}")
+        except DataError as error:  # the others are fetched all the same
+            failed.append(str(error))
+    if failed:
+        raise DataError("\n".join(dict.fromkeys(failed)))
+    return None

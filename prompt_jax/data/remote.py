@@ -112,6 +112,28 @@ def open_hub(spec: HubSource, split: str, cache_dir: Path | None = None) -> Arro
       DataError: if a file is damaged.
       MissingExtraError: without pyarrow.
     """
+    for folder, paths in _hub_files(spec, split, cache_dir):
+        return ArrowRows(read_parquet(paths), f"{spec.path} {folder} {split}")
+    return None
+
+
+def is_here(spec: TfdsSource | HubSource, split: str, cache_dir: Path | None = None) -> bool:
+    """Whether a split of a public source is on this machine; opens no file of rows.
+
+    Args:
+      spec: the source.
+      split: its own name of the split; data of TFDS has all splits, or is reported when opened.
+      cache_dir: of the Hub; None: the default.
+    """
+    if isinstance(spec, TfdsSource):
+        return _newest(tfds_data_dir() / spec.builder) is not None
+    return any(_hub_files(spec, split, cache_dir))
+
+
+def _hub_files(
+    spec: HubSource, split: str, cache_dir: Path | None = None
+) -> Iterator[tuple[str, list[Path]]]:
+    """Folders of a cached Hub data set that hold a split, each with its files."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -124,14 +146,13 @@ def open_hub(spec: HubSource, split: str, cache_dir: Path | None = None) -> Arro
             local_files_only=True,
         )
     except LocalEntryNotFoundError:
-        return None
+        return
     for folder in _hub_folders(spec):
         base = Path(snapshot) / folder
         paths = [*base.glob(f"{split}-*.parquet"), *base.glob(f"{split}/*.parquet")]
         paths += [path for path in [base / f"{split}.parquet"] if path.is_file()]
         if paths:
-            return ArrowRows(read_parquet(sorted(paths)), f"{spec.path} {folder} {split}")
-    return None
+            yield folder, sorted(paths)
 
 
 def fetch_hub(spec: HubSource, cache_dir: Path | None = None) -> Path:

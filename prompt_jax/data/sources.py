@@ -17,7 +17,7 @@ from prompt_jax.data.files import SUFFIXES, read_rows
 from prompt_jax.data.render import label_of
 from prompt_jax.data.tasks import HubSource, Task, TfdsSource
 from prompt_jax.data.values import is_missing, plain, whole_number
-from prompt_jax.errors import DataError, did_you_mean
+from prompt_jax.errors import DataError, MissingDataError, did_you_mean
 from prompt_jax.streams import rng
 
 SPLIT_FILES: dict[str, tuple[str, ...]] = {
@@ -138,21 +138,21 @@ class Renamed:
     """
 
     def __init__(self, task: Task, source: Source) -> None:
-        self._task, self._source = task, source
+        self._task, self.source = task, source
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self.source)
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
-        return self._task.renamed(self._source[index])
+        return self._task.renamed(self.source[index])
 
     def describe(self, index: int) -> str:
         """The name of the row in error messages: that of the underlying source."""
-        return row_name(self._source, index)
+        return row_name(self.source, index)
 
     def column(self, name: str) -> list[Any] | None:
         """One field of all rows, or None if the underlying source has no fast access to it."""
-        return column(self._source, dict(self._task.columns).get(name, name))
+        return column(self.source, dict(self._task.columns).get(name, name))
 
 
 class HeldOut(Subset):
@@ -221,7 +221,8 @@ def open_split(task: Task, split: str, root: str | Path | None = None) -> Source
         .tsv, .csv or .parquet, each plain or .gz.
 
     Raises:
-      DataError: if no source has the split, or a file is damaged.
+      MissingDataError: if no source has the split.
+      DataError: if a file is damaged.
       MissingExtraError: if the data is there but its reader is not installed.
     """
     if split not in SPLIT_FILES:
@@ -248,7 +249,7 @@ def open_split(task: Task, split: str, root: str | Path | None = None) -> Source
             raw = _open_remote(spec, split)
             if raw is not None:
                 return Mapped(raw, spec.fields, spec.label_map)
-    raise _missing_data(task, root)
+    raise missing_data([task], root)
 
 
 def fetch(task: Task) -> Path:
@@ -320,15 +321,64 @@ def _open_remote(spec: TfdsSource | HubSource, split: str) -> Source | None:
     return remote.open_hub(spec, external)
 
 
-def _missing_data(task: Task, root: str | Path | None) -> DataError:
+def missing_data(tasks: Sequence[Task], root: str | Path | None = None) -> MissingDataError:
+    """The error about tasks whose rows are not on this machine.
+
+    Args:
+      tasks: at least one.
+      root: as in `open_split`.
+    """
+    if len(tasks) == 1:
+        return _missing_task(tasks[0], root)
+    folders = ", ".join(task.folder for task in tasks)
+    lines = [
+        f"{len(tasks)} tasks need data that is not on this machine:"
+        f" {', '.join(task.name for task in tasks)}."
+    ]
+    public = [task.name for task in tasks if task.tfds or task.hf]
+    if public:
+        lines.append(f"Run once with network: prompt-jax tasks fetch {' '.join(public)}")
+    lines.append(
+        f"{'Or put' if public else 'Put'} JSONL files (train.jsonl, validation.jsonl) of each under"
+        f" {'DIR' if root is None else root}, in the folders {folders}"
+        + (", and pass data.root=DIR." if root is None else ".")
+    )
+    return MissingDataError("\n  ".join(lines))
+
+
+def is_here(task: Task, root: str | Path | None = None) -> bool:
+    """Whether a source of the task's rows is on this machine; opens no file of rows.
+
+    Args:
+      task: the task.
+      root: as in `open_split`.
+    """
+    if task.make_rows is not None or task.files:
+        return True
+    if root is not None and (not Path(root).is_dir() or (Path(root) / task.folder).is_dir()):
+        return True  # opening it reports what is wrong
+    splits = ("validation",) if task.split_protocol == "evaluation" else ("train", "validation")
+    return all(
+        any(
+            remote.is_here(spec, dict(spec.splits)[split])
+            for spec in (task.tfds, task.hf)
+            if spec is not None and split in dict(spec.splits)
+        )
+        for split in splits
+    )
+
+
+def _missing_task(task: Task, root: str | Path | None) -> MissingDataError:
     folder = f"{root}/{task.folder}" if root is not None else f"DIR/{task.folder}"
     advice = f"Put JSONL files (train.jsonl, validation.jsonl) under {folder}"
     if root is None:
         advice += " and pass data.root=DIR"
     kind = "TensorFlow Datasets" if task.tfds else "Hugging Face" if task.hf else ""
     if not kind:
-        return DataError(f"task '{task.name}' needs data that is not on this machine.\n  {advice}.")
-    return DataError(
+        return MissingDataError(
+            f"task '{task.name}' needs data that is not on this machine.\n  {advice}."
+        )
+    return MissingDataError(
         f"task '{task.name}' needs {kind} data that is not on this machine.\n  {advice}, or run "
         f"once with network: prompt-jax tasks fetch {task.name}"
     )

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from prompt_jax.data.holdout import draw_groups, first_of_each
+from prompt_jax.data.overlap import refuse_identical_splits
 from prompt_jax.data.sources import HeldOut, Mapped, Source, Subset, labels, open_split
 from prompt_jax.data.tasks import Task
 from prompt_jax.errors import ConfigError, DataError, did_you_mean
@@ -89,12 +90,15 @@ def load_splits(
       k: see `make_splits`.
 
     Raises:
-      DataError: if the data is not on this machine or too small for the protocol.
+      DataError: if the data is not on this machine or too small for the protocol, or the files
+        of train and validation hold the same rows.
       ConfigError: for an unknown protocol or a negative k.
     """
     evaluation_only = task.split_protocol == "evaluation"
     train = None if evaluation_only else open_split(task, "train", root)
     test = open_split(task, "validation", root)
+    if train is not None:
+        refuse_identical_splits(task, train, test)
     return make_splits(task, train, test, protocol, seed, limits, k)
 
 

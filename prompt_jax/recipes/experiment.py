@@ -21,7 +21,7 @@ from prompt_jax.recipes.resources import RunFolder, cache_folder, check_inputs, 
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.recipes.stages import StageRunner
 from prompt_jax.run_key import RunKey
-from prompt_jax.rundir import answers, provenance, results
+from prompt_jax.rundir import answers, overlap, provenance, results
 from prompt_jax.rundir.results import ResultRow
 from prompt_jax.training.tracking import RunTracker, TrackingConfig
 
@@ -106,7 +106,7 @@ def _execute(
 ) -> outputs.RunResult:
     began = time.monotonic()
     rows = executor.rows
-    for line in rows.warnings:
+    for line in (*rows.warnings, *overlap.notes(rows.report(), config.targets)):
         say(f"  warning: {line}")
     tasks = {target: rows.task(target) for target in config.targets}
     primary = {target: task.metrics[0] for target, task in tasks.items()}

@@ -13,15 +13,15 @@ import numpy as np
 
 from prompt_jax import code_digest, sharding, store
 from prompt_jax.config import digest
-from prompt_jax.data import registry
+from prompt_jax.data import overlap, registry
 from prompt_jax.data.batching import input_width, target_width
-from prompt_jax.data.sources import open_split
 from prompt_jax.data.splits import PAPERS_LARGE
 from prompt_jax.data.tasks import Task
-from prompt_jax.errors import DataError
+from prompt_jax.errors import MissingDataError
 from prompt_jax.methods import BaseMethod, Context, Stage
 from prompt_jax.models import LanguageModel
 from prompt_jax.recipes.config import DataConfig, ExperimentConfig
+from prompt_jax.rundir import overlap as shared_rows
 from prompt_jax.training import memory
 from prompt_jax.training.fingerprint import package_code
 from prompt_jax.training.step import programs
@@ -30,13 +30,25 @@ from prompt_jax.training.types import TrainConfig
 
 @dataclass(frozen=True)
 class PlannedTask:
-    """A data set: role, rows (published split sizes where the data is not here), and where."""
+    """A data set.
+
+    Attributes:
+      name: as the config names it.
+      role: "source" or "target".
+      train: training rows; those of the published split where the data is not here.
+      test: test rows, likewise.
+      where: where the data is.
+      missing: whether the data is not on this machine.
+      warnings: about its rows, in sentences.
+    """
 
     name: str
     role: str
     train: int | None
     test: int | None
     where: str
+    missing: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,16 @@ class Plan:
     memory: PlannedMemory
 
     @property
+    def missing(self) -> tuple[str, ...]:
+        """Names of the tasks whose data is not on this machine, each once."""
+        return tuple(dict.fromkeys(task.name for task in self.tasks if task.missing))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """About the rows of all tasks, each once."""
+        return tuple(dict.fromkeys(text for task in self.tasks for text in task.warnings))
+
+    @property
     def flops(self) -> float:
         """Of all stages."""
         return sum(stage.flops for stage in self.stages)
@@ -114,11 +136,15 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        return {**asdict(self), "flops": self.flops, "steps": self.steps}
+        more = {"flops": self.flops, "steps": self.steps, "missing": self.missing}
+        return {**asdict(self), **more, "warnings": self.warnings}
 
 
 def make_plan(config: ExperimentConfig, lm: LanguageModel, cache: Path | None = None) -> Plan:
-    """Plans an experiment; compiles one micro-batch, executes nothing, needs no data.
+    """Plans an experiment; compiles one micro-batch and executes nothing.
+
+    Data that is not on this machine is reported. Rows of files are read, so that a row that does
+    not match its task is found here.
 
     Args:
       config: the experiment.
@@ -126,7 +152,8 @@ def make_plan(config: ExperimentConfig, lm: LanguageModel, cache: Path | None = 
       cache: a folder where the analysis of the compiled micro-batch is kept; None: nowhere.
 
     Raises:
-      PromptJaxError: for an unknown task or method, or tasks that leak into each other.
+      PromptJaxError: for an unknown task or method, tasks that leak into each other, or files of
+        rows that are wrong.
     """
     config.check_tasks()
     tasks = tuple(
@@ -151,19 +178,25 @@ def _task(name: str, role: str, data: DataConfig) -> PlannedTask:
     task = registry.get(name)
     known = dict(task.sizes)
     train, test, where = known.get("train"), known.get("validation"), "not on this machine"
+    missing = False
+    warnings: tuple[str, ...] = ()
     try:
-        test = len(open_split(task, "validation", data.root))
-        train = len(open_split(task, "train", data.root))
+        checked = overlap.check_rows(task, data.root)
+    except MissingDataError:
+        missing = True
+    else:
+        train, test = checked.rows.get("train"), checked.rows["validation"]
         where = f"{data.root}/{task.folder}" if data.root else "on this machine"
-    except DataError:
-        pass
+        if checked.shared is not None:
+            text = shared_rows.sentence([checked.shared], "validation rows")
+            warnings = (f"{task.name}: {text}",) if text else ()
     if test is not None and data.protocol == "transfer_papers" and (train or 0) <= PAPERS_LARGE:
         test -= test // 2  # the other half is the development set
     if train is not None and data.train_rows:
         train = min(train, data.train_rows)
     if test is not None and data.test_rows:
         test = min(test, data.test_rows)
-    return PlannedTask(name, role, train, test, where)
+    return PlannedTask(name, role, train, test, where, missing, warnings)
 
 
 def _stages(config: ExperimentConfig, lm: LanguageModel) -> list[PlannedStage]:

@@ -12,6 +12,7 @@ import jax
 
 from prompt_jax import config as configs
 from prompt_jax import distributed, sharding
+from prompt_jax.data.sources import is_here, missing_data
 from prompt_jax.errors import ConfigError, TrainingError
 from prompt_jax.paths import is_url, user_cache
 from prompt_jax.prompts import parse
@@ -154,8 +155,13 @@ def check_inputs(config: ExperimentConfig, lm: Any, rows: RowStore) -> None:
     """Opens all data and makes an initial prompt: what is wrong is found before the first step.
 
     Raises:
-      PromptJaxError: for missing or unusable data, or a wrong initialisation.
+      PromptJaxError: for missing data (all tasks in one message), unusable data, or a wrong
+        initialisation.
     """
+    tasks = {rows.task(name).name: rows.task(name) for name in (*config.sources, *config.targets)}
+    missing = [task for task in tasks.values() if not is_here(task, config.data.root)]
+    if missing:
+        raise missing_data(missing, config.data.root)
     every = [
         *((source, seed, 0) for seed in config.seed_list for source in config.sources),
         *((t, seed, k) for seed in config.seed_list for t in config.targets for k in config.shots),

@@ -7,24 +7,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prompt_jax.data import registry
+from prompt_jax.data import overlap, registry
 from prompt_jax.data.feed import Feed, Mixture, Mode
-from prompt_jax.data.splits import Limits, load_splits
+from prompt_jax.data.overlap import Overlap
+from prompt_jax.data.splits import Limits, Splits, load_splits
 from prompt_jax.data.tasks import Task
-from prompt_jax.data.tokenise import TokenisedSplit, concat, tokenise_rows
+from prompt_jax.data.tokenise import TokenisedSplit, concat, render_rows, tokenise_rows
 from prompt_jax.evaluation import ties
 from prompt_jax.recipes.config import DataConfig
 
 
 @dataclass(frozen=True, eq=False)
 class TaskRows:
-    """The three tokenised sets of a task, for one seed and k."""
+    """The three tokenised sets of a task, for one seed and k.
+
+    `overlap` counts the rows of "dev" that are in `train` too, and of "test" in `train` or `dev`.
+    """
 
     task: Task
     train: TokenisedSplit
     dev: TokenisedSplit
     test: TokenisedSplit
     notes: tuple[str, ...]
+    overlap: dict[str, Overlap]
 
 
 class RowStore:
@@ -78,7 +83,30 @@ class RowStore:
             if (note := _ambiguous(task, part, rows, c.max_target_tokens))
         ]
         self.warnings += [note for note in ambiguous if note not in self.warnings]
-        return TaskRows(task, train, dev, self._tests[name], (*splits.notes, *ambiguous))
+        notes = (*splits.notes, *ambiguous)
+        shared = self._overlaps(task, splits, train, dev, self._tests[name])
+        return TaskRows(task, train, dev, self._tests[name], notes, shared)
+
+    def _overlaps(
+        self,
+        task: Task,
+        splits: Splits,
+        train: TokenisedSplit,
+        dev: TokenisedSplit,
+        test: TokenisedSplit,
+    ) -> dict[str, Overlap]:
+        """Of the rows that are chosen on and tested on with those before them."""
+        before, chosen = (
+            # Other rows may be under other wordings, which hide that they are the same.
+            tokenised.examples if self.config.templates == "first" else render_rows(task, rows)
+            for tokenised, rows in ((train, splits.train), (dev, splits.dev))
+        )
+        first = task.template().name
+        tested = [example for example in test.examples if example.template == first]
+        return {
+            "dev": overlap.count(before, chosen),
+            "test": overlap.count([*before, *chosen], tested),
+        }
 
     def feed(self, name: str, seed: int, k: int, batch_size: int, stream: str) -> Feed:
         """Shuffled epochs over one task's training rows."""
@@ -111,6 +139,7 @@ class RowStore:
                 "cut": cut,
                 "cut_answers": {part: getattr(rows, part).truncated_answers for part in cut},
                 "notes": list(rows.notes),
+                "overlap": {part: shared._asdict() for part, shared in rows.overlap.items()},
             }
             found.setdefault(name, []).append(entry)
         return found

@@ -23,7 +23,7 @@ from prompt_jax.evaluation import (
     statistics,
     summarise,
 )
-from prompt_jax.rundir import paired, questions, truncation
+from prompt_jax.rundir import overlap, paired, questions, truncation
 from prompt_jax.rundir.folder import RunDirectory, get, number
 from prompt_jax.rundir.questions import Question
 from prompt_jax.rundir.results import ResultRow
@@ -159,7 +159,7 @@ class Findings:
       best: one per target and k.
       references: methods that are only a reference, as full fine-tuning: no rivals of the others.
       truncation: truncated inputs and skipped rows, in sentences.
-      warnings: what is missing, damaged or died, in sentences.
+      warnings: what is missing, damaged, in two splits or died, in sentences.
       answer: to the primary question; None where none was declared, or it has no answer here.
     """
 
@@ -235,7 +235,7 @@ def find(run: RunDirectory) -> Findings:
         tuple(replace(b, cost=_ratio(flops, b)) for b in best),
         references,
         truncation.notes(run.data, limit, run.targets, answer_limit),
-        [*run.problems, *_died(run, primary)],
+        [*run.problems, *overlap.notes(run.data, run.targets), *_died(run, primary)],
         _answer(run, measured, minimum),
     )
 

@@ -302,6 +302,8 @@ def _entry(entry: Any) -> bool:
         for part in ("train", "dev", "test"):
             counts += [entry["rows"][part], *(entry["cut"][part][w] for w in ("inputs", "targets"))]
         counts += entry.get("cut_answers", {}).values()
+        for part, shared in entry.get("overlap", {}).items():
+            counts += [shared["same"], shared["other"], shared["rows"], {"dev": 0, "test": 0}[part]]
         notes = entry["notes"]
     except (TypeError, KeyError, IndexError, AttributeError):
         return False

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from world import sentences
 
 from prompt_jax.cli.tasks import placeholder_row
-from prompt_jax.data import registry
+from prompt_jax.data import Task, registry
 from prompt_jax.data.render import render
-from tests.cli.conftest import Invoke, World, sentences
+from prompt_jax.errors import DataError
+from tests.cli.conftest import Invoke, World
 
 
 def test_list_shows_every_task(invoke: Invoke) -> None:
@@ -73,6 +75,47 @@ def test_show_user_task(invoke: Invoke, files: World) -> None:
     assert as_json["example"]["made_up"] is False
 
 
+def own_task(folder: Path, train: str, validation: str) -> Path:
+    rows = (("train.csv", train), ("validation.csv", validation))
+    for name, text in rows:
+        (folder / name).write_text("text,label\n" + text)
+    path = folder / "mood.toml"
+    path.write_text(
+        'name = "mood"\nkind = "classification"\nfields = ["text"]\nlabels = ["low", "high"]\n'
+        '[[templates]]\ntext = "{text}"\n'
+        '[files]\ntrain = "train.csv"\nvalidation = "validation.csv"\n'
+    )
+    return path
+
+
+def test_show_counts_rows_that_are_in_both_files(invoke: Invoke, tmp_path: Path) -> None:
+    path = own_task(tmp_path, "a,low\nb,high\nc,low\n", "b,high\nd,low\nc,high\n")
+    result = invoke("tasks", "show", path)
+    assert result.code == 0, result.err
+    assert "rows     train 3, validation 3" in result.out
+    shared = "1 of 3 validation rows are training rows too, and 1 with another answer"
+    assert f"warning  {shared}" in result.out
+    as_json = json.loads(invoke("tasks", "show", path, "--json").out)
+    assert as_json["rows"] == {"train": 3, "validation": 3}
+    assert as_json["overlap"] == {"same": 1, "other": 1, "rows": 3}
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "message"),
+    [
+        ("a,low\nb,high\n", "b,high\na,low\n", "train and validation are the same 2 rows"),
+        ("a,low\nb,hi\n", "c,low\n", "row 2 of train.csv has label 'hi'"),
+        ("a,low\nb,high\n", "", "its validation split has no rows"),
+    ],
+)
+def test_show_refuses_rows_that_cannot_be_used(
+    invoke: Invoke, tmp_path: Path, train: str, validation: str, message: str
+) -> None:
+    result = invoke("tasks", "show", own_task(tmp_path, train, validation))
+    assert result.code == 2
+    assert message in result.err
+
+
 def test_show_with_root_without_data_fails(invoke: Invoke, tmp_path: Path) -> None:
     result = invoke("tasks", "show", "mr", "--root", tmp_path)
     assert result.code == 2
@@ -88,10 +131,45 @@ def test_show_unknown_template_fails(invoke: Invoke) -> None:
 def test_fetch(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("prompt_jax.data.fetch", lambda task: tmp_path / task.folder)
     assert invoke("tasks", "fetch", "glue_rte").out == f"glue/rte: {tmp_path / 'glue_rte'}\n"
+    result = invoke("tasks", "fetch", "glue_rte", "mr", "glue/rte")
+    assert result.out == f"glue/rte: {tmp_path / 'glue_rte'}\nmr: {tmp_path / 'mr'}\n"
     monkeypatch.undo()
     without = invoke("tasks", "fetch", "mr")
     assert without.code == 2
     assert "has no public source to fetch" in without.err
+    nothing = invoke("tasks", "fetch")
+    assert nothing.code == 2
+    assert "name tasks to fetch" in nothing.err
+
+
+def test_fetch_goes_on_after_a_task_that_cannot_be_fetched(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def download(task: Task) -> Path:
+        if task.name != "trec":
+            raise DataError(f"{task.name} cannot be reached")
+        return tmp_path
+
+    monkeypatch.setattr("prompt_jax.data.fetch", download)
+    result = invoke("tasks", "fetch", "mr", "trec", "glue/rte")
+    assert (result.code, result.out) == (2, f"trec: {tmp_path}\n")
+    assert "mr cannot be reached\nglue/rte cannot be reached" in result.err
+
+
+def test_fetch_for_a_config(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    monkeypatch.setattr("prompt_jax.data.fetch", lambda task: tmp_path / task.folder)
+    args = ["tasks", "fetch", "--for", "few_shot", f"data.root={tmp_path}"]
+    (tmp_path / "glue_cola").mkdir()
+    changes = ["sources=glue/cola,sandbox/topic,glue/qnli", "targets=glue/rte"]
+    result = invoke(*args, *changes)
+    lines = [f"{name}: {tmp_path / name.replace('/', '_')}" for name in ("glue/qnli", "glue/rte")]
+    assert result.out.splitlines() == lines, result.err
+    assert invoke(*args, *changes, "mr").out.splitlines() == [f"mr: {tmp_path / 'mr'}", *lines]
+    here = invoke(*args, "sources=glue/cola", "targets=sandbox/topic")
+    assert "the data of all tasks of few_shot is on this machine" in here.out
 
 
 # --- a new task file -----------------------------------------------------------------------------

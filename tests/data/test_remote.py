@@ -180,6 +180,8 @@ def test_open_hub_layouts(tmp_path, config, names):
     assert source is not None
     assert [source[i]["a"] for i in range(len(source))] == ["x", "y", "z"]
     assert remote.open_hub(spec, "validation", tmp_path) is None
+    found = [remote.is_here(spec, split, tmp_path) for split in ("train", "validation")]
+    assert found == [True, False]
 
 
 def test_open_hub_revisions_and_missing_data(tmp_path):

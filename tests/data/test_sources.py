@@ -5,9 +5,19 @@ import pytest
 
 from prompt_jax.data import remote, sources
 from prompt_jax.data.files import MemoryRows
-from prompt_jax.data.sources import Mapped, Subset, fetch, labels, open_split, plain, row_name
+from prompt_jax.data.sources import (
+    Mapped,
+    Subset,
+    fetch,
+    is_here,
+    labels,
+    missing_data,
+    open_split,
+    plain,
+    row_name,
+)
 from prompt_jax.data.tasks import HubSource, TfdsSource
-from prompt_jax.errors import DataError
+from prompt_jax.errors import DataError, MissingDataError
 
 from .conftest import NLI, nli_rows, write_jsonl
 
@@ -64,6 +74,41 @@ def test_open_split_errors(tmp_path, monkeypatch):
     write_jsonl(tmp_path / "toy_nli" / "train.tsv", [])
     with pytest.raises(DataError, match=r"train\.jsonl and train\.tsv: keep one"):
         open_split(task, "train", tmp_path)
+
+
+def test_all_missing_tasks_are_in_one_error(tmp_path):
+    tfds = dataclasses.replace(NLI, name="toy/a", tfds=TfdsSource("glue/rte"))
+    hub = dataclasses.replace(NLI, name="toy/b", hf=HubSource("nyu-mll/glue"))
+    assert str(missing_data([tfds, NLI, hub])) == (
+        "3 tasks need data that is not on this machine: toy/a, toy/nli, toy/b.\n"
+        "  Run once with network: prompt-jax tasks fetch toy/a toy/b\n"
+        "  Or put JSONL files (train.jsonl, validation.jsonl) of each under DIR, in the folders "
+        "toy_a, toy_nli, toy_b, and pass data.root=DIR."
+    )
+    own = str(missing_data([NLI, dataclasses.replace(NLI, name="toy/c")], "rows"))
+    assert own.endswith(
+        "\n  Put JSONL files (train.jsonl, validation.jsonl) of each under rows, in"
+        " the folders toy_nli, toy_c."
+    )
+    assert isinstance(missing_data([NLI]), MissingDataError)
+
+
+def test_is_here_opens_no_rows(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    task = dataclasses.replace(NLI, tfds=TfdsSource("glue/rte"))
+    assert not is_here(NLI)
+    assert not is_here(task, tmp_path)
+    (tmp_path / "tfds" / "glue" / "rte" / "1.0.0").mkdir(parents=True)
+    (tmp_path / "tfds" / "glue" / "rte" / "1.0.0" / "dataset_info.json").write_text("damaged")
+    assert is_here(task)
+    only_train = TfdsSource("glue/rte", splits=(("train", "train"),))
+    assert not is_here(dataclasses.replace(NLI, tfds=only_train))
+    assert not is_here(NLI, tmp_path)
+    (tmp_path / "toy_nli").mkdir()  # what is missing in it is said when it is opened
+    assert is_here(NLI, tmp_path)
+    assert is_here(NLI, tmp_path / "no folder")
+    assert is_here(dataclasses.replace(NLI, files=(("validation", "gone.csv"),)))
+    assert is_here(dataclasses.replace(NLI, make_rows=nli_rows))
 
 
 def test_fetch_without_public_source_raises():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import jax
 import pytest
@@ -136,12 +138,52 @@ def test_data_that_are_not_here_are_planned_by_their_published_sizes(tmp_path):
     task = plans._task("glue/rte", "target", DataConfig(root=str(tmp_path)))
     assert (task.train, task.test) == (2490, 277)
     assert task.where == "not on this machine"
+    assert task.missing
     limited = plans._task(
         "glue/rte", "target", DataConfig(str(tmp_path), train_rows=9, test_rows=7)
     )
     assert (limited.train, limited.test) == (9, 7)
     halved = DataConfig(str(tmp_path), protocol="transfer_papers")
     assert plans._task("glue/rte", "target", halved).test == 139
+
+
+def test_rows_of_files_are_read_for_a_plan(world, tmp_path):
+    """A label that the task does not have is found before anything is computed."""
+    shutil.copytree(world.root / "one", tmp_path / "one")
+    path = Path(shutil.copy(world.tasks["one"], tmp_path))
+    test = tmp_path / "one" / "validation.jsonl"
+    lines = test.read_text().splitlines()
+    first = (tmp_path / "one" / "train.jsonl").read_text().splitlines()[0]
+    test.write_text("\n".join([first, *lines[1:]]) + "\n")
+    task = plans._task(str(path), "target", DataConfig())
+    assert (task.train, task.test, task.missing) == (TRAIN, TEST, False)
+    assert task.warnings == (f"one: 1 of {TEST} validation rows are training rows too",)
+    test.write_text("\n".join([*lines[:3], '{"text": "w0", "label": "maybe"}']) + "\n")
+    with pytest.raises(DataError, match=r"row 4 of validation\.jsonl has label 'maybe'"):
+        plans._task(str(path), "target", DataConfig())
+
+
+def test_a_damaged_folder_is_no_missing_data(tmp_path):
+    (tmp_path / "glue_rte").mkdir()
+    (tmp_path / "glue_rte" / "validation.jsonl").write_text("{")
+    with pytest.raises(DataError, match="not valid JSON"):
+        plans._task("glue/rte", "target", DataConfig(root=str(tmp_path)))
+
+
+def test_a_plan_names_what_has_to_be_fetched(plan):
+    _, made = plan
+    assert (made.missing, made.warnings) == ((), ())
+    tasks = [
+        plans.PlannedTask(name, role, 1, 1, "", missing, warnings)
+        for name, role, missing, warnings in (
+            ("glue/rte", "source", True, ()),
+            ("mr", "source", False, ("mr: x",)),
+            ("glue/rte", "target", True, ("mr: x",)),
+        )
+    ]
+    made = dataclasses.replace(made, tasks=tuple(tasks))
+    assert (made.missing, made.warnings) == (("glue/rte",), ("mr: x",))
+    assert made.to_dict()["missing"] == ("glue/rte",)
 
 
 @pytest.mark.slow

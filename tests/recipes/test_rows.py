@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from world import TEST, TRAIN
 from prompt_jax.data import Mixture
 from prompt_jax.errors import DataError
 from prompt_jax.recipes import DataConfig
+from prompt_jax.recipes.resources import check_inputs
 from prompt_jax.recipes.rows import RowStore
+from prompt_jax.rundir import overlap as shared_rows
 from prompt_jax.rundir import truncation
 
 
@@ -109,6 +112,43 @@ def test_report_and_truncation(store, world):
     assert len(lines) == len(set(lines))
 
 
+@pytest.mark.parametrize("templates", ["first", "cycle", "rest"])
+def test_rows_in_two_splits_are_counted(store, world, tmp_path, templates):
+    """Whatever the wordings of training are, and whichever rows became the development set."""
+    shutil.copytree(world.root / "one", tmp_path / "one")
+    shutil.copy(world.tasks["one"], tmp_path / "one.toml")
+    train, test = (tmp_path / "one" / f"{part}.jsonl" for part in ("train", "validation"))
+    lines = train.read_text().splitlines()
+    flipped = lines[2].replace('"label": "food"', '"label": "tool"')
+    assert flipped != lines[2]
+    test.write_text("\n".join([*lines[:2], flipped, *test.read_text().splitlines()]) + "\n")
+    train.write_text("\n".join([*lines, *lines]) + "\n")  # the development set is trained on too
+    name = str(tmp_path / "one.toml")
+    made = store(templates=templates, test_templates="all")
+    rows = made.rows(name, 0)
+    assert rows.overlap["test"] == (2, 1, TEST + 3)
+    assert rows.overlap["dev"].same > 0
+    report = made.report()
+    assert report[name][0]["overlap"]["test"] == {"same": 2, "other": 1, "rows": TEST + 3}
+    assert shared_rows.notes(report, [name])[-1] == (
+        f"one: 2 of {TEST + 3} test rows are training rows too, and 1 with another answer"
+    )
+    clean = store(templates=templates)
+    clean.rows(world.tasks["one"], 0)
+    assert shared_rows.notes(clean.report(), [world.tasks["one"]]) == []
+
+
+def test_all_tasks_whose_data_is_not_here_are_in_one_error(store, world, tmp_path):
+    config = dataclasses.replace(
+        world.experiment(tmp_path),
+        sources=("mr", world.tasks["first"]),
+        targets=("trec", "sandbox/topic"),
+    )
+    # Before the model is looked at, and before any other task is opened.
+    with pytest.raises(DataError, match="2 tasks need data that is not on this machine: mr, trec"):
+        check_inputs(config, None, store(root=None))
+
+
 def test_nothing_is_truncated_here(store, world):
     made = store()
     made.rows(world.tasks["one"], 0)
@@ -131,8 +171,13 @@ def test_an_unknown_task(store):
 
 def test_choices_that_are_the_same_tokens_are_reported(world, tmp_path):
     """Words that the tokenizer does not know are one token."""
-    rows = [{"text": "the dog", "choices": [f"qq {i}", f"zz {i}"], "label": 0} for i in range(4)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for part, shift in (("train", 0), ("validation", 9)):
+        rows = [
+            {"text": "the dog", "choices": [f"qq {i}", f"zz {i}"], "label": 0}
+            for i in range(shift, shift + 4)
+        ]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{part}.jsonl").write_text(text)
     task = tmp_path / "pairs.toml"
     task.write_text(
         """name = "pairs"
@@ -145,8 +190,8 @@ name = "plain"
 text = "{text}"
 choice_answers = "text"
 [files]
-train = "rows.jsonl"
-validation = "rows.jsonl"
+train = "train.jsonl"
+validation = "validation.jsonl"
 """
     )
     config = dataclasses.replace(world.experiment(tmp_path).data, max_target_tokens=2)

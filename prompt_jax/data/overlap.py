@@ -1,0 +1,146 @@
+"""Rows that two splits of a task share: tests that the training data answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from prompt_jax.data.files import ArrowRows, MemoryRows
+from prompt_jax.data.render import Example
+from prompt_jax.data.sources import Renamed, Source, Subset, open_split
+from prompt_jax.data.tasks import Task
+from prompt_jax.data.tokenise import render_rows
+from prompt_jax.errors import DataError
+
+CHECKED_ROWS = 50_000
+"""Most rows of a split of files that `check_rows` reads: about a second."""
+
+
+class Overlap(NamedTuple):
+    """How many rows of a split are training rows too.
+
+    Attributes:
+      same: rows with the input and the answer of a training row.
+      other: rows with the input of training rows, all of which have other answers.
+      rows: rows of the split.
+    """
+
+    same: int
+    other: int
+    rows: int
+
+
+class CheckedRows(NamedTuple):
+    """What `check_rows` found.
+
+    Attributes:
+      rows: number of rows of "train" and "validation" (as published).
+      overlap: of the validation split with the training rows; None: not compared.
+    """
+
+    rows: dict[str, int]
+    overlap: Overlap | None
+
+    @property
+    def shared(self) -> dict[str, int] | None:
+        """`overlap`, JSON-able."""
+        return None if self.overlap is None else self.overlap._asdict()
+
+
+def count(train: Iterable[Example], rows: Sequence[Example]) -> Overlap:
+    """Counts the rows of a split whose input is that of a training row.
+
+    The rows of both have to be under the same template. Inputs are equal if their texts are, with
+    the candidates of a choice.
+
+    Args:
+      train: the training rows.
+      rows: the split.
+
+    >>> count([Example("a", "yes"), Example("b", "no")], [Example("a", "yes"), Example("b", "yes")])
+    Overlap(same=1, other=1, rows=2)
+    """
+    answers: dict[object, set[object]] = {_input(example): set() for example in rows}
+    for example in train:
+        known = answers.get(_input(example))
+        if known is not None:
+            known.add(_answer(example))
+    seen = [(_answer(example), answers[_input(example)]) for example in rows]
+    same = sum(answer in known for answer, known in seen)
+    return Overlap(same, sum(bool(known) for _, known in seen) - same, len(seen))
+
+
+def refuse_identical_splits(task: Task, train: Source, validation: Source) -> None:
+    """Refuses to train and test on the same rows of files.
+
+    Links, copies, other orders and other formats of the same rows are the same.
+
+    Raises:
+      DataError: the two have the same rows; the message says what to do.
+    """
+    if train is not validation:
+        if not (_in_file(train) and _in_file(validation)) or len(train) != len(validation):
+            return
+        first = Counter(map(_row, render_rows(task, train)))
+        if first != Counter(map(_row, render_rows(task, validation))):
+            return
+    names = list(dict.fromkeys(_file(rows) for rows in (train, validation)))
+    where = f" ({' and '.join(names)})" if all(names) else ""
+    raise DataError(
+        f"task '{task.name}': train and validation are the same {len(train):,} rows{where}, so the"
+        " test would be answered by the training data. Name a file with other rows as 'validation',"
+        " or leave it out and say holdout = 0.2, which draws the test rows from 'train'."
+    )
+
+
+def check_rows(task: Task, root: str | Path | None = None) -> CheckedRows:
+    """Opens the splits of a task and reads the rows of files, if there are not too many.
+
+    Args:
+      task: the task.
+      root: as in `open_split`.
+
+    Raises:
+      MissingDataError: the data is not on this machine.
+      DataError: a file is damaged, a row does not match the task, or both splits are the same rows.
+    """
+    validation = open_split(task, "validation", root)
+    if not len(validation):
+        raise DataError(f"task '{task.name}': its validation split has no rows.")
+    if task.split_protocol == "evaluation":
+        _rendered(task, validation)
+        return CheckedRows({"validation": len(validation)}, None)
+    train = open_split(task, "train", root)
+    refuse_identical_splits(task, train, validation)
+    rows = [_rendered(task, source) for source in (train, validation)]
+    shared = None if rows[0] is None or rows[1] is None else count(rows[0], rows[1])
+    return CheckedRows({"train": len(train), "validation": len(validation)}, shared)
+
+
+def _rendered(task: Task, rows: Source) -> list[Example] | None:
+    return render_rows(task, rows) if _in_file(rows) and len(rows) <= CHECKED_ROWS else None
+
+
+def _in_file(rows: Source) -> bool:
+    return bool(_file(rows))
+
+
+def _file(rows: Source) -> str:
+    """The name of the file that rows are from; "" of other rows."""
+    while isinstance(rows, Subset | Renamed):
+        rows = rows.source
+    return rows.name if isinstance(rows, MemoryRows | ArrowRows) else ""
+
+
+def _input(example: Example) -> object:
+    return example.input, example.candidates
+
+
+def _answer(example: Example) -> object:
+    return example.target, example.references
+
+
+def _row(example: Example) -> object:
+    return _input(example), _answer(example)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from prompt_jax.prompts import SoftPrompt as SoftPrompt
     from prompt_jax.prompts import TaskVector as TaskVector
     from prompt_jax.recipes.transfer import transfer as transfer
+    from prompt_jax.recipes.tune import tune as tune
     from prompt_jax.task_vectors import group_from_gram as group_from_gram
     from prompt_jax.task_vectors import knowledge_consistency as knowledge_consistency
     from prompt_jax.task_vectors import merge as merge
@@ -71,6 +72,7 @@ __all__ = [
     "task_vectors",
     "training",
     "transfer",
+    "tune",
 ]
 
 # Public name -> the module that defines it.
@@ -92,6 +94,7 @@ _NAMES = {
     "similarity": "prompt_jax.task_vectors",
     "target_similarity": "prompt_jax.task_vectors",
     "transfer": "prompt_jax.recipes.transfer",
+    "tune": "prompt_jax.recipes.tune",
 }
 
 _SUBPACKAGES = frozenset(

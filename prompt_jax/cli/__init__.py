@@ -29,6 +29,7 @@ from prompt_jax.cli import (
     run,
     table,
     tasks,
+    tune,
     vectors,
 )
 from prompt_jax.errors import PromptJaxError, did_you_mean
@@ -45,6 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("run")(run.run)
+app.command("tune")(tune.tune)
 app.command("report")(report.report)
 app.command("table")(table.table)
 app.command("contrasts")(contrasts.contrasts)

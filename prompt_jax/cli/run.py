@@ -6,7 +6,7 @@ import functools
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -84,14 +84,32 @@ def run(
         return _keys(config, changes, as_json)
     loaded = common.load_experiment(config, changes)
     if dry_run or not jobs.initialize(distributed, coordinator, processes, process):
-        return _execute(loaded, dry_run, as_json, observe)
+        return execute(loaded, dry_run, as_json, observe)
     with _exit_with_one_message():
-        return _execute(loaded, dry_run, as_json, observe)
+        return execute(loaded, dry_run, as_json, observe)
 
 
-def _execute(
-    loaded: ExperimentConfig, dry_run: bool, as_json: bool, observe: TrackingConfig
+def execute(
+    loaded: ExperimentConfig,
+    dry_run: bool,
+    as_json: bool,
+    observe: TrackingConfig | None = None,
+    lm: LanguageModel | None = None,
+    finish: Callable[[common.Printer, RunResult, ExperimentConfig], None] | None = None,
 ) -> None:
+    """Plans an experiment, executes it and prints what was found.
+
+    Args:
+      loaded: the experiment.
+      dry_run: only the plan.
+      as_json: JSON instead of tables.
+      observe: who else listens.
+      lm: its model; None: it is loaded, or for a dry run its shapes where they are known.
+      finish: prints how to go on; None: "Try next".
+
+    Raises:
+      PromptJaxError: as `recipes.experiment.run`.
+    """
     from prompt_jax import distributed as jobs
     from prompt_jax.cli import show
     from prompt_jax.config import to_dict
@@ -102,7 +120,8 @@ def _execute(
 
     if not is_url(loaded.out) and jobs.is_main():
         check_folder(run_folder(loaded.out, loaded.name), to_dict(loaded))
-    lm = _shapes(loaded) if dry_run else None
+    if lm is None and dry_run:
+        lm = _shapes(loaded)
     if lm is None:
         lm = common.load_model(loaded.model, loaded.dtype, remat=loaded.remat)
     if not dry_run and not jobs.is_main():
@@ -121,7 +140,7 @@ def _execute(
     result = experiment.run(loaded, lm, say=say, observe=observe)
     if as_json:
         return common.emit(_summary(result))
-    return show.result(out, result, loaded)
+    return show.result(out, result, loaded, finish)
 
 
 def config_keys() -> list[str]:

@@ -12,12 +12,13 @@ from prompt_jax.cli import common
 from prompt_jax.config import split_list
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from prompt_jax.data import Task
     from prompt_jax.recipes import ExperimentConfig, Plan, RunResult
     from prompt_jax.rundir.tables import Table
 
+_EXAMPLES = 50  # test rows among which a short one is looked for
 _LONGEST_EXAMPLE = 160  # characters of a row that stands in a command to copy
 
 
@@ -178,8 +179,13 @@ def outputs(out: common.Printer, files: Sequence[tuple[str, str]]) -> None:
     out.print(common.facts(files))
 
 
-def result(out: common.Printer, made: RunResult, config: ExperimentConfig) -> None:
-    """The results, contrasts, truncation, reused runs, paths, and what to try next."""
+def result(
+    out: common.Printer,
+    made: RunResult,
+    config: ExperimentConfig,
+    finish: Callable[[common.Printer, RunResult, ExperimentConfig], None] | None = None,
+) -> None:
+    """The results, contrasts, truncation, reused runs, paths, and what to try next (`finish`)."""
     from prompt_jax.rundir import views
 
     findings = made.findings
@@ -201,7 +207,9 @@ def result(out: common.Printer, made: RunResult, config: ExperimentConfig) -> No
                 out.print(f"  {line}")
     out.print()
     outputs(out, _files(made))
-    if commands := _next(made, config):
+    if finish is not None:
+        finish(out, made, config)
+    elif commands := next_commands(made, config):
         out.print()
         out.print(common.heading("Try next"))
         for command in commands:
@@ -235,7 +243,7 @@ def _files(made: RunResult) -> list[tuple[str, str]]:
     return lines
 
 
-def _next(made: RunResult, config: ExperimentConfig) -> list[str]:
+def next_commands(made: RunResult, config: ExperimentConfig) -> list[str]:
     """Commands to copy: what the first target's prompt answers, and what it looks like."""
     stored = {prompt.file: prompt for prompt in made.findings.run.prompts}
     if not made.prompts or made.prompts[0] not in stored:
@@ -262,24 +270,30 @@ def _next(made: RunResult, config: ExperimentConfig) -> list[str]:
 def _onwards(program: str) -> tuple[str, ...]:
     """From the built-in model and tasks to one's own."""
     return (
-        f"{program} run few_shot model=mini targets=YOURS.toml sources= methods=prompt_tuning"
-        "   # your own JSONL: docs/user_tasks.md",
+        f"{program} tune YOURS.csv   # your own rows: .csv, .tsv, .jsonl or .parquet",
         f"{program} run quickstart model=google-t5/t5-base out=runs/t5-base   # needs the network",
     )
 
 
 def _example(task: Task, config: ExperimentConfig) -> tuple[str, str]:
-    """The first test row where it is short, else a pattern; and the option that its form needs."""
+    """A test row for a command, and the option that its form needs."""
+    row = example_row(task, config)
+    text = json.dumps(row, ensure_ascii=False)
+    single = len(row) == 1 and "\n" not in row[task.fields[0]]
+    return (row[task.fields[0]], "") if single else (text, " --jsonl")
+
+
+def example_row(task: Task, config: ExperimentConfig) -> dict[str, Any]:
+    """The fields of the first test row that is short, else a pattern."""
     from prompt_jax.data.sources import open_split
     from prompt_jax.errors import DataError
 
-    first: Any = {}
     with contextlib.suppress(DataError):  # it was there when the run began
-        first = open_split(task, "validation", config.data.root)[0]
-    row: dict[str, Any] = {name: first.get(name) for name in task.fields}
-    text = json.dumps(row, ensure_ascii=False)
-    if len(text) > _LONGEST_EXAMPLE or not all(isinstance(value, str) for value in row.values()):
-        row = {name: name.upper() for name in task.fields}
-        text = json.dumps(row)
-    single = len(row) == 1 and "\n" not in row[task.fields[0]]
-    return (row[task.fields[0]], "") if single else (text, " --jsonl")
+        rows = open_split(task, "validation", config.data.root)
+        for number in range(min(len(rows), _EXAMPLES)):
+            row = {name: rows[number].get(name) for name in task.fields}
+            if not all(isinstance(value, str) and value.strip() for value in row.values()):
+                continue
+            if len(json.dumps(row, ensure_ascii=False)) <= _LONGEST_EXAMPLE:
+                return row
+    return {name: name.upper() for name in task.fields}

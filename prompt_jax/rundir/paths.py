@@ -13,6 +13,7 @@ from prompt_jax.errors import ConfigError
 from prompt_jax.paths import is_url, user_cache
 
 CONFIG = "config.json"
+TASK = "task"  # folder of the task that was made for a run, which is there before the run
 OWNER = ".owner"  # marks who writes to the copy at a URL
 _SIGNS = {"+": "plus", "*": "times", ";": "or"}  # a + b and a; b are two methods
 
@@ -58,7 +59,7 @@ def check_folder(folder: Path, config: Mapping[str, Any]) -> None:
     try:
         if path.is_file():
             _same_config(path, config)
-        elif folder.is_dir() and any(p.name != OWNER for p in folder.iterdir()):
+        elif folder.is_dir() and any(p.name not in (OWNER, TASK) for p in folder.iterdir()):
             raise ConfigError(f"{folder} is not empty and is no run directory. Choose another out=")
     except OSError as error:
         raise ConfigError(f"cannot read the run directory {folder}: {error.strerror}.") from None

@@ -238,7 +238,7 @@ def test_the_table_of_a_run_is_its_config(
     def execute(loaded: object, *_: object) -> None:
         got.append(loaded)
 
-    monkeypatch.setattr("prompt_jax.cli.run._execute", execute)
+    monkeypatch.setattr("prompt_jax.cli.run.execute", execute)
     for address in (tmp_path / "config.json", tmp_path):
         assert invoke("run", address).code == 0
     assert got == [config, config]

@@ -12,17 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from prompt_jax.errors import ModelError
 from prompt_jax.models import formats
+from prompt_jax.models.tokenizers import CONFIG_FILES, TOKENIZER_FILES, is_json
 
 if TYPE_CHECKING:
     import numpy as np
 
 # What is downloaded: never code, never pickles.
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "spiece.model",
-)
 _CONFIGS = ("config.json", "generation_config.json", *TOKENIZER_FILES)
 _WEIGHTS = (
     ("model*.safetensors", "model.safetensors.index.json"),
@@ -148,9 +143,14 @@ def save(
         save_file(dict(tensors), partial, metadata={"format": "pt"})
         partial.replace(directory / "model.safetensors")
         source = Path(tokenizer_path) if tokenizer_path else directory
-        files = [source] if source.is_file() else [source / name for name in TOKENIZER_FILES]
-        for file in files:
-            if file.is_file() and file.resolve().parent != directory.resolve():
-                shutil.copyfile(file, directory / file.name)
+        if source.is_file():  # under a name by which it is found
+            name = "tokenizer.json" if is_json(source) else "spiece.model"
+            files = {name: source, **{n: source.parent / n for n in CONFIG_FILES}}
+        else:
+            files = {name: source / name for name in TOKENIZER_FILES}
+        for name, file in files.items():
+            target = directory / name
+            if file.is_file() and not (target.exists() and target.samefile(file)):
+                shutil.copyfile(file, target)
     except OSError as error:
         raise ModelError(f"Cannot write the model to {directory}: {error}.") from error

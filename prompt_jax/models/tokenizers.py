@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prompt_jax.errors import ModelError
-from prompt_jax.models import formats
+from prompt_jax.models import added_tokens, formats
+
+CONFIG_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+TOKENIZER_FILES = ("tokenizer.json", "spiece.model", *CONFIG_FILES)
 
 
 class BaseTokenizer:
@@ -59,7 +62,8 @@ class BaseTokenizer:
 class FastTokenizer(BaseTokenizer):
     """A `tokenizer.json`, read by the `tokenizers` package.
 
-    The names of the special tokens are those of the `tokenizer_config.json` beside it.
+    Names of special tokens, and tokens that it lacks, are taken from the files beside it
+    (`added_tokens.read`).
 
     Args:
       path: the file.
@@ -80,17 +84,47 @@ class FastTokenizer(BaseTokenizer):
             raise ModelError(f"{path} is not a valid tokenizer.json: {error}.") from error
         self._backend.no_truncation()
         self._backend.no_padding()
-        names = configured_tokens(path.parent)
-        pad, eos = names.get("pad_token", pad_token), names.get("eos_token", eos_token)
+        files = added_tokens.read(path.parent)
+        pad = files.named.get("pad_token", pad_token)
+        eos = files.named.get("eos_token", eos_token)
         digest = hashlib.sha256(content)
         if (pad, eos) != (pad_token, eos_token):  # then the file alone does not determine the ids
             digest.update(json.dumps([pad, eos]).encode())
+        if more := self._add(files):
+            digest.update(json.dumps(more).encode())
         super().__init__(
             digest.hexdigest(),
             self._special_id(path, pad),
             self._special_id(path, eos),
             self._backend.get_vocab_size(with_added_tokens=True),
         )
+
+    def _add(self, files: added_tokens.TokenFiles) -> list[added_tokens.AddedToken]:
+        """Adds the tokens of the other files, and returns those that changed the tokenizer."""
+        from tokenizers import AddedToken
+
+        size = self._backend.get_vocab_size(with_added_tokens=True)
+        vocabulary = added_tokens.Vocabulary(files, (), self._backend.token_to_id, size)
+        before = self._backend.get_added_tokens_decoder()
+        changed = []
+        for token in vocabulary.tokens.values():
+            content, number, *flags = token
+            own = before.get(number)
+            if own is not None and token not in files.added:
+                continue  # tokenizer.json has its flags
+            special, normalized, single_word, lstrip, rstrip = flags
+            made = AddedToken(
+                content,
+                special=special,
+                normalized=normalized,
+                single_word=single_word,
+                lstrip=lstrip,
+                rstrip=rstrip,
+            )
+            if own is None or repr(own) != repr(made):
+                changed.append(token)
+                self._backend.add_tokens([made])
+        return changed
 
     def _special_id(self, path: Path, token: str) -> int:
         number = self._backend.token_to_id(token)
@@ -110,20 +144,13 @@ class FastTokenizer(BaseTokenizer):
 
 
 def configured_tokens(directory: Path) -> dict[str, str]:
-    """`pad_token` and `eos_token` of a directory's tokenizer_config.json, as far as it names them.
+    """`pad_token` and `eos_token` of the files of a directory, as far as they name them.
 
     Raises:
-      ModelError: the file is damaged.
+      ModelError: a file is damaged.
     """
-    config = read_config(directory / "tokenizer_config.json")
-    names: dict[str, str] = {}
-    for key in ("pad_token", "eos_token"):
-        value = config.get(key)
-        if isinstance(value, dict):  # an AddedToken
-            value = value.get("content")
-        if isinstance(value, str):
-            names[key] = value
-    return names
+    named = added_tokens.read(directory).named
+    return {key: named[key] for key in ("pad_token", "eos_token") if key in named}
 
 
 def read_config(path: Path) -> dict[str, object]:
@@ -145,3 +172,23 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ModelError(f"Cannot read {path}: {error.strerror or error}.") from error
+
+
+def is_json(path: Path) -> bool:
+    """Whether a vocabulary file is a tokenizer.json, by its suffix or else by its content."""
+    if path.suffix in (".json", ".model"):
+        return path.suffix == ".json"
+    return read_bytes(path).lstrip()[:1] == b"{"
+
+
+def stamp(path: Path) -> tuple[object, ...]:
+    """What changes when a tokenizer's files do, for caches."""
+    directory = path.parent if path.is_file() else path
+    stats = []
+    for file in (path, *(directory / name for name in TOKENIZER_FILES)):
+        try:
+            found = file.stat()
+        except OSError:
+            continue
+        stats.append((file.name, found.st_mtime_ns, found.st_size))
+    return tuple(stats)

@@ -1,16 +1,66 @@
-"""Atomic writing of files, and the cache folder."""
+"""Atomic writing of files, and the folders of caches."""
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
+import tempfile
 import uuid
 from pathlib import Path
 
 
+def home() -> Path | None:
+    """The user's home folder; None where there is none, as for a user id without an entry."""
+    if (named := os.environ.get("HOME", "")) and os.path.isabs(named):
+        return Path(named)
+    try:
+        import pwd
+
+        found = pwd.getpwuid(os.getuid()).pw_dir
+    except (ImportError, KeyError):  # ImportError: not a POSIX system
+        found = os.path.expanduser("~")
+    return Path(found) if os.path.isabs(found) else None
+
+
 def user_cache() -> Path:
-    """The user's cache folder for this library (XDG_CACHE_HOME, or ~/.cache)."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "prompt_jax"
+    """The user's cache folder for this library: XDG_CACHE_HOME, or ~/.cache.
+
+    A folder of the temporary directory where neither can be written; a line in the log says so. As
+    the XDG specification asks, a relative XDG_CACHE_HOME is ignored.
+    """
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    known = home()
+    base = Path(named) if os.path.isabs(named) else None if known is None else known / ".cache"
+    if base is not None and _is_writable(base / "prompt_jax"):
+        return base / "prompt_jax"
+    user = os.getuid() if hasattr(os, "getuid") else ""
+    made = Path(tempfile.gettempdir()) / f"prompt_jax-{user}"
+    _warn_of_cache("there is no home folder" if base is None else f"{base} cannot be written", made)
+    return made
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether a folder can be written, or made."""
+    try:
+        nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    except (OSError, StopIteration):  # a folder that nobody may enter
+        return False
+    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+
+
+@functools.cache
+def _warn_of_cache(why: str, made: Path) -> None:
+    logging.getLogger("prompt_jax").warning(
+        f"{why}: the cache is {made}. Set HOME or XDG_CACHE_HOME to a folder of yours to keep it."
+    )
+
+
+def hub_cache() -> Path:
+    """The cache of the Hugging Face hub; inside this library's without a home folder."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return user_cache() / "hub" if HF_HUB_CACHE.startswith("~") else Path(HF_HUB_CACHE)
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:

@@ -2,17 +2,70 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from prompt_jax.paths import is_url, user_cache, write_atomically
+from prompt_jax.data.remote import tfds_data_dir
+from prompt_jax.paths import (
+    _warn_of_cache,
+    home,
+    hub_cache,
+    is_url,
+    user_cache,
+    write_atomically,
+)
 
 
 def test_user_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert user_cache() == tmp_path / "prompt_jax"
-    monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert user_cache() == tmp_path / ".cache" / "prompt_jax"
+    for relative in ("", "cache", "~/cache"):
+        monkeypatch.setenv("XDG_CACHE_HOME", relative)
+        assert user_cache() == tmp_path / ".cache" / "prompt_jax"
+    assert not (tmp_path / ".cache").exists()
+
+
+@pytest.fixture
+def homeless(monkeypatch, tmp_path):
+    """A user id without an entry and without HOME; the temporary directory is `tmp_path`."""
+
+    def unknown(_uid):
+        raise KeyError("getpwuid(): uid not found")
+
+    for name in ("HOME", "XDG_CACHE_HOME", "TFDS_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    _warn_of_cache.cache_clear()
+    return tmp_path / f"prompt_jax-{os.getuid()}"
+
+
+def test_without_a_home_folder_caches_are_temporary(homeless, monkeypatch, caplog):
+    assert home() is None
+    assert user_cache() == homeless
+    assert user_cache() == homeless
+    assert caplog.messages == [
+        f"there is no home folder: the cache is {homeless}. Set HOME or XDG_CACHE_HOME to a folder "
+        "of yours to keep it."
+    ]
+    assert tfds_data_dir() == homeless / "tensorflow_datasets"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "~/.cache/huggingface/hub")
+    assert hub_cache() == homeless / "hub"
+    monkeypatch.setenv("HOME", "relative")
+    assert home() is None
+
+
+def test_a_home_folder_that_cannot_be_written(homeless, monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
+    monkeypatch.setattr("os.access", lambda path, mode: tmp_path not in (path, *path.parents))
+    assert user_cache() == homeless
+    assert f"{tmp_path}/nobody/.cache cannot be written: the cache is" in caplog.text
+    monkeypatch.undo()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert user_cache().name == f"prompt_jax-{os.getuid()}"
 
 
 def test_a_file_is_replaced_whole(tmp_path):

@@ -104,6 +104,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.filename is None:  # no file of the user's
             raise
         return _fail(f"{error.filename}: {error.strerror}.")
+    except (RuntimeError, AssertionError, ValueError, ImportError) as error:
+        from prompt_jax.cli.backend import why_jax_fails
+
+        if (why := why_jax_fails(error)) is None:
+            raise
+        return _fail(why)
     if code == INTERRUPTED:  # typer's word for an interruption, too
         _fail("interrupted.")
     return code if isinstance(code, int) else 0

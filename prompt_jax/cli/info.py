@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -75,12 +74,10 @@ def _devices() -> dict[str, Any]:
 
 
 def _caches() -> dict[str, Any]:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
     from prompt_jax.data.remote import tfds_data_dir
-    from prompt_jax.paths import user_cache
+    from prompt_jax.paths import hub_cache, user_cache
 
-    folders = {"prompt_jax": user_cache(), "TFDS": tfds_data_dir(), "Hub": Path(HF_HUB_CACHE)}
+    folders = {"prompt_jax": user_cache(), "TFDS": tfds_data_dir(), "Hub": hub_cache()}
     return {name: f"{path}{'' if path.is_dir() else ' (empty)'}" for name, path in folders.items()}
 
 

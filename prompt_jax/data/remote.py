@@ -17,6 +17,7 @@ from typing import Any
 from prompt_jax.data.files import ArrowRows, read_parquet
 from prompt_jax.data.tasks import HubSource, TfdsSource
 from prompt_jax.errors import DataError, MissingExtraError
+from prompt_jax.paths import home, hub_cache, user_cache
 
 
 class TfdsRows:
@@ -39,7 +40,9 @@ class TfdsRows:
 
 def tfds_data_dir() -> Path:
     """Folder where TFDS keeps prepared data: $TFDS_DATA_DIR or its default."""
-    return Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
+    if named := os.environ.get("TFDS_DATA_DIR"):
+        return Path(named)
+    return (home() or user_cache()) / "tensorflow_datasets"
 
 
 def open_tfds(spec: TfdsSource, split: str, data_dir: Path | None = None) -> TfdsRows | None:
@@ -142,7 +145,7 @@ def _hub_files(
             spec.path,
             repo_type="dataset",
             revision=spec.revision,
-            cache_dir=cache_dir,
+            cache_dir=cache_dir or hub_cache(),
             local_files_only=True,
         )
     except LocalEntryNotFoundError:
@@ -170,7 +173,7 @@ def fetch_hub(spec: HubSource, cache_dir: Path | None = None) -> Path:
             spec.path,
             repo_type="dataset",
             revision=spec.revision,
-            cache_dir=cache_dir,
+            cache_dir=cache_dir or hub_cache(),
             allow_patterns=[f"{pattern}.parquet" for pattern in patterns],
         )
     except Exception as error:  # transport errors depend on the HTTP library of the hub client

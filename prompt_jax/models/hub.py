@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from prompt_jax.errors import ModelError
 from prompt_jax.models import formats
 from prompt_jax.models.tokenizers import CONFIG_FILES, TOKENIZER_FILES, is_json
+from prompt_jax.paths import hub_cache
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,7 +69,11 @@ def _download(repo: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     def fetch(*patterns: str) -> Path:
-        return Path(snapshot_download(repo, allow_patterns=[*patterns], etag_timeout=5))
+        return Path(
+            snapshot_download(
+                repo, allow_patterns=[*patterns], etag_timeout=5, cache_dir=hub_cache()
+            )
+        )
 
     try:
         for patterns in _WEIGHTS:

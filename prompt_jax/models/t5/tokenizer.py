@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -290,7 +291,7 @@ def load_tokenizer(path: str | Path) -> T5Tokenizer:
     """
     # Links are not resolved: in the hub's cache they lead to files without a suffix, and the
     # configuration stands beside the link.
-    where = Path(path).expanduser().absolute()
+    where = Path(os.path.expanduser(path)).absolute()
     return _load(str(where), stamp(where))
 
 

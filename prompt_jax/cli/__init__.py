@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -92,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(given, prog_name="prompt-jax", standalone_mode=False)
     except PromptJaxError as error:
+        if os.environ.get("PROMPT_JAX_TRACEBACK"):  # for authors of methods
+            traceback.print_exception(error)
         code = _fail(str(error))
         return INTERRUPTED if getattr(error, "interrupted", False) else code
     except _UsageError as error:

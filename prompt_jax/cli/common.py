@@ -71,6 +71,13 @@ AnswerKind = Annotated[
 Holdout = Annotated[
     float, typer.Option(min=0.01, max=0.9, help="Fraction of the rows that are test rows.")
 ]
+Plugin = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="MODULE",
+        help="A module or Python file with methods of your own; repeatable.",
+    ),
+]
 Runs = Annotated[
     list[str],
     typer.Argument(metavar="DIR...", help="Run directories, or archives of some (NAME.tar.gz)."),
@@ -222,6 +229,19 @@ def program() -> str:
     if called.name == "prompt-jax" and (not on_path or Path(on_path).resolve() != called.resolve()):
         return shlex.quote(sys.argv[0])
     return "prompt-jax"
+
+
+def load_plugins(addresses: Sequence[str] | None) -> None:
+    """Registers the methods of modules or Python files.
+
+    Raises:
+      ConfigError: as `prompt_jax.methods.load_plugin`.
+    """
+    if addresses:
+        from prompt_jax.methods import load_plugin
+
+        for address in addresses:
+            load_plugin(address)
 
 
 def load_config(config: str, overrides: Sequence[str] | None) -> ExperimentConfig:

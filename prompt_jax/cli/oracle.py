@@ -30,6 +30,7 @@ def oracle(
         bool,
         typer.Option("--tuned", help="Tune every merged prompt with the target's budget first."),
     ] = False,
+    plugin: common.Plugin = None,
     as_json: common.AsJson = False,
 ) -> None:
     """Evaluate the merged prompt of every subset of an experiment's sources.
@@ -39,6 +40,7 @@ def oracle(
     """
     from prompt_jax.recipes import oracle as recipe
 
+    common.load_plugins(plugin)
     loaded = common.load_experiment(config, overrides)
     recipe.check(loaded, base)
     lm = common.load_model(loaded.model, loaded.dtype, remat=loaded.remat)

@@ -40,6 +40,7 @@ def run(
     keys: Annotated[
         bool, typer.Option("--keys", help="Print every key with its type and value, and stop.")
     ] = False,
+    plugin: common.Plugin = None,
     mesh: Annotated[
         str | None,
         typer.Option(metavar="data=4,model=2", help="Split rows and weights over devices."),
@@ -78,6 +79,7 @@ def run(
     from prompt_jax import distributed as jobs
     from prompt_jax.training.tracking import TrackingConfig
 
+    common.load_plugins(plugin)
     observe = TrackingConfig(tensorboard, wandb, profile)
     changes = [*(overrides or []), *([] if mesh is None else [f"mesh={mesh}"])]
     if keys:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from prompt_jax.config.files import config_arguments as config_arguments
 from prompt_jax.config.files import load_config as load_config
+from prompt_jax.config.files import load_file as load_file
 from prompt_jax.config.files import modules_beside as modules_beside
 from prompt_jax.config.keys import Key as Key
 from prompt_jax.config.keys import describe as describe

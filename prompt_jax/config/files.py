@@ -154,22 +154,34 @@ def _arguments(
     return {key: parse_value(text, types.get(key, str), key) for key, text in texts.items()}, rest
 
 
+def load_file(path: Path, what: str = "config file") -> Any:
+    """The module of a Python file, under a name of its own.
+
+    Args:
+      path: ending in `.py`.
+      what: it is, for messages.
+
+    Raises:
+      ConfigError: there is no such file, or it does not run.
+    """
+    if not path.is_file():
+        raise ConfigError(f"there is no {what} {path}.")
+    spec = importlib.util.spec_from_file_location(f"prompt_jax_config_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # required to find the source of classes in the file
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[spec.name]
+        raise _broken(f"the {what} {path} does not run", error) from error
+    return module
+
+
 def _config_module(name: str, packaged: str) -> Any:
-    path = Path(name)
-    if path.suffix == ".py":
-        if not path.is_file():
-            raise ConfigError(f"there is no config file {name}.")
-        spec = importlib.util.spec_from_file_location(f"prompt_jax_config_{path.stem}", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # required to find the source of classes in the file
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[spec.name]
-            raise _broken(f"the config file {name} does not run", error) from error
-        return module
+    if Path(name).suffix == ".py":
+        return load_file(Path(name))
     package = importlib.import_module(packaged)
     folder = Path(next(iter(package.__path__)))
     names = sorted(p.stem for p in folder.glob("[a-z]*.py"))

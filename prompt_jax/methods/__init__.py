@@ -16,6 +16,7 @@ from prompt_jax.methods.prompt_tuning import PromptTuning as PromptTuning
 from prompt_jax.methods.registry import REGISTRY as REGISTRY
 from prompt_jax.methods.registry import as_method as as_method
 from prompt_jax.methods.registry import create as create
+from prompt_jax.methods.registry import load_plugin as load_plugin
 from prompt_jax.methods.registry import register as register
 from prompt_jax.methods.registry import spec_of as spec_of
 from prompt_jax.methods.spot import Spot as Spot

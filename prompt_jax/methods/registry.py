@@ -7,12 +7,15 @@ A spec is a name, and in brackets the options that differ from the defaults, as 
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import importlib.metadata
 import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
-from prompt_jax.config import parse_value, split_list
+from prompt_jax.config import load_file, modules_beside, parse_value, split_list
 from prompt_jax.errors import ConfigError, did_you_mean
 from prompt_jax.methods.base import BaseMethod
 from prompt_jax.training.protocol import Method
@@ -20,6 +23,9 @@ from prompt_jax.training.protocol import Method
 M = TypeVar("M", bound=type[BaseMethod])
 
 REGISTRY: dict[str, type[BaseMethod]] = {}
+
+ENTRY_POINTS = "prompt_jax.methods"
+"""Group in which an installed package lists its methods: `name = "module:Class"`."""
 
 # What the trainer reads of a method.
 _TRAINING = frozenset(
@@ -64,15 +70,82 @@ def create(spec: str) -> BaseMethod:
     if match is None:
         raise ConfigError(f"method '{spec}' is not of the form name or name(option=value, ...).")
     name, options = match.group(1), match.group(2) or ""
-    if name not in REGISTRY:
+    if name not in REGISTRY and not _load_entry_point(name):
+        known = dict.fromkeys([*REGISTRY, *(point.name for point in _entry_points())])
         raise ConfigError(
-            f"unknown method '{name}' (known: {', '.join(REGISTRY)})."
-            + did_you_mean(name, REGISTRY)
+            f"unknown method '{name}' (known: {', '.join(known)}).{did_you_mean(name, known)}"
         )
     kind = REGISTRY[name]
     types = typing.get_type_hints(kind)
     fields = [field.name for field in dataclasses.fields(kind)]
     return kind(**dict(_options(name, options, fields, types)))
+
+
+def load_plugin(address: str) -> list[str]:
+    """Registers the methods of a module, so that specs can name them.
+
+    Args:
+      address: path of a Python file, or the name of a module that can be imported from here.
+
+    Returns:
+      The names of its methods.
+
+    Raises:
+      ConfigError: there is no such module, it does not run, or it defines no method with a name.
+    """
+    path = Path(address)
+    try:
+        with modules_beside(address if path.suffix == ".py" else str(Path.cwd() / "plugin.py")):
+            if path.suffix == ".py":
+                module = load_file(path, "plugin")
+            else:
+                module = importlib.import_module(address)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"the plugin {address} cannot be imported: {type(error).__name__}: {error}."
+        ) from error
+    kinds = [
+        kind
+        for kind in vars(module).values()
+        if isinstance(kind, type)
+        and issubclass(kind, BaseMethod)
+        and kind.__module__ == module.__name__
+        and "name" in vars(kind)
+    ]
+    if not kinds:
+        raise ConfigError(
+            f"the plugin {address} defines no method: a subclass of prompt_jax.methods.BaseMethod"
+            " with a name."
+        )
+    return [register(kind).name for kind in kinds]
+
+
+def _entry_points() -> Iterable[importlib.metadata.EntryPoint]:
+    return importlib.metadata.entry_points(group=ENTRY_POINTS)
+
+
+def _load_entry_point(name: str) -> bool:
+    """Registers the method of an installed package that has this name; False without one."""
+    for point in _entry_points():
+        if point.name == name:
+            try:
+                kind = point.load()
+            except Exception as error:
+                raise ConfigError(
+                    f"method '{name}' of {point.value} cannot be imported: {type(error).__name__}:"
+                    f" {error}."
+                ) from error
+            if not (isinstance(kind, type) and issubclass(kind, BaseMethod)):
+                raise ConfigError(f"method '{name}': {point.value} is no method class.")
+            if register(kind).name != name:
+                raise ConfigError(
+                    f"method '{name}': {point.value} calls itself '{kind.name}'; the entry point"
+                    " must have the same name."
+                )
+            return True
+    return False
 
 
 def as_method(method: BaseMethod | str) -> BaseMethod:

@@ -13,6 +13,7 @@ from prompt_jax.methods import BaseMethod, Context, Stage, as_method, spec_of
 from prompt_jax.prompts import SoftPrompt
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.contexts import ContextMaker, Stages, is_upstream
+from prompt_jax.recipes.method_checks import check_method, own_errors
 from prompt_jax.recipes.outcomes import Cost, Outcome, cost_of, rank
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.recipes.stages import StageJob, StageResult, StageRunner
@@ -62,7 +63,8 @@ class Executor:
         stage, done = method.stages()[-1], self._before_last(method, spec, k)
         trainer = stage.trains or method
         contexts = self._maker.contexts(method, spec, stage, k, done)
-        starts = {key: method.init(context) for key, context in contexts.items()}
+        with own_errors(method, "init()"):
+            starts = {key: method.init(context) for key, context in contexts.items()}
         label = f"{spec}: {stage.name}, {'all rows' if k == 0 else f'k = {k}'}"
         last = self._run(self._job(stage, trainer, starts, k, label, is_last=True))
         outcomes = []
@@ -119,7 +121,8 @@ class Executor:
             if stage.trains is not None:
                 trainer, name = stage.trains, stage.trains.spec
             contexts = self._maker.contexts(trainer, name, stage, k, {})
-            starts = {key: trainer.init(context) for key, context in contexts.items()}
+            with own_errors(trainer, "init()"):
+                starts = {key: trainer.init(context) for key, context in contexts.items()}
             result = self._run(self._job(stage, trainer, starts, k, f"{name}: {stage.title}"))
             done[stage.name] = result.trained
             if stage.on == "source" and not stage.origin:
@@ -128,7 +131,10 @@ class Executor:
         return done
 
     def _run(self, job: StageJob) -> StageResult:
-        result = self.runner.run(job)
+        first = next(iter(job.replicas.values()))
+        check_method(job.method, first.params, first.consts, self.lm)
+        with own_errors(job.method):
+            result = self.runner.run(job)
         self.reused.append((job.label, result.reused, len(job.replicas)))
         return result
 
@@ -193,7 +199,8 @@ class Executor:
     def _chosen(
         self, method: BaseMethod, context: Context, trained: TrainedReplica
     ) -> tuple[str, ...] | None:
-        group = method.selected_sources(context, trained.params)
+        with own_errors(method):
+            group = method.selected_sources(context, trained.params)
         if group is None:
             return None
         sources = [self.rows.task(name).name for name in self.config.sources]

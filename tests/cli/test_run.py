@@ -356,6 +356,42 @@ def test_a_broken_config_file(invoke: Invoke, tmp_path: Path, content: str, says
     assert result.err.count("\n") == 1
 
 
+def test_a_mistake_in_a_method_beside_the_config(
+    invoke: Invoke, files: World, tmp_path: Path
+) -> None:
+    """A module beside the config is imported; its method has no `deploy` that fits."""
+    (tmp_path / "gain_of_mine.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from prompt_jax.methods import BaseMethod\n"
+        "from prompt_jax.training.protocol import Prompted\n"
+        "@dataclass(frozen=True)\n"
+        "class Gain(BaseMethod):\n"
+        "    name = 'gain_of_mine'\n"
+        "    status = 'our extension'\n"
+        "    def init(self, context):\n"
+        "        return {'vector': context.initial}, {}\n"
+        "    def prompts(self, params, consts, carry, rows, step, key):\n"
+        "        return Prompted(params['vector'][None], carry=carry)\n"
+    )
+    config = tmp_path / "mine.py"
+    text = Path(files.config).read_text().replace("shots=(4, 0)", "shots=(0,), methods=(Gain(),)")
+    config.write_text(f"from gain_of_mine import Gain\n{text}")
+    out = tmp_path / "run"
+    result = invoke("run", config, f"out={out}", "sources=")
+    assert result.code == 2
+    assert result.err == (
+        f"prompt-jax: method Gain ('gain_of_mine'): deploy() fails ({tmp_path}/gain_of_mine.py):"
+        " KeyError: 'prompt'. It has no deploy() of its own, and the inherited one reads"
+        " params['prompt']: define deploy(self, params: 'Params', consts: 'Consts') ->"
+        " 'jax.Array | None'. PROMPT_JAX_TRACEBACK=1 prints where.\n"
+    )
+    plugin = invoke("run", "few_shot", "--plugin", tmp_path / "nothere.py", "--keys")
+    assert (plugin.code, plugin.err) == (
+        2,
+        f"prompt-jax: there is no plugin {tmp_path}/nothere.py.\n",
+    )
+
+
 def test_an_unknown_config_is_named_with_its_neighbours(invoke: Invoke) -> None:
     result = invoke("run", "few_shots")
     assert result.code == 2

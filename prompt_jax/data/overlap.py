@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from prompt_jax.data.files import ArrowRows, MemoryRows
 from prompt_jax.data.render import Example
-from prompt_jax.data.sources import Renamed, Source, Subset, open_split
+from prompt_jax.data.sources import Renamed, Source, Subset, iter_rows, open_split
 from prompt_jax.data.tasks import Task
 from prompt_jax.data.tokenise import render_rows
+from prompt_jax.data.values import as_text
 from prompt_jax.errors import DataError
 
 CHECKED_ROWS = 50_000
@@ -117,6 +118,41 @@ def check_rows(task: Task, root: str | Path | None = None) -> CheckedRows:
     rows = [_rendered(task, source) for source in (train, validation)]
     shared = None if rows[0] is None or rows[1] is None else count(rows[0], rows[1])
     return CheckedRows({"train": len(train), "validation": len(validation)}, shared)
+
+
+def refuse_tested_sources(sources: Iterable[Task], targets: Iterable[Task]) -> None:
+    """Refuses a user's task whose training file holds the test rows of another one.
+
+    The texts of all fields are compared, without regard to case and white space; names of fields,
+    templates and answers do not count. Tasks of the registry are checked by their names
+    (`registry.check_conflicts`).
+
+    Raises:
+      DataError: the training texts of a source are the test texts of a target.
+    """
+    trained = {task: _texts(task, "train") for task in sources if "train" in dict(task.files)}
+    for target in targets if trained else ():
+        tested = _texts(target, "validation") if target.files else None
+        for source, texts in trained.items():
+            if source.name != target.name and tested and texts == tested:
+                raise DataError(
+                    f"the source '{source.name}' trains on the {len(tested):,} test texts of the"
+                    f" target '{target.name}'. Leave that source out, or test on other rows."
+                )
+
+
+def _texts(task: Task, split: str) -> set[str] | None:
+    """The texts of the rows of a split; None for more than `CHECKED_ROWS`."""
+    rows = open_split(task, split)
+    if len(rows) > CHECKED_ROWS:
+        return None
+    return {" ".join(_words(row.get(field)) for field in task.fields) for row in iter_rows(rows)}
+
+
+def _words(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(_words, value))
+    return " ".join((as_text(value) or "").split()).casefold()
 
 
 def _rendered(task: Task, rows: Source) -> list[Example] | None:

@@ -97,8 +97,6 @@ def load_splits(
     evaluation_only = task.split_protocol == "evaluation"
     train = None if evaluation_only else open_split(task, "train", root)
     test = open_split(task, "validation", root)
-    if train is not None:
-        refuse_identical_splits(task, train, test)
     return make_splits(task, train, test, protocol, seed, limits, k)
 
 
@@ -132,7 +130,7 @@ def make_splits(
       k: shots; 0 means all rows.
 
     Raises:
-      DataError: if there are too few rows.
+      DataError: if there are too few rows, or files of both splits hold the same ones.
       ConfigError: for an unknown protocol or a negative k.
     """
     limits = limits or Limits()
@@ -154,6 +152,7 @@ def make_splits(
             raise DataError(f"task '{task.name}' is for evaluation only: it has no training rows.")
         return Splits(train, dev, _limit(task, test, limits.test, 0, _LIMIT_TEST), notes)
 
+    refuse_identical_splits(task, rows, validation)
     notes += _dropped(rows, "train")
     if len(rows) < 2:
         raise DataError(f"task '{task.name}': its train split has {len(rows)} rows; 2 are needed.")

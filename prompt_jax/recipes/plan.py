@@ -156,6 +156,9 @@ def make_plan(config: ExperimentConfig, lm: LanguageModel, cache: Path | None = 
         rows that are wrong.
     """
     config.check_tasks()
+    overlap.refuse_tested_sources(
+        *(map(registry.get, names) for names in (config.sources, config.targets))
+    )
     tasks = tuple(
         _task(name, role, config.data)
         for role, names in (("source", config.sources), ("target", config.targets))

@@ -12,6 +12,7 @@ import jax
 
 from prompt_jax import config as configs
 from prompt_jax import distributed, sharding
+from prompt_jax.data.overlap import refuse_tested_sources
 from prompt_jax.data.sources import is_here, missing_data
 from prompt_jax.errors import ConfigError, TrainingError
 from prompt_jax.paths import is_url, user_cache
@@ -162,6 +163,7 @@ def check_inputs(config: ExperimentConfig, lm: Any, rows: RowStore) -> None:
     missing = [task for task in tasks.values() if not is_here(task, config.data.root)]
     if missing:
         raise missing_data(missing, config.data.root)
+    refuse_tested_sources(*(map(rows.task, names) for names in (config.sources, config.targets)))
     every = [
         *((source, seed, 0) for seed in config.seed_list for source in config.sources),
         *((t, seed, k) for seed in config.seed_list for t in config.targets for k in config.shots),

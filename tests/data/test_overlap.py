@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from prompt_jax.data import Task, Template, load_splits, overlap, render_rows
+from prompt_jax.data import Task, Template, load_splits, make_splits, overlap, render_rows
 from prompt_jax.data.overlap import Overlap, check_rows
 from prompt_jax.errors import DataError, MissingDataError
 
@@ -92,6 +92,44 @@ def test_the_same_rows_as_train_and_validation_are_refused(tmp_path, make):
             match=r"train and validation are the same 10 rows \(train\.jsonl.*say holdout = 0\.2",
         ):
             read(task)
+
+
+def test_one_object_as_both_splits_is_refused():
+    rows = nli_rows(10)
+    with pytest.raises(DataError, match="are the same 10 rows, so"):
+        make_splits(NLI, rows, rows)
+
+
+def test_a_source_whose_rows_are_the_test_rows_of_a_target_is_refused(tmp_path, monkeypatch):
+    one, two = (
+        own(
+            *(
+                write_jsonl(tmp_path / f"{name}{split}.jsonl", nli_rows(6, first))
+                for split, first in (("a", start), ("b", start + 50))
+            )
+        )
+        for name, start in (("x", 0), ("y", 100))
+    )
+    # The same texts under other names of fields, in capitals, with other answers.
+    rows = [{"s": f"P{i} is HERE  h{i}", "t": "is", "label": "k"} for i in range(150, 156)]
+    other = dataclasses.replace(
+        NLI,
+        name="other",
+        fields=("s", "t"),
+        templates=(Template("t", "Say: {s} {t}"),),
+        labels=("k", "l"),
+        files=(
+            ("train", str(write_jsonl(tmp_path / "other.jsonl", rows[::-1]))),
+            ("validation", str(tmp_path / "xb.jsonl")),
+        ),
+    )
+    target = dataclasses.replace(two, name="target")
+    overlap.refuse_tested_sources([one], [target])
+    with pytest.raises(DataError, match="source 'other' trains on the 6 test texts of the target"):
+        overlap.refuse_tested_sources([one, other], [one, target])
+    overlap.refuse_tested_sources([target, NLI], [target, NLI])
+    monkeypatch.setattr(overlap, "CHECKED_ROWS", 5)
+    overlap.refuse_tested_sources([other], [target])
 
 
 def test_columns_of_other_names_hide_nothing(tmp_path):

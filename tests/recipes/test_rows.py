@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from world import TEST, TRAIN
 
 from prompt_jax.data import Mixture
 from prompt_jax.errors import DataError
-from prompt_jax.recipes import DataConfig
+from prompt_jax.recipes import DataConfig, make_plan
 from prompt_jax.recipes.resources import check_inputs
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.rundir import overlap as shared_rows
@@ -136,6 +137,23 @@ def test_rows_in_two_splits_are_counted(store, world, tmp_path, templates):
     clean = store(templates=templates)
     clean.rows(world.tasks["one"], 0)
     assert shared_rows.notes(clean.report(), [world.tasks["one"]]) == []
+
+
+def test_a_source_that_is_the_test_set_of_a_target_is_refused(store, world, tmp_path):
+    target = Path(world.tasks["one"]).read_text().replace('"one"', '"target"')
+    target = target.replace("one/validation.jsonl", "first/train.jsonl")
+    (tmp_path / "target.toml").write_text(target)
+    for name in ("one", "first"):
+        shutil.copytree(world.root / name, tmp_path / name)
+    config = dataclasses.replace(
+        world.experiment(tmp_path),
+        sources=(world.tasks["first"],),
+        targets=(str(tmp_path / "target.toml"),),
+    )
+    with pytest.raises(DataError, match="source 'first' trains on the 60 test texts of the target"):
+        check_inputs(config, None, store())
+    with pytest.raises(DataError, match="source 'first' trains on"):
+        make_plan(config, world.lm)
 
 
 def test_all_tasks_whose_data_is_not_here_are_in_one_error(store, world, tmp_path):

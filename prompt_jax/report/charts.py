@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
+from prompt_jax.evaluation import Verdict
 from prompt_jax.report import figures, svg
 from prompt_jax.rundir import curves
 from prompt_jax.rundir.curves import Group, Lines
@@ -14,8 +15,7 @@ from prompt_jax.rundir.scores import Cell
 from prompt_jax.rundir.tables import cell_text, heading, interval_text
 
 
-@dataclass(frozen=True)
-class Figure:
+class Figure(NamedTuple):
     """An SVG element with what stands over it."""
 
     title: str
@@ -23,14 +23,18 @@ class Figure:
 
 
 def forests(findings: Findings) -> list[Figure]:
-    """Every comparison with the baseline, method by method, on one scale."""
+    """Every comparison with the baseline, method by method, on one scale.
+
+    The answer to the primary question comes first where it is about the baseline.
+    """
     rows: dict[str, list[figures.Interval]] = {}
+    answer = findings.answer
+    if answer is not None and answer.question.b == findings.baseline and len(answer.targets) > 1:
+        label = f"mean of {len(answer.targets)} targets"
+        rows[answer.question.a] = [_interval(label, answer.verdict)]
     for c in findings.contrasts:
-        d = c.verdict.comparison
-        label = _setting(findings.run, c.target, c.k)
-        points = (100 * d.difference, 100 * d.low, 100 * d.high)
-        interval = figures.Interval(label, interval_text(d), *points, c.verdict.effect)
-        rows.setdefault(c.method, []).append(interval)
+        label = setting(findings.run, c.target, c.k)
+        rows.setdefault(c.method, []).append(_interval(label, c.verdict))
     ends = [v for intervals in rows.values() for r in intervals for v in (r.middle, r.low, r.high)]
     minimum = 100 * findings.minimum
     limits = figures.span([*ends, 0.0], 2 * minimum)
@@ -43,8 +47,15 @@ def forests(findings: Findings) -> list[Figure]:
     ]
 
 
-def _setting(run: RunDirectory, target: str, k: int) -> str:
-    name = run.name(target)
+def _interval(label: str, verdict: Verdict) -> figures.Interval:
+    d = verdict.comparison
+    points = (100 * d.difference, 100 * d.low, 100 * d.high)
+    return figures.Interval(label, interval_text(d), *points, verdict.effect)
+
+
+def setting(run: RunDirectory, target: str, k: int) -> str:
+    """What a figure of a target at one k is called."""
+    name = run.short(target)
     return f"{name}, {heading(k)}" if len(run.shots) > 1 else name
 
 
@@ -67,7 +78,7 @@ def scores(findings: Findings) -> list[Figure]:
                 text = cell_text(summary)
                 lines.append(figures.Scores(label, text, dots, 100 * summary.mean, number))
         if lines:
-            title = run.name(target)
+            title = run.short(target)
             made.append(Figure(title, figures.scores(f"Scores on {title}", lines, limits)))
     return made
 
@@ -91,7 +102,7 @@ def learning(run: RunDirectory) -> list[Figure]:
                 if runs:
                     lines += figures.with_mean(runs, number)
             if lines:
-                drawn.append((_setting(run, target, k), lines))
+                drawn.append((setting(run, target, k), lines))
     return _on_one_scale("Development value", drawn, 5.0)
 
 

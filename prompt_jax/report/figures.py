@@ -78,13 +78,12 @@ def forest(
 ) -> str:
     """Differences with their intervals around zero; effects are filled."""
     high = 40
-    canvas = Canvas(WIDTH, len(rows) * high + 34)
+    canvas = Canvas(WIDTH, len(rows) * high + 42)
     axes = canvas.axes(_PAD, 4, WIDTH - 2 * _PAD, len(rows) * high)
     axes.set_xlim(*limits)
     axes.set_ylim(len(rows), 0)
     axes.set_yticks([])
-    axes.axvspan(-minimum, minimum, color=colour("band"), lw=0)
-    axes.axvline(0, color=colour("soft"), lw=1)
+    _strips(axes, len(rows), limits, minimum)
     for place, row in enumerate(rows):
         ink = colour(("accent" if row.middle > 0 else "other") if row.strong else "soft")
         y = place + 0.7
@@ -100,10 +99,9 @@ def forest(
             mfc=ink if row.strong else colour("surface"),
         )
         _row_text(axes, place, row.label, row.text, row.strong)
-    axes.grid(axis="x", color=colour("line"), lw=0.6)
     canvas.figure.text(
         0.5,
-        6 / canvas.height,
+        3 / canvas.height,
         "points",
         ha="center",
         va="bottom",
@@ -121,9 +119,9 @@ def scores(title: str, rows: Sequence[Scores], limits: tuple[float, float]) -> s
     axes.set_xlim(*limits)
     axes.set_ylim(len(rows), 0)
     axes.set_yticks([])
-    axes.grid(axis="x", color=colour("line"), lw=0.6)
+    _strips(axes, len(rows), limits)
     for place, row in enumerate(rows):
-        y, ink = place + 0.72, colour(series(row.number)[0])
+        y, ink = place + 0.7, colour(series(row.number)[0])
         axes.plot([limits[0], limits[1]], [y, y], color=colour("line"), lw=1)
         finite = [v for v in row.values if math.isfinite(v)]
         axes.plot(finite, [y] * len(finite), "o", ms=7, mew=0, mfc=ink, alpha=0.45)
@@ -131,6 +129,20 @@ def scores(title: str, rows: Sequence[Scores], limits: tuple[float, float]) -> s
             axes.plot([row.mean] * 2, [y - 0.19, y + 0.19], color=ink, lw=3)
         _row_text(axes, place, row.label, row.text, False)
     return canvas.markup(title, "; ".join(f"{row.label}: {row.text}" for row in rows))
+
+
+def _strips(axes: Any, rows: int, limits: tuple[float, float], minimum: float = 0.0) -> None:
+    """Grid lines, and zero with its band, in the lower part of every row: none crosses a label."""
+    low, high = limits
+    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    left, right = max(low, -minimum), min(high, minimum)
+    for place in range(rows):
+        top, bottom = place + 0.5, place + 0.9
+        if left < right:
+            axes.fill_between((left, right), top, bottom, color=colour("band"), lw=0)
+        axes.vlines(ticks, top, bottom, color=colour("line"), lw=0.6)
+        if minimum:
+            axes.vlines(0, top, bottom, color=colour("soft"), lw=1)
 
 
 def _row_text(axes: Any, place: int, label: str, text: str, strong: bool) -> None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prompt_jax.errors import DataError
 from prompt_jax.paths import write_atomically
-from prompt_jax.report import charts, panels, similarity, svg, tables
+from prompt_jax.report import answers, charts, panels, similarity, svg, tables
 from prompt_jax.rundir import archive, views
 from prompt_jax.rundir.findings import Findings
 from prompt_jax.rundir.folder import RunDirectory, get
-from prompt_jax.rundir.tables import heading
+from prompt_jax.rundir.tables import Table, heading
 
 NAME = "report.html"
+_WORD = 36  # characters of a word that a table can hold
 _HERE = Path(__file__).parent
 
 
@@ -76,33 +78,108 @@ def render(findings: Findings) -> str:
 def _context(findings: Findings) -> dict[str, Any]:
     run = findings.run
     name = run.config.get("name")
-    return {
+    near, near_note = similarity.draw(run)
+    several = len(run.shots) > 1
+    shown = views.tables(findings) | tables.tables(run)
+    shown |= {
+        "results": views.results(findings, _across(findings)),
+        "calibration": answers.calibration(findings),
+    }
+    made = {
         "name": name if isinstance(name, str) and name else run.path.resolve().name,
         "facts": _run_facts(run),
         "lead": views.lead(findings),
         "warnings": findings.warnings,
-        "tables": views.tables(findings) | tables.tables(run),
+        "tables": {name: _short(table, run.prefix) for name, table in shown.items()},
         "minimum": f"{100 * findings.minimum:g}",
         "baseline": findings.baseline,
-        "several_shots": len(run.shots) > 1,
+        "answered": findings.answer is not None,
+        "why": findings.answer.question.why if findings.answer is not None else "",
+        "several_shots": several,
         "forests": charts.forests(findings),
         "scores": charts.scores(findings),
+        "confusions": answers.confusions(findings),
+        "samples": answers.samples(findings),
         "keys": charts.keys(run),
         "learning": charts.learning(run),
         "losses": charts.losses(run),
-        "similarity": similarity.draw(run),
-        "sections": panels.sections(run),
-        "truncation": findings.truncation,
+        "near": [(f"{m}, {data}" if several else m, figure) for m, data, figure in near],
+        "near_note": near_note,
+        "methods": panels.sections(run),
+        "truncation": [line.removeprefix(run.prefix) for line in findings.truncation],
         "commands": tables.commands(run),
         "python": tables.python(run),
         "config": json.dumps(run.config, indent=2, ensure_ascii=False),
     }
+    return made | {"sections": _sections(made), "columns": _columns, "unbroken": _unbroken}
+
+
+def _across(findings: Findings) -> Literal["rows", "columns"]:
+    """Whether methods are columns of the results: the side with fewer entries, so that they fit."""
+    return "columns" if len(findings.run.methods) <= len(findings.rows) + 1 else "rows"
+
+
+def _sections(made: dict[str, Any]) -> list[tuple[str, str, bool]]:
+    """(id, title, whether there is anything to show) of the page's sections."""
+    shown = made["tables"]
+    answered = made["samples"] or made["confusions"] or shown["calibration"].rows
+    listed = (
+        ("answer", "Comparison", made["forests"]),
+        ("results", "Results", True),
+        ("answers", "Answers", answered),
+        ("transfer", "Similarity", made["near"]),
+        ("learning", "Learning curves", made["learning"] or made["losses"]),
+        ("methods", "Methods", made["methods"]),
+        ("costs", "Costs", shown["costs"].rows),
+        ("truncation", "Truncation", shown["rows"].rows or made["truncation"]),
+        ("use", "Use the prompts" if made["python"] else "Commands", True),
+        ("provenance", "Provenance", True),
+    )
+    return [(name, title, bool(there)) for name, title, there in listed]
+
+
+def _short(table: Table, prefix: str) -> Table:
+    """A table whose cells and titles do not repeat what all task names begin with."""
+    if not prefix:
+        return table
+
+    def cut(cells: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(cell.removeprefix(prefix) for cell in cells)
+
+    return replace(table, columns=cut(table.columns), rows=tuple(map(cut, table.rows)))
+
+
+def _unbroken(cell: str) -> bool:
+    """Whether a word is so long that it has to be broken anywhere.
+
+    >>> _unbroken("prompts/spot/" + 30 * "x"), _unbroken("a long text of many short words, no more")
+    (True, False)
+    """
+    return max(map(len, cell.split()), default=0) > _WORD
+
+
+def _columns(count: int) -> int:
+    """In how many columns so many figures stand: none is alone in the last row where that can be.
+
+    >>> [_columns(n) for n in range(1, 9)]
+    [1, 2, 3, 2, 3, 3, 4, 2]
+    """
+    if count < 4:
+        return max(count, 1)
+
+    def cost(columns: int) -> float:
+        rest = -count % columns
+        alone = 2 * (rest == columns - 1)
+        return rest + alone + {2: 1.5 * (count > 8), 3: 0, 4: 1}[columns]
+
+    return min((3, 2, 4), key=cost)
 
 
 def _run_facts(run: RunDirectory) -> list[tuple[str, str]]:
     """What was run, in a line."""
     model = get(run.provenance, "model", "name") or run.config.get("model")
     tokens = get(run.config, "prompt", "tokens")
+    started = run.provenance.get("started")
     known = [
         ("model", model),
         ("device", run.provenance.get("device")),
@@ -110,7 +187,10 @@ def _run_facts(run: RunDirectory) -> list[tuple[str, str]]:
         ("methods", len(run.methods)),
         ("targets", len(run.targets)),
         ("sources", len(run.sources) or None),
+        ("task names begin with", run.prefix),
         ("data", ", ".join(heading(k) for k in run.shots)),
         ("seeds", len(run.seeds)),
+        ("date", started[:10] if isinstance(started, str) else None),
+        ("duration", tables.duration(run)),
     ]
     return [(name, str(value)) for name, value in known if value not in (None, "")]

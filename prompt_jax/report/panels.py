@@ -139,7 +139,7 @@ def _draw(run: RunDirectory, spec: str, panel: Panel, stages: Stages) -> Drawn |
 
 def _name(run: RunDirectory, group: Group) -> str:
     """What a figure shows: the task, its shots, and the stage."""
-    parts = [run.name(group.task) if group.task else "mixture"]
+    parts = [run.short(group.task) if group.task else "mixture"]
     if group.k is not None:
         parts.append(heading(group.k))
     return ", ".join(parts) + f" ({group.stage})"
@@ -147,7 +147,7 @@ def _name(run: RunDirectory, group: Group) -> str:
 
 def _labels(run: RunDirectory, panel: Panel, count: int) -> list[str]:
     if panel.labels == "sources" and len(run.sources) == count:
-        return [run.name(source) for source in run.sources]
+        return [run.short(source) for source in run.sources]
     return [str(i) for i in range(count)]
 
 

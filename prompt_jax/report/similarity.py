@@ -5,7 +5,6 @@ Prompts of one seed start from one initialisation, so only they are compared.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +13,6 @@ from prompt_jax.prompts import similarity
 from prompt_jax.report import figures
 from prompt_jax.rundir.folder import PromptFile, RunDirectory
 from prompt_jax.rundir.tables import heading
-
-_MOST = 40  # rows of the heat map of all prompts
 
 
 class Kind(NamedTuple):
@@ -26,48 +23,17 @@ class Kind(NamedTuple):
     k: int
 
 
-@dataclass(frozen=True)
-class Similarity:
-    """The figures.
+def draw(run: RunDirectory) -> tuple[list[tuple[str, str, str]], str]:
+    """Draws how similar the prompts of targets are to those of sources.
 
-    Attributes:
-      near: for every method and k with prompts of targets and sources: (method, heading, SVG).
-      all: the heat map of all prompts; "" with fewer than two.
-      names: its rows, numbered from 1.
-      note: what was left out; "" where nothing was.
+    Returns:
+      For every method and k with prompts of targets and sources (method, heading, SVG), and what
+      was left out, in a sentence; "" where nothing was.
     """
-
-    near: list[tuple[str, str, str]]
-    all: str
-    names: list[str]
-    note: str
-
-
-def draw(run: RunDirectory) -> Similarity:
-    """Draws what the prompts of a run directory show."""
     usable, note = _one_width([p for p in run.prompts if p.array is not None])
     kinds = _kinds(run, usable)
     mean, nearest = _similarity(usable, kinds)
-    if len(kinds) < 2:
-        return Similarity([], "", [], note)
-    near = _near(run, kinds, mean, nearest)
-    shown = kinds[:_MOST]
-    if len(kinds) > _MOST:
-        note += f" The heat map of all prompts shows {_MOST} of {len(kinds)} kinds."
-    names = [_name(run, kind) for kind in shown]
-    table = mean[: len(shown), : len(shown)]
-    numbers = [str(i + 1) for i in range(len(shown))]
-    limits = _limits(table[~np.eye(len(shown), dtype=bool)])
-    wide = max(figures.WIDTH, min(680, 40 + 26 * len(shown)))
-    svg = figures.heatmap(
-        "Similarity of all prompts",
-        table,
-        numbers,
-        numbers if len(shown) <= 26 else (),
-        limits,
-        width=wide,
-    )
-    return Similarity(near, svg, names, note.strip())
+    return _near(run, kinds, mean, nearest), note
 
 
 def _one_width(prompts: list[PromptFile]) -> tuple[list[PromptFile], str]:
@@ -103,13 +69,6 @@ def _kinds(run: RunDirectory, prompts: list[PromptFile]) -> list[Kind]:
             x,
         ),
     )
-
-
-def _name(run: RunDirectory, kind: Kind) -> str:
-    if not kind.method:
-        return f"{kind.task} (source)"
-    shots = f", {heading(kind.k)}" if len(run.shots) > 1 else ""
-    return f"{kind.task}{shots} ({kind.method})"
 
 
 def _similarity(
@@ -148,13 +107,13 @@ def _near(
     made = []
     for (method, k), rows in groups.items():
         votes = [[nearest.get(kinds[i], []).count(kinds[j]) for j in sources] for i in rows]
-        labels = [kinds[i].task for i in rows]
+        labels = [kinds[i].task.removeprefix(run.prefix) for i in rows]
         title = f"{method}, {heading(k)}: similarity of target prompts to source prompts"
         svg = figures.heatmap(
             title,
             mean[np.ix_(rows, sources)],
             labels,
-            [kinds[j].task for j in sources],
+            [kinds[j].task.removeprefix(run.prefix) for j in sources],
             limits,
             marked=[_majority(vote) for vote in votes],
         )

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
-from collections.abc import Iterator, Mapping
-from typing import Any
 
 from prompt_jax import units
 from prompt_jax.report import svg
@@ -40,8 +37,8 @@ def tables(run: RunDirectory) -> dict[str, Table]:
         ),
         Table(
             "provenance",
-            "Versions, device and weights",
-            ("key", "value"),
+            "Command, versions, device and weights",
+            ("fact", "value"),
             tuple(provenance(run)),
             2,
         ),
@@ -113,19 +110,35 @@ def python(run: RunDirectory) -> str:
 
 
 def provenance(run: RunDirectory) -> list[tuple[str, str]]:
-    """`provenance.json` without the model's configuration, seeds, generated suites of targets."""
-    known = [(k, v) for k, v in flat(run.provenance) if not k.startswith("model.config.")]
-    if run.seeds:
-        known.append(("seeds", ", ".join(map(str, run.seeds))))
+    """What a person can check: command, time, versions, device, weights and seeds."""
+    known = run.provenance
+    model = folder.get(known, "model")
+    model = model if isinstance(model, dict) else {}
+    versions = folder.get(known, "versions")
+    versions = versions if isinstance(versions, dict) else {}
+    python = [f"Python {known['python']}"] if isinstance(known.get("python"), str) else []
     suites = sorted({row.suite for row in run.rows if row.suite})
-    return [*known, *(("suite", suite) for suite in suites)]
+    pairs = (
+        ("command", known.get("command")),
+        ("started", known.get("started")),
+        ("duration", duration(run)),
+        ("commit of the source tree", known.get("commit")),
+        ("versions", ", ".join([*(f"{name} {v}" for name, v in versions.items()), *python])),
+        ("device", known.get("device")),
+        ("model", " ".join(str(model[name]) for name in ("name", "dtype") if model.get(name))),
+        ("sha256 of the weights", model.get("weights_sha256")),
+        ("seeds", ", ".join(map(str, run.seeds))),
+        ("sha256 of the generated suite", ", ".join(suites)),
+    )
+    return [(name, value) for name, value in pairs if isinstance(value, str) and value]
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested objects as (dotted name, text)."""
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            yield f"{prefix}{name}", text
+def duration(run: RunDirectory) -> str:
+    """How long the processes of a run took together; "" where it is not known."""
+    seconds = folder.number(run.provenance.get("seconds"))
+    if not 0 <= seconds < 1e9:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = (f"{hours:,} h" if hours else "", f"{minutes} min" if minutes or hours else "")
+    return " ".join([*filter(None, parts), f"{rest} s" if not hours else ""]).strip()

@@ -5,6 +5,7 @@ Only plain files inside the directory are read; links are not followed.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -127,6 +128,21 @@ class RunDirectory:
             if isinstance(entry.get("task"), str):
                 return str(entry["task"])
         return Path(task).stem if task.endswith(".toml") else task
+
+    @functools.cached_property
+    def prefix(self) -> str:
+        """What the names of all tasks begin with, up to a slash; "" where they share nothing.
+
+        >>> RunDirectory(Path("run"), targets=("glue/rte", "glue/cola")).prefix
+        'glue/'
+        """
+        names = [self.name(task) for task in (*self.sources, *self.targets)]
+        heads = {name.rpartition("/")[0] for name in names}
+        return f"{heads.pop()}/" if len(names) > 1 and len(heads) == 1 and heads != {""} else ""
+
+    def short(self, task: str) -> str:
+        """The name of a task without what all of them begin with."""
+        return self.name(task).removeprefix(self.prefix)
 
     @property
     def weights(self) -> str:

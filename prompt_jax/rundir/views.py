@@ -161,7 +161,13 @@ def results(findings: Findings, methods: Literal["rows", "columns"] = "rows") ->
             )
             for row in findings.rows
         )
-        return Table("results", title, ("", "target", "metric", *run.methods), lines, left=3)
+        marked = {
+            (i, j): _marks(findings, method, row)
+            for i, row in enumerate(findings.rows)
+            for j, method in enumerate(run.methods, 3)
+        }
+        titles = ("", "target", "metric", *run.methods)
+        return Table("results", title, titles, lines, left=3, marks=marked)
     cells, marks = list[tuple[str, ...]](), dict[tuple[int, int], frozenset[Mark]]()
     for k in run.shots:
         group = [row for row in findings.rows if row.k == k]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +18,23 @@ from . import browser as browsers
 PROGRAM = browsers.find()
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium found; set CHROMIUM=PROGRAM")
 
+SCROLLED = """[...document.querySelectorAll(".scroll")].filter(e => e.scrollWidth > e.clientWidth)
+  .map(e => e.getAttribute("aria-label"))"""
 OVERFLOW = """[...document.querySelectorAll("main *, header *")].filter(
   e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest(".scroll, pre, details")
 ).map(e => e.outerHTML.slice(0, 120))"""
+# Texts of a figure that lie on one another, or leave it.
+OVERLAPS = """[...document.querySelectorAll("figure svg")].flatMap(figure => {
+  const frame = figure.parentElement.getBoundingClientRect();
+  const boxes = [...figure.querySelectorAll("text")].map(t => [t, t.getBoundingClientRect()])
+    .filter(([_, b]) => b.width > 0);
+  const apart = (a, b) => a.right <= b.left + 1 || b.right <= a.left + 1 ||
+    a.bottom <= b.top + 3 || b.bottom <= a.top + 3;
+  const bad = boxes.filter(([_, b]) => b.left < frame.left - 1 || b.right > frame.right + 1)
+    .map(([t]) => t.textContent + " leaves the figure");
+  boxes.forEach(([t, a], i) => boxes.slice(i + 1).forEach(([u, b]) => {
+    if (!apart(a, b)) bad.push(t.textContent + " on " + u.textContent); }));
+  return bad.map(what => figure.parentElement.innerText.slice(0, 40) + ": " + what); })"""
 # WCAG contrast of every text with its nearest opaque background.
 CONTRAST = """(() => {
   const light = c => { const p = c.match(/[\\d.]+/g).map(Number).slice(0, 3).map(v => v / 255)
@@ -69,6 +84,10 @@ def test_the_page_in_a_browser(browser, page, width, scheme):
     assert browser.run(OVERFLOW) == []
     browser.run("document.querySelectorAll('details').forEach(e => { e.open = true })")
     assert browser.run("document.scrollingElement.scrollWidth") <= width
+    assert browser.run(OVERFLOW) == []
+    assert browser.run(OVERLAPS) == []
+    # No table has to be scrolled sideways.
+    assert browser.run(SCROLLED) == []
     assert browser.said == []
     assert set(browser.requests) == {page.resolve().as_uri()}
     dark = browser.run("getComputedStyle(document.body).backgroundColor")
@@ -90,18 +109,22 @@ def test_the_page_in_print(browser, page):
     )
     assert browser.run("getComputedStyle(document.querySelector('nav')).display") == "none"
     assert browser.run("document.querySelector('details table').getClientRects().length") == 1
+    # What a reader of paper cannot use is left out.
+    assert browser.run("document.querySelector('.screen').getClientRects().length") == 0
 
 
 def test_the_checks_can_fail(browser, page, tmp_path):
     bad = tmp_path / "bad.html"
     text = page.read_text("utf-8")
     text = text.replace("<main>", '<main><p style="min-width: 2000px; color: #ddd">wide</p>')
+    text = re.sub("<text [^>]*>t/near</text>", r"\g<0>\g<0>", text)
     text = text.replace("default-src 'none'", "default-src *")
     bad.write_text(text.replace("</main>", '<img src="http://127.0.0.1:9/x.png"></main>'))
     browser.said.clear()
     browser.open(bad, 800)
     assert browser.run("document.scrollingElement.scrollWidth") > 800
     assert browser.run(OVERFLOW)
+    assert browser.run(OVERLAPS)
     assert browser.run(CONTRAST)[0] < 4.5
     assert "http://127.0.0.1:9/x.png" in browser.requests
     assert browser.said

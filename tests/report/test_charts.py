@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from rundir.synthetic import METHODS
 
+from prompt_jax.evaluation import Comparison, Verdict
 from prompt_jax.report import charts, svg, tables
-from prompt_jax.rundir.findings import find
+from prompt_jax.rundir.findings import Answer, find
 from prompt_jax.rundir.folder import RunDirectory
+from prompt_jax.rundir.questions import Question
 from prompt_jax.rundir.tables import interval_text
 
 
@@ -29,6 +31,21 @@ def test_forests_hold_every_comparison(loaded, found):
         assert len(mine) == 4
         for c in mine:
             assert interval_text(c.verdict.comparison) in figure.svg
+
+
+def test_the_primary_question_stands_first(loaded, found):
+    question = Question("spot", "prompt_tuning", role="primary")
+    verdict = Verdict(Comparison(0.1, 0.05, 0.15, 0.01, 5, 60), 0.01, True)
+    answer = Answer(question, 16, loaded.targets, verdict)
+    with svg.drawing():
+        spot, full = charts.forests(dataclasses.replace(found, answer=answer))
+    assert spot.svg.index("mean of 2 targets: +10.0 [+5.0, +15.0]; t/near") > 0
+    assert "mean of" not in full.svg
+    # Of two other methods it is no comparison with the baseline.
+    answer = dataclasses.replace(answer, question=Question("spot", "full_fine_tuning"))
+    with svg.drawing():
+        drawn = charts.forests(dataclasses.replace(found, answer=answer))
+    assert "mean of" not in "".join(figure.svg for figure in drawn)
 
 
 def test_scores_hold_every_seed(loaded, found):
@@ -105,13 +122,39 @@ def test_commands_can_be_copied(loaded):
 
 def test_provenance(loaded):
     known = dict(tables.provenance(loaded))
-    assert known["model.weights_sha256"] == "ab" * 32
+    assert list(known) == [
+        "command",
+        "started",
+        "duration",
+        "versions",
+        "device",
+        "model",
+        "sha256 of the weights",
+        "seeds",
+    ]
+    assert known["sha256 of the weights"] == "ab" * 32
     assert known["seeds"] == "0, 1, 2, 3, 4"
-    assert "suite" not in known
     rows = [dataclasses.replace(row, suite="f00d") for row in loaded.rows]
-    assert tables.provenance(RunDirectory(Path("run"), rows=rows)) == [("suite", "f00d")]
+    bare = tables.provenance(RunDirectory(Path("run"), rows=rows))
+    assert bare == [("sha256 of the generated suite", "f00d")]
 
 
-def test_flat():
-    tree = {"a": {"b": 1, "c": {"d": "x"}}, "e": [1, None], "f": {}}
-    assert list(tables.flat(tree)) == [("a.b", "1"), ("a.c.d", "x"), ("e", "[1, null]")]
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0 s"),
+        (59.6, "1 min 0 s"),
+        (190, "3 min 10 s"),
+        (7260, "2 h 1 min"),
+        (1e6, "277 h 46 min"),
+    ]
+    + [(x, "") for x in (None, -1, "9", float("nan"), 1e12)],
+)
+def test_duration(seconds, text):
+    run = RunDirectory(Path("run"), provenance={"seconds": seconds})
+    assert tables.duration(run) == text
+
+
+def test_provenance_of_any_form():
+    wrong = {"command": 3, "versions": "1", "model": [], "python": None, "device": {}}
+    assert tables.provenance(RunDirectory(Path("run"), provenance=wrong)) == []

@@ -57,6 +57,19 @@ def test_forest():
     assert "accent" not in quiet
 
 
+def test_lines_cross_no_label():
+    """Grid, band and zero lie below the text of their row, which ends at 0.38 of it."""
+    axes = svg.Canvas(300, 120).axes(8, 4, 284, 80)
+    axes.set_xlim(-6, 6)
+    axes.set_ylim(2, 0)
+    figures._strips(axes, 2, (-6, 6), 5)
+    heights = [path.vertices[:, 1] for c in axes.collections for path in c.get_paths()]
+    assert len(heights) > 6
+    for y in heights:
+        place = int(y.min())
+        assert place + 0.45 <= y.min() <= y.max() <= place + 0.95
+
+
 def test_scores_draw_every_seed():
     rows = [
         figures.Scores("m", "50.0 ± 1.0", [49.0, 50.0, math.nan, 51.0], 50.0, 1),

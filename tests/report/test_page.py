@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import html
 import json
 import random
@@ -66,12 +67,12 @@ def test_the_order_of_the_page(text):
     assert sections == [
         "answer",
         "results",
+        "answers",
         "transfer",
         "learning",
-        "similarity",
+        "methods",
         "costs",
         "truncation",
-        "methods",
         "use",
         "provenance",
     ]
@@ -93,16 +94,18 @@ def test_the_headline_is_the_lead(text, loaded):
 
 @pytest.mark.slow
 def test_the_tables_are_those_of_the_findings(text, loaded):
-    """Cell by cell, all of them."""
+    """Cell by cell."""
     found = find(loaded)
-    for table in views.tables(found).values():
+    shown_tables = views.tables(found) | {"results": views.results(found, "columns")}
+    del shown_tables["best"]  # the terminal's and `prompt-jax table`'s: the figures say the same
+    for table in shown_tables.values():
         shown = text[text.index(f'aria-label="{html.escape(table.title)}"') :].split("</table>")[0]
         rows = re.findall(r"<tr>(.*?)</tr>", shown.split("</thead>")[1], re.DOTALL)
         cells = [re.findall(r"<t[hd][^>]*>(.*?)(?: <span.*?)?</t[hd]>", row) for row in rows]
         assert [[html.unescape(cell) for cell in row] for row in cells] == [
             list(row) for row in table.rows
         ]
-    table = views.results(found)
+    table = views.results(found, "columns")
     shown = text[text.index(f'aria-label="{table.title}"') :].split("</table>")[0]
     assert shown.count("▲") == sum(
         c.verdict.effect and c.verdict.comparison.difference > 0 for c in found.contrasts
@@ -116,7 +119,52 @@ def test_with_one_k_no_table_names_it(tmp_path):
     shown = report.render(find(read(folder)))
     table = shown[shown.index('aria-label="Test rows') :].split("</table>")[0]
     assert "k = 4" not in table
-    assert '<th scope="row" class="left">prompt_tuning</th>' in table
+    assert '<th scope="row" class="left">t/near</th>' in table
+
+
+def test_the_side_with_fewer_entries_goes_across(loaded):
+    found = find(loaded)
+    assert page._across(found) == "columns"  # three methods, six rows
+    assert page._across(dataclasses.replace(found, rows=found.rows[:1])) == "rows"
+
+
+def test_what_all_task_names_begin_with_is_said_once(tmp_path):
+    folder = write_run(
+        tmp_path / "run",
+        methods=("prompt_tuning", "spot"),
+        sources=("sandbox/s", "sandbox/r"),
+        targets=("sandbox/t",),
+        shots=(4,),
+        seeds=2,
+    )
+    text = report.render(find(read(folder)))
+    assert "<dt>task names begin with</dt><dd>sandbox/</dd>" in text
+    shown = text[text.index("<main>") : text.index('id="use"')]
+    assert "sandbox/" not in shown
+    assert '<th scope="row" class="left">t</th>' in shown
+    assert "<summary>The comparison as a table</summary>" in text  # not "all 1 comparisons"
+
+
+def test_what_was_answered_is_shown(text):
+    shown = text[text.index('<section id="answers"') :].split("</section>")[0]
+    assert "Answers on t/near, k = 16: spot" in shown  # the best method
+    assert "bad: bad 67, good 33; good: bad 0, good 100" in shown
+    rows = re.findall(r">(right|wrong)</th>.*?>([^<]*)</td></tr>", shown)
+    assert rows[:2] == [("wrong", "yes (good)"), ("right", "no (bad)")]
+
+
+def test_nothing_empty_is_shown(tmp_path):
+    folder = write_run(
+        tmp_path / "run", methods=("prompt_tuning",), sources=(), shots=(4,), seeds=2
+    )
+    for name in ("metrics.jsonl", "answers.json"):
+        (folder / name).unlink()
+    reader = Reader(report.render(find(read(folder))))
+    sections = [a["id"] for tag, a in reader.tags if tag == "section"]
+    assert sections == ["results", "methods", "costs", "truncation", "use", "provenance"]
+    assert [link for link in reader.values("href") if link[1:] in sections] == [
+        f"#{name}" for name in sections
+    ]
 
 
 def test_what_a_reader_needs_to_go_on(text):
@@ -126,7 +174,10 @@ def test_what_a_reader_needs_to_go_on(text):
         "10% of the train inputs were longer than 32 tokens",
         "300 GFLOP",
         "ab" * 32,
-        "versions.jax",
+        "jax 0.10.2, Python 3.11",
+        "prompt-jax run synthetic",
+        "<dt>date</dt><dd>2026-01-02</dd>",
+        "<dt>duration</dt><dd>3 min 10 s</dd>",
         "prompt-jax evaluate models/tiny",
         "--root &#39;my data&#39;",
         "prompt-jax report ",

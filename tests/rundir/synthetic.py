@@ -89,6 +89,9 @@ def write_run(
         "python": "3.11",
         "device": "1 x cpu (cpu)",
         "model": {"name": "tiny", "weights_sha256": "ab" * 32},
+        "command": "prompt-jax run synthetic",
+        "started": "2026-01-02T03:04:05Z",
+        "seconds": 190.0,
     }
     (folder / "provenance.json").write_text(json.dumps(facts))
     rows: list[ResultRow] = []
@@ -151,6 +154,25 @@ def write_run(
         for task in (*sources, *targets)
     }
     (folder / "data.json").write_text(json.dumps(data))
+    shown = [
+        {"text": f"a text {i}", "expected": "no (bad)", "answer": answer, "right": i > 0}
+        for i, answer in enumerate(("yes (good)", "no (bad)"))
+    ]
+    entries = [
+        {
+            "method": method,
+            "target": target,
+            "k": k,
+            "seed": 0,
+            "rows": shown,
+            "labels": ["bad", "good"],
+            "confusion": [[20, 10], [0, 30]],
+        }
+        for k in shots
+        for method in methods
+        for target in targets
+    ]
+    (folder / "answers.json").write_text(json.dumps({"answers": entries}))
     return folder
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from prompt_jax.errors import DataError
 from prompt_jax.prompts import PromptRecord, files
 from prompt_jax.run_key import RunKey
 from prompt_jax.rundir import folder
-from prompt_jax.rundir.folder import read
+from prompt_jax.rundir.folder import RunDirectory, read
 
 from .synthetic import METHODS, SOURCES, TARGETS, D, L
 
@@ -42,7 +43,24 @@ def test_a_whole_directory(loaded, made):
         "items.npz",
         "metrics.jsonl",
         "data.json",
+        "answers.json",
     ]
+
+
+def test_what_all_names_begin_with_is_said_once():
+    def run(*targets: str, sources: tuple[str, ...] = ()) -> RunDirectory:
+        return RunDirectory(Path("run"), targets=targets, sources=sources)
+
+    assert run("sandbox/a", "sandbox/b").prefix == "sandbox/"
+    assert run("sandbox/a", sources=("sandbox/b",)).short("sandbox/a") == "a"
+    for other in (
+        run("sandbox/a"),
+        run("sandbox/a", "glue/b"),
+        run("mr", "subj"),
+        run("mr", "a/b"),
+    ):
+        assert other.prefix == ""
+        assert other.short("sandbox/a") == "sandbox/a"
 
 
 def test_names(loaded, tmp_path):

@@ -40,13 +40,15 @@ def info(
         if number:
             out.print()
         out.print(common.heading(title))
-        out.print(common.facts([(f"  {name}", _text(value)) for name, value in pairs.items()]))
+        none = "not on this machine" if title == "model" else "not installed"
+        lines = [
+            (f"  {name}", none if value is None else _text(value)) for name, value in pairs.items()
+        ]
+        out.print(common.facts(lines))
     return None
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return "not installed"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
@@ -82,8 +84,22 @@ def _caches() -> dict[str, Any]:
 
 
 def _model(name: str) -> dict[str, Any]:
+    """Facts of a model; of a published one that would have to be downloaded, its shape."""
     import jax
 
+    from prompt_jax import models
+    from prompt_jax.models import hub
+
+    if models.has_known_shape(name) and not hub.is_local(name):
+        lm = models.abstract(name)
+        return {
+            "name": lm.name,
+            "weights_sha256": None,
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(lm.params)),
+            "embedding_rms": None,
+            "tokenizer": None,
+            **lm.model_config,
+        }
     lm = common.load_model(name)
     facts: dict[str, Any] = {
         "name": lm.name,

@@ -54,6 +54,20 @@ def locate(path_or_id: str) -> Path:
     return _download(path_or_id)
 
 
+def is_local(path_or_id: str) -> bool:
+    """Whether a checkpoint can be loaded without downloading it; reads no tensor."""
+    if path_or_id == "mini" or Path(os.path.expanduser(path_or_id)).exists():
+        return True
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        root = Path(snapshot_download(path_or_id, local_files_only=True, cache_dir=hub_cache()))
+    except (OSError, ValueError, HFValidationError):  # LocalEntryNotFoundError among them
+        return False
+    return any(any(root.glob(pattern)) for patterns in _WEIGHTS for pattern in patterns)
+
+
 def display_name(path_or_id: str | Path, path: Path) -> str:
     """The name of a model in files and tables: its directory's, or else the given one.
 

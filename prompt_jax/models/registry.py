@@ -67,7 +67,10 @@ def load(path_or_id: str | Path, dtype: Any = "float32", *, remat: bool = False)
     Raises:
       ModelError: nothing there, an unknown family, damaged, or the hub cannot be reached.
     """
-    path = hub.locate(str(path_or_id))
+    try:
+        path = hub.locate(str(path_or_id))
+    except ModelError as error:
+        raise ModelError(f"{error}{_published_name(str(path_or_id))}") from error
     name = hub.display_name(path_or_id, path)
     kind = hub.model_type(path) or _DEFAULT_MODEL_TYPE
     for family in FAMILIES:
@@ -78,6 +81,15 @@ def load(path_or_id: str | Path, dtype: Any = "float32", *, remat: bool = False)
         f"{path_or_id}: model_type '{kind}' is not supported.{did_you_mean(kind, known)} "
         f"Supported are {', '.join(known)}."
     )
+
+
+def _published_name(name: str) -> str:
+    """The published name that was meant, as a sentence; "" where none is near."""
+    known = [shape for family in FAMILIES for shape in family.load_class().SHAPES]
+    if name in known:
+        return ""
+    whole = next((shape for shape in known if shape.endswith(f"/{name}")), None)
+    return f" Did you mean '{whole}'?" if whole else did_you_mean(name, known)
 
 
 def has_known_shape(name: str) -> bool:

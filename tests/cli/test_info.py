@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import jax
 import pytest
@@ -10,6 +12,7 @@ import pytest
 import prompt_jax
 from prompt_jax.models.t5 import FrozenT5
 from tests.cli.conftest import Invoke, World
+from tests.models.conftest import FIXTURES
 
 
 def test_info_of_a_model(invoke: Invoke, files: World) -> None:
@@ -32,6 +35,36 @@ def test_info_as_text(invoke: Invoke) -> None:
     assert f"  python               {'.'.join(map(str, __import__('sys').version_info[:3]))}" in (
         result.out
     )
+
+
+def test_info_of_a_published_model_that_is_not_here(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its shape is known offline, and nothing is downloaded."""
+
+    def snapshot(*_: object, local_files_only: bool = False, **__: object) -> str:
+        assert local_files_only
+        raise OSError("not in the cache")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    result = invoke("info", "google-t5/t5-base", "--json")
+    assert result.code == 0, result.err
+    model = json.loads(result.out)["model"]
+    assert (model["parameters"], model["d_model"], model["weights_sha256"]) == (
+        222_903_552,
+        768,
+        None,
+    )
+    assert (
+        "  weights_sha256                   not on this machine"
+        in invoke("info", "google-t5/t5-base").out
+    )
+    cached = tmp_path / "snapshot"
+    shutil.copytree(FIXTURES / "v1_1", cached)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(cached))
+    model = json.loads(invoke("info", "google-t5/t5-base", "--json").out)["model"]
+    assert (model["name"], model["d_model"]) == ("google-t5/t5-base", 16)
+    assert model["weights_sha256"]
 
 
 def test_info_of_a_missing_model_fails(invoke: Invoke, tmp_path: object) -> None:

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from prompt_jax import models
 from prompt_jax.errors import ModelError
 from prompt_jax.models import FrozenT5, hub
 
@@ -42,6 +43,16 @@ def test_paths_are_not_taken_for_hub_names(tmp_path, monkeypatch):
             FrozenT5.from_pretrained(name)
     with pytest.raises(ModelError, match="holds no weights"):
         FrozenT5.from_pretrained(tmp_path)
+
+
+def test_a_published_name_without_its_organisation_is_completed(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        ModelError, match=r"cannot be reached.* Did you mean 'google/flan-t5-base'\?"
+    ):
+        models.load("flan-t5-base")
+    with pytest.raises(ModelError, match=r"a local directory\.$"):
+        models.load("google-t5/t5-base")
 
 
 def test_not_a_name(monkeypatch):

@@ -215,13 +215,12 @@ class T5Config:
         Raises:
           ModelError: the name is not in `KNOWN`.
         """
-        short = name.removeprefix("google-t5/")
-        if short not in KNOWN:
+        if name not in KNOWN:
             raise ModelError(
-                f"The shape of '{name}' is not known offline.{did_you_mean(short, KNOWN)} "
+                f"The shape of '{name}' is not known offline.{did_you_mean(name, KNOWN)} "
                 "Give a local directory with config.json, or one of: " + ", ".join(sorted(KNOWN))
             )
-        return KNOWN[short]
+        return KNOWN[name]
 
 
 def _model_type(file: ConfigFile) -> str:
@@ -314,7 +313,13 @@ def _published() -> dict[str, T5Config]:
         "xl": (2048, 64, 5120, 24, 24, 32),
         "xxl": (4096, 64, 10240, 24, 24, 64),
     }
-    byt5 = {"small": (1472, 64, 3584, 12, 4, 6), "base": (1536, 64, 3968, 18, 6, 12)}
+    byt5 = {
+        "small": (1472, 64, 3584, 12, 4, 6),
+        "base": (1536, 64, 3968, 18, 6, 12),
+        "large": (1536, 64, 3840, 36, 12, 16),
+        "xl": (2560, 64, 6720, 36, 12, 32),
+        "xxl": (4672, 64, 12352, 36, 12, 64),
+    }
 
     def shape(dims: tuple[int, ...], vocab: int, modern: bool) -> T5Config:
         d, kv, ff, encoder, decoder, heads = dims
@@ -332,13 +337,17 @@ def _published() -> dict[str, T5Config]:
             scale_decoder_outputs=not modern,
         )
 
-    table = {f"t5-{size}": shape(dims, 32128, False) for size, dims in v10.items()}
+    table = {}
+    for size, dims in v10.items():
+        table[f"t5-{size}"] = table[f"google-t5/t5-{size}"] = shape(dims, 32128, False)
     for size, dims in v11.items():
         for pattern in ("google/t5-v1_1-{}", "google/t5-{}-lm-adapt", "google/flan-t5-{}"):
             table[pattern.format(size)] = shape(dims, 32128, True)
-    for size in ("small", "base"):
-        table[f"google/mt5-{size}"] = shape(v11[size], 250112, True)
+        table[f"google/mt5-{size}"] = shape(dims, 250112, True)
         table[f"google/byt5-{size}"] = shape(byt5[size], 384, True)
+    table["bigscience/T0_3B"] = table["google/t5-xl-lm-adapt"]
+    for name in ("T0", "T0p", "T0pp"):
+        table[f"bigscience/{name}"] = table["google/t5-xxl-lm-adapt"]
     return table
 
 

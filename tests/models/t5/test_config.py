@@ -199,6 +199,11 @@ def test_missing_and_broken_files_are_named(tmp_path):
         ("google/t5-v1_1-xxl", 11135.332352),
         ("google/mt5-small", 300.176768),
         ("google/byt5-small", 299.637760),
+        ("google-t5/t5-3b", 2851.598336),
+        ("google/mt5-xxl", 12921.057280),
+        ("google/byt5-large", 1228.183552),
+        ("google/byt5-xxl", 12906.899328),
+        ("bigscience/T0_3B", 2849.757184),
     ],
 )
 def test_published_sizes(name, millions):

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from prompt_jax.training.tracking import TrackingConfig
 
 
+_VALUE = 40  # characters of a value in the list of keys; --json prints all
+
+
 def run(
     config: Annotated[
         str,
@@ -162,7 +165,8 @@ def _keys(config: str, changes: list[str], as_json: bool) -> None:
         return common.emit([key._asdict() for key in found])
     shown = common.table("key", "type", "value", "meaning", left=4)
     for key in found:
-        shown.add_row(*key)
+        value = key.value if len(key.value) <= _VALUE else f"{key.value[: _VALUE - 1]}\u2026"
+        shown.add_row(*key._replace(value=value))
     return common.Printer().print(shown)
 
 

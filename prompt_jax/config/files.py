@@ -195,6 +195,8 @@ def _config_module(name: str, packaged: str) -> Any:
 
 def _where(name: str) -> str:
     """Where a config of that name may be instead."""
+    if Path(name).is_file():
+        return f" A prompt for a table or a task file is tuned by: prompt-jax tune {name}"
     file = f"experiments/{name}.py"
     if Path(file).is_file():
         return f" Did you mean '{file}'?"

@@ -82,7 +82,9 @@ def sections(run: RunDirectory) -> list[Section]:
             for stage in method.stages()
         ]
         remarks = _remarks(run, spec, method)
-        made.append(Section(spec, method.paper, method.status, stages, drawn, remarks))
+        made.append(
+            Section(spec, method.paper, getattr(method, "status", ""), stages, drawn, remarks)
+        )
     return made
 
 

@@ -392,11 +392,13 @@ def test_a_mistake_in_a_method_beside_the_config(
     )
 
 
-def test_an_unknown_config_is_named_with_its_neighbours(invoke: Invoke) -> None:
+def test_an_unknown_config_is_named_with_its_neighbours(invoke: Invoke, files: World) -> None:
     result = invoke("run", "few_shots")
     assert result.code == 2
     assert "Did you mean 'few_shot'?" in result.err
     assert "there is no config file nowhere.py" in invoke("run", "nowhere.py").err
+    table = invoke("run", files.tasks["one"])
+    assert f"is tuned by: prompt-jax tune {files.tasks['one']}" in table.err
     # A study of the documentation, which an installed package has not.
     study = invoke("run", "dtvg")
     assert "packaged config (few_shot, glue_superglue, quickstart)" in study.err

@@ -469,3 +469,13 @@ def test_docs_page_lists_every_task() -> None:
     for alias, name in registry.ALIASES.items():
         if registry.get(name).folder != alias:
             assert f"`{alias}`" in page
+
+
+@pytest.mark.parametrize("name", ["tickets.csv", "a/rows.jsonl.gz", "rows.parquet"])
+def test_a_table_is_no_task(name):
+    with pytest.raises(DataError) as caught:
+        registry.get(name)
+    assert str(caught.value) == (
+        f"'{name}' is a table, not a task: `prompt-jax tune {name}` tunes a prompt for it, and"
+        f" `prompt-jax tasks new {name}` writes its task file."
+    )

@@ -81,6 +81,13 @@ def test_what_seeds_number_differently_is_drawn_of_the_first(run, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_method_without_a_status_is_drawn(run, monkeypatch):
+    monkeypatch.delattr(Fake, "status")
+    with svg.drawing():
+        assert panels.sections(run)[1].status == ""
+
+
+@pytest.mark.slow
 def test_every_kind_is_drawn(run):
     with svg.drawing():
         first, fake, unknown = panels.sections(run)

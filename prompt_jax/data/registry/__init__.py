@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from types import MappingProxyType
 
 from prompt_jax.data import sandbox
+from prompt_jax.data.files import SUFFIXES
 from prompt_jax.data.registry import (
     choice,
     classification,
@@ -117,6 +118,11 @@ def get(name: str) -> Task:
         return _TASKS[ALIASES[name]]
     if name.endswith(".toml"):
         return load_task(name, reserved=known)
+    if name.endswith(SUFFIXES):
+        raise DataError(
+            f"'{name}' is a table, not a task: `prompt-jax tune {name}` tunes a prompt for it, and"
+            f" `prompt-jax tasks new {name}` writes its task file."
+        )
     raise DataError(
         f"unknown task '{name}'.{_meant(name)} See `prompt-jax tasks` for all of them, or give the"
         " path of a .toml file."

@@ -7,7 +7,7 @@ from typing import Any
 
 from prompt_jax.data.render import Example, Row, render
 from prompt_jax.data.tasks import Task, Template
-from prompt_jax.data.values import is_missing, plain
+from prompt_jax.data.values import is_missing, match_label, plain
 
 # What stands in a file for a label that is not published, in lower case.
 _HIDDEN = ("", "-", "?", "-1", "-1.0", "none", "null", "nan", "na", "n/a", "<na>")
@@ -32,7 +32,7 @@ def is_hidden(task: Task, value: Any) -> bool:
         return not value or all(is_hidden(task, item) for item in value.values())
     if task.kind in ("span", "text") or (task.kind == "choice" and task.answers):
         return isinstance(value, str) and not value.strip()
-    if value in task.labels:
+    if match_label(value, task.labels, 0) is not None:  # -1 is the label "-1", in every format
         return False
     low, high = task.value_range
     minus_one = task.kind == "regression" and low <= -1 <= high  # an answer like any other

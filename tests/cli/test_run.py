@@ -9,11 +9,15 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from world import METHODS
 
+from prompt_jax.cli import common, show
 from prompt_jax.errors import ConfigError
+from prompt_jax.recipes.plan import PlannedTask
 from tests.cli.conftest import Invoke, Ran, World
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +55,40 @@ def test_a_dry_run_as_json(invoke: Invoke, files: World) -> None:
     memory = plan["memory"]
     # Every layer is counted, whichever way the backend treats a loop over layers.
     assert memory["xla_flops"] == pytest.approx(memory["hand_flops"], rel=0.2)
+
+
+def test_a_dry_run_reads_the_rows_of_files(invoke: Invoke, files: World, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    for split in ("train", "validation"):
+        lines = (files.root / "one" / f"{split}.jsonl").read_text().splitlines()
+        if split == "validation":
+            lines[3] = json.dumps({"text": "the dog eats bread", "label": "fod"})
+        (tmp_path / "one" / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    path = tmp_path / "one.toml"
+    path.write_text(Path(files.tasks["one"]).read_text())
+    result = invoke("run", files.config, f"targets={path}", "--dry-run")
+    assert (result.code, result.out) == (2, "")
+    assert "row 4 of validation.jsonl has label 'fod'" in result.err
+    assert "Did you mean 'food'?" in result.err
+
+
+def test_a_plan_lists_what_to_fetch_and_rows_in_two_splits(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tasks = (
+        PlannedTask("glue/rte", "source", 2490, 277, "not on this machine", missing=True),
+        PlannedTask("snli", "source", None, None, "not on this machine", missing=True),
+        PlannedTask("mr", "source", 9662, 1000, "not on this machine", missing=True),
+        PlannedTask("trec", "target", 10, 5, "on this machine", warnings=("trec: 2 of 5 rows",)),
+    )
+    made: Any = SimpleNamespace(
+        tasks=tasks, missing=("glue/rte", "snli", "mr"), warnings=("trec: 2 of 5 rows",)
+    )
+    show._tasks(common.Printer(), made)
+    lines = capsys.readouterr().out.splitlines()
+    assert "warning: trec: 2 of 5 rows" in lines
+    assert any(line.endswith(" tasks fetch glue/rte snli") for line in lines)
+    assert "no public source: mr (put files under data.root)" in lines
 
 
 @pytest.mark.slow

@@ -173,6 +173,13 @@ def test_large_files_and_generated_rows_are_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(overlap, "CHECKED_ROWS", 9)
     assert check_rows(task) == ({"train": 10, "validation": 3}, None)
     assert check_rows(task).shared is None
+    folder = tmp_path / "toy_nli"
+    for split, count in (("train", 3), ("validation", 4)):
+        write_jsonl(folder / f"{split}.jsonl", nli_rows(count, 50 * count))
+    monkeypatch.setattr(overlap, "CHECKED_ROWS", 39)
+    assert check_rows(NLI, tmp_path).overlap is None
+    monkeypatch.setattr(overlap, "CHECKED_ROWS", 40)
+    assert check_rows(NLI, tmp_path).overlap == Overlap(0, 0, 4)
     monkeypatch.setattr(overlap, "render_rows", lambda *args: pytest.fail("rows are read"))
     made = dataclasses.replace(NLI, make_rows=lambda split: [{"never": "rendered"}])
     assert check_rows(made) == ({"train": 1, "validation": 1}, None)

@@ -34,7 +34,8 @@ def test_what_hides_elsewhere_may_be_an_answer_here() -> None:
     signs = dataclasses.replace(
         registry.get("glue/rte"), labels=("-1", "-"), templates=registry.get("glue/rte").templates
     )
-    assert not is_hidden(signs, "-1")
+    for value in (-1, -1.0, "-1", " -1 "):  # as `values.match_label` reads it in every format
+        assert not is_hidden(signs, value)
     assert not is_hidden(signs, "-")
     change = dataclasses.replace(registry.get("glue/stsb"), value_range=(-5.0, 5.0))
     assert not is_hidden(change, -1)

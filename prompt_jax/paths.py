@@ -100,5 +100,8 @@ def write_atomically(path: str | os.PathLike[str], raw: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
+    except OSError as error:
+        error.filename = os.fspath(path)  # the temporary name tells nobody anything
+        raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -17,7 +17,8 @@ PACKAGE = ROOT / "prompt_jax"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
-        "errors arrays paths streams units run_key store code_digest config sharding distributed",
+        "errors arrays paths locks streams units run_key store code_digest config sharding"
+        " distributed",
         "models",
         "data",
         "prompts",

@@ -142,6 +142,7 @@ class Recorder:
         self.records: list[dict[str, Any]] = []
         self.notes: list[tuple[int, str]] = []
         self.speeds: list[dict[str, Any]] = []
+        self.doings: list[str] = []
         self.measures = True
 
     def start(self, stage: str, steps: int, replicas: int) -> None:
@@ -152,6 +153,9 @@ class Recorder:
 
     def advance(self, step: int, note: str) -> None:
         self.notes.append((step, note))
+
+    def doing(self, what: str) -> None:
+        self.doings.append(what)
 
     def position(self) -> int:
         return len(self.records)

@@ -57,6 +57,12 @@ def run(
     profile: Annotated[
         str, typer.Option(metavar="START:STOP", help="Trace these steps with JAX's profiler.")
     ] = "",
+    log_seconds: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", help="Time between two lines of progress in a log; 0: none."
+        ),
+    ] = 30.0,
     distributed: Annotated[
         str, typer.Option(help="One of several processes? auto, on or off.")
     ] = "auto",
@@ -83,7 +89,7 @@ def run(
     from prompt_jax.training.tracking import TrackingConfig
 
     common.load_plugins(plugin)
-    observe = TrackingConfig(tensorboard, wandb, profile)
+    observe = TrackingConfig(tensorboard, wandb, profile, log_seconds)
     changes = [*(overrides or []), *([] if mesh is None else [f"mesh={mesh}"])]
     if keys:
         return _keys(config, changes, as_json)
@@ -116,6 +122,7 @@ def execute(
       PromptJaxError: as `recipes.experiment.run`.
     """
     from prompt_jax import distributed as jobs
+    from prompt_jax import locks
     from prompt_jax.cli import show
     from prompt_jax.config import to_dict
     from prompt_jax.paths import is_url
@@ -124,7 +131,10 @@ def execute(
     from prompt_jax.rundir.paths import check_folder, run_folder
 
     if not is_url(loaded.out) and jobs.is_main():
-        check_folder(run_folder(loaded.out, loaded.name), to_dict(loaded))
+        folder = run_folder(loaded.out, loaded.name)
+        check_folder(folder, to_dict(loaded))
+        if not dry_run:
+            locks.check_free(folder / locks.NAME, folder)
     if lm is None and dry_run:
         lm = _shapes(loaded)
     if lm is None:

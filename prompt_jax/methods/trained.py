@@ -24,6 +24,7 @@ from prompt_jax.errors import ConfigError, PromptError
 from prompt_jax.evaluation.sweep import EmbeddedBy
 from prompt_jax.methods.base import BaseMethod
 from prompt_jax.methods.registry import create
+from prompt_jax.models.base import LanguageModel
 from prompt_jax.prompts import PromptRecord, check_model
 from prompt_jax.prompts.files import read_bytes, write_bytes
 from prompt_jax.prompts.record import METADATA_KEY
@@ -54,7 +55,7 @@ class TrainedMethod:
         """The `prompt_fn` of `prompt_jax.evaluation` that computes the prompt of each row."""
         return prompt_of_row(self.method)
 
-    def state(self, lm: Any) -> Any:
+    def state(self, lm: LanguageModel) -> Any:
         """The state of `prompt_fn`, as a population of one.
 
         Args:

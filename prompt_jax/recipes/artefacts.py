@@ -19,6 +19,7 @@ from prompt_jax import distributed, store
 from prompt_jax.config import digest
 from prompt_jax.errors import ConfigError, TrainingError
 from prompt_jax.evaluation import Evaluation
+from prompt_jax.models.base import LanguageModel
 from prompt_jax.run_key import RunKey
 from prompt_jax.training.fingerprint import array_hash, budget_of, code_of, model_of, split_hash
 from prompt_jax.training.protocol import Method
@@ -55,7 +56,11 @@ class TestResult:
 
 
 def run_key(
-    lm: Any, method: Method, run: Replica, config: TrainConfig | None, feed_description: str
+    lm: LanguageModel,
+    method: Method,
+    run: Replica,
+    config: TrainConfig | None,
+    feed_description: str,
 ) -> str:
     """The key of a replica's outcome.
 

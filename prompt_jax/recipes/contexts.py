@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from prompt_jax.data.tokenise import trained_templates
 from prompt_jax.methods import Artefact, BaseMethod, Context, Stage, TemplateTokens
+from prompt_jax.models.base import LanguageModel
 from prompt_jax.prompts import SoftPrompt, parse
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.rows import RowStore
@@ -52,7 +52,7 @@ def is_upstream(earlier: RunKey, key: RunKey) -> bool:
 class ContextMaker:
     """Makes the contexts of an experiment's replicas."""
 
-    def __init__(self, config: ExperimentConfig, lm: Any, rows: RowStore) -> None:
+    def __init__(self, config: ExperimentConfig, lm: LanguageModel, rows: RowStore) -> None:
         self.config, self.lm, self.rows = config, lm, rows
         self._initial: dict[int, SoftPrompt] = {}
 

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from prompt_jax import distributed, sharding
 from prompt_jax.methods import as_method
-from prompt_jax.paths import is_url
+from prompt_jax.models.base import LanguageModel
+from prompt_jax.paths import is_url, write_atomically
 from prompt_jax.recipes import outputs
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.execute import Executor
@@ -28,7 +28,7 @@ from prompt_jax.training.tracking import RunTracker, TrackingConfig
 
 def run(
     config: ExperimentConfig,
-    lm: Any,
+    lm: LanguageModel,
     *,
     show: bool = True,
     say: Callable[[str], None] = print,
@@ -57,7 +57,11 @@ def run(
 
 @contextmanager
 def opened(
-    config: ExperimentConfig, lm: Any, *, show: bool = True, observe: TrackingConfig | None = None
+    config: ExperimentConfig,
+    lm: LanguageModel,
+    *,
+    show: bool = True,
+    observe: TrackingConfig | None = None,
 ) -> Iterator[tuple[Path, Executor]]:
     """The run directory of an experiment, and what executes its stages, after all checks.
 
@@ -72,37 +76,42 @@ def opened(
       TrainingError: a file could not be written or read on the way.
     """
     config.check_tasks()
-    folder = RunFolder(config)
-    folder.check()
-    mesh = make_mesh(config)
-    if mesh is not None:
-        lm = sharding.shard_tree(lm, lm.partition_rules, mesh)
-    rows = RowStore(config.data, lm.tokenizer, cache_folder(config))
-    check_inputs(config, lm, rows)
-    # Only now: a start that fails leaves no directory for the next one to stumble over.
-    with folder.created(lm) as path:
-        observe = (observe if distributed.is_main() else None) or TrackingConfig()
-        listening = RunTracker(
-            path / "metrics.jsonl",
-            show=show,
-            sinks=observe.sinks(path, folder.described),
-            profiler=observe.profiler(path),
-        )
-        with listening as tracker:
-            runner = StageRunner(
-                lm,
-                folder.store(),
-                tracker=tracker,
-                mesh=mesh,
-                unfinished=folder.unfinished(),
-                population=config.population,
-                on_stored=folder.send,
+    with RunFolder(config) as folder:
+        folder.check()
+        mesh = make_mesh(config)
+        if mesh is not None:
+            lm = sharding.shard_tree(lm, lm.partition_rules, mesh)
+        rows = RowStore(config.data, lm.tokenizer, cache_folder(config))
+        check_inputs(config, lm, rows)
+        # Only now: a start that fails leaves no directory for the next one to stumble over.
+        with folder.created(lm) as path:
+            observe = (observe if distributed.is_main() else None) or TrackingConfig()
+            listening = RunTracker(
+                path / "metrics.jsonl",
+                show=show,
+                every=observe.log_seconds,
+                sinks=observe.sinks(path, folder.described),
+                profiler=observe.profiler(path),
             )
-            yield path, Executor(config, rows, runner)
+            with listening as tracker:
+                runner = StageRunner(
+                    lm,
+                    folder.store(),
+                    tracker=tracker,
+                    mesh=mesh,
+                    unfinished=folder.unfinished(),
+                    population=config.population,
+                    on_stored=folder.send,
+                )
+                yield path, Executor(config, rows, runner)
 
 
 def _execute(
-    config: ExperimentConfig, lm: Any, folder: Path, executor: Executor, say: Callable[[str], None]
+    config: ExperimentConfig,
+    lm: LanguageModel,
+    folder: Path,
+    executor: Executor,
+    say: Callable[[str], None],
 ) -> outputs.RunResult:
     began = time.monotonic()
     rows = executor.rows
@@ -135,7 +144,8 @@ def _execute(
     for seed in config.seed_list:
         for source, trained in executor.sources(seed).items():
             writer.source(rows.task(source), trained, executor.initial(seed).record)
-    (folder / "data.json").write_text(json.dumps(rows.report(), indent=2) + "\n", "utf-8")
+    report = json.dumps(rows.report(), indent=2) + "\n"
+    write_atomically(folder / "data.json", report.encode())
     results.write_items(folder / "items.npz", items)
     answered.write(folder)
     provenance.finish(folder, time.monotonic() - began)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -30,6 +29,7 @@ from prompt_jax.evaluation.subsets import (
     subsets,
 )
 from prompt_jax.methods import BaseMethod, as_method, create, spec_of
+from prompt_jax.models.base import LanguageModel
 from prompt_jax.paths import write_atomically
 from prompt_jax.recipes import experiment
 from prompt_jax.recipes.config import ExperimentConfig
@@ -48,7 +48,7 @@ Choices = dict[tuple[str, int], tuple[np.ndarray, Outcome]]  # by target and see
 
 def oracle(
     config: ExperimentConfig,
-    lm: Any,
+    lm: LanguageModel,
     *,
     base: str | None = None,
     tuned: bool = False,

@@ -10,6 +10,7 @@ import numpy as np
 
 from prompt_jax.evaluation import Calibration, Evaluation
 from prompt_jax.methods import BaseMethod, Stage
+from prompt_jax.models.base import LanguageModel
 from prompt_jax.prompts import PromptRecord
 from prompt_jax.run_key import RunKey
 from prompt_jax.training.types import TrainedReplica
@@ -66,7 +67,7 @@ class Outcome:
     consts: Any = None
 
 
-def cost_of(lm: Any, method: BaseMethod, stage: Stage, trained: TrainedReplica) -> Cost:
+def cost_of(lm: LanguageModel, method: BaseMethod, stage: Stage, trained: TrainedReplica) -> Cost:
     """What a replica of a stage took.
 
     Args:

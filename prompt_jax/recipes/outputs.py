@@ -17,6 +17,7 @@ from prompt_jax.evaluation.questions import DEFINITION
 from prompt_jax.methods import BaseMethod
 from prompt_jax.methods import trained as trained_methods
 from prompt_jax.models.base import LanguageModel
+from prompt_jax.paths import write_atomically
 from prompt_jax.prompts import PromptRecord, SoftPrompt
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.outcomes import Outcome
@@ -54,7 +55,7 @@ class RunResult:
 def write_findings(folder: Path, say: Callable[[str], None]) -> Findings:
     """Computes the findings of a run directory and writes `summary.md` and `report.html` there."""
     findings = find(rundir_folder.read(folder))
-    (folder / "summary.md").write_text(views.summary(findings), encoding="utf-8")
+    write_atomically(folder / "summary.md", views.summary(findings).encode())
     write_page(findings, say)
     return findings
 

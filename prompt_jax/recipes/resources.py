@@ -6,15 +6,16 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import TracebackType
 
 import jax
 
 from prompt_jax import config as configs
-from prompt_jax import distributed, sharding
+from prompt_jax import distributed, locks, sharding
 from prompt_jax.data.overlap import refuse_tested_sources
 from prompt_jax.data.sources import is_here, missing_data
 from prompt_jax.errors import ConfigError, TrainingError
+from prompt_jax.models.base import LanguageModel
 from prompt_jax.paths import is_url, user_cache
 from prompt_jax.prompts import parse
 from prompt_jax.recipes.artefacts import ArtefactStore
@@ -30,8 +31,9 @@ from prompt_jax.training.population import check_tokens
 class RunFolder:
     """Where this process writes an experiment: its run directory, or a temporary folder.
 
-    Only process 0 has the run directory. One at a URL is brought here first, and sent there
-    whenever something is finished.
+    Only process 0 has the run directory, and holds a lock on it until the context ends: two
+    processes at once would write each line twice. A directory at a URL is brought here first, and
+    sent there whenever something is finished.
 
     Args:
       config: the experiment.
@@ -46,6 +48,21 @@ class RunFolder:
         self.described = configs.to_dict(config)
         self._mirror = Mirror(config.out) if self.is_mirrored and distributed.is_main() else None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        # What is brought from a URL replaces the whole folder: its lock lies beside it.
+        beside = self.path.with_name(self.path.name + locks.NAME)
+        lock = beside if self.is_mirrored else self.path / locks.NAME
+        self._lock = locks.FileLock(lock, config.out or self.path)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lock.release()
 
     @property
     def is_mirrored(self) -> bool:
@@ -56,34 +73,37 @@ class RunFolder:
         """Checks that the run directory, where it exists, holds the same config; writes nothing.
 
         Raises:
-          ConfigError: it holds something else.
+          ConfigError: it holds something else, or another process writes to it.
           TrainingError: a URL cannot be read.
         """
 
         def check() -> None:
-            if self._mirror is not None:
+            if self._mirror is None:
+                locks.check_free(self._lock.path, self._lock.what)
+            else:
+                self._take_lock()
                 self._mirror.fetch()
             check_folder(self.path, self.described)
 
         _only_main(check)
 
     @contextmanager
-    def created(self, lm: Any) -> Iterator[Path]:
+    def created(self, lm: LanguageModel) -> Iterator[Path]:
         """The folder, with config and provenance; what is left at the end is sent to the URL.
 
         Args:
           lm: the frozen model.
 
         Raises:
-          ConfigError: the folder cannot be made.
+          ConfigError: the folder cannot be made, or another process writes to it.
           TrainingError: a URL cannot be written, or a file could not be written on the way.
         """
-        _only_main(lambda: prepare_folder(self.path, self.described))
+        _only_main(self._prepare)
         if not distributed.is_main():
             self._temporary = tempfile.TemporaryDirectory(prefix="prompt-jax-")
             self.path = Path(self._temporary.name)
-        provenance.write(self.path, lm)
         try:
+            provenance.write(self.path, lm)
             self.send()  # a URL that cannot be written is found before the first step
             yield self.path
             self.send()
@@ -95,6 +115,19 @@ class RunFolder:
         finally:
             if self._temporary is not None:
                 self._temporary.cleanup()
+
+    def _prepare(self) -> None:
+        self._take_lock()
+        prepare_folder(self.path, self.described)
+
+    def _take_lock(self) -> None:
+        try:
+            self._lock.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write the run directory {self.path}: {error.strerror}."
+            ) from None
 
     def send(self) -> None:
         """Sends what changed to the URL, if there is one; every process has to call it."""
@@ -152,7 +185,7 @@ def make_mesh(config: ExperimentConfig) -> jax.sharding.Mesh | None:
     return sharding.make_mesh(sizes["data"], sizes["model"])
 
 
-def check_inputs(config: ExperimentConfig, lm: Any, rows: RowStore) -> None:
+def check_inputs(config: ExperimentConfig, lm: LanguageModel, rows: RowStore) -> None:
     """Opens all data and makes an initial prompt: what is wrong is found before the first step.
 
     Raises:

@@ -23,6 +23,7 @@ import numpy as np
 from prompt_jax import distributed
 from prompt_jax.config import digest
 from prompt_jax.evaluation import Job as Evaluated
+from prompt_jax.models.base import LanguageModel
 from prompt_jax.recipes.artefacts import ArtefactStore, TestResult, run_key
 from prompt_jax.recipes.rows import TaskRows
 from prompt_jax.recipes.unfinished import Unfinished
@@ -106,7 +107,7 @@ class StageRunner:
 
     def __init__(
         self,
-        lm: Any,
+        lm: LanguageModel,
         store: ArtefactStore | None = None,
         *,
         tracker: Tracker | None = None,
@@ -213,7 +214,9 @@ class StageRunner:
         rows = [job.tests[key] for key in tested]
         jobs = [Evaluated(part.test, i) for i, part in enumerate(rows)]
         metrics = [part.task.metrics for part in rows]
+        self.tracker.doing("evaluating test rows")
         evaluations = evaluate_runs(self.lm, job.method, params, consts, jobs, metrics, self.mesh)
+        self.tracker.doing("")
         # Prompts beside a model that was trained with them are wrong in front of any other.
         by_template = (
             None if job.method.trains_lm else jax.vmap(job.method.template_prompts)(params, consts)
@@ -306,7 +309,7 @@ class StageRunner:
 
 
 def untrained(
-    lm: Any,
+    lm: LanguageModel,
     method: Method,
     replicas: Sequence[Replica],
     mesh: jax.sharding.Mesh | None = None,

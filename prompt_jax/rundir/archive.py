@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from prompt_jax.errors import DataError
+from prompt_jax.paths import write_atomically
 from prompt_jax.rundir import folder
 from prompt_jax.rundir.folder import RunDirectory
 
@@ -67,8 +68,7 @@ def pack(run: str | Path, into: str | Path) -> Path:
             archive.addfile(member, io.BytesIO(content))
     path = into / f"{name}{SUFFIX}"
     try:
-        into.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(gzip.compress(packed.getvalue(), 9, mtime=0))
+        write_atomically(path, gzip.compress(packed.getvalue(), 9, mtime=0))
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror}.") from None
     return path

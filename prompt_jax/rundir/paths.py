@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from prompt_jax import locks
 from prompt_jax.config import differences, digest
 from prompt_jax.errors import ConfigError
-from prompt_jax.paths import is_url, user_cache
+from prompt_jax.paths import is_url, user_cache, write_atomically
 
 CONFIG = "config.json"
 TASK = "task"  # folder of the task that was made for a run, which is there before the run
 OWNER = ".owner"  # marks who writes to the copy at a URL
+OWN = (OWNER, TASK, locks.NAME)  # in a directory that is free all the same
 _SIGNS = {"+": "plus", "*": "times", ";": "or"}  # a + b and a; b are two methods
 
 
@@ -59,7 +61,7 @@ def check_folder(folder: Path, config: Mapping[str, Any]) -> None:
     try:
         if path.is_file():
             _same_config(path, config)
-        elif folder.is_dir() and any(p.name not in (OWNER, TASK) for p in folder.iterdir()):
+        elif folder.is_dir() and any(p.name not in OWN for p in folder.iterdir()):
             raise ConfigError(f"{folder} is not empty and is no run directory. Choose another out=")
     except OSError as error:
         raise ConfigError(f"cannot read the run directory {folder}: {error.strerror}.") from None
@@ -75,7 +77,7 @@ def prepare_folder(folder: Path, config: Mapping[str, Any]) -> None:
     text = json.dumps(config, indent=2) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG).write_text(text, encoding="utf-8")
+        write_atomically(folder / CONFIG, text.encode())
     except OSError as error:
         raise ConfigError(f"cannot write the run directory {folder}: {error.strerror}.") from None
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import jax
 
+from prompt_jax.paths import write_atomically
+
 NAME = "provenance.json"
 _PACKAGE = Path(__file__).resolve().parents[1]
 _PATIENCE = 10  # seconds that git may take
@@ -53,7 +55,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _write(folder: Path, known: dict[str, Any]) -> None:
-    (folder / NAME).write_text(json.dumps(known, indent=2) + "\n", "utf-8")
+    write_atomically(folder / NAME, (json.dumps(known, indent=2) + "\n").encode())
 
 
 def _now() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import zipfile
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from prompt_jax.errors import DataError
+from prompt_jax.paths import write_atomically
 from prompt_jax.run_key import RunKey
 from prompt_jax.rundir import earlier
 from prompt_jax.training.tracking import finite
@@ -89,9 +91,9 @@ class ResultRow:
 
 
 def write_rows(path: Path, rows: Iterable[ResultRow]) -> None:
-    """Writes rows as JSON lines (NaN as null)."""
+    """Writes rows as JSON lines (NaN as null), atomically."""
     lines = (json.dumps(row.record()) + "\n" for row in rows)
-    path.write_text("".join(lines), encoding="utf-8")
+    write_atomically(path, "".join(lines).encode())
 
 
 def read_rows(path: Path) -> list[ResultRow]:
@@ -181,13 +183,18 @@ _CHECKS = {
 
 
 def write_items(path: Path, items: Mapping[RunKey, np.ndarray]) -> None:
-    """Writes per-item test scores: arrays named by number, and one with the keys as JSON."""
+    """Writes per-item test scores, atomically.
+
+    The arrays are named by number, and one holds the keys as JSON.
+    """
     arrays: dict[str, Any] = {
         str(i): np.asarray(scores, np.float32) for i, scores in enumerate(items.values())
     }
     keys = json.dumps([key.fields() for key in items]).encode()
     arrays[_KEYS] = np.frombuffer(keys, np.uint8)
-    np.savez_compressed(path, **arrays)
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    write_atomically(path, file.getvalue())
 
 
 def read_items(path: Path) -> dict[RunKey, np.ndarray]:

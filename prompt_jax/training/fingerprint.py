@@ -44,6 +44,7 @@ NOT_DECIDING = (
     "training.fingerprint",
     "training.manifest",
     "training.profiling",
+    "training.progress",
     "training.resume",
     "training.sinks",
     "training.speed",

@@ -54,12 +54,15 @@ def train(
       StoppedError: SIGTERM or Ctrl-C came; a checkpoint is saved.
     """
     tracker = tracker or NullTracker()
-    population = Population(lm, method, replicas, config, mesh)
     tracker.start(stage, config.steps, len(replicas))
+    tracker.doing("preparing")
+    population = Population(lm, method, replicas, config, mesh)
     with CheckpointCallback(population, checkpoints, tracker, stage) as callback:
         done = callback.begin()
         if not done:
+            tracker.doing("evaluating the start")
             population.evaluate(0, tracker)
+        tracker.doing("")
         timer = StepTimer(population, tracker)
         while done < config.steps and population.active.any():
             metrics = timer.step(done)
@@ -69,7 +72,9 @@ def train(
                 population.log(done, metrics, tracker)
             if evaluated := config.evaluates_at(done):
                 timer.pause()
+                tracker.doing("evaluating")
                 population.evaluate(done, tracker)
+                tracker.doing("")
             callback.after(done, evaluated)
         population.summarize(tracker)
         return population.results(callback.seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -53,6 +53,8 @@ class Population:
         check(lm, method, replicas, config)
         self.lm, self.method, self.config, self.mesh = lm, method, config, mesh
         self.replicas = replicas
+        # Told the rows and tokens of a row of every micro-batch before its program is called.
+        self.on_shape: Callable[[int, int], None] | None = None
         splits = [replica.feed.split for replica in replicas]
         self.pool = batching.Pool(splits)
         self.first = np.asarray([self.pool.rows_of(split)[0] for split in splits])
@@ -179,13 +181,15 @@ class Population:
         return metrics
 
     def _micro(self, table: Table, sums: Sums, batch: MicroBatch) -> Sums:
+        rows, width = batch.input_ids.shape
+        if self.on_shape is not None:
+            self.on_shape(rows, width + self.prompt_tokens)
         try:
             state = self.state if self.method.trains_lm else None
             return self.programs.micro(self.lm, state, table, sums, batch)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            rows, width = batch.input_ids.shape
             raise TrainingError(
                 f"out of device memory in a micro-batch of {rows} rows x"
                 f" {width + self.prompt_tokens} tokens. Lower micro_batch_tokens (now"

@@ -66,14 +66,26 @@ class StepTimer:
         self._seconds = 0.0
         self._steps = 0
         self._seen = self._counts()
+        self._shapes: set[tuple[int, int]] = set()
+        population.on_shape = self._on_shape
 
     def step(self, step: int) -> StepMetrics:
-        """`Population.step`."""
+        """`Population.step`; a step with a new shape compiles a program for it."""
         self._tracker.before_step(self._wait)
+        known = len(self._shapes)
         if self._began is None:
             self._began = time.perf_counter()
         self._steps += 1
-        return self._population.step(step)
+        metrics = self._population.step(step)
+        if len(self._shapes) > known:
+            self._tracker.doing("")
+        return metrics
+
+    def _on_shape(self, rows: int, width: int) -> None:
+        if (rows, width) not in self._shapes:
+            self._shapes.add((rows, width))
+            shape = f"{rows} rows x {width} tokens"
+            self._tracker.doing(f"compiling program {len(self._shapes)} ({shape})")
 
     def pause(self) -> None:
         """Stops the clock until the next step."""

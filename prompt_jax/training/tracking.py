@@ -1,4 +1,4 @@
-"""Trackers: metrics.jsonl and speed.jsonl always, a progress line on a terminal.
+"""Trackers: metrics.jsonl and speed.jsonl always, and how far a run is.
 
 `TrackingConfig` describes the others: TensorBoard, Weights & Biases, the profiler.
 """
@@ -19,9 +19,10 @@ from typing import Any, Protocol
 
 import jax
 
-from prompt_jax.errors import MissingExtraError
+from prompt_jax.errors import ConfigError, MissingExtraError
 from prompt_jax.run_key import RunKey
 from prompt_jax.training.profiling import Profiler, parse_span
+from prompt_jax.training.progress import Display, Status
 from prompt_jax.training.sinks import Sink, TensorBoard, Wandb, flat
 
 # Beside metrics.jsonl: what differs between two equal runs.
@@ -43,6 +44,9 @@ class Tracker(Protocol):
 
     def advance(self, step: int, note: str) -> None:
         """Steps done so far in the current stage, and a short note to show."""
+
+    def doing(self, what: str) -> None:
+        """What begins beside taking steps, such as compiling; "": it has ended."""
 
     def position(self) -> int:
         """The position at the end of the log, for `rewind`."""
@@ -71,6 +75,9 @@ class NullTracker:
     def advance(self, step: int, note: str) -> None:
         """Ignored."""
 
+    def doing(self, what: str) -> None:
+        """Ignored."""
+
     def position(self) -> int:
         """Nowhere."""
         return 0
@@ -93,14 +100,16 @@ def finite(value: Any) -> Any:
 
 
 class RunTracker:
-    """Appends to `metrics.jsonl` and, on a terminal, shows one progress line per stage.
+    """Appends to `metrics.jsonl`, and shows how far a run is.
 
-    Records of speed are appended to `speed.jsonl` beside it. Only process 0 writes. Use as a
+    That is a progress bar per stage on a terminal, and a line every few seconds elsewhere. Records
+    of speed are appended to `speed.jsonl` beside the metrics. Only process 0 writes. Use as a
     context manager.
 
     Args:
       path: the metrics file.
-      show: progress lines on a terminal.
+      show: show how far the run is, on stderr.
+      every: seconds between two lines where stderr is no terminal; 0: no lines.
       sinks: made in process 0 when the tracker is entered; they receive every number.
       profiler: receives every step.
 
@@ -114,6 +123,7 @@ class RunTracker:
         path: Path,
         *,
         show: bool = True,
+        every: float = 30.0,
         sinks: Sequence[Callable[[], Sink]] = (),
         profiler: Profiler | None = None,
     ) -> None:
@@ -121,35 +131,18 @@ class RunTracker:
         self._writes = self.measures = jax.process_index() == 0
         self._make_sinks, self._sinks = sinks, list[Sink]()
         self._profiler = profiler if self._writes else None
-        self._show = show and self._writes
-        self._stage = ""
+        self._status = Status()
+        self._display = Display(self._status, every) if show and self._writes else None
         self._began = time.monotonic()
         self._file: Any = None
-        self._progress: Any = None
-        self._bar: Any = None
-        self._before = self._total = self._replicas = 0
 
     def __enter__(self) -> RunTracker:
         if self._writes:
             self._sinks = [make() for make in self._make_sinks]
             self._file = self.path.open("a", encoding="utf-8")
             self._truncate_partial_record()
-        if self._show:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-            console = Console(stderr=True)
-            if console.is_terminal:
-                self._progress = Progress(
-                    TextColumn("{task.description}"),
-                    BarColumn(bar_width=24),
-                    TextColumn("{task.completed}/{task.total}"),
-                    TimeRemainingColumn(),
-                    TextColumn("{task.fields[note]}"),
-                    TextColumn("{task.fields[rate]}"),
-                    console=console,
-                )
-                self._progress.start()
+        if self._display is not None:
+            self._display.__enter__()
         return self
 
     def __exit__(
@@ -165,23 +158,15 @@ class RunTracker:
                 stack.callback(self._profiler.close)
             if self._file is not None:
                 stack.callback(self._file.close)
-            if self._progress is not None:
-                stack.callback(self._progress.stop)
+            if self._display is not None:
+                stack.callback(self._display.__exit__)
 
     def start(self, stage: str, steps: int, replicas: int) -> None:
-        """A stage begins; the next population of the same stage keeps its progress line."""
-        again = stage == self._stage
-        self._stage = stage
+        """A stage begins; the next population of the same stage keeps its progress bar."""
         self._began = time.monotonic()
-        self._before, earlier = (self._total, self._replicas) if again else (0, 0)
-        self._replicas = earlier + replicas
-        self._total = self._before + steps
-        if self._progress is not None:
-            label = f"{stage} ({self._replicas} run{'s' if self._replicas > 1 else ''})"
-            if again:
-                self._progress.update(self._bar, description=label, total=self._total)
-            else:
-                self._bar = self._progress.add_task(label, total=self._total, note="", rate="")
+        again = self._status.start(stage, steps, replicas)
+        if self._display is not None:
+            self._display.start(again)
 
     def log(self, key: RunKey, record: Mapping[str, Any]) -> None:
         """Appends one JSON line; seconds count from the start of the stage."""
@@ -190,16 +175,20 @@ class RunTracker:
             line["seconds"] = round(time.monotonic() - self._began, 3)
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
+        if math.isfinite(dev := float(record.get("dev", math.nan))):
+            self._status.developed(key, dev)
+            self._show()
         if self._sinks and "step" in record:
             self._write_sinks(str(key), int(record["step"]), flat(record))
 
     def _write_sinks(self, run: str, step: int, numbers: dict[str, float]) -> None:
         numbers.pop("step", None)
         for sink in self._sinks if numbers else ():
-            sink.write(self._stage, run, step, numbers)
+            sink.write(self._status.stage, run, step, numbers)
 
     def before_step(self, wait: Callable[[], None]) -> None:
         """Passes the step to the profiler."""
+        self._status.taking()
         if self._profiler is not None:
             self._profiler.before_step(wait)
 
@@ -208,12 +197,12 @@ class RunTracker:
         if not self._writes:
             return
         with self.path.with_name(SPEED_FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"stage": self._stage, **record}) + "\n")
+            file.write(json.dumps({"stage": self._status.stage, **record}) + "\n")
         numbers = {f"speed/{name}": float(value) for name, value in record.items()}
         self._write_sinks("", int(record["step"]), numbers)
-        if self._progress is not None:
-            rate = record["rows_per_second"]
-            self._progress.update(self._bar, rate=f"{rate:,.{0 if rate >= 100 else 1}f} rows/s")
+        rate = record["rows_per_second"]
+        self._status.rate = f"{rate:,.{0 if rate >= 100 else 1}f} rows/s"
+        self._show()
 
     def position(self) -> int:
         """Bytes in the metrics file."""
@@ -230,9 +219,19 @@ class RunTracker:
         self.rewind(content.rfind(b"\n") + 1)
 
     def advance(self, step: int, note: str) -> None:
-        """Moves the progress line."""
-        if self._progress is not None:
-            self._progress.update(self._bar, completed=self._before + step, note=note)
+        """Moves the progress bar."""
+        self._status.reached(step)
+        self._status.loss = note
+        self._show()
+
+    def doing(self, what: str) -> None:
+        """Shows it behind the numbers."""
+        self._status.note(what)
+        self._show()
+
+    def _show(self) -> None:
+        if self._display is not None:
+            self._display.update()
 
 
 @dataclass(frozen=True)
@@ -244,17 +243,24 @@ class TrackingConfig:
       wandb: project at Weights & Biases; "": none.
       profile: steps to trace as START:STOP, counted from 0 over all stages that this process
         trains; the trace lies below `profile/` in the run directory. "": none.
+      log_seconds: seconds between two lines on how far the run is, where stderr is no terminal;
+        0: no lines.
 
     Raises:
-      ConfigError: `profile` is no span.
+      ConfigError: `profile` is no span, or `log_seconds` is negative.
       MissingExtraError: a package is not installed.
     """
 
     tensorboard: bool = False
     wandb: str = ""
     profile: str = ""
+    log_seconds: float = 30.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.log_seconds < math.inf:
+            raise ConfigError(
+                f"--log-seconds must be a number of seconds from 0 up, not {self.log_seconds}."
+            )
         if self.profile:
             parse_span(self.profile)
         for package, wanted in (("tensorboard", self.tensorboard), ("wandb", bool(self.wandb))):

@@ -11,6 +11,7 @@ from world import Ran as Ran
 from world import Result as Result
 from world import World as World
 from world import call as call
+from world import sentences as sentences
 
 Invoke = Callable[..., Result]
 

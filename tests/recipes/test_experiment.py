@@ -17,7 +17,7 @@ from prompt_jax import config as configs
 from prompt_jax.errors import ConfigError, DataError, PromptJaxError
 from prompt_jax.evaluation import Calibration, Job, calibration, evaluate
 from prompt_jax.prompts import SoftPrompt
-from prompt_jax.recipes import ExperimentConfig, PromptConfig, run
+from prompt_jax.recipes import ExperimentConfig, PromptConfig, experiment, run
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.run_key import RunKey
 from prompt_jax.rundir import folder as rundir_folder
@@ -352,6 +352,31 @@ def test_a_foreign_folder_is_refused(world, tmp_path):
     with pytest.raises(ConfigError, match="is not empty and is no run directory"):
         run(world.experiment(tmp_path), world.lm, show=False)
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["thesis.tex"]
+
+
+def test_a_second_process_in_the_same_directory_is_refused(world, tmp_path):
+    """It would write every line of the logs twice, and remove the other's checkpoints."""
+    config = world.experiment(tmp_path)
+
+    def files():
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    with experiment.opened(config, world.lm, show=False) as (folder, _):
+        before = files()
+        with pytest.raises(ConfigError, match=r"run is being written by process \d+ on "):
+            run(config, world.lm, show=False)
+        refused = call(["run", world.config, f"out={folder}", *usual(tmp_path)])
+        assert (refused.code, refused.out) == (2, "")
+        assert "is being written by process" in refused.err
+        assert files() == before
+    assert not (folder / ".lock").exists()
+    with experiment.opened(config, world.lm, show=False):
+        pass
+
+
+def usual(folder):
+    """What `World.experiment` changes in the config file, as overrides."""
+    return ("model=tiny", "seeds=2", "methods=prompt_tuning,spot", f"data.cache={folder / 'cache'}")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from prompt_jax.errors import ConfigError, PromptJaxError, StoppedError, TrainingError
 from prompt_jax.paths import user_cache
-from prompt_jax.recipes import outputs, run
+from prompt_jax.recipes import experiment, outputs, run
 from prompt_jax.recipes.mirror import Mirror
 from prompt_jax.rundir.paths import OWNER, staging
 from prompt_jax.training import loop
@@ -514,3 +514,15 @@ def test_a_cache_of_ones_own_does_not_travel(config, world, machine, pretender, 
 def test_data_stay_on_the_machine(world, machine, key):
     with pytest.raises(PromptJaxError, match=rf"data.{key} must be a directory of this machine"):
         dataclasses.replace(world.experiment(machine).data, **{key: URL})
+
+
+def test_a_second_process_of_this_machine_is_refused(world, tmp_path):
+    """Both would work in the one local folder of the URL; the first has not written there yet."""
+    config = world.experiment(tmp_path, out=URL)
+    with experiment.opened(config, world.lm, show=False) as (folder, _):
+        before = content(URL)
+        with pytest.raises(ConfigError, match=rf"{URL} is being written by process"):
+            run(config, world.lm, show=False)
+        assert content(URL) == before
+        assert folder.is_dir()
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]

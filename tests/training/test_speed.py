@@ -169,3 +169,12 @@ def test_a_stage_is_the_median_of_its_intervals(tmp_path):
 def test_without_a_file_there_is_no_speed(tmp_path):
     assert speed.read(tmp_path) == []
     assert speed.markdown([]) == []
+
+
+def test_programs_that_are_compiled_are_announced(lm):
+    tracker = toy.Recorder()
+    train(lm, create("prompt_tuning"), runs(), toy.budget(3), tracker=tracker)
+    said = [what for what in tracker.doings if what.startswith("compiling")]
+    assert said == [f"compiling program 1 (16 rows x {toy.L + 8} tokens)"]
+    assert tracker.doings[0] == "preparing"
+    assert tracker.doings[-1] == ""

@@ -83,7 +83,7 @@ def test_progress_on_a_terminal(tmp_path, terminal):
         tracker.advance(5, "loss 0.75")
         tracker.start("target", 8, 1)
         tracker.advance(8, "done")
-        tasks = tracker._progress.tasks
+        tasks = tracker._display._progress.tasks
         assert [(t.description, t.completed, t.total) for t in tasks] == [
             ("sources (5 runs)", 15, 20),
             ("target (1 run)", 8, 8),

@@ -1,0 +1,183 @@
+"""Shows how far a stage is: a bar on a terminal, elsewhere a line every few seconds."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+# Seconds until the first line: compiling is slow, and a run that is over by then needs none.
+_FIRST = 10.0
+
+
+class Status:
+    """How far a stage is.
+
+    Attributes:
+      stage: its label; "" before the first one.
+      replicas: of all its populations so far.
+      step: done, over all its populations.
+      total: steps of all its populations.
+      loss: a note on the loss.
+      rate: rows per second, as text.
+      doing: what happens beside taking steps, such as compiling.
+    """
+
+    def __init__(self) -> None:
+        self.stage = self.loss = self.rate = self.doing = ""
+        self.replicas = self.step = self.total = 0
+        self._before = 0
+        self._dev: dict[Any, float] = {}
+        self._since = self._clock = time.monotonic()
+        self._clocked: int | None = None
+
+    def start(self, stage: str, steps: int, replicas: int) -> bool:
+        """A stage begins; returns whether it is another population of the same one."""
+        again = stage == self.stage
+        self.stage, self.loss, self.doing = stage, "", ""
+        self._before, earlier = (self.total, self.replicas) if again else (0, 0)
+        self.rate = self.rate if again else ""
+        self.replicas, self.step, self.total = earlier + replicas, self._before, steps
+        self.total += self._before
+        self._dev, self._clocked = {}, None
+        return again
+
+    def reached(self, step: int) -> None:
+        """Steps done in the current population."""
+        self.step = self._before + step
+
+    def taking(self) -> None:
+        """A step begins. The time left is judged by those after the first, which compiles."""
+        if self._clocked is None:
+            self._clocked = -1
+        elif self._clocked < 0:
+            self._clocked, self._clock = self.step, time.monotonic()
+
+    def developed(self, key: Any, value: float) -> None:
+        """The development metric of a replica."""
+        self._dev[key] = value
+
+    def note(self, doing: str) -> None:
+        """Something begins beside taking steps; "": it has ended."""
+        self.doing, self._since = doing, time.monotonic()
+
+    @property
+    def dev(self) -> str:
+        """Mean development metric of the population, in points; "" before the first."""
+        values = list(self._dev.values())
+        return f"dev {100 * sum(values) / len(values):.1f}" if values else ""
+
+    @property
+    def label(self) -> str:
+        """The stage and the number of its runs."""
+        return f"{self.stage} ({self.replicas} run{'s' if self.replicas > 1 else ''})"
+
+    @property
+    def left(self) -> str:
+        """The time that the stage still takes, from its steps so far; "" where it is not known."""
+        if self._clocked is None or not 0 <= self._clocked < self.step < self.total:
+            return ""
+        each = (time.monotonic() - self._clock) / (self.step - self._clocked)
+        return f"{duration(each * (self.total - self.step))} left"
+
+    def line(self) -> str:
+        """All of it in one line."""
+        doing = self.doing and f"{self.doing} ({time.monotonic() - self._since:.0f} s)"
+        step = f"step {self.step:,} of {self.total:,}"
+        parts = (step, self.loss, self.dev, self.rate, self.left, doing)
+        return f"{self.label}: {', '.join(part for part in parts if part)}"
+
+
+def duration(seconds: float) -> str:
+    """A duration for people.
+
+    >>> [duration(s) for s in (7.4, 150, 8000, 200000, 2.3e8)]
+    ['7 s', '2 min 30 s', '2 h 13 min', '2 d 8 h', '7.3 years']
+    """
+    seconds = round(seconds)
+    if seconds >= 365 * 86_400:
+        return f"{seconds / (365 * 86_400):,.1f} years"
+    for size, name, smaller, less in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min")):
+        if seconds >= size:
+            more = seconds % size // smaller
+            return f"{seconds // size} {name}" + (f" {more} {less}" if more else "")
+    rest = f" {seconds % 60} s" if seconds % 60 else ""
+    return f"{seconds // 60} min{rest}" if seconds >= 60 else f"{seconds} s"
+
+
+class Display:
+    """Shows a status: a bar on a terminal, elsewhere lines on stderr. Use as a context manager.
+
+    Args:
+      status: what is shown.
+      every: seconds between two lines; 0: no lines.
+    """
+
+    def __init__(self, status: Status, every: float) -> None:
+        self._status, self._every = status, every
+        self._progress: Any = None
+        self._bar: Any = None
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Display:
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        if console.is_terminal and not console.is_dumb_terminal:
+            self._progress = _bars(console)
+            self._progress.start()
+        elif self._every:
+            self._thread = threading.Thread(target=self._lines, name="progress", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._progress is not None:
+            self._progress.stop()
+
+    def start(self, again: bool) -> None:
+        """A stage, or the next population of the same one, begins."""
+        if self._progress is None:
+            return
+        status = self._status
+        if again:
+            self._progress.update(self._bar, description=status.label, total=status.total)
+        else:
+            self._bar = self._progress.add_task(status.label, total=status.total, note="", rate="")
+
+    def update(self) -> None:
+        """The status has changed."""
+        if self._progress is not None and self._bar is not None:
+            status = self._status
+            note = "  ".join(part for part in (status.loss, status.dev, status.doing) if part)
+            self._progress.update(self._bar, completed=status.step, note=note, rate=status.rate)
+
+    def _lines(self) -> None:
+        wait, last = min(_FIRST, self._every), ""
+        while not self._ended.wait(wait):
+            wait = self._every
+            line = self._status.line() if self._status.stage else ""
+            if line != last:
+                with suppress(OSError, ValueError):  # a closed pipe stops no training
+                    print(line, file=sys.stderr, flush=True)
+            last = line
+
+
+def _bars(console: Any) -> Any:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[rate]}"),
+        console=console,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ SMALL = (
     "targets=sandbox/sentiment_talk",
 )
 MEGABYTE = 1 << 20
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +93,30 @@ def test_its_tasks_are_the_sandbox_and_something_helps_and_hurts() -> None:
         sandbox.truth()[source, target] for source in config.sources for target in config.targets
     }
     assert expected == {"helps", "neutral", "hurts"}
-    assert config.seeds == 5
+    (question,) = config.questions
+    assert (question.a, question.b, question.role) == ("spot", "prompt_tuning", "primary")
+    assert question.targets == ()  # the average over all of them
     assert not set(config.targets) & set(sandbox.HELD_OUT)
     assert set(config.specs) >= {"prompt_tuning", "spot"}
+
+
+def test_the_readme_shows_a_run_of_this_config() -> None:
+    config = quickstart.get_config()
+    text = (ROOT / "README.md").read_text("utf-8")
+    spot, base = config.questions[0].a, config.questions[0].b
+    found = re.findall(
+        rf"{spot} beats {base} by (\d+\.\d) points on average over (\d) targets", text
+    )
+    assert [int(count) for _, count in found] == [len(config.targets)]
+    points = found[0][0]
+    assert f"mean ± standard deviation over {config.seeds} seeds" in text
+    assert all(any(target in line for line in text.splitlines()) for target in config.targets)
+    picture = (ROOT / "docs" / "quickstart.svg").read_text("utf-8")
+    assert "docs/quickstart.svg" in text
+    assert f"{spot} beats {base} by {points} points" in picture
+    assert f"{config.seeds} seeds" in picture
+    assert len(picture) < 40_000
+    assert "http" not in picture.replace("http://www.w3.org/", "")
 
 
 @pytest.mark.slow
@@ -125,7 +148,7 @@ def test_a_small_run_leaves_a_table_prompts_and_a_report(
     assert prompts == {"prompt_tuning", "spot", "sources"}
     results = [json.loads(x) for x in (folder / "results.jsonl").read_text("utf-8").splitlines()]
     assert {row["suite"] for row in results} == {sandbox.content_hash()}
-    assert "few_shot" in first.out  # what to try next: one's own data
+    assert "tune --help" in first.out  # what to try next: one's own data
 
     second = call(["run", "quickstart", *SMALL])
     assert second.code == 0, second.err

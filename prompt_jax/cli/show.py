@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from prompt_jax.data import Task
     from prompt_jax.recipes import ExperimentConfig, Plan, RunResult
+    from prompt_jax.rundir.folder import PromptFile
     from prompt_jax.rundir.tables import Table
 
 _EXAMPLES = 50  # test rows among which a short one is looked for
@@ -244,34 +245,44 @@ def _files(made: RunResult) -> list[tuple[str, str]]:
 
 
 def next_commands(made: RunResult, config: ExperimentConfig) -> list[str]:
-    """Commands to copy: what the first target's prompt answers, and what it looks like."""
-    stored = {prompt.file: prompt for prompt in made.findings.run.prompts}
-    if not made.prompts or made.prompts[0] not in stored:
+    """Commands to copy: what the best prompt of the first target answers, and what it looks like.
+
+    Every one of them answers as it is printed, without network.
+    """
+    stored = _best_prompt(made)
+    if stored is None:
         return []
     from prompt_jax.data import registry
 
-    path, model = made.prompts[0], shlex.quote(config.model)
+    model = shlex.quote(config.model)
     names = {made.findings.run.name(target): target for target in config.targets}
-    target = names[str(stored[path].record.task)]
+    target = names[str(stored.record.task)]
     row, form = _example(registry.get(target), config)
-    file, program = shlex.quote(str(path)), common.program()
+    file, program = shlex.quote(str(stored.file)), common.program()
     return [
         f"echo {shlex.quote(row)} | {program} predict {model} --prompt {file}"
         f" --task {shlex.quote(target)}{form}",
-        *(
-            (f"{program} prompts show {file} --model {model}",)
-            if stored[path].array is not None
-            else ()
-        ),
+        *((f"{program} prompts show {file} --model {model}",) if stored.array is not None else ()),
         *(_onwards(program) if config.model == "mini" else ()),
     ]
+
+
+def _best_prompt(made: RunResult) -> PromptFile | None:
+    """The first target's prompt that is best on the development set, else the first one."""
+    from prompt_jax.report import tables
+
+    if picked := tables.picked(made.findings.run):
+        return picked[0][2]
+    stored = {prompt.file: prompt for prompt in made.findings.run.prompts}
+    return next((stored[path] for path in made.prompts if path in stored), None)
 
 
 def _onwards(program: str) -> tuple[str, ...]:
     """From the built-in model and tasks to one's own."""
     return (
-        f"{program} tune YOURS.csv   # your own rows: .csv, .tsv, .jsonl or .parquet",
-        f"{program} run quickstart model=google-t5/t5-base out=runs/t5-base   # needs the network",
+        f"{program} tune --help   # a prompt for your own rows: .csv, .tsv, .jsonl or .parquet",
+        f"{program} run quickstart model=google/flan-t5-base out=runs/flan-t5-base --dry-run"
+        "   # the cost with a published T5",
     )
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, overload
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -152,6 +153,119 @@ def put(tree: Any, mesh: Mesh | None, *axes: str | None) -> Any:
 def put_state(tree: Any, rules: Rules, mesh: Mesh) -> Any:
     """Places host arrays [R, ...] of a training state, by `state_shardings`."""
     return jax.tree.map(_place, tree, state_shardings(tree, rules, mesh))
+
+
+def explicit_mesh(tree: Any) -> Mesh | AbstractMesh | None:
+    """The mesh with Explicit axes on which an array of a tree lies; None where there is none.
+
+    `jax.make_mesh` gives such axes: every operation then has to say how its result is split.
+    """
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.core.Tracer):
+            mesh = jax.typeof(leaf).sharding.mesh
+        elif isinstance(leaf, jax.Array) and isinstance(leaf.sharding, NamedSharding):
+            mesh = leaf.sharding.mesh
+        else:
+            continue
+        if AxisType.Explicit in mesh.axis_types:
+            return mesh
+    return None
+
+
+@overload
+def auto_mesh(mesh: Mesh) -> Mesh: ...
+@overload
+def auto_mesh(mesh: None) -> None: ...
+def auto_mesh(mesh: Mesh | None) -> Mesh | None:
+    """The mesh with Auto axes: the compiler, not every operation, decides how arrays are split."""
+    if mesh is None or AxisType.Explicit not in mesh.axis_types:
+        return mesh
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
+
+
+def row_mesh(mesh: Mesh | None) -> Mesh | None:
+    """A caller's mesh as this library uses it: Auto axes 'data' and 'model'.
+
+    An axis 'model' of one device is added where there is none.
+
+    Raises:
+      ConfigError: it has no axis 'data', or others besides these two.
+    """
+    if mesh is None:
+        return None
+    names = mesh.axis_names
+    if "data" not in names or not {"data", "model"}.issuperset(names):
+        raise ConfigError(
+            f"a mesh has an axis 'data' (for rows) and perhaps 'model' (for weights), not"
+            f" {', '.join(map(str, names))}: prompt_jax.sharding.make_mesh(data=.., model=..)."
+        )
+    if "model" in names:
+        return auto_mesh(mesh)
+    grid = np.asarray(mesh.devices)[:, None]
+    return Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+
+
+def on_auto_axes(tree: Any) -> Any:
+    """A tree of arrays, those on a mesh with Explicit axes placed likewise on its `auto_mesh`."""
+
+    def one(leaf: Any) -> Any:
+        if explicit_mesh(leaf) is None:
+            return leaf
+        return jax.device_put(
+            leaf, NamedSharding(auto_mesh(leaf.sharding.mesh), leaf.sharding.spec)
+        )
+
+    return jax.tree.map(one, tree)
+
+
+def call_with_auto_axes(function: Callable[..., Any], *args: Any, split: Any = ()) -> Any:
+    """Calls a function of arrays so that the compiler decides how they are split.
+
+    Args:
+      function: its results have the leading axes of `split`, or none.
+      *args: trees of arrays. Without one on a mesh with Explicit axes this is a plain call.
+      split: arrays whose leading axis the results share; a mesh axis over which one of them is
+        split there, the results are split over as well. None is skipped.
+    """
+    mesh = explicit_mesh((args, split))
+    if mesh is None:
+        return function(*args)
+    specs = [jax.typeof(x).sharding.spec for x in jax.tree.leaves(split)]
+    axis = next((spec[0] for spec in specs if spec and spec[0] is not None), None)
+    result = NamedSharding(mesh, PartitionSpec(axis))
+    return jax.sharding.auto_axes(function, out_sharding=result)(*args)
+
+
+def vary_alike(tree: Any) -> Any:
+    """Inside `jax.shard_map`: the arrays of a tree, all varying over the same mesh axes.
+
+    A replicated array that meets a varying one (weights and rows, the first state of a loop) is
+    cast, so that types match, and its gradient is summed over the axis. Elsewhere nothing changes.
+
+    Args:
+      tree: arrays; other leaves are passed on.
+    """
+    axes = frozenset().union(*map(_varying, jax.tree.leaves(tree)))
+    if not axes:
+        return tree
+
+    def cast(leaf: Any) -> Any:
+        missing = tuple(sorted(axes - _varying(leaf)))
+        if not missing or not isinstance(leaf, jax.Array | np.ndarray):
+            return leaf
+        return jax.lax.pcast(jnp.asarray(leaf), missing, to="varying")
+
+    return jax.tree.map(cast, tree)
+
+
+def _varying(leaf: Any) -> frozenset[str]:
+    """Manual mesh axes over which an array varies."""
+    if not isinstance(leaf, jax.core.Tracer):
+        return frozenset()
+    kind = jax.typeof(leaf)
+    axes = getattr(kind, "manual_axis_type", None)
+    # Versions of jax differ in the name.
+    return frozenset(getattr(kind, "vma", ()) if axes is None else axes.varying)
 
 
 def _place(array: Any, sharding: NamedSharding) -> jax.Array:

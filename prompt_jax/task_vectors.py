@@ -15,6 +15,9 @@ All quantities depend only on the means of the vectors over tokens. With per-tok
 are (a^T T) / L, so a training step needs K products of a vector with a matrix and one K x K Gram
 matrix (`pool`, `pairwise`, `group_from_gram`).
 
+Prompts, task vectors and lists of them (`SoftPrompt`, `TaskVector`) stand for their arrays. All is
+computed in float32, and in float64 where an argument is (under `jax_enable_x64`).
+
 All functions work under `jit`, `vmap` and `grad`. The selection has no derivative: gradients flow
 only through `merge`, and the scales of sources outside the group get a gradient of exactly zero.
 """
@@ -28,7 +31,25 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from prompt_jax.arrays import stack
 from prompt_jax.errors import ConfigError, PromptError, did_you_mean
+
+__all__ = [
+    "METRICS",
+    "RULES",
+    "TIE",
+    "Metric",
+    "Rule",
+    "consistency_from_gram",
+    "group_from_gram",
+    "knowledge_consistency",
+    "merge",
+    "pairwise",
+    "pool",
+    "select_group",
+    "similarity",
+    "target_similarity",
+]
 
 Metric = Literal["dot", "cosine"]
 Rule = Literal["prefix", "objective", "consistency", "positive", "all", "none"]
@@ -57,6 +78,7 @@ def pool(vectors: Any, scales: Any = None) -> jax.Array:
     Array([2., 2., 2.], dtype=float32)
     """
     vectors = _matrices(vectors, "task vectors")
+    scales = stack(scales, "scales")
     if scales is None:
         return vectors.mean(-2)
     if jnp.shape(scales) != vectors.shape[:-1]:
@@ -64,7 +86,8 @@ def pool(vectors: Any, scales: Any = None) -> jax.Array:
             f"scales {list(jnp.shape(scales))} do not match vectors {list(vectors.shape)}: give one"
             " scale per token and vector."
         )
-    summed = jnp.einsum("...l,...ld->...d", _float(scales), vectors, precision=_EXACT)
+    scales, vectors = _common(scales, vectors)
+    summed = jnp.einsum("...l,...ld->...d", scales, vectors, precision=_EXACT)
     return summed / vectors.shape[-2]
 
 
@@ -91,9 +114,10 @@ def similarity(a: Any, b: Any, metric: Metric = "dot") -> jax.Array:
     >>> similarity(jnp.ones((2, 3)), jnp.full((2, 3), 2.0))
     Array(6., dtype=float32)
     """
-    mean_a, mean_b = (_normalise(pool(x), metric) for x in (a, b))
+    mean_a, mean_b = (_normalise(x, metric) for x in _common(pool(a), pool(b)))
     if mean_a.shape != mean_b.shape:
-        raise PromptError(f"task vectors {jnp.shape(a)} and {jnp.shape(b)} do not match.")
+        shapes = [list(jnp.shape(stack(x, "task vectors"))) for x in (a, b)]
+        raise PromptError(f"task vectors {shapes[0]} and {shapes[1]} do not match.")
     return jnp.sum(mean_a * mean_b, axis=-1)
 
 
@@ -113,7 +137,7 @@ def pairwise(target: Any, sources: Any, metric: Metric = "dot") -> tuple[jax.Arr
       ConfigError: for an unknown metric.
       PromptError: for other shapes.
     """
-    target, sources = _float(target), _float(sources)
+    target, sources = _common(target, sources)
     if target.ndim != 1 or sources.ndim != 2 or target.shape != sources.shape[1:]:
         raise PromptError(
             f"pooled vectors must be [D] and [K, D], not {list(target.shape)} and"
@@ -176,8 +200,9 @@ def consistency_from_gram(gram: Any, group: Any) -> jax.Array:
     group = jnp.asarray(group, bool)
     chex.assert_rank(group, 1)
     chex.assert_shape(gram, (len(group), len(group)))
-    pairs = jnp.sum(jnp.where(group[:, None] & group[None, :], _off_diagonal(_float(gram)), 0.0))
-    return pairs / _pairs(group.sum())
+    (gram,) = _common(gram)
+    pairs = jnp.sum(jnp.where(group[:, None] & group[None, :], _off_diagonal(gram), 0.0))
+    return pairs / _pairs(group.sum(), gram.dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("rule", "metric"))
@@ -278,7 +303,7 @@ def group_from_gram(
         raise ConfigError(
             f"rule must be one of {', '.join(RULES)}, not '{rule}'." + did_you_mean(rule, RULES)
         )
-    target_dot, gram = jax.lax.stop_gradient((_float(target_dot), _float(gram)))
+    target_dot, gram = jax.lax.stop_gradient(_common(target_dot, gram))
     count = target_dot.shape[0] if target_dot.ndim == 1 else -1
     if gram.shape != (count, count):
         raise PromptError(
@@ -304,7 +329,7 @@ def group_from_gram(
     else:
         if rule == "consistency":
             return _best_group(jnp.zeros_like(target_dot), gram, valid)
-        group = _best_group(target_dot, jnp.asarray(consistency_weight, jnp.float32) * gram, valid)
+        group = _best_group(target_dot, jnp.asarray(consistency_weight, gram.dtype) * gram, valid)
     return group & jnp.any(target_dot != 0.0)
 
 
@@ -313,9 +338,9 @@ def merge(
     init: Any,
     target_vector: Any,
     source_vectors: Any,
-    target_scale: Any,
-    source_scales: Any,
-    group: Any,
+    target_scale: Any = 1.0,
+    source_scales: Any = 1.0,
+    group: Any = None,
 ) -> jax.Array:
     """The prompt of a target: P_init + a_t T_t + the sum of a_s T_s over the group.
 
@@ -325,49 +350,76 @@ def merge(
     Args:
       init: [L, D], the shared initialisation of all prompts.
       target_vector: [L, D], not scaled.
-      source_vectors: [K, L, D], not scaled; finite also where padded.
-      target_scale: [L], one number per token.
-      source_scales: [K, L].
-      group: bool [K].
+      source_vectors: [K, L, D], or a list of K vectors; not scaled, finite also where padded.
+      target_scale: [L], one number per token, or one for all.
+      source_scales: [K, L], or one number for all.
+      group: bool [K]; None: all sources.
 
     Returns:
       [L, D] float32.
 
     Raises:
-      PromptError: for shapes that do not match.
+      PromptError: for shapes that do not match; it names the argument.
     """
-    init, target, sources = (_matrices(x, "prompts") for x in (init, target_vector, source_vectors))
-    target_scale, source_scales = _float(target_scale), _float(source_scales)
+    init, target, sources = (
+        _matrices(x, what)
+        for x, what in (
+            (init, "init"),
+            (target_vector, "target_vector"),
+            (source_vectors, "source_vectors"),
+        )
+    )
+    init, target, sources, target_scale, source_scales = _common(
+        init, target, sources, target_scale, source_scales
+    )
     length, width = init.shape[-2:]
     count = sources.shape[0]
-    shapes = [x.shape for x in (init, target, sources, target_scale, source_scales)]
-    shapes.append(jnp.shape(group))
-    expected = [
-        (length, width),
-        (length, width),
-        (count, length, width),
-        (length,),
-        (count, length),
-        (count,),
-    ]
-    if shapes != expected:
+    group = jnp.ones((count,), bool) if group is None else jnp.asarray(group)
+    if group.dtype != bool:
         raise PromptError(
-            "merge needs shapes [L, D], [L, D], [K, L, D], [L], [K, L] and [K], not"
-            f" {', '.join(str(list(shape)) for shape in shapes)}."
+            f"group is a mask, bool [K], not {group.dtype} {list(group.shape)}: for indices pass"
+            " jnp.zeros(K, bool).at[indices].set(True)."
         )
-    scales = jnp.where(jnp.asarray(group, bool)[:, None], source_scales, 0.0)
+    target_scale = (
+        jnp.broadcast_to(target_scale, (length,)) if target_scale.ndim == 0 else target_scale
+    )
+    if source_scales.ndim == 0:
+        source_scales = jnp.broadcast_to(source_scales, (count, length))
+    for name, array, letters, expected in (
+        ("init", init, "[L, D]", (length, width)),
+        ("target_vector", target, "[L, D]", (length, width)),
+        ("source_vectors", sources, "[K, L, D]", (count, length, width)),
+        ("target_scale", target_scale, "[L]", (length,)),
+        ("source_scales", source_scales, "[K, L]", (count, length)),
+        ("group", group, "[K]", (count,)),
+    ):
+        if array.shape != expected:
+            raise PromptError(
+                f"{name} must have shape {letters} = {list(expected)}, not {list(array.shape)}"
+                f" (init is {list(init.shape)}, source_vectors {list(sources.shape)})."
+            )
+    scales = jnp.where(group[:, None], source_scales, 0.0)
     from_sources = jnp.einsum("kl,kld->ld", scales, sources, precision=_EXACT)
     return init + target_scale[:, None] * target + from_sources
 
 
-def _float(x: Any) -> jax.Array:
-    return jnp.asarray(x, jnp.float32)
+def _common(*values: Any) -> tuple[jax.Array, ...]:
+    """Arrays of one type: float64 if one of them is, else float32. Plain numbers do not decide."""
+    found = [jnp.asarray(value) for value in values]
+    wide = any(x.dtype == jnp.float64 and not x.weak_type for x in found)
+    return tuple(x.astype(jnp.float64 if wide else jnp.float32) for x in found)
 
 
 def _matrices(x: Any, what: str) -> jax.Array:
+    x = stack(x, what)
     if jnp.ndim(x) < 2:
         raise PromptError(f"{what} must have shape [.., L, D], not {list(jnp.shape(x))}.")
-    return _float(x)
+    return _common(x)[0]
+
+
+def __dir__() -> list[str]:
+    """The public names alone."""
+    return sorted(__all__)
 
 
 def _normalise(pooled: jax.Array, metric: str) -> jax.Array:
@@ -391,9 +443,9 @@ def _off_diagonal(gram: jax.Array) -> jax.Array:
     return jnp.where(jnp.eye(gram.shape[0], dtype=bool), 0.0, gram)
 
 
-def _pairs(size: jax.Array) -> jax.Array:
+def _pairs(size: jax.Array, dtype: Any) -> jax.Array:
     """Number of ordered pairs of a group, at least 1 (a divisor)."""
-    n = size.astype(jnp.float32)
+    n = size.astype(dtype)
     return jnp.maximum(n * (n - 1.0), 1.0)
 
 
@@ -405,7 +457,7 @@ def _best_prefix(target_dot: jax.Array, gram: jax.Array, passing: jax.Array) -> 
     sizes = jnp.arange(1, count + 1)
     pairs = 2.0 * jnp.cumsum(jnp.tril(ranked, -1).sum(1))
     within = sizes <= passing.sum()
-    consistency = jnp.where(within, pairs / _pairs(sizes), -jnp.inf)
+    consistency = jnp.where(within, pairs / _pairs(sizes, gram.dtype), -jnp.inf)
     close = consistency >= consistency.max() - TIE * jnp.abs(gram).max()
     length = jnp.argmax(close & within)
     chosen = (jnp.arange(count) <= length) & within
@@ -424,7 +476,7 @@ def _best_group(target_dot: jax.Array, gram: jax.Array, valid: jax.Array) -> jax
     pair = (0.5 * (target_dot[:, None] + target_dot[None, :]) + gram).reshape(-1)
     pair = jnp.where((first < second) & valid[first] & valid[second], pair, -jnp.inf)
     single = jnp.where(valid, target_dot, -jnp.inf)
-    value = jnp.concatenate([jnp.zeros((1,), jnp.float32), single, pair])
+    value = jnp.concatenate([jnp.zeros((1,), gram.dtype), single, pair])
     largest = jnp.maximum(jnp.abs(target_dot).max(), jnp.abs(gram).max())
     chosen = jnp.argmax(value >= value.max() - TIE * largest)
     none = jnp.full((1,), -1)

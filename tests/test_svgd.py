@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 
+from prompt_jax import SoftPrompt, TaskVector, sharding
 from prompt_jax.errors import ConfigError
 from prompt_jax.svgd import (
     Interaction,
@@ -360,6 +361,48 @@ def test_arrays_of_wrong_shape_raise(call):
         call(jnp.asarray(draw(3, 4)))
 
 
+@pytest.mark.parametrize(
+    ("kernel", "message"),
+    [
+        ("rbf", r"not the name 'rbf'.*svgd\(rbf\(\)\)"),
+        ("rfb", "Did you mean 'rbf'"),
+        (rbf, r"rbf is no kernel: call it: svgd\(rbf\(\.\.\.\)\)"),
+        (per_token, r"call it: svgd\(per_token"),
+        (3.0, r"float is no kernel: pass svgd\(rbf\(\)\)"),
+        (type(rbf()), "ScalarKernel is no kernel: call it"),
+    ],
+)
+def test_a_kernel_is_an_object(kernel, message):
+    with pytest.raises(ConfigError, match=message):
+        svgd(kernel)
+    for function in (diagnose, stein_discrepancy):
+        with pytest.raises(ConfigError, match=message):
+            function(draw(3, 2), draw(3, 2), kernel)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [draw(5), draw(4, 5), jnp.asarray(draw(5)), SoftPrompt(draw(4, 5)), TaskVector(draw(4, 5))],
+)
+def test_a_list_of_vectors_is_no_array_of_particles(item):
+    """Its first axis would be taken for M without a word."""
+    tx = svgd()
+    with pytest.raises(ConfigError, match=r"not a list of 3 vectors: stack them, jnp\.stack"):
+        tx.init([item] * 3)
+    stacked = np.stack([np.asarray(item)] * 3)
+    with pytest.raises(ConfigError, match="not a list of 3 vectors"):
+        tx.update([item] * 3, tx.init(stacked), [item] * 3)
+    tx.init([np.stack([np.asarray(item)] * 3)])
+    tx.init({"a": draw(3, 2), "b": draw(3, 2)})
+    tx.init([draw(3, 2, 2), draw(3, 2, 2)])
+
+
+def test_whole_numbers_are_no_particles():
+    x = np.ones((3, 2), int)
+    with pytest.raises(ConfigError, match="a leaf is int"):
+        svgd().update(x, svgd().init(x), x)
+
+
 def test_updates_have_the_dtype_of_the_leaves():
     x = jnp.asarray(draw(4, 3), jnp.bfloat16)
     updates, _ = step(rbf(), x, x)
@@ -387,6 +430,27 @@ def test_one_and_eight_devices_agree(kernel, told):
     if told:
         sizes = re.findall(r"= f32\[([\d,]+)\]\S* all-gather(?:-start)?\(", program.as_text())
         assert [math.prod(map(int, size.split(","))) for size in sizes] == [2 * x.size]
+
+
+@pytest.mark.multidevice
+@pytest.mark.parametrize("told", [False, True])
+def test_particles_on_the_default_mesh_of_jax(told):
+    """Explicit axes, eagerly and under jit; updates are split as their gradients are."""
+    x, g = draw(16, 4, 6), draw(16, 4, 6, seed=1)
+    one, _ = step(rbf(), x, g)
+    mesh = jax.make_mesh((8,), ("data",))
+    tx = svgd(rbf(), mesh=mesh if told else None)
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    placed, slopes = jax.device_put((x, g), split)
+    for update in (tx.update, jax.jit(tx.update)):
+        updates, state = update(slopes, tx.init(placed), placed)
+        np.testing.assert_allclose(updates, one, rtol=1e-5, atol=1e-6)
+        assert jax.typeof(updates).sharding.spec[0] == "data"
+        assert int(state.step) == 1
+        optax.apply_updates(placed, updates)
+    host, _ = svgd(rbf(), mesh=mesh).update(g, tx.init(x), x)
+    np.testing.assert_allclose(host, one, rtol=1e-5, atol=1e-6)
+    assert sharding.auto_mesh(sharding.auto_mesh(mesh)) == sharding.auto_mesh(mesh)
 
 
 # Known posteriors --------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from prompt_jax import SoftPrompt, TaskVector
 from prompt_jax import task_vectors as tv
 from prompt_jax.errors import ConfigError, PromptError
 
@@ -488,6 +489,88 @@ def test_merge() -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_merge_takes_numbers_lists_and_prompts() -> None:
+    v = vectors()
+    L, K = v["init"].shape[0], len(v["sources"])
+    ones, all_ones, group = np.ones(L, "f"), np.ones((K, L), "f"), jnp.ones(K, bool)
+    want = tv.merge(v["init"], v["target"], v["sources"], ones, all_ones, group)
+    np.testing.assert_array_equal(tv.merge(v["init"], v["target"], v["sources"]), want)
+    half = tv.merge(v["init"], v["target"], v["sources"], 0.5, np.float32(2))
+    expected = tv.merge(v["init"], v["target"], v["sources"], ones / 2, 2 * all_ones, group)
+    np.testing.assert_array_equal(half, expected)
+    init, target = SoftPrompt(v["init"]), TaskVector(v["target"])
+    sources = [TaskVector(source) for source in v["sources"]]
+    np.testing.assert_array_equal(tv.merge(init, target, sources, group=[True] * K), want)
+    np.testing.assert_array_equal(tv.merge(init, target, list(v["sources"])), want)
+
+
+def test_lists_of_vectors_are_stacked() -> None:
+    v = vectors()
+    listed = [TaskVector(source) for source in v["sources"]]
+    target = TaskVector(v["target"])
+    for rule in tv.RULES:
+        want = tv.select_group(v["target"], v["sources"], rule=rule)
+        np.testing.assert_array_equal(tv.select_group(target, listed, rule=rule), want)
+    want = tv.target_similarity(v["target"], v["sources"])
+    np.testing.assert_array_equal(tv.target_similarity(target, listed), want)
+    np.testing.assert_array_equal(tv.pool(listed), tv.pool(v["sources"]))
+    group = jnp.ones(len(listed), bool)
+    want = tv.knowledge_consistency(v["sources"], group)
+    assert tv.knowledge_consistency(listed, group) == want
+    assert tv.similarity(target, target) == tv.similarity(v["target"], v["target"])
+
+
+def test_float64_is_computed_in_float64() -> None:
+    with jax.enable_x64(True):
+        v = {name: np.asarray(value, np.float64) for name, value in vectors().items()}
+        wide = [v["init"], v["target"], v["sources"], v["target_scale"], v["source_scales"]]
+        group = np.ones(len(v["sources"]), bool)
+        mixed = tv.merge(*wide, group)
+        assert mixed.dtype == jnp.float64
+        expected = v["init"] + v["target_scale"][:, None] * v["target"]
+        expected = expected + np.einsum("kl,kld->ld", v["source_scales"], v["sources"])
+        np.testing.assert_allclose(mixed, expected, rtol=1e-13)
+        some = [np.asarray(x, np.float32) for x in wide]
+        assert tv.merge(*some[:2], v["sources"], *some[3:], group).dtype == jnp.float64
+        assert tv.merge(*some, group).dtype == jnp.float32
+        assert tv.merge(*some[:3], 0.5, 2.0).dtype == jnp.float32  # numbers do not decide
+        have = tv.target_similarity(v["target"], v["sources"])
+        means = v["sources"].mean(1) @ v["target"].mean(0)
+        assert have.dtype == jnp.float64
+        np.testing.assert_allclose(have, means, rtol=1e-13)
+        assert tv.knowledge_consistency(v["sources"], group).dtype == jnp.float64
+        for rule in tv.RULES:
+            narrow = tv.select_group(some[1], some[2], rule=rule)
+            chosen = tv.select_group(v["target"], v["sources"], rule=rule)
+            np.testing.assert_array_equal(chosen, narrow)
+            tv.select_group(some[1], v["sources"], rule=rule)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"init": np.ones(3, "f")}, r"init must have shape \[\.\., L, D\], not \[3\]"),
+        ({"target_vector": np.ones((2, 5), "f")}, r"target_vector must have shape \[L, D\] = "),
+        ({"source_vectors": np.ones((4, 2, 5), "f")}, r"source_vectors must .* not \[4, 2, 5\]"),
+        ({"target_scale": np.ones(2, "f")}, r"target_scale must have shape \[L\] = "),
+        ({"source_scales": np.ones(4, "f")}, r"source_scales must have shape \[K, L\] = "),
+        ({"group": np.ones(3, bool)}, r"group must have shape \[K\] = \[4\], not \[3\]"),
+        ({"group": np.array([0, 2])}, r"group is a mask, bool \[K\], not int32"),
+        ({"source_vectors": [np.ones((2, 5), "f"), np.ones((3, 5), "f")]}, "item 1 of the list"),
+    ],
+)
+def test_merge_names_the_argument_that_is_wrong(change: dict[str, Any], message: str) -> None:
+    v = vectors()
+    good = {"init": v["init"], "target_vector": v["target"], "source_vectors": v["sources"]}
+    with pytest.raises(PromptError, match=message):
+        tv.merge(**{**good, **change})
+
+
+def test_only_public_names_are_listed() -> None:
+    assert dir(tv) == sorted(tv.__all__)
+    assert "jax" not in dir(tv)
+
+
 def test_select_group_and_merge_without_sources() -> None:
     none = jnp.zeros((0, 3, 5))
     v = vectors()
@@ -527,18 +610,6 @@ def test_select_group_and_merge_without_sources() -> None:
             lambda v: tv.consistency_from_gram(jnp.ones((3, 1)), jnp.ones(3, bool)),
             AssertionError,
             r"\(3, 3\)",
-        ),
-        (
-            lambda v: tv.merge(
-                v["init"],
-                v["target"],
-                v["sources"],
-                v["target_scale"],
-                v["source_scales"].T,
-                jnp.ones(4, bool),
-            ),
-            PromptError,
-            "merge needs",
         ),
     ],
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from prompt_jax.arrays import stack
 from prompt_jax.evaluation import ties as tied
 from prompt_jax.evaluation.evaluators import (
     Evaluation,
@@ -75,6 +76,7 @@ def evaluate_ensemble(
       ConfigError: An unknown metric or option, or a job's prompt that is not in `prompts`.
       DataError: A row has no candidates, or a metric does not fit the rows.
     """
+    prompts = stack(prompts, "prompts")
     names, count = names_per_job(metrics, len(jobs)), prompts.shape[1]
     check_metrics(jobs, names)
     member_jobs = [Job(job.split, job.prompt * count + i) for job in jobs for i in range(count)]

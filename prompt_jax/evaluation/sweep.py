@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from prompt_jax import sharding
+from prompt_jax.arrays import stack, unwrap
 from prompt_jax.data import batching
 from prompt_jax.data.batching import EvalRows
 from prompt_jax.errors import ConfigError, ModelError
@@ -77,11 +78,13 @@ class Sweep:
         mesh: Mesh | None,
         progress: Progress | None,
     ) -> None:
+        lm, mesh = sharding.on_auto_axes(lm), sharding.row_mesh(mesh)
         if token_budget is None:
             token_budget = _CPU_TOKENS if jax.default_backend() == "cpu" else _DEVICE_TOKENS
         if token_budget < 1:
             raise ConfigError(f"token_budget must be positive, not {token_budget}.")
         if prompt_fn is take_prompt and state is not None:
+            state = _stacked(state)
             if np.ndim(state) != 3:
                 raise ConfigError(
                     "without a prompt_fn, state is an array of stacked prompts [P, L, D] (or None)."
@@ -199,6 +202,13 @@ class Sweep:
                 f"prompt_fn must return one prompt per row [b, L, D], not {shape.shape}."
             )
         return int(shape.shape[1])
+
+
+def _stacked(prompts: Any) -> Any:
+    """Prompts [P, L, D]: an array, prompts in a list or stacked, or one prompt (P = 1)."""
+    array = stack(prompts, "the prompts")
+    one = array is not prompts and not isinstance(prompts, list | tuple) and np.ndim(array) == 2
+    return unwrap(prompts)[None] if one else array
 
 
 def prompts_of(

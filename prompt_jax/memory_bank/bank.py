@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, Literal, NamedTuple
 
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_jax import streams
+from prompt_jax import sharding, streams
 from prompt_jax.errors import ConfigError
 from prompt_jax.sharding import Rules
 
@@ -106,12 +107,17 @@ def gather(bank: MemoryBank, indices: Array, weights: Array | None = None) -> ja
     values, indices = jnp.asarray(bank.values), jnp.asarray(indices)
     chex.assert_rank([values, indices], [3, 2])
     chex.assert_type(indices, int)
-    indices = jnp.where(indices < 0, len(values), indices)  # negative indices are out of range
-    tokens = values.at[indices].get(mode="fill", fill_value=jnp.nan)  # [B, k, m, D]
+    # [B, k, m, D]
+    tokens = sharding.call_with_auto_axes(_slots, values, indices, split=indices)
     if weights is not None:
         chex.assert_equal_shape([weights, indices])
         tokens = tokens * jnp.asarray(weights, tokens.dtype)[..., None, None]
     return tokens.reshape(tokens.shape[0], -1, tokens.shape[-1])
+
+
+def _slots(values: jax.Array, indices: jax.Array) -> jax.Array:
+    indices = jnp.where(indices < 0, len(values), indices)  # negative indices are out of range
+    return values.at[indices].get(mode="fill", fill_value=jnp.nan)
 
 
 def attend(bank: MemoryBank, query: Array, temperature: float = 1.0) -> jax.Array:
@@ -123,7 +129,9 @@ def attend(bank: MemoryBank, query: Array, temperature: float = 1.0) -> jax.Arra
     chex.assert_rank(bank.values, 3)
     chex.assert_equal_shape_prefix([bank.keys, bank.values], 1)
     weights = probabilities(bank, query, temperature)
-    return jnp.einsum("bn,nmd->bmd", weights, jnp.asarray(bank.values, jnp.float32))
+    values = jnp.asarray(bank.values, jnp.float32)
+    mean = functools.partial(jnp.einsum, "bn,nmd->bmd")
+    return sharding.call_with_auto_axes(mean, weights, values, split=query)
 
 
 def probabilities(bank: MemoryBank, query: Array, temperature: float = 1.0) -> jax.Array:

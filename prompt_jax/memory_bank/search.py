@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from prompt_jax import sharding
 from prompt_jax.errors import ConfigError
 from prompt_jax.memory_bank.bank import Array, MemoryBank
 
@@ -86,7 +87,9 @@ def retrieve(
         raise ConfigError(
             f"{len(keys)} slots cannot be split over {mesh.shape[axis]} devices: use a multiple."
         )
-    return _search(_Options(k, approximate, recall, mesh, axis), keys, query)
+    options = _Options(k, approximate, recall, sharding.auto_mesh(mesh), axis)
+    search = functools.partial(_search, options)
+    return sharding.call_with_auto_axes(search, keys, query, split=query)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -5,12 +5,16 @@ Shapes and dtypes are checked always, values where they are concrete (outside a 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prompt_jax import sharding
+from prompt_jax.arrays import stack
 from prompt_jax.errors import ModelError, PromptError
 from prompt_jax.models.base import LanguageModel
 
@@ -28,9 +32,8 @@ def dtype_name(dtype: Any) -> str:
     except TypeError:
         name = str(dtype)
     if name not in _DTYPES:
-        raise ModelError(
-            f"Models run in float32 or bfloat16, not {name} (float16 overflows to NaN)."
-        )
+        why = " (float16 overflows to NaN)" if name == "float16" else ""
+        raise ModelError(f"Models run in float32 or bfloat16, not {name}{why}.")
     return name
 
 
@@ -97,10 +100,49 @@ def rows(
     return input_ids, mask, _prompt(lm, prompt, input_ids.shape[0])
 
 
+def run(program: Callable[..., Any], lm: LanguageModel, *arrays: Any, **static: Any) -> Any:
+    """Calls a compiled program of a model on checked arguments, on whatever mesh they lie.
+
+    Args:
+      program: `(lm, *arrays, **static)`; its results have a leading axis B.
+      lm: the model.
+      *arrays: with a leading axis B; None, scalars and matrices of all rows also, after the first.
+      **static: arguments that are no arrays.
+
+    Raises:
+      ModelError: forward-mode differentiation.
+    """
+    if _wide() and any(leaf.dtype == np.float64 for leaf in jax.tree.leaves(lm.params)):
+        raise ModelError(
+            f"The weights of '{lm.name}' are float64, but a model computes in float32 or bfloat16:"
+            " convert them, lm.replace(params=jax.tree.map(lambda x: x.astype('float32'), ..))."
+        )
+    arrays = sharding.vary_alike(arrays)
+    rows = arrays[0].shape[0]
+    split = [x for x in arrays if x is not None and np.ndim(x) > 1 and x.shape[0] == rows]
+    try:
+        return sharding.call_with_auto_axes(
+            functools.partial(program, **static), lm, *arrays, split=split
+        )
+    except TypeError as error:
+        if "forward-mode" not in str(error):
+            raise
+        raise ModelError(
+            "A model has no forward-mode derivative (jax.jvp, jax.jacfwd, jax.linearize): its"
+            " derivatives are written for reverse mode. Use jax.grad, jax.vjp or jax.jacrev;"
+            " jax.hessian and the forward derivative of a gradient work."
+        ) from None
+
+
+def _wide() -> bool:
+    """Whether there are 64-bit arrays; without them JAX takes float64 for float32."""
+    return jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+
+
 def _prompt(lm: LanguageModel, prompt: Any, rows: int) -> Any | None:
     if prompt is None:
         return None
-    array = _as_array("prompt", getattr(prompt, "embeddings", prompt))
+    array = _as_array("prompt", stack(prompt, "prompt"))
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise PromptError(f"A soft prompt holds embeddings, not {array.dtype} values.")
     if array.ndim not in (2, 3):
@@ -114,7 +156,11 @@ def _prompt(lm: LanguageModel, prompt: Any, rows: int) -> Any | None:
         raise PromptError(
             f"A prompt per row was given for {array.shape[0]} rows, but the batch has {rows}."
         )
-    # numpy's float64 would otherwise enter the program under jax_enable_x64.
+    if array.dtype == np.float64 and _wide():
+        raise PromptError(
+            "The prompt is float64, but a model computes in float32 or bfloat16: pass"
+            " prompt.astype('float32')."
+        )
     return array.astype(jnp.float32) if isinstance(array, np.ndarray) else array
 
 

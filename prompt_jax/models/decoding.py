@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from prompt_jax import sharding
+
 Step = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 """`(tokens [N], position [], cache) -> (logits [N, V], cache)`, N rows or rows x beams."""
 
@@ -63,7 +65,7 @@ def greedy(
         jnp.full((rows, max_new_tokens), pad_id, jnp.int32),
         cache,
     )
-    return jax.lax.while_loop(unfinished, body, state).out
+    return jax.lax.while_loop(unfinished, body, sharding.vary_alike(state)).out
 
 
 class _Beams(NamedTuple):
@@ -132,7 +134,7 @@ def beam_search(
         state, parents = _advance(state, log_probs, max_new_tokens, eos_id)
         return state._replace(cache=reorder(cache, parents))
 
-    state = jax.lax.while_loop(unfinished, body, state)
+    state = jax.lax.while_loop(unfinished, body, sharding.vary_alike(state))
     return state.ended[:, 0]
 
 

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from prompt_jax import sharding
 
 IGNORE = -100  # labels at which nothing is predicted
 MASKED = -1e9  # added to the scores of masked keys: exp() of it is exactly 0 in float32
@@ -22,7 +25,30 @@ CHUNK = 2**28  # logits that scoring without a gradient holds at once (1 GiB)
 _F32 = jnp.float32
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def custom_vjp(static: tuple[int, ...] = ()) -> Callable[[Callable[..., jax.Array]], Any]:
+    """`jax.custom_vjp` for functions that `jax.shard_map` may call.
+
+    There a derivative has to vary over the mesh axes of its argument, so that every rule would have
+    to sum that of a replicated weight. Instead all arguments vary alike before they come here.
+
+    Args:
+      static: numbers of the arguments that are no arrays.
+    """
+
+    def decorate(function: Callable[..., jax.Array]) -> Any:
+        inner = jax.custom_vjp(function, nondiff_argnums=static)
+
+        @functools.wraps(function)
+        def outer(*args: Any) -> jax.Array:
+            return inner(*sharding.vary_alike(args))
+
+        outer.defvjp = inner.defvjp  # type: ignore[attr-defined]
+        return outer
+
+    return decorate
+
+
+@custom_vjp(static=(2,))
 def rms_norm(x: jax.Array, weight: jax.Array, epsilon: float) -> jax.Array:
     """Root mean square norm: no mean, no bias, statistics in float32.
 
@@ -70,7 +96,7 @@ _FUNCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@custom_vjp(static=(0,))
 def activate(name: str, x: jax.Array, gate: jax.Array | None) -> jax.Array:
     """`activation(x)`, or `activation(x) * gate`, computed in float32.
 
@@ -124,7 +150,7 @@ def probabilities(
     return jax.nn.softmax(scores, axis=-1)
 
 
-@jax.custom_vjp
+@custom_vjp()
 def attend(
     q: jax.Array,
     kt: jax.Array,
@@ -169,6 +195,7 @@ def _attend_backward(residuals, g):  # type: ignore[no-untyped-def]
     dkt = jnp.einsum("bhqd,bhqk->bhdk", q, narrow)
     dbias = jnp.sum(ds, axis=0, keepdims=True) if biased is not None else None
     dmask = None if masked is None else jnp.zeros((ds.shape[0], 1, 1, ds.shape[3]), _F32)
+    dmask, _ = sharding.vary_alike((dmask, ds))
     return dq, dkt, dv, dbias, dmask
 
 
@@ -200,7 +227,7 @@ def head_logits(hidden: jax.Array, head: jax.Array) -> jax.Array:
     return jnp.einsum("btd,vd->btv", hidden, head, preferred_element_type=_F32)
 
 
-@jax.custom_vjp
+@custom_vjp()
 def head_nll(hidden: jax.Array, head: jax.Array, labels: jax.Array) -> jax.Array:
     """`logits_nll` of `hidden @ head.T`, the largest product of a small model.
 

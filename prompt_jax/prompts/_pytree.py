@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 import jax
@@ -31,6 +31,53 @@ def as_float32(array: Any, what: str) -> jax.Array:
     return jnp.asarray(array, jnp.float32)
 
 
+class Matrix:
+    """What a soft prompt and a task vector do as arrays [.., L, D]; `register` names the array."""
+
+    _leaf: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[L, D], or [.., L, D] of a stack."""
+        return tuple(self._array.shape)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return int(self._array.ndim)
+
+    @property
+    def dtype(self) -> Any:
+        """float32."""
+        return self._array.dtype
+
+    @property
+    def _array(self) -> Any:
+        return getattr(self, self._leaf)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self._array, dtype, copy=copy)
+
+    def __len__(self) -> int:
+        return int(self._array.shape[0])
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def _take(self, index: Any) -> Any:
+        """Part of the array; an index out of range is an IndexError, as of numpy.
+
+        JAX would take the last one.
+        """
+        for number, size in zip(index if isinstance(index, tuple) else (index,), self.shape):  # noqa: B905
+            if isinstance(number, int) and not -size <= number < size:
+                raise IndexError(f"index {number} is out of range for {size} along an axis.")
+        return self._array[index]
+
+    def __getitem__(self, index: Any) -> Any:
+        raise NotImplementedError
+
+
 def register(cls: type[T], leaf: str) -> type[T]:
     """Registers `cls` as a pytree whose only child is the attribute `leaf`.
 
@@ -49,6 +96,7 @@ def register(cls: type[T], leaf: str) -> type[T]:
         object.__setattr__(obj, leaf, child)
         return obj
 
+    cls._leaf = leaf  # type: ignore[attr-defined]
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     return cls
 

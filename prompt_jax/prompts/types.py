@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, overload
 import jax
 
 from prompt_jax.prompts import files
-from prompt_jax.prompts._pytree import as_float32, describe, register
+from prompt_jax.prompts._pytree import Matrix, as_float32, describe, register
 from prompt_jax.prompts.arithmetic import (
     check_shapes,
     combined_name,
@@ -34,10 +34,15 @@ if TYPE_CHECKING:
     from prompt_jax.models import LanguageModel
 
 _LONGEST_NAME = 120
+_LONGEST_SHOWN = 48  # characters of a value in a repr
 
 
-class SoftPrompt:
+class SoftPrompt(Matrix):
     """A soft prompt, or a stack of them with leading axes.
+
+    `np.asarray(prompt)`, `.shape` and `len` are those of the array. A part of it (`prompt[:5]`, or
+    one prompt of a stack) is a prompt, whose record has its shape and no scores; a single token
+    (`prompt[0]`) is an array.
 
     >>> prompt = SoftPrompt(np.zeros((2, 4), np.float32))
     >>> prompt.length, prompt.d_model
@@ -74,6 +79,15 @@ class SoftPrompt:
     def d_model(self) -> int:
         """Model width, D."""
         return int(self.embeddings.shape[-1])
+
+    def __getitem__(self, index: Any) -> Any:
+        array = self._take(index)
+        if array.ndim < 2:
+            return array
+        record = self.record
+        if record is not None and array.shape != self.shape:
+            record = record.replace(tokens=array.shape[-2], d_model=array.shape[-1], scores={})
+        return SoftPrompt(array, record)
 
     def with_record(self, record: PromptRecord | None) -> SoftPrompt:
         """Returns the same array with another record."""
@@ -144,7 +158,7 @@ class SoftPrompt:
         text = describe(self.embeddings)
         for name in ("task", "method", "init_id"):
             value = getattr(self.record, name, None)
-            text += f", {name}={value!r}" if value is not None else ""
+            text += f", {name}={_short(value)!r}" if value is not None else ""
         return f"SoftPrompt({text})"
 
     def _repr_html_(self) -> str:
@@ -164,8 +178,14 @@ class SoftPrompt:
 register(SoftPrompt, "embeddings")
 
 
-class TaskVector:
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "..."
+
+
+class TaskVector(Matrix):
     """Difference of two prompts, or a stack of them with leading axes.
+
+    It is an array as a `SoftPrompt` is.
 
     >>> tau = TaskVector(np.ones((2, 4), np.float32), init_id="17", name="mnli")
     >>> (2 * tau - tau).name
@@ -195,6 +215,10 @@ class TaskVector:
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"a TaskVector is immutable; make a new one to change '{name}'.")
+
+    def __getitem__(self, index: Any) -> Any:
+        array = self._take(index)
+        return array if array.ndim < 2 else TaskVector(array, self.init_id, self.name)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the vector with its name and initialisation to one safetensors file, atomically.

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_jax.svgd.kernels import Kernel, imq, rbf
+from prompt_jax.svgd.kernels import Kernel, check_kernel, imq, rbf
 from prompt_jax.svgd.transform import flatten, interaction, stein_norm
 
 
@@ -72,7 +72,9 @@ def stein_discrepancy(
     """
     chex.assert_trees_all_equal_shapes(particles, grads)
     (x, shapes, _), (g, _, _) = flatten(particles), flatten(grads)
-    forces = interaction(imq() if kernel is None else kernel, x, g, shapes, jax.random.key(seed))
+    forces = interaction(
+        imq() if kernel is None else check_kernel(kernel), x, g, shapes, jax.random.key(seed)
+    )
     return stein_norm(forces, g)
 
 
@@ -96,7 +98,9 @@ def diagnose(
     """
     chex.assert_trees_all_equal_shapes(particles, grads)
     (x, shapes, _), (g, _, _) = flatten(particles), flatten(grads)
-    forces = interaction(rbf() if kernel is None else kernel, x, g, shapes, jax.random.key(seed))
+    forces = interaction(
+        rbf() if kernel is None else check_kernel(kernel), x, g, shapes, jax.random.key(seed)
+    )
     attraction = jnp.linalg.norm(forces.attraction)
     repulsion = temperature * jnp.linalg.norm(forces.repulsion)
     ratio = jnp.where(attraction > 0, repulsion / jnp.where(attraction > 0, attraction, 1), 0)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import chex
 import jax
@@ -56,6 +56,25 @@ class Kernel(Protocol):
           shapes: of the leaves concatenated in P.
           key: of this step, for stochastic kernels.
         """
+
+
+def check_kernel(kernel: Any) -> Kernel:
+    """The kernel, if it is one.
+
+    Raises:
+      ConfigError: a name, or a function that makes a kernel.
+    """
+    if callable(getattr(kernel, "interact", None)) and not isinstance(kernel, type):
+        return kernel
+    names = ("rbf", "imq", "linear", "per_token", "per_coordinate", "sliced", "mean_pooled")
+    if isinstance(kernel, str):
+        raise ConfigError(
+            f"a kernel is an object, not the name '{kernel}'.{did_you_mean(kernel, names)} Pass"
+            " svgd(rbf()) with rbf from prompt_jax.svgd."
+        )
+    name = getattr(kernel, "__name__", type(kernel).__name__)
+    hint = f"call it: svgd({name}(...))" if callable(kernel) else "pass svgd(rbf())"
+    raise ConfigError(f"{name} is no kernel: {hint}, with kernels of prompt_jax.svgd.")
 
 
 class Gram(NamedTuple):

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from prompt_jax import sharding
+from prompt_jax.arrays import unwrap
 from prompt_jax.errors import ConfigError
-from prompt_jax.svgd.kernels import Interaction, Kernel, Shapes, rbf
+from prompt_jax.svgd.kernels import Interaction, Kernel, Shapes, check_kernel, rbf
 
 Schedule = float | Callable[[jax.Array], jax.Array]
 
@@ -67,10 +69,12 @@ def svgd(
       ConfigError: a negative temperature or ratio; in `init` and `update`, leaves that do not share
         the axis M, or no particles.
     """
-    kernel = rbf() if kernel is None else kernel
+    kernel = rbf() if kernel is None else check_kernel(kernel)
     replicated = None
     if mesh is not None:
-        replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        replicated = jax.sharding.NamedSharding(
+            sharding.auto_mesh(mesh), jax.sharding.PartitionSpec()
+        )
     for name, value in (("temperature", temperature), ("ratio", ratio)):
         if value is None or callable(value):
             continue
@@ -87,6 +91,21 @@ def svgd(
     ) -> tuple[optax.Updates, SvgdState]:
         if particles is None:
             raise ConfigError("svgd needs the particles: call update(grads, state, particles).")
+        explicit = sharding.explicit_mesh((grads, particles))
+        if explicit is None:
+            return on_auto_axes(grads, state, particles)
+        # Updates are split as their gradients are.
+        whole = jax.sharding.NamedSharding(explicit, jax.sharding.PartitionSpec())
+        like = jax.tree.map(
+            lambda leaf: whole.update(spec=jax.typeof(leaf).sharding.spec),
+            grads,
+        )
+        call = jax.sharding.auto_axes(on_auto_axes, out_sharding=(like, whole))
+        return call(grads, state, particles)
+
+    def on_auto_axes(
+        grads: optax.Updates, state: SvgdState, particles: optax.Params
+    ) -> tuple[optax.Updates, SvgdState]:
         x, shapes, _ = flatten(particles)
         g, _, unflatten = flatten(grads)
         if x.shape != g.shape:
@@ -162,7 +181,11 @@ def flatten(tree: Any) -> tuple[jax.Array, Shapes, Callable[[jax.Array], Any]]:
     """
     m = _count(tree)
     leaves, structure = jax.tree.flatten(tree)
-    chex.assert_type(leaves, float)
+    for leaf in leaves:
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise ConfigError(
+                f"particles are floating-point arrays, but a leaf is {jnp.result_type(leaf)}."
+            )
     wide = any(leaf.dtype == jnp.float64 for leaf in leaves)
     dtype = jnp.float64 if wide else jnp.float32
     flat = [jnp.reshape(leaf, (m, -1)).astype(dtype) for leaf in leaves]
@@ -180,6 +203,12 @@ def flatten(tree: Any) -> tuple[jax.Array, Shapes, Callable[[jax.Array], Any]]:
 
 
 def _count(tree: Any) -> int:
+    if _is_list_of_particles(tree):
+        raise ConfigError(
+            f"particles are one array [M, ...], not a list of {len(tree)} vectors: stack them,"
+            " jnp.stack(vectors) or, of prompts, np.stack(prompts). (Parameters of one shape that"
+            " each have the axis M: put them in a dict.)"
+        )
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
     counts = {shape[0] if shape else 0 for shape in shapes}
     if len(counts) != 1 or counts == {0}:
@@ -187,6 +216,15 @@ def _count(tree: Any) -> int:
             f"particles are a tree whose leaves share a leading axis M >= 1, not {shapes}."
         )
     return int(counts.pop())
+
+
+def _is_list_of_particles(tree: Any) -> bool:
+    """Whether the first axis of the leaves would be taken for M where the list is it."""
+    if not isinstance(tree, list) or len(tree) < 2:
+        return False
+    shapes = {jnp.shape(unwrap(item)) if hasattr(unwrap(item), "shape") else None for item in tree}
+    (shape, *others) = shapes
+    return not others and shape is not None and len(shape) <= 2
 
 
 def _value(schedule: Schedule, step: jax.Array, dtype: Any) -> jax.Array:

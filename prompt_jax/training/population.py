@@ -51,6 +51,7 @@ class Population:
         mesh: jax.sharding.Mesh | None = None,
     ) -> None:
         check(lm, method, replicas, config)
+        lm, mesh = sharding.on_auto_axes(lm), sharding.row_mesh(mesh)
         self.lm, self.method, self.config, self.mesh = lm, method, config, mesh
         self.replicas = replicas
         # Told the rows and tokens of a row of every micro-batch before its program is called.

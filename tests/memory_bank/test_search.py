@@ -18,9 +18,13 @@ from prompt_jax.errors import ConfigError
 from prompt_jax.memory_bank import (
     BANK_RULES,
     MemoryBank,
+    attend,
     gather,
+    key_pull,
+    load_balance,
     num_blocks,
     place_keys,
+    probabilities,
     retrieve,
     search,
 )
@@ -260,6 +264,35 @@ def test_sharded_block_wise_search_reaches_the_recall():
         approximate=True,
     )
     assert np.asarray(found).tolist() == [[5, 9, 1207]]
+
+
+@pytest.mark.multidevice
+@pytest.mark.parametrize("told", [False, True])
+def test_a_bank_on_the_default_mesh_of_jax(told):
+    """Explicit axes: search, gather, attention and penalties, eagerly and under jit."""
+    bank, query = make(8 * 8, 8)
+    mesh = jax.make_mesh((8,), ("data",))
+    spec = jax.sharding.PartitionSpec("data")
+    placed, queries = jax.device_put((bank, query), jax.sharding.NamedSharding(mesh, spec))
+    options = {"mesh": mesh} if told else {}
+
+    def read(bank, query, **options):
+        indices, scores = retrieve(bank, query, 3, **options)
+        shares = probabilities(bank, query)
+        balance = load_balance(shares, indices), key_pull(bank, query, indices)
+        return indices, scores, gather(bank, indices), attend(bank, query), shares, balance
+
+    want = read(bank, query)
+    for program in (read, jax.jit(read, static_argnames="mesh")):
+        for asked in (queries, query):
+            have = program(placed, asked, **options)
+            for one, other in zip(jax.tree.leaves(have), jax.tree.leaves(want), strict=True):
+                np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(retrieve(bank, query, 3, mesh=mesh)[0], want[0])
+    with jax.set_mesh(mesh):
+        slope = jax.grad(lambda q: retrieve(placed, q, 3, **options)[1].sum())(queries)
+    flat = jax.grad(lambda q: retrieve(bank, q, 3)[1].sum())(query)
+    np.testing.assert_allclose(slope, flat, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.multidevice

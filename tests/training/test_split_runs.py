@@ -9,9 +9,11 @@ import jax
 import numpy as np
 import pytest
 import toy
+from jax.sharding import NamedSharding, PartitionSpec
 from methods.toy_methods import Dying
 
 from prompt_jax import sharding
+from prompt_jax.errors import ConfigError
 from prompt_jax.models.t5.partition import T5_RULES
 from prompt_jax.training import loop
 from prompt_jax.training.checkpoints import Checkpoints
@@ -94,6 +96,20 @@ def test_a_device_keeps_its_runs_and_nothing_is_compiled_twice() -> None:
     assert parts((population.state, population.best, population.consts)) == {1}
     assert programs.micro._cache_size() == first
     assert (programs.prepare._cache_size(), programs.finish._cache_size()) == (1, 1)
+
+
+@pytest.mark.parametrize("axes", [("data",), ("data", "model")])
+def test_the_default_mesh_of_jax_trains_as_ours(axes: tuple[str, ...]) -> None:
+    """`jax.make_mesh` has Explicit axes, and no axis 'model' unless one is asked for."""
+    mesh = jax.make_mesh((8, 1)[: len(axes)], axes)
+    lm = jax.device_put(toy.tiny_t5(), NamedSharding(mesh, PartitionSpec()))
+    clean, _ = whole()
+    assert facts(train(lm, Dying(), make_runs(), budget(8), mesh=mesh)) == facts(clean)
+
+
+def test_a_mesh_of_other_axes_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"an axis 'data' .* not x"):
+        train(toy.tiny_t5(), Dying(), make_runs(), budget(8), mesh=jax.make_mesh((8,), ("x",)))
 
 
 def test_a_run_that_dies_leaves_the_others_their_bits() -> None:

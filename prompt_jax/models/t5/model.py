@@ -282,7 +282,7 @@ class FrozenT5:
     def embed(self, ids: Any) -> jax.Array:
         """Input embeddings `[..., D]` of ids `[...]`, in the storage dtype of the table."""
         ids = arguments.integers("ids", ids, None, self.vocab_size)
-        return _embed(self, ids)
+        return arguments.run(_embed, self, ids)
 
     def embedding_rms(self) -> jax.Array:
         """Root mean square of the embedding table, `[]` float32: the scale of a useful prompt."""
@@ -324,7 +324,9 @@ class FrozenT5:
         labels = arguments.integers(
             "labels", labels, (input_ids.shape[0], None), self.vocab_size, ops.IGNORE
         )
-        return _score(self, input_ids, mask, labels, prompt, key, frozenset(observe))
+        return arguments.run(
+            _score, self, input_ids, mask, labels, prompt, key, observe=frozenset(observe)
+        )
 
     def rank(
         self, input_ids: Any, attention_mask: Any, candidates: Any, prompt: Any = None
@@ -348,7 +350,7 @@ class FrozenT5:
         candidates = arguments.integers(
             "candidates", candidates, expected, self.vocab_size, ops.IGNORE
         )
-        return _rank(self, input_ids, mask, candidates, prompt)
+        return arguments.run(_rank, self, input_ids, mask, candidates, prompt)
 
     def logits(
         self, input_ids: Any, attention_mask: Any, labels: Any, prompt: Any = None
@@ -406,7 +408,15 @@ class FrozenT5:
         if 2 * num_beams > self.vocab_size:
             raise ModelError(f"{num_beams} beams need a vocabulary of {2 * num_beams} tokens.")
         input_ids, mask, prompt = arguments.rows(self, input_ids, attention_mask, prompt)
-        return _generate(self, input_ids, mask, prompt, max_new_tokens, num_beams)
+        return arguments.run(
+            _generate,
+            self,
+            input_ids,
+            mask,
+            prompt,
+            max_new_tokens=max_new_tokens,
+            num_beams=num_beams,
+        )
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Writes config.json, model.safetensors (float32) and the tokenizer's files.

@@ -1,4 +1,4 @@
-"""`prompt-jax prompts`: show, convert and compare prompt files."""
+"""`prompt-jax prompts`: show, convert, compare and push prompt files."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from prompt_jax.cli import common
 from prompt_jax.errors import ConfigError
 
 app = typer.Typer(
-    help="Show, convert and compare prompt files.",
+    help="Show, convert, compare and push prompt files.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
 
 Files = Annotated[
     list[str], typer.Argument(metavar="FILE...", help="Prompt files or PEFT adapter folders.")
+]
+
+
+BaseModelName = Annotated[
+    str | None,
+    typer.Option(help="Hub id or folder of the base model, for PEFT."),
 ]
 
 
@@ -87,6 +93,9 @@ def _show(out: common.Printer, entry: dict[str, Any]) -> None:
         ),
     ]
     record = dict(entry["record"])
+    if "config" in record:  # --json has the definition of the task, too
+        config = {k: v for k, v in record["config"].items() if k != "task_definition"}
+        record["config"] = config
     for name in ("tokens", "d_model"):
         record.pop(name, None)
     lines += [
@@ -115,15 +124,24 @@ def convert(
     model: Annotated[
         str | None, typer.Option(help="The prompt's model; its hash is written to the record.")
     ] = None,
+    base_model_name: BaseModelName = None,
 ) -> None:
-    """Convert between safetensors, .npy, .npz (reading only) and PEFT adapter folders."""
+    """Convert between safetensors, .npy, .npz (reading only) and PEFT adapter folders.
+
+    A PEFT folder has a model card and names its base model: --base-model-name, else --model, else
+    the model that the prompt's record names.
+    """
     from prompt_jax import prompts
+    from prompt_jax.models import hub
 
     suffix = Path(target).suffix
     if suffix not in ("", ".safetensors", ".npy") and not Path(target).is_dir():
         raise ConfigError(
             f"{target}: OUT ends in .safetensors or .npy, or is a folder (no suffix) for PEFT."
         )
+    to_folder = suffix not in (".safetensors", ".npy")
+    if base_model_name is not None and not to_folder:
+        raise ConfigError("--base-model-name is for a PEFT folder.")
     prompt = common.open_prompt(source, key)
     if model is not None:
         lm = common.load_model(model)
@@ -131,7 +149,10 @@ def convert(
         no_hash = record.model_hash is None
         prompts.check_model(record, lm, source, prompt.d_model, allow_other_model=no_hash)
         record = record.replace(
-            model_hash=lm.weights_hash, model_name=lm.name, model_config=lm.model_config
+            model_hash=lm.weights_hash,
+            model_name=lm.name,
+            config={**record.config, "model": hub.full_name(model)},
+            model_config=lm.model_config,
         )
         prompt = prompt.with_record(record)
     if suffix == ".safetensors":
@@ -139,10 +160,46 @@ def convert(
     elif suffix == ".npy":
         prompts.to_npy(prompt, target)
     else:
-        prompts.to_peft(prompt, target)
+        base = base_model_name or prompts.base_model(prompt.record)
+        prompts.to_peft(prompt, target, base_model_name_or_path=base)
+        if base is None:
+            common.warn(
+                f"{target} does not name its base model, so PEFT's AutoPeftModel classes cannot"
+                " load it; --base-model-name ID names it."
+            )
     typer.echo(f"{target}: {prompt.length} tokens x {prompt.d_model}")
     if suffix == ".safetensors" and (prompt.record is None or prompt.record.model_hash is None):
         common.warn(f"{target} has no hash of its model's weights; --model NAME adds it.")
+
+
+@app.command("push")
+def push(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A prompt file or PEFT folder.")],
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Where it goes.")],
+    base_model_name: BaseModelName = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Make a new repository public; it is private else.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be sent; send nothing.")
+    ] = False,
+) -> None:
+    """Send a prompt to the Hugging Face Hub, as a PEFT adapter with a model card.
+
+    The file of the prompt goes with it, for `predict` and `SoftPrompt.load`. The token is that of
+    `hf auth login` or HF_TOKEN.
+    """
+    from prompt_jax.prompts import publish
+
+    upload = publish.prepare(common.open_prompt(file), repository, base_model_name)
+    visible = "public" if public else "private"
+    if dry_run:
+        typer.echo(f"{repository} ({visible} if it is new), base model {upload.base_model}:")
+        for name, raw in upload.files.items():
+            typer.echo(f"  {name}  {common.format_bytes(len(raw))}")
+        typer.echo("\n" + upload.files["README.md"].decode())
+        return
+    typer.echo(publish.push(upload, private=not public))
 
 
 @app.command("compare")

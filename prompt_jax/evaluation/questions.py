@@ -9,20 +9,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from prompt_jax.arrays import unwrap
-from prompt_jax.data import batching, definition, registry
+from prompt_jax.data import batching, registry
 from prompt_jax.data.render import Example, choices_of, render
 from prompt_jax.data.tasks import Task
-from prompt_jax.data.tokenise import trained_templates
 from prompt_jax.errors import ConfigError, DataError, PromptError, did_you_mean
 from prompt_jax.evaluation.sweep import PromptFn, take_prompt
+from prompt_jax.prompts.card import recorded_task, trained_template
 from prompt_jax.prompts.record import PromptRecord, check_model
 
 if TYPE_CHECKING:
     from prompt_jax.models.base import LanguageModel
-
-DEFINITION = "task_definition"
-"""Key of a record's `config`: the task that the prompt was trained for, as `data.definition` writes
-it."""
 
 
 class Question(NamedTuple):
@@ -69,14 +65,14 @@ def ask(
     else:
         prompts, numbers = _by_row(prompt, len(rows))
     records = [_checked(lm, each, allow_other_model) for each in prompts]
-    defaults = [_recorded_task(record) if None in tasks else None for record in records]
+    defaults = [recorded_task(record) if None in tasks else None for record in records]
     questions = []
     for i, (row, number) in enumerate(zip(rows, numbers, strict=True)):
         record = records[number] if records else PromptRecord()
         chosen = tasks[i] or (defaults[number] if defaults else None)
         name = template
         if name is None and chosen is not None and chosen.name == record.task:
-            name = _trained_template(record, chosen)
+            name = trained_template(record, chosen)
         questions.append(_question(row, chosen, name, number, record, f"row {i}"))
     return questions, _populations(lm, prompts)
 
@@ -184,32 +180,6 @@ def _checked(lm: LanguageModel, prompt: Any, allow_other_model: bool) -> PromptR
     # Without a hash the prompt is taken for one of this model: nobody else says so.
     check_model(record, lm, name, width, allow_other_model or record.model_hash is None)
     return record
-
-
-def _recorded_task(record: PromptRecord) -> Task | None:
-    """The task that a prompt was trained for.
-
-    Raises:
-      DataError: only its name is known, and no task has it.
-    """
-    where = f"the record of the prompt of task '{record.task}'"
-    if DEFINITION in record.config:
-        return definition.from_json(record.config[DEFINITION], where)
-    if record.task is None:
-        return None
-    try:
-        return registry.get(record.task)
-    except DataError as error:
-        raise DataError(
-            f"the prompt was trained for the task '{record.task}', and its record holds only that"
-            f" name: pass task=NAME or task='FILE.toml'. ({error})"
-        ) from None
-
-
-def _trained_template(record: PromptRecord, task: Task) -> str:
-    """The template of a prompt's training, or the first of them."""
-    mode = record.config.get("template") or record.config.get("templates") or "first"
-    return trained_templates(task, str(mode))[0].name
 
 
 def _question(

@@ -78,6 +78,12 @@ def display_name(path_or_id: str | Path, path: Path) -> str:
     return path.name if Path(path_or_id).exists() else str(path_or_id)
 
 
+def full_name(path_or_id: str) -> str:
+    """What finds a model again from any folder: an absolute path, or the hub id as it is."""
+    path = Path(path_or_id).expanduser()
+    return str(path.resolve()) if path.exists() else path_or_id
+
+
 def _download(repo: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError

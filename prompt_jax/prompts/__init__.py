@@ -24,6 +24,7 @@ from prompt_jax.prompts.initialisers import Uniform as Uniform
 from prompt_jax.prompts.initialisers import init_id as init_id
 from prompt_jax.prompts.initialisers import initialisation_of as initialisation_of
 from prompt_jax.prompts.initialisers import parse as parse
+from prompt_jax.prompts.interchange import base_model as base_model
 from prompt_jax.prompts.interchange import from_npy as from_npy
 from prompt_jax.prompts.interchange import from_npz as from_npz
 from prompt_jax.prompts.interchange import from_peft as from_peft

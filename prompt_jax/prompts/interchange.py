@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 
 from prompt_jax.errors import PromptError, did_you_mean
+from prompt_jax.models import has_known_shape, hub
 from prompt_jax.prompts import files
 from prompt_jax.prompts.record import PromptRecord
 from prompt_jax.prompts.types import SoftPrompt
 
+CARD = "README.md"
 _CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
 _TORCH_WEIGHTS = "adapter_model.bin"
@@ -98,23 +100,68 @@ def to_peft(
 ) -> None:
     """Writes an adapter folder that `peft.PeftModel.from_pretrained(model, directory)` loads.
 
-    The adapter has one submodule: the prompt is on the encoder only, so PEFT's model gives the
-    numbers of ours.
+    `AutoPeftModelForSeq2SeqLM.from_pretrained(directory)` loads it together with its base model, if
+    that is named by a hub id or an absolute path. The adapter has one submodule: the prompt is on
+    the encoder only, so PEFT's model gives the numbers of ours. The folder has a model card.
 
     Args:
       prompt: one prompt [L, D].
-      directory: made where it is missing; the two files in it are overwritten.
-      base_model_name_or_path: what PEFT should call the base model; default: the name in the
-        prompt's record.
+      directory: made where it is missing; the files of an adapter in it are overwritten, and a
+        README.md that this library wrote.
+      base_model_name_or_path: hub id or folder of the base model; default: what the prompt's
+        record names (`base_model`).
 
     Raises:
       PromptError: for a stack of prompts, NaN or infinity, or an unwritable folder.
     """
+    folder = Path(directory)
+    made = adapter_files(prompt, base_model_name_or_path or base_model(prompt.record))
+    card = folder / CARD
+    if card.exists() and b"prompt_jax" not in files.read_bytes(card):
+        del made[CARD]  # somebody else's
+    # The config last: a folder that has one is complete.
+    for name, raw in made.items():
+        files.write_bytes(folder / name, raw)
+
+
+def base_model(record: PromptRecord | None) -> str | None:
+    """Hub id or absolute path of the model of a prompt; None where the record has neither.
+
+    A mere name of a folder would send PEFT to the hub, where it is somebody else's model.
+    """
+    if record is None:
+        return None
+    for name in (record.config.get("model"), record.model_name):
+        if not isinstance(name, str):
+            continue
+        path = Path(name).expanduser()
+        if name == "mini" or path.is_dir():
+            return str(hub.locate(name).resolve())
+        if not path.is_absolute() and (name.count("/") == 1 or has_known_shape(name)):
+            return name
+    return None
+
+
+def adapter_files(prompt: SoftPrompt, base_model_name_or_path: str | None) -> dict[str, bytes]:
+    """The files of an adapter folder by their names, in the order in which they are written.
+
+    Args:
+      prompt: one prompt [L, D].
+      base_model_name_or_path: hub id or folder of the base model; a folder is made absolute. None:
+        unknown, and `AutoPeftModel` cannot load the adapter.
+
+    Raises:
+      PromptError: for a stack of prompts, NaN or infinity.
+    """
     from safetensors.numpy import save
 
+    from prompt_jax.prompts.card import model_card
+
     array = files.check_array(prompt.embeddings, what="the prompt to export")
-    if base_model_name_or_path is None and prompt.record is not None:
-        base_model_name_or_path = prompt.record.model_name
+    local = base_model_name_or_path is not None and Path(base_model_name_or_path).is_dir()
+    if local:
+        base_model_name_or_path = str(Path(str(base_model_name_or_path)).resolve())
+    hub_id = None if local else base_model_name_or_path
     config = {
         "base_model_name_or_path": base_model_name_or_path,
         "inference_mode": True,
@@ -125,10 +172,12 @@ def to_peft(
         "task_type": "SEQ_2_SEQ_LM",
         "token_dim": array.shape[1],
     }
-    folder = Path(directory)
-    # The config last: a folder that has one is complete.
-    files.write_bytes(folder / _WEIGHTS, save({"prompt_embeddings": array}, {"format": "pt"}))
-    files.write_bytes(folder / _CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    card = model_card(prompt.record or PromptRecord(), array.shape[0], array.shape[1], hub_id)
+    return {
+        CARD: card.encode(),
+        _WEIGHTS: save({"prompt_embeddings": array}, {"format": "pt"}),
+        _CONFIG: (json.dumps(config, indent=2) + "\n").encode(),
+    }
 
 
 def from_npy(path: str | os.PathLike[str], *, record: PromptRecord | None = None) -> SoftPrompt:

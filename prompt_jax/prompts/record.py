@@ -20,6 +20,11 @@ FORMAT = 1
 METADATA_KEY = "prompt_jax"
 """Key of the record in a safetensors header."""
 
+TASK_DEFINITION = "task_definition"
+"""Key of a record's `config`: the task that the prompt was trained for, as `data.definition` writes
+it."""
+
+_SHOWN = 80  # characters of a value in a repr
 _TEXT = ("model_hash", "model_name", "method", "task", "init_id", "init", "created")
 _WHOLE = ("tokens", "d_model", "seed")
 
@@ -86,6 +91,16 @@ class PromptRecord:
     def __post_init__(self) -> None:
         for name in ("config", "scores", "model_config"):
             object.__setattr__(self, name, _as_json(name, getattr(self, name)))
+
+    def __repr__(self) -> str:
+        known = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        shown = []
+        for name, value in known.items():
+            if name == "library_version" or value is None or value == {}:
+                continue
+            text = "{" + ", ".join(value) + "}" if isinstance(value, Mapping) else repr(value)
+            shown.append(f"{name}={text if len(text) <= _SHOWN else text[:_SHOWN] + '...'}")
+        return f"PromptRecord({', '.join(shown)})"
 
     def replace(self, **changes: Any) -> PromptRecord:
         """Returns a copy with other values in the fields named by `changes`."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from prompt_jax.models import LanguageModel
 
 _LONGEST_NAME = 120
+_LONGEST_CELL = 300
 _LONGEST_SHOWN = 48  # characters of a value in a repr
 
 
@@ -165,7 +166,7 @@ class SoftPrompt(Matrix):
         rows = [("prompt", describe(self.embeddings))]
         if self.record is not None:
             known = {k: v for k, v in vars(self.record).items() if v not in (None, {})}
-            rows += [(name, str(value)) for name, value in known.items()]
+            rows += [(name, _short(str(value), _LONGEST_CELL)) for name, value in known.items()]
         for i, near in enumerate(self.words or []):
             rows.append((f"token {i}", ", ".join(f"{word} ({score:.2f})" for word, score in near)))
         cells = "".join(
@@ -178,8 +179,8 @@ class SoftPrompt(Matrix):
 register(SoftPrompt, "embeddings")
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "..."
+def _short(text: str, longest: int = _LONGEST_SHOWN) -> str:
+    return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
 class TaskVector(Matrix):

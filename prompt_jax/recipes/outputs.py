@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,13 @@ from prompt_jax import distributed
 from prompt_jax.data import definition, registry
 from prompt_jax.data.tasks import Task
 from prompt_jax.errors import ConfigError
-from prompt_jax.evaluation.questions import DEFINITION
 from prompt_jax.methods import BaseMethod
 from prompt_jax.methods import trained as trained_methods
+from prompt_jax.models import hub
 from prompt_jax.models.base import LanguageModel
 from prompt_jax.paths import write_atomically
 from prompt_jax.prompts import PromptRecord, SoftPrompt
+from prompt_jax.prompts.record import TASK_DEFINITION
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.outcomes import Outcome
 from prompt_jax.report import page
@@ -207,7 +209,9 @@ class PromptWriter:
             facts["template"] = template
         if outcome.chosen is not None:
             facts["chosen"] = list(outcome.chosen)
-        return self._record(spec, task, outcome.trained, outcome.start, tokens, facts)
+        record = self._record(spec, task, outcome.trained, outcome.start, tokens, facts)
+        scores = {name: float(value) for name, value in outcome.test.metrics.items()}
+        return record.replace(scores={n: v for n, v in scores.items() if math.isfinite(v)})
 
     def _record(
         self,
@@ -222,7 +226,8 @@ class PromptWriter:
         rows = ("max_input_tokens", "max_target_tokens", "protocol", "dev_rows", "templates")
         seen: dict[str, Any] = {name: getattr(self.config.data, name) for name in rows}
         best = {"dev": finite(trained.best_value), "best_step": trained.best_step}
-        seen[DEFINITION] = definition.to_json(task)
+        seen[TASK_DEFINITION] = definition.to_json(task)
+        seen["model"] = hub.full_name(self.config.model)
         return PromptRecord(
             model_hash=self.lm.weights_hash,
             model_name=self.lm.name,

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from prompt_jax.models.t5 import FrozenT5
-from prompt_jax.prompts import SoftPrompt, from_npy, from_peft, nearest_words, similarity
+from prompt_jax.prompts import (
+    PromptRecord,
+    SoftPrompt,
+    from_npy,
+    from_peft,
+    nearest_words,
+    publish,
+    similarity,
+)
 from tests.cli.conftest import Invoke, World
 
 
@@ -66,6 +74,51 @@ def test_convert_round_trip(invoke: Invoke, world: World, tmp_path: Path) -> Non
     loaded = SoftPrompt.load(back, model=lm)
     np.testing.assert_array_equal(loaded.embeddings, numbers)
     assert invoke("evaluate", world.model, back, "--task", world.tasks["one"]).err == ""
+
+
+def test_convert_names_the_base_model(invoke: Invoke, tmp_path: Path) -> None:
+    source, folder = tmp_path / "p.safetensors", tmp_path / "adapter"
+    record = PromptRecord(task="glue/rte", model_name="of-a-folder")
+    SoftPrompt(np.ones((2, 4), np.float32), record).save(source)
+    without = invoke("prompts", "convert", source, folder)
+    assert "does not name its base model" in without.err
+    named = invoke("prompts", "convert", source, folder, "--base-model-name", "google/t5-small")
+    assert (named.code, named.err) == (0, "")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "google/t5-small"
+    assert "entailment" in (folder / "README.md").read_text()
+    refused = invoke("prompts", "convert", source, tmp_path / "p.npy", "--base-model-name", "x/y")
+    assert (refused.code, refused.err) == (
+        2,
+        "prompt-jax: --base-model-name is for a PEFT folder.\n",
+    )
+
+
+def test_push_shows_what_it_would_send(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[bool] = []
+
+    def push(upload: publish.Upload, *, private: bool) -> str:
+        sent.append(private)
+        return f"https://hub/{upload.repository}"
+
+    monkeypatch.setattr(publish, "push", push)
+    source = tmp_path / "p.safetensors"
+    record = PromptRecord(task="glue/rte", model_name="google/t5-small")
+    SoftPrompt(np.ones((2, 4), np.float32), record).save(source)
+    shown = invoke("prompts", "push", source, "owner/rte", "--dry-run")
+    assert shown.code == 0
+    head = "owner/rte (private if it is new), base model google/t5-small:"
+    assert shown.out.splitlines()[0] == head
+    for part in ("adapter_config.json", "prompt.safetensors", "# Soft prompt for glue/rte"):
+        assert part in shown.out
+    assert sent == []
+    assert invoke("prompts", "push", source, "owner/rte").out == "https://hub/owner/rte\n"
+    invoke("prompts", "push", source, "owner/rte", "--public")
+    assert sent == [True, False]
+    refused = invoke("prompts", "push", source, "rte", "--dry-run")
+    assert (refused.code, refused.out) == (2, "")
 
 
 def test_convert_array_of_npz(invoke: Invoke, tmp_path: Path) -> None:

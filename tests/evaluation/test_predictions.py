@@ -13,7 +13,7 @@ from prompt_jax.errors import ConfigError, DataError, ModelError, PromptError
 from prompt_jax.evaluation import evaluators
 from prompt_jax.evaluation.evaluators import RankResult
 from prompt_jax.evaluation.predictions import Prediction
-from prompt_jax.evaluation.questions import DEFINITION
+from prompt_jax.prompts.record import TASK_DEFINITION as DEFINITION
 
 from .test_evaluators import Letters
 

@@ -165,7 +165,8 @@ def test_peft_round_trip(prompt, tmp_path):
     to_peft(prompt, tmp_path / "a")
     again = from_peft(tmp_path / "a")
     np.testing.assert_array_equal(again.embeddings, prompt.embeddings)
-    assert again.record.model_name == "fake"
+    # The mere name of a folder would be looked for on the hub: somebody else's model.
+    assert again.record.model_name is None
     to_peft(prompt, tmp_path / "a", base_model_name_or_path="google/t5-base")
     assert from_peft(tmp_path / "a").record.model_name == "google/t5-base"
     with pytest.raises(PromptError, match="shape"):
@@ -224,6 +225,22 @@ def test_peft_loads_what_we_write(prompt, tmp_path, torch_t5, inputs):
     np.testing.assert_allclose(logits, expected, atol=1e-5)
     assert np.abs(logits - bare).max() > 1e-3
     np.testing.assert_array_equal(generated, words)
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # theirs, not ours
+def test_peft_loads_what_we_write_with_its_model(prompt, tmp_path, torch_t5):
+    """`AutoPeftModelForSeq2SeqLM` finds the base model from the folder alone."""
+    peft = pytest.importorskip("peft")
+    torch_t5.save_pretrained(tmp_path / "base")
+    config = {"model": str(tmp_path / "base")}
+    to_peft(prompt.with_record(PromptRecord(model_name="base", config=config)), tmp_path / "a")
+    model = peft.AutoPeftModelForSeq2SeqLM.from_pretrained(str(tmp_path / "a"))
+    rows = model.prompt_encoder["default"].embedding.weight.detach().numpy()
+    np.testing.assert_array_equal(rows, prompt.embeddings)
+    own = torch_t5.get_input_embeddings().weight.detach().numpy()
+    theirs = model.get_base_model().get_input_embeddings().weight.detach().numpy()
+    np.testing.assert_array_equal(theirs, own)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # theirs, not ours

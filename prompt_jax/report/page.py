@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -146,7 +147,9 @@ def _short(table: Table, prefix: str) -> Table:
     def cut(cells: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(cell.removeprefix(prefix) for cell in cells)
 
-    return replace(table, columns=cut(table.columns), rows=tuple(map(cut, table.rows)))
+    note = re.sub(rf"(?<![\w/]){re.escape(prefix)}", "", table.note)
+    rows = tuple(map(cut, table.rows))
+    return replace(table, columns=cut(table.columns), rows=rows, note=note)
 
 
 def _unbroken(cell: str) -> bool:

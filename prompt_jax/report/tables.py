@@ -98,6 +98,9 @@ def python(run: RunDirectory) -> str:
     if not found:
         return ""
     prompt = found[0][2]
+    fields = folder.get(prompt.record.config, "task_definition", "fields")
+    several = isinstance(fields, list) and len(fields) > 1
+    row = {str(field): "..." for field in fields} if several else "..."
     model, file = str(run.config.get("model", "MODEL")), str(prompt.file)
     load, more = "prompt = pj.SoftPrompt.load", ""
     if prompt.array is None:
@@ -106,6 +109,7 @@ def python(run: RunDirectory) -> str:
         f"import prompt_jax as pj\n{more}\n"
         f"lm = pj.models.load({model!r})\n"
         f"{load}({file!r}, model=lm)\n"
+        f"print(pj.predict(lm, [{row!r}], {'method' if prompt.array is None else 'prompt'}))\n"
     )
 
 

@@ -115,6 +115,7 @@ def test_commands_can_be_copied(loaded):
     code = tables.python(loaded)
     compile(code, "page", "exec")
     assert repr(evaluate[3]) in code
+    assert code.endswith("print(pj.predict(lm, ['...'], prompt))\n")
     bare = RunDirectory(Path("run"))
     assert tables.commands(bare) == [("Write this page again", "prompt-jax report run")]
     assert tables.python(bare) == ""

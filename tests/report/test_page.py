@@ -21,6 +21,7 @@ from prompt_jax.report import page
 from prompt_jax.rundir import views
 from prompt_jax.rundir.findings import find
 from prompt_jax.rundir.folder import read
+from prompt_jax.rundir.tables import Table
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 EVIL = "x\"'><script>alert(1)</script><img src=http://evil.test/a>{{ 7*7 }}$\\frac{1}{2}$"
@@ -143,6 +144,14 @@ def test_what_all_task_names_begin_with_is_said_once(tmp_path):
     assert "sandbox/" not in shown
     assert '<th scope="row" class="left">t</th>' in shown
     assert "<summary>The comparison as a table</summary>" in text  # not "all 1 comparisons"
+
+
+def test_names_are_short_in_titles_cells_and_notes():
+    table = Table("t", "", ("a/x (f1)",), (("a/x",), ("data/x",)), note="a/x: 1, a/y; data/x")
+    short = page._short(table, "a/")
+    assert (short.columns, short.rows) == (("x (f1)",), (("x",), ("data/x",)))
+    assert short.note == "x: 1, y; data/x"
+    assert page._short(table, "") is table
 
 
 def test_what_was_answered_is_shown(text):

@@ -57,10 +57,14 @@ def _warn_of_cache(why: str, made: Path) -> None:
 
 
 def hub_cache() -> Path:
-    """The cache of the Hugging Face hub; inside this library's without a home folder."""
+    """The cache of the Hugging Face hub; inside this library's where that cannot be made."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    return user_cache() / "hub" if HF_HUB_CACHE.startswith("~") else Path(HF_HUB_CACHE)
+    if not HF_HUB_CACHE.startswith("~"):  # the hub's own rule without a home folder
+        folder = Path(HF_HUB_CACHE)
+        if os.path.isdir(folder) or _is_writable(folder):
+            return folder
+    return user_cache() / "hub"
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:

@@ -62,6 +62,10 @@ def test_a_home_folder_that_cannot_be_written(homeless, monkeypatch, tmp_path, c
     monkeypatch.setattr("os.access", lambda path, mode: tmp_path not in (path, *path.parents))
     assert user_cache() == homeless
     assert f"{tmp_path}/nobody/.cache cannot be written: the cache is" in caplog.text
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "nobody" / "hub"))
+    assert hub_cache() == homeless / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert hub_cache() == tmp_path
     monkeypatch.undo()
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

@@ -133,6 +133,12 @@ def _content(file: ConfigFile, key: str, value: Any) -> str | None:
     return value
 
 
+def cleans_up(file: ConfigFile) -> bool:
+    """Whether decoded texts have no spaces before punctuation."""
+    key = "clean_up_tokenization_spaces"
+    return file.raw.get(key) is not None and file.flag(key, False)
+
+
 def refuse_other_rules(file: ConfigFile) -> None:
     """Raises a `ModelError` where tokenizer_config.json asks for what is not implemented."""
     for key, value in _FIXED.items():

@@ -86,10 +86,10 @@ def gather(
     Raises:
       ModelError: a tensor has another shape or is not of floats.
     """
-    array = np.empty(shape, np.float32)
-    slots = array if stacked else array[None]
-    expected = slots.shape[1:][::-1] if transposed else slots.shape[1:]
-    for slot, name in zip(slots, names, strict=True):
+    own = shape[1:] if stacked else shape
+    expected = own[::-1] if transposed else own
+    array: np.ndarray | None = None
+    for layer, name in enumerate(names):
         tensor = tensors[name]
         if tensor.shape != expected:
             raise ModelError(
@@ -101,8 +101,11 @@ def gather(
                 f"{where}: tensor '{name}' holds {tensor.dtype}, not floating-point numbers: "
                 "quantized weights are not read."
             )
-        slot[...] = tensor.T if transposed else tensor
-    return array
+        if array is None:  # not before a shape that cannot be right is found
+            array = np.empty((len(names), *own), np.float32)
+        array[layer] = tensor.T if transposed else tensor
+    assert array is not None
+    return array if stacked else array[0]
 
 
 def _names(names: Sequence[str]) -> str:

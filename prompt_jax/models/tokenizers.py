@@ -13,6 +13,12 @@ from pathlib import Path
 from prompt_jax.errors import ModelError
 from prompt_jax.models import added_tokens, formats
 
+# What transformers replaces under `clean_up_tokenization_spaces`, in this order.
+_CLEANED = (
+    *((f" {mark}", mark) for mark in ".?!,"),
+    (" ' ", "'"),
+    *((f" {end}", end) for end in ("n't", "'m", "'s", "'ve", "'re")),
+)
 CONFIG_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", *CONFIG_FILES)
 
@@ -25,11 +31,17 @@ class BaseTokenizer:
       pad_id: padding token.
       eos_id: end of sequence.
       vocab_size: number of ids.
+      clean_up: no spaces before punctuation in decoded texts (`clean_up_tokenization_spaces`).
     """
 
-    def __init__(self, fingerprint: str, pad_id: int, eos_id: int, vocab_size: int) -> None:
+    def __init__(
+        self, fingerprint: str, pad_id: int, eos_id: int, vocab_size: int, clean_up: bool = False
+    ) -> None:
+        if clean_up:
+            fingerprint = hashlib.sha256(f"{fingerprint} clean_up".encode()).hexdigest()
         self.fingerprint = fingerprint
         self.pad_id, self.eos_id, self.vocab_size = pad_id, eos_id, vocab_size
+        self._clean_up = clean_up
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         raise NotImplementedError
@@ -52,7 +64,10 @@ class BaseTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of one row; padding, other special tokens and -100 are dropped."""
-        return self._text([int(i) for i in ids if i >= 0])
+        text = self._text([int(i) for i in ids if i >= 0])
+        for written, cleaned in _CLEANED if self._clean_up else ():
+            text = text.replace(written, cleaned)
+        return text
 
     def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """`decode` for each row."""
@@ -97,6 +112,8 @@ class FastTokenizer(BaseTokenizer):
             self._special_id(path, pad),
             self._special_id(path, eos),
             self._backend.get_vocab_size(with_added_tokens=True),
+            # transformers leaves BPE alone: it was meant for pieces of words.
+            type(self._backend.model).__name__ != "BPE" and added_tokens.cleans_up(files.config),
         )
 
     def _add(self, files: added_tokens.TokenFiles) -> list[added_tokens.AddedToken]:

@@ -78,6 +78,17 @@ class T5Config:
         for name in _SIZES:
             if getattr(self, name) < 1:
                 raise ModelError(f"T5Config.{name} must be at least 1, not {getattr(self, name)}.")
+            if getattr(self, name) >= 2**31:
+                raise ModelError(f"T5Config.{name} is {getattr(self, name)}: no model is as large.")
+        buckets, distance = (
+            self.relative_attention_num_buckets,
+            self.relative_attention_max_distance,
+        )
+        if buckets < 4 or distance <= buckets // 2:
+            raise ModelError(
+                "Relative positions need a relative_attention_num_buckets of at least 4, and a "
+                f"relative_attention_max_distance above its half, not {buckets} and {distance}."
+            )
         if self.activation not in ACTIVATIONS:
             raise ModelError(
                 f"Unknown activation '{self.activation}': known are {', '.join(ACTIVATIONS)}."

@@ -115,7 +115,8 @@ class PieceTokenizer(BaseTokenizer):
         rules = [pad.id, eos.id, self.sentinels, more, self._legacy]
         if rules != [self._backend.pad_id(), self._backend.eos_id(), 100, [], True]:
             digest.update(json.dumps(rules).encode())
-        super().__init__(digest.hexdigest(), pad.id, eos.id, vocabulary.size)
+        clean_up = added_tokens.cleans_up(files.config)
+        super().__init__(digest.hexdigest(), pad.id, eos.id, vocabulary.size, clean_up)
 
     def _piece_id(self, content: str) -> int | None:
         number = self._backend.piece_to_id(content)
@@ -221,7 +222,8 @@ class ByteTokenizer(BaseTokenizer):
         rules = [list(token) for token in vocabulary.tokens.values() if token not in known]
         if rules or self.sentinels != 125 or names != _NAMES:
             digest.update(json.dumps([self.sentinels, names, rules]).encode())
-        super().__init__(digest.hexdigest(), pad_id=0, eos_id=1, vocab_size=vocabulary.size)
+        clean_up = added_tokens.cleans_up(files.config)
+        super().__init__(digest.hexdigest(), 0, 1, vocabulary.size, clean_up)
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         return [self._row(text) for text in texts]

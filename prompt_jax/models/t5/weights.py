@@ -141,6 +141,12 @@ def assemble(
     Raises:
       ModelError: a tensor is missing, not used, or has another shape than the configuration says.
     """
+    if max(config.num_layers, config.num_decoder_layers) > len(tensors):
+        raise ModelError(
+            f"{where} has {len(tensors)} tensors, but its configuration has "
+            f"{config.num_layers} and {config.num_decoder_layers} layers. "
+            "Is config.json the one of this checkpoint?"
+        )
     names = {path: hf_names(path, shape[0]) for path, shape in parameter_shapes(config).items()}
     copies = dict.fromkeys(_TABLES, "shared.weight")
     if config.tied_head:

@@ -378,6 +378,24 @@ def test_tokens_that_tokenizer_json_lacks_are_added(fast, tmp_path):
         load_tokenizer(beside(tmp_path / "gap", fast, added_tokens={"SELECT": n + 7}))
 
 
+@pytest.mark.parametrize("kind", ["pieces", "fast"])
+def test_spaces_before_punctuation_are_removed_where_the_configuration_asks(
+    kind, request, tmp_path
+):
+    path = request.getfixturevalue(kind)
+    n = load_tokenizer(path).vocab_size
+    added = {".": n, "'s": n + 1, "'": n + 2}
+    config = {**NAMES, "clean_up_tokenization_spaces": True}
+    tokenizer = load_tokenizer(
+        beside(tmp_path / "m", path, added_tokens=added, tokenizer_config=config)
+    )
+    plain = load_tokenizer(beside(tmp_path / "p", path, added_tokens=added, tokenizer_config=NAMES))
+    assert tokenizer.fingerprint != plain.fingerprint
+    for text, cleaned in (("the cat . it 's", "the cat. it's"), ("a ' b , c", "a'b, c")):
+        plain._text = tokenizer._text = lambda _, text=text: text
+        assert (plain.decode([5]), tokenizer.decode([5])) == (text, cleaned)
+
+
 def test_linked_files_keep_their_kind_and_their_configuration(fast, pieces, tmp_path):
     snapshot = tmp_path / "snapshot"
     snapshot.mkdir()

@@ -397,6 +397,25 @@ def test_generation_config_with_other_tokens_is_refused(v11, tmp_path):
         FrozenT5.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"d_model": 10**9}, "has shape .* but the configuration says"),
+        ({"num_heads": 10**9}, "has shape .* but the configuration says"),
+        (
+            {"num_layers": 10**9},
+            "has 52 tensors, but its configuration has 1000000000 and 2 layers",
+        ),
+    ],
+    ids=str,
+)
+def test_sizes_of_another_model_are_found_before_memory_is_taken(changes, message, v11, tmp_path):
+    with_tensors(v11, tmp_path)
+    change(tmp_path / "config.json", **changes)
+    with pytest.raises(ModelError, match=message):
+        FrozenT5.from_pretrained(tmp_path)
+
+
 def test_truncated_safetensors(v11, tmp_path):
     shutil.copy(v11.path / "config.json", tmp_path)
     content = (v11.path / "model.safetensors").read_bytes()

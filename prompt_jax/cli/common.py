@@ -457,21 +457,11 @@ def record_value(prompt: SoftPrompt | TrainedMethod, name: str, default: Any) ->
     return config.get(name, default)
 
 
-_WHOLE = 1 << 20  # tokens: longer than any answer
-
-
 def answer_limit(prompt: SoftPrompt | TrainedMethod, task: Task) -> int:
-    """The longest target and candidate, in tokens, when a prompt is evaluated on a task.
+    """The longest target and candidate when a prompt is used for a task (`evaluation`)."""
+    from prompt_jax.evaluation import questions
 
-    On the task of its training as in training, which truncated targets and candidates alike.
-    Elsewhere the length of its training says nothing about the answers: candidates are ranked
-    whole, and other targets have the task's length.
-    """
-    limit = record_value(prompt, "max_target_tokens", None)
-    own = prompt.record is not None and prompt.record.task == task.name
-    if own and isinstance(limit, int) and limit >= 2:
-        return limit
-    return _WHOLE if task.kind in ("classification", "choice") else task.max_target
+    return questions.answer_limit(prompt.record, task)
 
 
 def warn_about_answers(splits: Sequence[TokenisedSplit], ties: int) -> None:

@@ -20,7 +20,7 @@ from prompt_jax.data.tokenise import TokenisedSplit, encode
 from prompt_jax.errors import ConfigError
 from prompt_jax.evaluation import evaluators, metrics
 from prompt_jax.evaluation.ensemble import probabilities
-from prompt_jax.evaluation.questions import Population, Question, ask
+from prompt_jax.evaluation.questions import Population, Question, answer_limit, ask
 from prompt_jax.evaluation.sweep import Job
 
 if TYPE_CHECKING:
@@ -131,17 +131,21 @@ def predict(
     questions, populations = ask(lm, texts, prompt, task, template, allow_other_model)
     answers: dict[int, Prediction] = {}
     notes: list[str] = []
+    tied = 0
     for population in populations:
         groups = _groups(lm, questions, population.numbers, max_input_tokens, max_new_tokens)
         notes += [note for group in groups for note in group.split.notes]
         for length in {group.new_tokens: None for group in groups}:
             own = [group for group in groups if group.new_tokens == length]
-            answered = _answer(lm, own, population, num_beams, token_budget, mesh)
+            answered, ties = _answer(lm, own, population, num_beams, token_budget, mesh)
+            tied += ties
             for group, predictions in zip(own, answered, strict=True):
                 answers |= zip(group.rows, predictions, strict=True)
     truncated = sum(answer.truncated for answer in answers.values())
     if truncated:
         notes.append(f"{truncated} of {len(answers)} inputs were too long and were truncated.")
+    if tied:
+        notes.append(f"{tied} of {len(answers)} rows have several answers with the best score.")
     for note in dict.fromkeys(notes):
         warnings.warn(note, stacklevel=2)
     return [answers[i] for i in range(len(questions))]
@@ -176,14 +180,18 @@ def _groups(
         first, task = own[0], own[0].task
         width = MAX_INPUT_TOKENS if task is None else task.max_input
         longest = MAX_NEW_TOKENS if task is None else task.max_target
+        limit = longest
+        if task is not None and first.ranked:
+            limit = answer_limit(first.record, task)
         split = encode(
             [question.example for question in own],
             lm.tokenizer,
             max_input or first.recorded("max_input_tokens", width),
-            longest,
+            limit,
             name="the rows" if task is None else task.name,
             task_name="" if task is None else task.name,
             template_names=None if task is None else [each.name for each in task.templates],
+            own_choices=task is not None and task.kind == "choice",
         )
         new_tokens = 0 if first.ranked else max_new or longest
         groups.append(_Group(rows, own, split, task, list(prompts).index(number), new_tokens))
@@ -197,8 +205,8 @@ def _answer(
     num_beams: int,
     token_budget: int | None,
     mesh: Mesh | None,
-) -> list[list[Prediction]]:
-    """The predictions of groups that are all ranked, or all generate as many tokens."""
+) -> tuple[list[list[Prediction]], int]:
+    """The predictions of groups that are all ranked, or all generate as many tokens, and ties."""
     jobs = [Job(group.split, group.position) for group in groups]
     shared: Any = {
         "prompt_fn": population.prompt_fn,
@@ -210,21 +218,23 @@ def _answer(
         texts = evaluators.generate(
             lm, jobs, population.state, max_new_tokens=length, num_beams=num_beams, **shared
         )
-        return [
+        generated = [
             [
                 _generated(group.task, text, bool(truncated))
                 for text, truncated in zip(own, group.split.input_truncated, strict=True)
             ]
             for group, own in zip(groups, texts, strict=True)
         ]
+        return generated, 0
     ranked = evaluators.rank(lm, jobs, population.state, **shared)
-    return [
+    predicted = [
         [
             _ranked(group, i, scores, int(best))
             for i, (scores, best) in enumerate(zip(result.scores, result.prediction, strict=True))
         ]
         for group, result in zip(groups, ranked, strict=True)
     ]
+    return predicted, sum(len(result.ties) for result in ranked)
 
 
 def _generated(task: Task | None, text: str, truncated: bool) -> Prediction:

@@ -21,6 +21,24 @@ if TYPE_CHECKING:
     from prompt_jax.models.base import LanguageModel
 
 
+WHOLE = 1 << 20
+"""A length, in tokens, that no answer has."""
+
+
+def answer_limit(record: PromptRecord | None, task: Task) -> int:
+    """The longest target and candidate, in tokens, when a prompt is used for a task.
+
+    On the task of its training as in training, which truncated targets and candidates alike.
+    Elsewhere the length of its training says nothing about the answers: candidates are ranked
+    whole, and other targets have the task's length.
+    """
+    own = record is not None and record.task == task.name
+    limit = record.config.get("max_target_tokens") if own and record is not None else None
+    if isinstance(limit, int) and limit >= 2:
+        return limit
+    return WHOLE if task.kind in ("classification", "choice") else task.max_target
+
+
 class Question(NamedTuple):
     """One row to answer."""
 
@@ -207,6 +225,7 @@ def _question(
                 f" {', '.join(task.fields)}: give a mapping of them."
             )
         row = {task.fields[0]: row}
+    row = task.renamed(row)
     example = render(task, task.template(template), row, where, answered=False)
     words = choices_of(task, row, where) if task.kind == "choice" else example.candidates
     return Question(example, task, prompt, record, words)

@@ -10,9 +10,10 @@ import pytest
 from prompt_jax import PromptRecord, SoftPrompt, predict
 from prompt_jax.data import Task, Template, definition, registry
 from prompt_jax.errors import ConfigError, DataError, ModelError, PromptError
-from prompt_jax.evaluation import evaluators
+from prompt_jax.evaluation import evaluators, predictions
 from prompt_jax.evaluation.evaluators import RankResult
 from prompt_jax.evaluation.predictions import Prediction
+from prompt_jax.evaluation.questions import answer_limit, ask
 from prompt_jax.prompts.record import TASK_DEFINITION as DEFINITION
 
 from .test_evaluators import Letters
@@ -307,3 +308,22 @@ def test_a_model_without_a_tokenizer_says_so():
 
     with pytest.raises(ModelError, match="no tokenizer"):
         predict(Mute(), ["a"], task=TOPIC)
+
+
+def test_choices_are_ranked_whole_but_on_the_task_that_truncated_them_in_training():
+    row = {"text": "a", "a": "x" * 40 + "a", "b": "x" * 40 + "b"}
+    lengths = {}
+    for name in (None, "pick", "topic"):
+        own = None if name is None else prompt(task=name, config={"max_target_tokens": 8})
+        questions, _ = ask(LM, [row], own, PICK, None, True)
+        (group,) = predictions._groups(LM, questions, [0], None, None)
+        lengths[name] = group.split.answers.lengths.tolist()[:2]
+    assert lengths == {None: [42, 42], "topic": [42, 42], "pick": [8, 8]}
+    assert answer_limit(None, SPAN) == 6
+    assert answer_limit(PromptRecord(config={"max_target_tokens": 4}), SPAN) == 6
+
+
+def test_rows_under_the_columns_of_the_task(asked):
+    task = dataclasses.replace(TOPIC, columns=(("text", "body"),))
+    predict(LM, [{"body": "a pie", "label": "food"}], task=task)
+    assert asked[0][0] == "a pie"

@@ -14,7 +14,7 @@ from prompt_jax import distributed, sharding
 from prompt_jax.methods import as_method
 from prompt_jax.models.base import LanguageModel
 from prompt_jax.paths import is_url, write_atomically
-from prompt_jax.recipes import outputs
+from prompt_jax.recipes import outputs, reference
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.execute import Executor
 from prompt_jax.recipes.resources import RunFolder, cache_folder, check_inputs, make_mesh
@@ -22,6 +22,8 @@ from prompt_jax.recipes.rows import RowStore
 from prompt_jax.recipes.stages import StageRunner
 from prompt_jax.run_key import RunKey
 from prompt_jax.rundir import answers, overlap, provenance, results
+from prompt_jax.rundir.reference import Reference, TestedRun
+from prompt_jax.rundir.reference import write as write_reference
 from prompt_jax.rundir.results import ResultRow
 from prompt_jax.training.tracking import RunTracker, TrackingConfig
 
@@ -121,7 +123,7 @@ def _execute(
     primary = {target: task.metrics[0] for target, task in tasks.items()}
     measured: list[ResultRow] = []
     items: dict[RunKey, np.ndarray] = {}
-    answered = answers.AnswerLog()
+    answered, tested = answers.AnswerLog(), list[TestedRun]()
     writer = outputs.PromptWriter(folder, config, lm)
     for k in config.shots:
         for method, spec in zip(config.methods, config.specs, strict=True):
@@ -132,8 +134,9 @@ def _execute(
                 scores = outcome.test.per_item.get(primary[target])
                 if scores is not None and outcome.trained.healthy:
                     items[key] = scores
+                test = rows.rows(target, outcome.key.seed, k).test
+                tested.append(reference.tested(key, outcome, tasks[target], test))
                 if outcome.trained.healthy:
-                    test = rows.rows(target, outcome.key.seed, k).test
                     answered.add(key, tasks[target], test, outcome.test)
                 task = tasks[target]
                 writer.target(spec, task, outcome)
@@ -148,6 +151,8 @@ def _execute(
     write_atomically(folder / "data.json", report.encode())
     results.write_items(folder / "items.npz", items)
     answered.write(folder)
+    lines = reference.lines(config, rows, executor.runner)
+    write_reference(folder, Reference(lines, tested))
     provenance.finish(folder, time.monotonic() - began)
     findings = outputs.write_findings(folder, say)
     return outputs.RunResult(findings, executor.reused, writer.written)

@@ -22,7 +22,7 @@ from prompt_jax.rundir.folder import RunDirectory
 
 SUFFIX = ".tar.gz"
 FILES = ("config.json", "provenance.json", "results.jsonl", "items.npz")
-MORE = ("oracle.json", "oracle_tuned.json")  # where there are any
+MORE = ("oracle.json", "oracle_tuned.json", "reference.json")  # where there are any
 _FOLDERS = (("out",), ("data", "root"), ("data", "cache"))  # of the machine, in a config
 _LARGEST = 1 << 28  # bytes of one file
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ from prompt_jax.evaluation import (
     statistics,
     summarise,
 )
-from prompt_jax.rundir import overlap, paired, questions, truncation
+from prompt_jax.rundir import doubts, overlap, paired, questions, reference, truncation
 from prompt_jax.rundir.folder import RunDirectory, get, number
 from prompt_jax.rundir.questions import Question
 from prompt_jax.rundir.results import ResultRow
@@ -54,6 +54,8 @@ class Row:
       target: as the config names it; "" for an average.
       metric: the primary metric; of an average what it is a mean of.
       summaries: mean and spread over seeds, by method.
+      reference: what the majority class, a random choice and the model without a prompt reach, by
+        kind (`reference.LINES`), where that is known.
     """
 
     k: int
@@ -62,6 +64,7 @@ class Row:
     target: str
     metric: str
     summaries: Mapping[str, Summary]
+    reference: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -235,7 +238,12 @@ def find(run: RunDirectory) -> Findings:
         tuple(replace(b, cost=_ratio(flops, b)) for b in best),
         references,
         truncation.notes(run.data, limit, run.targets, answer_limit),
-        [*run.problems, *overlap.notes(run.data, run.targets), *_died(run, primary)],
+        [
+            *run.problems,
+            *overlap.notes(run.data, run.targets),
+            *_died(run, primary),
+            *doubts.find(run, _levels(rows)),
+        ],
         _answer(run, measured, minimum),
     )
 
@@ -271,12 +279,24 @@ def _rows(run: RunDirectory, k: int, primary: Mapping[str, str], measured: Score
     for target in run.targets:
         values = {m: measured.values.get(Cell(m, target, k), {}) for m in run.methods}
         metric = primary.get(target, "")
-        made.append(Row(k, "target", run.name(target), target, metric, summaries(values, [target])))
+        found, own = summaries(values, [target]), run.reference.values(target, metric)
+        made.append(Row(k, "target", run.name(target), target, metric, found, own))
     for name, targets in averages(run):
         values = {m: measured.macro(m, targets, k) for m in run.methods}
         found = summaries(values, targets)
-        made.append(Row(k, "average", name, "", f"{len(targets)} targets", found))
+        own = reference.average([run.reference.values(t, primary.get(t, "")) for t in targets])
+        made.append(Row(k, "average", name, "", f"{len(targets)} targets", found, own))
     return made
+
+
+def _levels(rows: Sequence[Row]) -> list[doubts.Level]:
+    return [
+        doubts.Level(method, row.k, row.name, summary.mean, row.reference)
+        for row in rows
+        if row.kind == "target"
+        for method, summary in row.summaries.items()
+        if summary.n
+    ]
 
 
 def averages(run: RunDirectory) -> list[tuple[str, tuple[str, ...]]]:

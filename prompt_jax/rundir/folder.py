@@ -20,7 +20,7 @@ import numpy as np
 from prompt_jax.errors import DataError, PromptError
 from prompt_jax.prompts import PromptRecord, files
 from prompt_jax.run_key import RunKey
-from prompt_jax.rundir import answers, results
+from prompt_jax.rundir import answers, reference, results
 from prompt_jax.rundir.results import ResultRow
 
 _LARGEST = 1 << 30  # bytes of a file that is read into memory
@@ -91,6 +91,7 @@ class RunDirectory:
       metrics: the lines of `metrics.jsonl` that name a run and a step.
       data: `data.json`, entries of every task.
       answers: `answers.json`; runs of earlier versions have none.
+      reference: `reference.json`; likewise.
       prompts: the prompts below `prompts/`.
       hashes: (file, bytes, sha256) of what was read, prompts left out.
       problems: what is missing or damaged, in sentences.
@@ -109,6 +110,7 @@ class RunDirectory:
     metrics: list[LogLine] = field(default_factory=list)
     data: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     answers: list[answers.Entry] = field(default_factory=list)
+    reference: reference.Reference = field(default_factory=reference.Reference)
     prompts: list[PromptFile] = field(default_factory=list)
     hashes: list[tuple[str, int, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -199,6 +201,7 @@ def read(folder: str | os.PathLike[str]) -> RunDirectory:
         _metrics(made)
         _data(made)
         _answers(made)
+        _reference(made)
         _prompts(made)
     except OSError as error:
         raise DataError(f"the run directory {path} cannot be read: {error.strerror}.") from None
@@ -310,6 +313,15 @@ def _answers(made: RunDirectory) -> None:
     made.answers, bad = answers.parse(_json(made, answers.NAME, "no answers are shown"))
     if bad and f"{answers.NAME} is" not in " ".join(made.problems):
         made.problems.append(f"{answers.NAME} is damaged: some of its entries were left out.")
+
+
+def _reference(made: RunDirectory) -> None:
+    if not os.path.lexists(made.path / reference.NAME):
+        return
+    before = len(made.problems)
+    made.reference, bad = reference.parse(_json(made, reference.NAME, "no reference is shown"))
+    if bad and len(made.problems) == before:
+        made.problems.append(f"{reference.NAME} is damaged: some of its entries were left out.")
 
 
 def _entry(entry: Any) -> bool:

@@ -88,6 +88,11 @@ def join(runs: Sequence[RunDirectory]) -> RunDirectory:
         made.rows += [row for row in run.rows if row.method in new]
         made.items |= {key: scores for key, scores in run.items.items() if key.method in new}
         made.answers += [entry for entry in run.answers if entry.method in new]
+        known_lines = {(line.kind, line.target) for line in made.reference.lines}
+        made.reference.lines.extend(
+            line for line in run.reference.lines if (line.kind, line.target) not in known_lines
+        )
+        made.reference.runs.extend(x for x in run.reference.runs if x.key.method in new)
         made.prompts += [p for p in run.prompts if not p.is_source and p.record.method in new]
         made.problems += [f"{run.path}: {problem}" for problem in run.problems]
         made.problems += [

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from prompt_jax.evaluation import Comparison, Verdict, statistics
 from prompt_jax.rundir.findings import Answer, Best, Contrast, Findings, Row, State
 from prompt_jax.rundir.folder import RunDirectory
+from prompt_jax.rundir.reference import LINES
 from prompt_jax.rundir.tables import (
     Mark,
     Table,
@@ -37,6 +38,7 @@ _STATES: dict[State, str] = {
 }
 
 
+_NAMED = 6  # targets of one note
 _NO_INTERVAL = (
     " Interval none: so few seeds cannot support one; it would be wider than the metric's range."
 )
@@ -151,6 +153,8 @@ def results(findings: Findings, methods: Literal["rows", "columns"] = "rows") ->
     run = findings.run
     spread = f", mean ± standard deviation over {len(run.seeds)} seeds"
     title = f"Test rows, in points{spread if len(run.seeds) > 1 else ''}"
+    kinds = [kind for kind in LINES if any(kind in row.reference for row in findings.rows)]
+    note = _reference_note(findings, kinds)
     if methods == "columns":
         lines = tuple(
             (
@@ -158,6 +162,7 @@ def results(findings: Findings, methods: Literal["rows", "columns"] = "rows") ->
                 row.name,
                 row.metric,
                 *(cell_text(row.summaries.get(method)) for method in run.methods),
+                *(_level(row, kind) for kind in kinds),
             )
             for row in findings.rows
         )
@@ -166,8 +171,8 @@ def results(findings: Findings, methods: Literal["rows", "columns"] = "rows") ->
             for i, row in enumerate(findings.rows)
             for j, method in enumerate(run.methods, 3)
         }
-        titles = ("", "target", "metric", *run.methods)
-        return Table("results", title, titles, lines, left=3, marks=marked)
+        titles = ("", "target", "metric", *run.methods, *(LINES[kind] for kind in kinds))
+        return Table("results", title, titles, lines, 3, note, marked)
     cells, marks = list[tuple[str, ...]](), dict[tuple[int, int], frozenset[Mark]]()
     for k in run.shots:
         group = [row for row in findings.rows if row.k == k]
@@ -176,9 +181,40 @@ def results(findings: Findings, methods: Literal["rows", "columns"] = "rows") ->
                 marks[len(cells), column] = _marks(findings, method, row)
             texts = (cell_text(row.summaries.get(method)) for row in group)
             cells.append((heading(k), method, *texts))
+        cells += [
+            (heading(k), LINES[kind], *(_level(row, kind) for row in group)) for kind in kinds
+        ]
     first = [row for row in findings.rows if row.k == findings.rows[0].k]
     columns = ("", "method", *(f"{row.name} ({row.metric})" for row in first))
-    return Table("results", title, columns, tuple(cells), 2, marks=marks)
+    return Table("results", title, columns, tuple(cells), 2, note, marks)
+
+
+def _level(row: Row, kind: str) -> str:
+    value = row.reference.get(kind)
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _reference_note(findings: Findings, kinds: Sequence[str]) -> str:
+    """What the reference lines are, and which class is the most frequent one of which target."""
+    run = findings.run
+    parts = []
+    if "majority" in kinds:
+        named = [
+            f"{run.name(target)}: {line.answer}"
+            for target in run.targets
+            for line in run.reference.lines_of(target)
+            if line.kind == "majority"
+        ]
+        classes = f" ({'; '.join(named)})" if len(named) <= _NAMED else ""
+        parts.append(f"Majority class: the most frequent class of the test rows{classes}.")
+    if "chance" in kinds:
+        parts.append(
+            "Random choice: each choice of a row counts as 1 / their number; where targets are of"
+            " both kinds, an average takes the majority class of the others."
+        )
+    if "no_prompt" in kinds:
+        parts.append("No prompt: the frozen model on the same rows, without a soft prompt.")
+    return " ".join(parts)
 
 
 def _marks(findings: Findings, method: str, row: Row) -> frozenset[Mark]:
@@ -306,6 +342,9 @@ def summary(findings: Findings) -> str:
     if findings.truncation:
         lines = "\n".join(f"- {line}" for line in findings.truncation)
         parts.append(f"Truncated inputs and skipped rows:\n\n{lines}\n")
+    if findings.warnings:
+        lines = "\n".join(f"- {line}" for line in findings.warnings)
+        parts.append(f"Warnings:\n\n{lines}\n")
     if table_lines := speed.markdown(speed.read(findings.run.path)):
         title = "Speed, medians over the logged intervals of all processes so far:\n"
         parts += [title, "\n".join(table_lines) + "\n"]
@@ -329,6 +368,26 @@ def to_dict(findings: Findings) -> dict[str, Any]:
             }
             for row in findings.rows
             for method, summary in row.summaries.items()
+        ],
+        "reference": [
+            {
+                "kind": row.kind,
+                "target": row.target or row.name,
+                "k": row.k,
+                "metric": row.metric,
+                "line": LINES[kind],
+                "value": value,
+                "answer": next(
+                    (
+                        line.answer
+                        for line in findings.run.reference.lines_of(row.target)
+                        if line.kind == kind
+                    ),
+                    "",
+                ),
+            }
+            for row in findings.rows
+            for kind, value in row.reference.items()
         ],
         "contrasts": [
             {

@@ -16,6 +16,7 @@ Arrays = dict[str, np.ndarray]
 
 # Raise when the arrays or the way they are truncated change.
 _VERSION = 1
+_LONGEST = 100  # characters of the name that is for people; a file name has at most 255
 
 
 def cached(
@@ -40,7 +41,7 @@ def cached(
     """
     if cache_dir is None:
         return make(*texts)
-    label = re.sub(r"[^A-Za-z0-9_\-]+", "_", name)
+    label = re.sub(r"[^A-Za-z0-9_\-]+", "_", name)[:_LONGEST]
     path = Path(cache_dir) / f"{label}-{_digest(key, texts)}.safetensors"
     entry = store.read(path)
     if entry is not None:

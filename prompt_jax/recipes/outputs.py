@@ -28,7 +28,7 @@ from prompt_jax.run_key import RunKey
 from prompt_jax.rundir import folder as rundir_folder
 from prompt_jax.rundir import views
 from prompt_jax.rundir.findings import Findings, find
-from prompt_jax.rundir.paths import slug
+from prompt_jax.rundir.paths import FileNames, bounded, slug
 from prompt_jax.rundir.results import ResultRow
 from prompt_jax.training.tracking import finite
 from prompt_jax.training.types import TrainedReplica
@@ -132,6 +132,7 @@ class PromptWriter:
     def __init__(self, folder: Path, config: ExperimentConfig, lm: LanguageModel) -> None:
         self.folder, self.config, self.lm = folder, config, lm
         self.written: list[Path] = []
+        self._methods, self._tasks = FileNames("sources"), FileNames()
 
     def target(self, spec: str, task: Task, outcome: Outcome) -> None:
         """Saves the deployed prompt of a finished replica, and its prompts by template.
@@ -190,16 +191,16 @@ class PromptWriter:
         """
         assert trained.prompt is not None
         key = trained.key
-        path = self.folder / "prompts" / "sources" / f"{slug(task.name)}-seed{key.seed}.safetensors"
+        name = bounded(f"{self._tasks.of(task.name, key.task)}-seed{key.seed}")
+        path = self.folder / "prompts" / "sources" / f"{name}.safetensors"
         record = self._record(key.method, task, trained, start, len(trained.prompt), {})
         SoftPrompt(trained.prompt).save(path, record)
 
     def _path(self, spec: str, task: Task, key: RunKey, template: str = "") -> Path:
         shots = f"k{key.k}" if key.k else "all"
-        name = f"{slug(task.name)}-{shots}-seed{key.seed}" + (
-            f"-{slug(template)}" if template else ""
-        )
-        return self.folder / "prompts" / slug(spec) / f"{name}.safetensors"
+        name = f"{self._tasks.of(task.name, key.task)}-{shots}-seed{key.seed}"
+        name = bounded(name + (f"-{slug(template)}" if template else ""))
+        return self.folder / "prompts" / self._methods.of(spec) / f"{name}.safetensors"
 
     def _of_outcome(
         self, spec: str, task: Task, outcome: Outcome, tokens: int | None, template: str = ""

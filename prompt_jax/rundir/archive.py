@@ -19,6 +19,7 @@ from prompt_jax.errors import DataError
 from prompt_jax.paths import write_atomically
 from prompt_jax.rundir import folder
 from prompt_jax.rundir.folder import RunDirectory
+from prompt_jax.rundir.paths import bounded
 
 SUFFIX = ".tar.gz"
 FILES = ("config.json", "provenance.json", "results.jsonl", "items.npz")
@@ -66,7 +67,7 @@ def pack(run: str | Path, into: str | Path) -> Path:
             member = tarfile.TarInfo(file)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    path = into / f"{name}{SUFFIX}"
+    path = into / f"{bounded(name)}{SUFFIX}"
     try:
         write_atomically(path, gzip.compress(packed.getvalue(), 9, mtime=0))
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -20,15 +21,58 @@ OWN = (OWNER, TASK, locks.NAME)  # in a directory that is free all the same
 _SIGNS = {"+": "plus", "*": "times", ";": "or"}  # a + b and a; b are two methods
 
 
+LONGEST = 200
+"""Characters of a file name, without suffix: file systems take 255 bytes."""
+
+
+def bounded(name: str, text: str = "", longest: int = LONGEST) -> str:
+    """A file name of limited length; a longer one ends in a checksum instead.
+
+    Args:
+      name: of ASCII characters.
+      text: what the checksum is of; "": the name.
+      longest: characters that are left as they are.
+
+    >>> len(bounded("a" * 300)), bounded("short")
+    (200, 'short')
+    """
+    if len(name) <= longest:
+        return name
+    return f"{name[: longest - 13]}-{_checksum(text or name)}"
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]
+
+
+class FileNames:
+    """File names for texts: readable, bounded, and different for different things."""
+
+    def __init__(self, *reserved: str) -> None:
+        self._owners = {name.casefold(): "" for name in reserved}
+
+    def of(self, text: str, owner: str = "") -> str:
+        """The slug of a text; with a checksum where another owner's text has the same slug.
+
+        Args:
+          text: is shown in the name.
+          owner: what the name stands for, if texts of two things may be equal; "": the text.
+        """
+        name, owner = slug(text), owner or text
+        if self._owners.setdefault(name.casefold(), owner) != owner:
+            return f"{bounded(name, longest=LONGEST - 13)}-{_checksum(owner)}"
+        return name
+
+
 def slug(text: str) -> str:
-    """A file name for a method spec or task name.
+    """A file name for a method spec or task name, see `bounded`.
 
     >>> slug("spot(variant=mixture)"), slug("glue/rte"), slug("f(vectors=a + b)")
     ('spot_variant_mixture', 'glue_rte', 'f_vectors_a_plus_b')
     """
     for sign, word in _SIGNS.items():
         text = text.replace(sign, f" {word} ")
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_")
+    return bounded(re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_"), text)
 
 
 def staging(url: str) -> Path:

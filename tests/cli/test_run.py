@@ -229,7 +229,10 @@ def test_a_run_prints_plan_stages_table_and_paths(ran: Ran) -> None:
     assert -1 not in places, dict(zip(order, places, strict=True))
     assert places == sorted(places)
     table = result.out[places[4] + 1 : places[5]].splitlines()
-    assert table[1].split() == ["target", "metric", *METHODS]
+    assert table[1].startswith("Majority class: the most frequent class of the test rows (one: ")
+    assert " ".join(table[2].split()) == " ".join(
+        ["target metric", *METHODS, "majority class no prompt"]
+    )
     assert all(line == line.rstrip() and "\x1b" not in line for line in result.out.splitlines())
 
 

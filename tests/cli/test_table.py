@@ -22,7 +22,7 @@ def test_table_is_that_of_the_summary(invoke: Invoke, world: World) -> None:
     assert result.out in (world.folder / "summary.md").read_text()
     assert "macro average (2 targets)" in result.out.splitlines()[0]
     rows = list(csv.reader(io.StringIO(invoke("table", world.folder, "--format", "csv").out)))
-    assert [row[1] for row in rows[1:]] == 2 * list(METHODS)
+    assert [row[1] for row in rows[1:]] == 2 * [*METHODS, "majority class", "no prompt"]
     latex = invoke("table", world.folder, "--format", "latex", "--what", "contrasts").out
     assert latex.count(r"full\_fine\_tuning") == 4
     assert r"\toprule" in latex

@@ -248,3 +248,10 @@ def test_cache_file_depends_on_every_input(tmp_path, change):
     make_split(change.pop("rows", 6), cache_dir=tmp_path, **change)
     tokenise_rows(NLI, nli_rows(6), WordTokenizer("other"), cache_dir=tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_long_task_name_is_no_long_file_name(tmp_path):
+    task = dataclasses.replace(NLI, name="n" * 300)
+    tokenise_rows(task, nli_rows(2), WordTokenizer(), cache_dir=tmp_path)
+    (path,) = tmp_path.glob("*.safetensors")
+    assert len(path.name) < 160

@@ -207,6 +207,7 @@ def test_the_run_directory_is_complete(done):
         "config.json",
         "provenance.json",
         "answers.json",
+        "reference.json",
         "metrics.jsonl",
         "results.jsonl",
         "data.json",
@@ -230,8 +231,17 @@ def test_the_run_directory_is_complete(done):
     for entry in done.findings.run.answers:
         assert np.sum(entry.confusion) == TEST * 2  # seeds
         assert {row.right for row in entry.rows} <= {True, False}
+    reference = done.findings.run.reference
+    assert [(line.kind, line.target) for line in reference.lines] == [
+        (kind, target) for kind in ("majority", "no_prompt") for target in done.config.targets
+    ]
+    assert reference.values(done.config.targets[0], "accuracy")["majority"] == 0.5
+    assert len(reference.runs) == len(done.findings.run.answers) * 2  # seeds
+    assert all(run.history for run in reference.runs)
     summary = (done.folder / "summary.md").read_text()
     assert summary.startswith("# toy\n")
+    for name in ("majority class", "no prompt"):
+        assert summary.count(f"| k = 4 | {name} |") == summary.count(f"| all rows | {name} |") == 1
     assert summary.count("| k = 4 | spot |") == summary.count("| all rows | spot |") == 1
 
 

@@ -10,7 +10,15 @@ import pytest
 
 from prompt_jax.errors import ConfigError
 from prompt_jax.paths import user_cache
-from prompt_jax.rundir.paths import check_folder, prepare_folder, run_folder, slug, staging
+from prompt_jax.rundir.paths import (
+    LONGEST,
+    FileNames,
+    check_folder,
+    prepare_folder,
+    run_folder,
+    slug,
+    staging,
+)
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -94,3 +102,28 @@ def test_a_url_has_one_folder_of_this_machine() -> None:
     assert run_folder("memory://a/b", "toy") == staging("memory://a/b/")
     assert staging("memory://a/b") != staging("memory://a/b2")
     assert staging("memory://a/b").is_relative_to(user_cache())
+
+
+def test_names_of_files_are_bounded_and_differ():
+    specs = [f"prompt_tuning(rates=[{', '.join(map(str, range(100 + n)))}])" for n in range(3)]
+    names = [slug(spec) for spec in specs]
+    assert len(set(names)) == 3
+    assert {len(name) for name in names} == {LONGEST}
+    assert all(name.startswith("prompt_tuning_rates_0_1_2_3") for name in names)
+    assert slug("x" * LONGEST) == "x" * LONGEST  # as before
+
+
+def test_things_with_the_same_slug_have_different_files():
+    names = FileNames("sources")
+    assert names.of("spot(top=3)") == "spot_top_3"
+    assert names.of("spot(top=3)") == "spot_top_3"
+    other = names.of("spot[top=3]")
+    assert other.startswith("spot_top_3-")
+    assert names.of("spot[top=3]") == other
+    assert names.of("Sources") != "Sources"  # a file system may not tell cases apart
+    # Two task files may hold tasks of one name.
+    tasks = FileNames()
+    assert tasks.of("tickets", "a/tickets.toml") == "tickets"
+    assert tasks.of("tickets", "b/tickets.toml") not in ("", "tickets")
+    long = FileNames("x" * LONGEST).of("x" * LONGEST)
+    assert len(long) <= LONGEST

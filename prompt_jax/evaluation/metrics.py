@@ -152,11 +152,34 @@ def match_label(text: str, candidates: Sequence[str]) -> int:
     >>> match_label(" Not  entailment", ["entailment", "not entailment"])
     1
     """
-    normalised = " ".join(text.casefold().split())
+    normal = _normal(text)
     for index, candidate in enumerate(candidates):
-        if " ".join(candidate.casefold().split()) == normalised:
+        if _normal(candidate) == normal:
             return index
     return -1
+
+
+def matching(predictions: Predictions, examples: Sequence[Example]) -> dict[int, tuple[int, ...]]:
+    """The candidates of rows whose generated text equals several, which differ in case or space.
+
+    Args:
+      predictions: n strings; other forms have none.
+      examples: the n rows.
+    """
+    if form_of(predictions) != "text":
+        return {}
+    ambiguous = {}
+    for row, (text, example) in enumerate(zip(predictions, examples, strict=True)):
+        normal = [_normal(candidate) for candidate in example.candidates]
+        if len(set(normal)) < len(normal):
+            equal = tuple(i for i, other in enumerate(normal) if other == _normal(str(text)))
+            if len(equal) > 1:
+                ambiguous[row] = equal
+    return ambiguous
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def form_of(predictions: Predictions) -> Form:
@@ -452,8 +475,8 @@ def compute(
     """
     values = {}
     for metric in [get_metric(name) for name in names]:
-        if ties:
-            values[metric.name] = metric.expected(predictions, split.examples, ties)[0]
+        if found := _outcomes(metric, predictions, split, ties):
+            values[metric.name] = metric.expected(*found)[0]
             continue
         values[metric.name] = metric(
             as_form(predictions, metric.form, split.examples), split.examples
@@ -479,6 +502,19 @@ def per_item(
     metric = get_metric(name)
     if metric.items is None:
         return None
-    if ties:
-        return metric.expected(predictions, split.examples, ties)[1]
+    if found := _outcomes(metric, predictions, split, ties):
+        return metric.expected(*found)[1]
     return metric.per_item(as_form(predictions, metric.form, split.examples), split.examples)
+
+
+def _outcomes(
+    metric: Metric, predictions: Predictions, split: HasExamples, ties: Ties | None
+) -> tuple[Predictions, Sequence[Example], Ties] | None:
+    """The arguments of `Metric.expected`; None where no row has several answers."""
+    if ties:
+        return predictions, split.examples, ties
+    if metric.form != "label" or len(predictions) != len(split.examples):
+        return None
+    if several := matching(predictions, split.examples):
+        return as_form(predictions, "label", split.examples), split.examples, several
+    return None

@@ -246,6 +246,7 @@ def _packed(evaluation: Evaluation, prefix: str) -> tuple[dict[str, Any], dict[s
     facts: dict[str, Any] = {
         "metrics": evaluation.metrics,
         "unparsable": evaluation.unparsable,
+        "ties": evaluation.ties,
         "per_item": list(evaluation.per_item),
     }
     arrays = {f"{prefix}per_item/{i}": x for i, x in enumerate(evaluation.per_item.values())}
@@ -268,4 +269,5 @@ def _unpacked(
         {name: arrays[f"{prefix}per_item/{i}"] for i, name in enumerate(facts["per_item"])},
         facts["unparsable"],
         arrays.get(f"{prefix}scores"),
+        facts.get("ties", 0),
     )

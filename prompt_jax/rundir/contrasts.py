@@ -20,7 +20,7 @@ from prompt_jax.evaluation import (
     sign_flip,
     summarise,
 )
-from prompt_jax.rundir import paired
+from prompt_jax.rundir import paired, reference
 from prompt_jax.rundir.findings import minimum_effect
 from prompt_jax.rundir.folder import RunDirectory, get
 from prompt_jax.rundir.join import refuse_other_model
@@ -177,6 +177,15 @@ def _means(pooled: Pool, groups: Sequence[TargetGroup], named: Sequence[str]) ->
         means = [pooled.primary.macro(method, targets, pooled.k) for targets in columns.values()]
         texts = (cell_text(summarise(list(m.values()))) if m else "-" for m in means)
         rows.append((method, *texts))
+    metrics, known = primary_metrics(pooled.run.rows), pooled.run.reference
+    levels = [
+        reference.average([known.values(target, metrics.get(target, "")) for target in targets])
+        for targets in columns.values()
+    ]
+    for kind, line in reference.LINES.items():
+        if any(kind in level for level in levels):
+            cells = (f"{100 * level[kind]:.1f}" if kind in level else "-" for level in levels)
+            rows.append((line, *cells))
     titles = (f"{name} ({len(targets)})" for name, targets in columns.items())
     title = "Test rows, in points, mean ± standard deviation over seeds of the mean over targets"
     return Table("means", title, ("method", *titles), tuple(rows))

@@ -183,3 +183,15 @@ def test_tied_numbers_are_averaged():
     split = SimpleNamespace(examples=examples)
     found = metrics.compute(["pearson"], np.array([0, 0, 1]), split, {1: (0, 1)})
     assert found["pearson"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("gold", [0, 1])
+def test_a_generated_text_that_equals_two_candidates_is_half_of_each(gold):
+    """They differ in case alone, which is not compared."""
+    names = ("May", "may")
+    examples = [Example("", names[gold], gold, names), Example("", "no", 1, ("yes", "no"))]
+    split = SimpleNamespace(examples=examples)
+    assert metrics.compute(["accuracy"], ["MAY", "no"], split) == {"accuracy": 0.75}
+    assert metrics.per_item("accuracy", ["may", "yes"], split).tolist() == [0.5, 0.0]
+    assert metrics.compute(["accuracy"], ["june", "no"], split) == {"accuracy": 0.5}
+    assert metrics.compute(["squad_em"], ["may", "no"], split) == {"squad_em": 1.0}

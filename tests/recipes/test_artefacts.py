@@ -250,6 +250,7 @@ def test_a_test_result_comes_back(tmp_path, generated):
         {"accuracy": np.asarray([1, 0], np.float32), "a/b": np.zeros(2, np.float32)},
         3,
         None if generated else np.asarray([[0.5, np.inf], [1, 2]], np.float32),
+        ties=1,
     )
     result = TestResult(evaluation, 12, {"plain/one": toy.prompt(), "two": toy.prompt(1)})
     store = ArtefactStore(tmp_path)
@@ -261,7 +262,7 @@ def test_a_test_result_comes_back(tmp_path, generated):
     assert repr(again.evaluation.metrics) == repr(evaluation.metrics)
     assert array_hash(again.evaluation.per_item) == array_hash(evaluation.per_item)
     assert list(again.evaluation.predictions) == list(predictions)
-    assert again.evaluation.unparsable == 3
+    assert (again.evaluation.unparsable, again.evaluation.ties) == (3, 1)
     if generated:
         assert again.evaluation.scores is None
     else:

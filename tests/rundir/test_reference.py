@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from prompt_jax.run_key import RunKey
-from prompt_jax.rundir import archive, folder, join, reference, tables, views
+from prompt_jax.rundir import archive, contrasts, folder, join, reference, tables, views
 from prompt_jax.rundir.findings import find
+from prompt_jax.rundir.questions import Question
 from prompt_jax.rundir.reference import Line, Reference, TestedRun
 from prompt_jax.rundir.results import write_rows
 from rundir.synthetic import result
@@ -191,3 +192,10 @@ def test_lines_survive_archives_and_joins(run_folder: Path, tmp_path: Path) -> N
     joined = join.join([first, second])
     assert len(joined.reference.lines) == len(LINES)
     assert {run.key.method for run in joined.reference.runs} >= {"x"}
+
+
+def test_lines_stand_beside_the_means_of_declared_questions(run_folder: Path) -> None:
+    asked = Question("x", "base", TARGETS, role="primary")
+    means = contrasts.answer([folder.read(run_folder)], [asked]).means
+    assert means.rows[-2:] == (("majority class", "52.5"), ("no prompt", "30.0"))
+    assert [row[0] for row in means.rows] == [*METHODS, "majority class", "no prompt"]

@@ -74,7 +74,7 @@ def test_a_run_that_answers_one_class():
 
 
 def test_the_model_without_a_prompt_is_evaluated_once(world, tmp_path, monkeypatch):
-    config = world.config(tmp_path)
+    config = world.experiment(tmp_path)
     asked = []
 
     def evaluate(lm, jobs, state=None, *, metrics, mesh=None):

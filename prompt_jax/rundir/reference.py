@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prompt_jax.paths import write_atomically
 from prompt_jax.run_key import RunKey
 from prompt_jax.training.tracking import finite
 
@@ -132,7 +133,7 @@ def write(folder: Path, reference: Reference) -> None:
         for run in reference.runs
     ]
     text = json.dumps({"lines": lines, "runs": runs}, indent=1) + "\n"
-    (folder / NAME).write_text(text, "utf-8")
+    write_atomically(folder / NAME, text.encode())
 
 
 def parse(found: Mapping[str, Any]) -> tuple[Reference, bool]:

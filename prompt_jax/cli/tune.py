@@ -54,6 +54,7 @@ def tune(
     """
     from prompt_jax.recipes import tune as recipe
 
+    wanted = recipe.check_overrides(overrides or ())
     table = None
     if recipe.is_table(file):
         table = recipe.read_table(file, text=text or (), label=label, kind=kind, name=name)
@@ -63,7 +64,7 @@ def tune(
                 typer.echo(line)
     if model == "mini":
         common.warn(_TOY)
-    lm = common.load_model(model)
+    lm = common.load_model(model, wanted.dtype, remat=wanted.remat)
     with tempfile.TemporaryDirectory(prefix="prompt-jax-") as temporary:
         if table is not None:
             name = name or table.name

@@ -36,6 +36,13 @@ METHOD = "prompt_tuning(rates=[1,0.3,3])"
 _RATE, _BATCH, _EPOCHS = 0.3, 16, 20
 _STEPS = (200, 1000)  # at least, at most
 _MEASURED = 2000  # rows whose lengths set the limits
+_OPTIONS = {
+    "model": "--model (model=)",
+    "targets": "FILE (data)",
+    "out": "--out (out=)",
+    "name": "--name (name=)",
+    "first_seed": "--seed (seed=)",
+}
 _SHOWN = 12  # labels
 _INPUT, _TARGET = (32, 256), (4, 128)
 
@@ -163,6 +170,22 @@ def write_task(
     return folder / f"{table.name}.toml"
 
 
+def check_overrides(overrides: Sequence[str]) -> ExperimentConfig:
+    """Any experiment with these overrides: finds wrong ones before a model is loaded.
+
+    Raises:
+      ConfigError: a wrong override, or one of what has an option of its own.
+    """
+    for assignment in overrides:
+        key = assignment.partition("=")[0].strip()
+        if key in _OPTIONS:
+            raise ConfigError(
+                f"override '{assignment}': say {_OPTIONS[key]} instead, which also decides what is"
+                " written and loaded."
+            )
+    return override(ExperimentConfig(targets=("-",), methods=(METHOD,)), overrides)
+
+
 def tune_config(
     task: str,
     lm: LanguageModel,
@@ -281,7 +304,8 @@ def tune(
     >>> lm = pj.models.load("google/flan-t5-base")  # doctest: +SKIP
     >>> pj.predict(lm, ["Login fails since this morning."], run.prompt)  # doctest: +SKIP
     """
-    lm = load(model) if isinstance(model, str) else model
+    wanted = check_overrides(overrides)
+    lm = load(model, wanted.dtype, remat=wanted.remat) if isinstance(model, str) else model
     task = data if isinstance(data, str | Path) and not is_table(data) else None
     target = str(task)
     if task is None:
@@ -311,8 +335,9 @@ def tune(
 
 
 def is_table(data: str | Path) -> bool:
-    """Whether a text is the path of a file of rows, and not the name of a task."""
-    return str(data).endswith(SUFFIXES)
+    """Whether a text is the path of a file of rows, of whatever format, and not a task."""
+    path = Path(data)
+    return str(data).endswith(SUFFIXES) or (path.suffix != ".toml" and path.is_file())
 
 
 def task_folder(out: str, name: str) -> Path:

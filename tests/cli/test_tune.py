@@ -7,23 +7,25 @@ import json
 from pathlib import Path
 
 import pytest
+import toy
+from world import sentences
 
 import prompt_jax as pj
 from prompt_jax.data import registry
-from tests.cli.conftest import Invoke, World, sentences
+from tests.cli.conftest import Invoke, World
 
 # The shapes of the other tests of this folder: no program is compiled for this one alone.
 SMALL = (
     "methods=prompt_tuning(rates=[1,3])",
-    "prompt.tokens=3",
+    f"prompt.tokens={toy.L}",
     "prompt.init=vocab:20",
     "data.max_input_tokens=8",
     "data.max_target_tokens=4",
     "data.dev_rows=8",
     "target.steps=3",
-    "target.batch_size=4",
+    f"target.batch_size={toy.B}",
     "target.eval_every=1",
-    "target.micro_batch_tokens=88",
+    f"target.micro_batch_tokens={toy.MICRO_TOKENS}",
 )
 
 
@@ -113,6 +115,9 @@ def test_what_is_refused(invoke: Invoke, files: World, tmp_path: Path) -> None:
         (("--out", "memory://run"), "out must be a directory of this machine"),
         (("--model", "nowhere/at/all"), "There is no directory nowhere/at/all."),
         (("steps=3",), "unknown option 'steps' in overrides. Did you mean one of these"),
+        (("model=t5-base",), "override 'model=t5-base': say --model (model=) instead"),
+        (("out=x",), "override 'out=x': say --out (out=) instead"),
+        (("dtype=float16",), "option 'dtype' must be one of float32, bfloat16, not 'float16'"),
         (("--lr", "3"), "unknown option '--lr'. Write source.optimizer.learning_rate=3"),
     ):
         command = ("tune", table, "--out", out, "--model", files.model, *arguments)
@@ -120,6 +125,10 @@ def test_what_is_refused(invoke: Invoke, files: World, tmp_path: Path) -> None:
         assert result.code == 2, arguments
         assert says in result.err
         assert not out.exists()
+    (tmp_path / "rows.xlsx").touch()
+    other = invoke("tune", tmp_path / "rows.xlsx")
+    assert other.code == 2
+    assert "rows.xlsx: unknown file format; use one of .jsonl" in other.err
     missing = invoke("tune", tmp_path / "none.csv")
     assert missing.code == 2
     assert "none.csv cannot be read" in missing.err

@@ -132,6 +132,37 @@ def test_what_is_wrong_is_said_before_the_model_is_used(
     assert says in str(caught.value)
 
 
+def test_a_table_in_memory_is_tuned_by_an_ordinary_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One call: what is printed, what is run, and what is returned."""
+    file = tmp_path / "made.safetensors"
+    record = pj.PromptRecord(model_hash="h", model_name="letters", d_model=4, tokens=3)
+    pj.SoftPrompt(np.ones((3, 4), np.float32)).save(file, record)
+    got = []
+
+    def run(config: Any, lm: Any, **options: Any) -> Any:
+        got.append((config, lm, options["show"]))
+        return SimpleNamespace(prompts=[file], findings="numbers")
+
+    monkeypatch.setattr(recipe.experiment, "run", run)
+    lm: Any = SimpleNamespace(**vars(LM), weights_hash="h", d_model=4, model_config={})
+    out = str(tmp_path / "run")
+    rows = rows_of(40, ("Bug", "New wish", "bug"))
+    made = pj.tune(rows, model=lm, text="text", seed=2, name="tickets", out=out)
+    ((config, model, show),) = got
+    assert (model, show, config.out, config.first_seed) == (lm, True, out, 2)
+    assert config.targets == (f"{out}/task/tickets.toml",)
+    assert load_task(config.targets[0]).holdout_seed == 2
+    assert (made.config, made.findings, made.file) == (config, "numbers", file)
+    assert repr(made) == f"Tuned({file})"
+    np.testing.assert_array_equal(np.asarray(made.prompt.embeddings), np.ones((3, 4)))
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "answer: column 'label', for it is named like a label and has few values."
+    assert "labels: 'Bug', 'bug' are one label, 'Bug'." in printed
+    assert printed[-1] == "label words: the model says 'bug' for Bug, 'new wish' for New wish."
+
+
 def test_lengths() -> None:
     lengths = np.array([3] * 97 + [17] * 3)
     assert recipe._limit(lengths, 16, (8, 64)) == 32

@@ -25,8 +25,8 @@ import pytest
 if TYPE_CHECKING:
     from world import Ran, World
 
-# Two thirds of a cold test run are compiling, most of it LLVM's optimizations of programs that
-# run once. Python processes that a test starts compile as a user's do.
+# More than half of a cold test run is compiling, and without LLVM's optimizations that takes a
+# quarter less. Python processes that a test starts compile as a user's do.
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -5,20 +5,22 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal, overload
 
 from prompt_jax.config import split_list
 from prompt_jax.errors import ConfigError
 from prompt_jax.methods import create
+from prompt_jax.models import LanguageModel
 from prompt_jax.prompts import SoftPrompt
 from prompt_jax.recipes import experiment
 from prompt_jax.recipes.config import DataConfig, ExperimentConfig, PromptConfig
+from prompt_jax.recipes.plan import Plan, make_plan
 from prompt_jax.rundir import views
 from prompt_jax.rundir.findings import Findings
 from prompt_jax.rundir.tables import Table, markdown
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Transfer:
     """The outcome of a transfer.
 
@@ -40,12 +42,54 @@ class Transfer:
         """The table as Markdown."""
         return markdown(self.table())
 
+    def __repr__(self) -> str:
+        target, method = self.config.targets[0], self.config.specs[0]
+        return f"Transfer({method}, target={target!r}, out={self.config.out!r}, {self.prompt!r})"
+
     def _repr_markdown_(self) -> str:
         return self.markdown()
 
 
+@overload
 def transfer(
-    lm: Any,
+    lm: LanguageModel,
+    *,
+    target: str,
+    method: str = ...,
+    sources: str | Sequence[str] = ...,
+    k: int = ...,
+    seeds: int = ...,
+    tokens: int = ...,
+    steps: int = ...,
+    learning_rate: float | None = ...,
+    templates: Literal["first", "cycle", "rest", "most"] = ...,
+    allow_overlap: bool = ...,
+    data_root: str | None = ...,
+    out: str | None = ...,
+    show: bool = ...,
+    dry_run: Literal[True],
+) -> Plan: ...
+@overload
+def transfer(
+    lm: LanguageModel,
+    *,
+    target: str,
+    method: str = ...,
+    sources: str | Sequence[str] = ...,
+    k: int = ...,
+    seeds: int = ...,
+    tokens: int = ...,
+    steps: int = ...,
+    learning_rate: float | None = ...,
+    templates: Literal["first", "cycle", "rest", "most"] = ...,
+    allow_overlap: bool = ...,
+    data_root: str | None = ...,
+    out: str | None = ...,
+    show: bool = ...,
+    dry_run: Literal[False] = ...,
+) -> Transfer: ...
+def transfer(
+    lm: LanguageModel,
     *,
     target: str,
     method: str = "spot",
@@ -54,11 +98,14 @@ def transfer(
     seeds: int = 5,
     tokens: int = 20,
     steps: int = 300,
+    learning_rate: float | None = None,
     templates: Literal["first", "cycle", "rest", "most"] = "first",
+    allow_overlap: bool = False,
     data_root: str | None = None,
     out: str | None = None,
     show: bool = True,
-) -> Transfer:
+    dry_run: bool = False,
+) -> Transfer | Plan:
     """Trains source prompts, transfers to a target, and evaluates on its test rows.
 
     Args:
@@ -70,10 +117,14 @@ def transfer(
       seeds: runs, each with its own source prompts.
       tokens: L.
       steps: of every stage.
+      learning_rate: peak rate of every stage, in units of the root mean square of the model's
+        embeddings; None: that of `OptimizerConfig`.
       templates: that training rows are under, as `data.templates`.
+      allow_overlap: let the target be a source, too.
       data_root: folder with one folder per task; None: TFDS or the Hugging Face cache.
       out: run directory; None: a temporary one.
-      show: a progress line on a terminal.
+      show: a progress line on a terminal or in a notebook.
+      dry_run: train nothing, and return the plan: steps, work and memory of all stages.
 
     Raises:
       PromptJaxError: for anything that is wrong with the arguments or the data.
@@ -102,14 +153,23 @@ def transfer(
         seeds=seeds,
         prompt=PromptConfig(tokens=tokens),
         data=DataConfig(root=data_root, templates=templates),
-        out=out or tempfile.mkdtemp(prefix="prompt_jax-"),
+        allow_overlap=allow_overlap,
+        out=out or ("" if dry_run else tempfile.mkdtemp(prefix="prompt_jax-")),
     )
-    config = replace(
-        base,
-        source=replace(base.source, steps=steps),
-        target=replace(base.target, steps=steps),
-        few_shot=replace(base.few_shot, steps=steps),
-    )
+    budgets = {
+        "source": replace(base.source, steps=steps),
+        "probe": base.probe,
+        "target": replace(base.target, steps=steps),
+        "few_shot": replace(base.few_shot, steps=steps),
+    }
+    if learning_rate is not None:
+        budgets = {
+            name: replace(b, optimizer=replace(b.optimizer, learning_rate=learning_rate))
+            for name, b in budgets.items()
+        }
+    config = replace(base, **budgets)  # type: ignore[arg-type]
+    if dry_run:
+        return make_plan(config, lm)
     result = experiment.run(config, lm, show=show, say=lambda line: None)
     findings = result.findings
     dev = {row.seed: row.value for row in findings.run.rows if row.split == "dev"}

@@ -1,4 +1,4 @@
-"""Shows how far a stage is: a bar on a terminal, elsewhere a line every few seconds."""
+"""Shows how far a stage is: a bar on a terminal, a text in a notebook, elsewhere lines."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 # Seconds until the first line: compiling is slow, and a run that is over by then needs none.
 _FIRST = 10.0
+_REFRESH = 0.5  # seconds between two texts of a notebook
 
 
 class Status:
@@ -108,7 +109,9 @@ def duration(seconds: float) -> str:
 
 
 class Display:
-    """Shows a status: a bar on a terminal, elsewhere lines on stderr. Use as a context manager.
+    """Shows a status: a bar on a terminal, a text that changes in a notebook, else lines on stderr.
+
+    Use as a context manager.
 
     Args:
       status: what is shown.
@@ -119,6 +122,9 @@ class Display:
         self._status, self._every = status, every
         self._progress: Any = None
         self._bar: Any = None
+        self._cell: Any = None
+        self._finished: list[str] = []  # lines of stages before this one, in a notebook
+        self._line, self._drawn = "", 0.0
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -129,6 +135,8 @@ class Display:
         if console.is_terminal and not console.is_dumb_terminal:
             self._progress = _bars(console)
             self._progress.start()
+        elif (cell := _notebook_cell()) is not None:
+            self._cell = cell
         elif self._every:
             self._thread = threading.Thread(target=self._lines, name="progress", daemon=True)
             self._thread.start()
@@ -140,9 +148,14 @@ class Display:
             self._thread.join()
         if self._progress is not None:
             self._progress.stop()
+        self._draw()
 
     def start(self, again: bool) -> None:
         """A stage, or the next population of the same one, begins."""
+        if self._cell is not None and not again:
+            if self._line:
+                self._finished.append(self._line)
+            self._draw()
         if self._progress is None:
             return
         status = self._status
@@ -153,10 +166,23 @@ class Display:
 
     def update(self) -> None:
         """The status has changed."""
+        if self._cell is not None:
+            self._line = self._status.line()
+            if time.monotonic() - self._drawn >= _REFRESH:
+                self._draw()
         if self._progress is not None and self._bar is not None:
             status = self._status
             note = "  ".join(part for part in (status.loss, status.dev, status.doing) if part)
             self._progress.update(self._bar, completed=status.step, note=note, rate=status.rate)
+
+    def _draw(self) -> None:
+        """Replaces the text of the notebook's cell."""
+        if self._cell is None:
+            return
+        self._drawn = time.monotonic()
+        self._line = self._status.line() if self._status.stage else ""
+        text = "\n".join(filter(None, (*self._finished, self._line)))
+        self._cell.update({"text/plain": text}, raw=True)
 
     def _lines(self) -> None:
         wait, last = min(_FIRST, self._every), ""
@@ -167,6 +193,17 @@ class Display:
                 with suppress(OSError, ValueError):  # a closed pipe stops no training
                     print(line, file=sys.stderr, flush=True)
             last = line
+
+
+def _notebook_cell() -> Any:
+    """An output of the running notebook cell that can be replaced; None outside a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    if getattr(shell, "kernel", None) is None:
+        return None
+    from IPython.display import display
+
+    return display({"text/plain": ""}, raw=True, display_id=True)
 
 
 def _bars(console: Any) -> Any:

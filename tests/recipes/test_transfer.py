@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ import prompt_jax as pj
 from prompt_jax.data import definition, registry
 from prompt_jax.errors import ConfigError
 from prompt_jax.recipes.transfer import transfer
+from prompt_jax.training.optimizers import OptimizerConfig
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +45,31 @@ def test_the_prompt_is_the_best_seed_s(pretender, world, tmp_path):
     assert run.table().rows[0][:2] == ("k = 4", "spot")
     assert "| k = 4 | spot |" in run.markdown()
     assert (tmp_path / "run" / "results.jsonl").is_file()
+
+    assert repr(run).startswith(f"Transfer(spot, target='{task}', out=")
+    assert len(repr(run)) < 500
+
+
+def test_a_dry_run_is_a_plan_and_trains_nothing(pretender, world, tmp_path, monkeypatch):
+    planned = []
+    module = sys.modules["prompt_jax.recipes.transfer"]
+    monkeypatch.setattr(module, "make_plan", lambda config, lm: planned.append(config) or "a plan")
+    task = world.tasks["one"]
+    options = {"target": task, "sources": [world.tasks["first"], task], "steps": 7}
+    plan = pj.transfer(
+        world.lm, **options, learning_rate=0.5, allow_overlap=True, dry_run=True, out="nowhere"
+    )
+    assert plan == "a plan"
+    (config,) = planned
+    budgets = (config.source, config.probe, config.target, config.few_shot)
+    assert [budget.optimizer.learning_rate for budget in budgets] == [0.5] * 4
+    assert [budget.steps for budget in budgets] == [7, 50, 7, 7]
+    assert config.allow_overlap
+    pj.transfer(world.lm, **options, dry_run=True)
+    default = OptimizerConfig().learning_rate
+    assert planned[1].target.optimizer.learning_rate == default
+    assert not planned[1].allow_overlap
+    assert pretender.calls == []
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import sys
 import time
+import types
 
 import pytest
 import rich.console
@@ -11,7 +13,7 @@ import rich.console
 from prompt_jax.errors import ConfigError
 from prompt_jax.run_key import RunKey
 from prompt_jax.training import progress
-from prompt_jax.training.progress import Status, duration
+from prompt_jax.training.progress import Display, Status, duration
 from prompt_jax.training.tracking import RunTracker, TrackingConfig
 
 A, B = RunKey(task="a"), RunKey(task="b")
@@ -140,3 +142,64 @@ def test_the_bar_shows_the_metric_and_what_is_compiled(tmp_path, monkeypatch):
 def test_seconds_between_lines(seconds):
     with pytest.raises(ConfigError, match="--log-seconds must be a number of seconds from 0 up"):
         TrackingConfig(log_seconds=seconds)
+
+
+class Cell:
+    """What IPython's `display(.., display_id=True)` returns."""
+
+    def __init__(self):
+        self.texts = []
+
+    def update(self, data, raw):
+        assert raw
+        self.texts.append(data["text/plain"])
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """A kernel's IPython, as far as it is asked."""
+    cell = Cell()
+    shell = types.SimpleNamespace(kernel=object())
+    ipython = types.ModuleType("IPython")
+    ipython.get_ipython = lambda: shell
+    ipython.display = types.ModuleType("IPython.display")
+    ipython.display.display = lambda data, raw, display_id: cell
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", ipython.display)
+    cell.shell = shell
+    return cell
+
+
+def test_a_notebook_shows_one_text_that_changes(notebook, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_REFRESH", 0.0)
+    status = Status()
+    with Display(status, 0.01) as shown:
+        for stage, replicas in (("sources", 3), ("target", 2)):
+            shown.start(status.start(stage, 10, replicas))
+            for step in (1, 10):
+                status.reached(step)
+                shown.update()
+    assert notebook.texts[1] == "sources (3 runs): step 1 of 10"
+    assert notebook.texts[-1].splitlines() == [
+        "sources (3 runs): step 10 of 10",
+        "target (2 runs): step 10 of 10",
+    ]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_notebook_is_not_drawn_at_every_step(notebook):
+    status = Status()
+    with Display(status, 1.0) as shown:
+        shown.start(status.start("s", 1000, 1))
+        for step in range(1000):
+            status.reached(step + 1)
+            shown.update()
+    assert len(notebook.texts) < 10
+    assert notebook.texts[-1] == "s (1 run): step 1,000 of 1,000"
+
+
+def test_ipython_in_a_terminal_is_no_notebook(notebook):
+    notebook.shell.kernel = None
+    with Display(Status(), 0.0):
+        pass
+    assert notebook.texts == []

@@ -90,7 +90,7 @@ def _context(findings: Findings) -> dict[str, Any]:
         "name": name if isinstance(name, str) and name else run.path.resolve().name,
         "facts": _run_facts(run),
         "lead": views.lead(findings),
-        "warnings": findings.warnings,
+        "warnings": [_shortened(line, run.prefix) for line in findings.warnings],
         "tables": {name: _short(table, run.prefix) for name, table in shown.items()},
         "minimum": f"{100 * findings.minimum:g}",
         "baseline": findings.baseline,
@@ -107,7 +107,7 @@ def _context(findings: Findings) -> dict[str, Any]:
         "near": [(f"{m}, {data}" if several else m, figure) for m, data, figure in near],
         "near_note": near_note,
         "methods": panels.sections(run),
-        "truncation": [line.removeprefix(run.prefix) for line in findings.truncation],
+        "truncation": [_shortened(line, run.prefix) for line in findings.truncation],
         "commands": tables.commands(run),
         "python": tables.python(run),
         "config": json.dumps(run.config, indent=2, ensure_ascii=False),
@@ -147,9 +147,18 @@ def _short(table: Table, prefix: str) -> Table:
     def cut(cells: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(cell.removeprefix(prefix) for cell in cells)
 
-    note = re.sub(rf"(?<![\w/]){re.escape(prefix)}", "", table.note)
+    note = _shortened(table.note, prefix)
     rows = tuple(map(cut, table.rows))
     return replace(table, columns=cut(table.columns), rows=rows, note=note)
+
+
+def _shortened(sentence: str, prefix: str) -> str:
+    """A sentence whose task names do not repeat what all of them begin with.
+
+    >>> _shortened("a/x: 3 rows, a/y; data/x", "a/")
+    'x: 3 rows, y; data/x'
+    """
+    return re.sub(rf"(?<![\w/]){re.escape(prefix)}", "", sentence) if prefix else sentence
 
 
 def _unbroken(cell: str) -> bool:

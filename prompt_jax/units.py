@@ -1,4 +1,4 @@
-"""Human-readable counts, bytes and FLOPs: three digits and a unit."""
+"""Human-readable counts, bytes, FLOPs and durations."""
 
 from __future__ import annotations
 
@@ -31,3 +31,20 @@ def format_flops(value: float) -> str:
     """Formats a number of floating point operations, like '23 EFLOP'."""
     prefixes = ("", "k", "M", "G", "T", "P", "E", "Z")
     return scale_to_unit(value, 1000, tuple(f" {prefix}FLOP" for prefix in prefixes))
+
+
+def format_duration(seconds: float) -> str:
+    """A duration for people.
+
+    >>> [format_duration(s) for s in (7.4, 150, 8000, 200000, 2.3e8)]
+    ['7 s', '2 min 30 s', '2 h 13 min', '2 d 8 h', '7.3 years']
+    """
+    seconds = round(seconds)
+    if seconds >= 365 * 86_400:
+        return f"{seconds / (365 * 86_400):,.1f} years"
+    for size, name, smaller, less in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min")):
+        if seconds >= size:
+            more = seconds % size // smaller
+            return f"{seconds // size} {name}" + (f" {more} {less}" if more else "")
+    rest = f" {seconds % 60} s" if seconds % 60 else ""
+    return f"{seconds // 60} min{rest}" if seconds >= 60 else f"{seconds} s"

@@ -142,7 +142,8 @@ def execute(
     if not dry_run and not jobs.is_main():
         experiment.run(loaded, lm, show=False, say=lambda line: None)
         return None
-    plan = make_plan(loaded, lm, None if dry_run else cache_folder(loaded))
+    cache = cache_folder(loaded)
+    plan = make_plan(loaded, lm, None if dry_run else cache, cache)
     if dry_run and as_json:
         return common.emit(plan.to_dict())
     if not as_json:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from prompt_jax.cli import common
 from prompt_jax.config import split_list
+from prompt_jax.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from prompt_jax.data import Task
     from prompt_jax.recipes import ExperimentConfig, Plan, RunResult
+    from prompt_jax.recipes.plan import PlannedStage
     from prompt_jax.rundir.folder import PromptFile
     from prompt_jax.rundir.tables import Table
 
@@ -85,17 +87,37 @@ def _tasks(out: common.Printer, made: Plan) -> None:
 
 
 def _stages(out: common.Printer, made: Plan) -> None:
-    shown = common.table("stage", "runs", "steps", "rows/step", "training")
+    shown = common.table("stage", "runs", "steps", "rows/step", "learning rate", "training")
     for stage in made.stages:
         shown.add_row(
             stage.label,
             f"{stage.runs:,}",
             f"{stage.steps:,}",
             f"{stage.rows_per_step:,}",
+            _rates(stage),
             common.format_flops(stage.flops),
         )
     out.print(shown)
     out.print()
+
+
+def _rates(stage: PlannedStage) -> str:
+    rates = ", ".join(f"{rate:g}" for rate in stage.learning_rates)
+    return f"{rates} x RMS" if rates and stage.unit == "embedding_rms" else rates or "-"
+
+
+def _time(made: Plan) -> str:
+    """How long the training takes here, and from what this is known."""
+    devices = made.memory.data * made.memory.model
+    rate = f"{common.format_flops(made.pace.flops_per_second)}/s"
+    where = f" on each of {devices} devices" if devices > 1 else ""
+    time = format_duration(made.seconds)
+    if made.pace.from_runs:
+        return f"at most {time} at the {rate} that earlier runs of this model have reached{where}"
+    return (
+        f"about {time} or more at the {rate} of a plain matrix product{where}: no run of this model"
+        " was measured here yet"
+    )
 
 
 def _costs(out: common.Printer, made: Plan) -> None:
@@ -137,6 +159,7 @@ def _costs(out: common.Printer, made: Plan) -> None:
                     if devices > 1
                     else []
                 ),
+                ("time", _time(made)),
                 ("memory", each + ", ".join(held)),
                 ("micro-batch", f"{each}{micro}: {counted}"),
             ]

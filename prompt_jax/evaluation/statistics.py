@@ -65,7 +65,7 @@ def summarise(values: np.ndarray | Sequence[float], *, level: float = 0.95) -> S
     Returns:
       The summary; std and interval are NaN with fewer than two finite values.
     """
-    from scipy import stats
+    from scipy import special  # `scipy.stats` calls it, and takes a second to import
 
     values = np.asarray(values, np.float64).ravel()
     finite = values[np.isfinite(values)]
@@ -74,7 +74,7 @@ def summarise(values: np.ndarray | Sequence[float], *, level: float = 0.95) -> S
         mean = float(finite[0]) if n else np.nan
         return Summary(mean, np.nan, np.nan, np.nan, n, failed)
     mean, std = float(finite.mean()), float(finite.std(ddof=1))
-    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * std / np.sqrt(n)
+    half = float(special.stdtrit(n - 1, (1 + level) / 2)) * std / np.sqrt(n)
     return Summary(mean, std, mean - half, mean + half, n, failed)
 
 
@@ -114,7 +114,7 @@ def paired_bootstrap(
     Raises:
       DataError: When shapes differ, values are not finite, or there is a single value.
     """
-    from scipy import stats
+    from scipy import special
 
     d = _paired(a, b)
     d = d[None, :] if d.ndim == 1 else d
@@ -129,8 +129,8 @@ def paired_bootstrap(
         return Comparison(mean, mean, mean, 1.0 if mean == 0.0 else 0.0, n_seeds, n_items)
 
     if 1 < n_seeds < _MIN_SEEDS:
-        half = float(stats.t.ppf((1 + level) / 2, freedom)) * np.sqrt(variance)
-        p = 2 * float(stats.t.sf(abs(mean) / np.sqrt(variance), freedom))
+        half = float(special.stdtrit(freedom, (1 + level) / 2)) * np.sqrt(variance)
+        p = 2 * float(special.stdtr(freedom, -abs(mean) / np.sqrt(variance)))
         return Comparison(mean, mean - half, mean + half, p, n_seeds, n_items)
 
     draws = _replicates(d, samples, np.random.default_rng(seed))
@@ -138,14 +138,14 @@ def paired_bootstrap(
     if spread > 0.0:
         draws = mean + (draws - mean) * (np.sqrt(variance) / spread)
     # The Student quantile serves as a normal quantile: the tail is smaller than (1 - level) / 2.
-    tail = float(stats.norm.sf(stats.t.ppf((1 + level) / 2, freedom)))
+    tail = float(special.ndtr(-special.stdtrit(freedom, (1 + level) / 2)))
     low, high = (float(q) for q in np.quantile(draws, [tail, 1 - tail]))
     crossing = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
     if crossing < _MIN_CROSSINGS:
-        p = 2 * float(stats.t.sf(abs(mean) / np.sqrt(variance), freedom))
+        p = 2 * float(special.stdtr(freedom, -abs(mean) / np.sqrt(variance)))
     else:
         one_sided = min((crossing + 1) / (samples + 1), 0.5)
-        p = 2 * float(stats.t.sf(stats.norm.isf(one_sided), freedom))
+        p = 2 * float(special.stdtr(freedom, special.ndtri(one_sided)))
     return Comparison(mean, low, high, min(p, 1.0), n_seeds, n_items)
 
 

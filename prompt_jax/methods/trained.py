@@ -8,6 +8,7 @@ a file is executed.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from prompt_jax import store
+from prompt_jax import code_digest, store
 from prompt_jax.data.batching import EvalRows
 from prompt_jax.errors import ConfigError, PromptError
 from prompt_jax.evaluation.sweep import EmbeddedBy
@@ -31,6 +32,7 @@ from prompt_jax.prompts.record import METADATA_KEY
 from prompt_jax.training.deployed import prompt_of_row
 
 _SPEC = "method"  # the fact by which such a file is recognised
+_CODE = "method_code"  # digest of its class, which no spec names
 _PARAMS, _CONSTS = "params/", "consts/"
 
 
@@ -93,13 +95,16 @@ def save(path: str | os.PathLike[str], trained: TrainedMethod) -> None:
             raise PromptError(f"{path} is not written: {name} holds NaN or infinite numbers.")
     record = trained.record.replace(tokens=_prompt_length(path, trained))
     facts = json.loads(record.to_metadata()[METADATA_KEY])
-    write_bytes(path, store.pack({**facts, _SPEC: method.spec}, arrays))
+    made_by = {_SPEC: method.spec, _CODE: code_digest.of_class(type(method))}
+    write_bytes(path, store.pack({**facts, **made_by}, arrays))
 
 
 def load(
     path: str | os.PathLike[str], *, model: Any, allow_other_model: bool = False
 ) -> TrainedMethod:
     """Reads what `save` wrote, for the model that it was trained for.
+
+    A warning is logged where the method's code is not the one that has written the file.
 
     Args:
       path: local path or fsspec URL.
@@ -136,7 +141,18 @@ def load(
     trained = TrainedMethod(method, params, consts, record)
     if _prompt_length(path, trained) != record.tokens:
         raise PromptError(f"{path}: '{spec}' of this version computes prompts of another length.")
+    _check_code(path, json.loads(text).get(_CODE), method)
     return trained
+
+
+def _check_code(path: str | os.PathLike[str], made_by: str | None, method: BaseMethod) -> None:
+    """Reports a file that other code of the method has written: its prompts may be others."""
+    if made_by != code_digest.of_class(type(method)):
+        why = "by other code of" if made_by else "by code that is not known, of"
+        logging.getLogger("prompt_jax").warning(
+            f"{path} was written {why} the method '{method.spec}': its answers may not be those"
+            " that it was tested with. Train it again, or evaluate it."
+        )
 
 
 def read_record(path: str | os.PathLike[str]) -> PromptRecord | None:

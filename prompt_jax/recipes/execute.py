@@ -85,6 +85,7 @@ class Executor:
                         len(trials),
                         test.template_prompts,
                         self._chosen(method, contexts[best], trained),
+                        *self._rates(stage, best),
                         self._calibration(best, test.evaluation),
                         self.initial(seed).record,
                         starts[best][1],
@@ -205,6 +206,13 @@ class Executor:
             return None
         sources = [self.rows.task(name).name for name in self.config.sources]
         return tuple(name for name, taken in zip(sources, group, strict=True) if taken)
+
+    def _rates(self, stage: Stage, key: RunKey) -> tuple[float | None, float | None]:
+        """The factor of the learning rate where there were several, and the peak rate."""
+        budget = self.config.stage_budget(stage, (key.k or 0) if stage.on == "target" else 0)
+        factor = stage.rates[key.trial] if stage.rates else 1.0
+        peak = None if budget is None else budget.optimizer.learning_rate * factor
+        return (factor if len(stage.rates) > 1 else None), peak
 
     def _cost_before(self, method: BaseMethod, key: RunKey, done: Stages) -> Cost:
         """The cost of the stages before the last one, as far as a replica depends on them."""

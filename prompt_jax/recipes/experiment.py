@@ -14,14 +14,17 @@ from prompt_jax import distributed, sharding
 from prompt_jax.methods import as_method
 from prompt_jax.models.base import LanguageModel
 from prompt_jax.paths import is_url, write_atomically
-from prompt_jax.recipes import outputs, reference
+from prompt_jax.recipes import finished, outputs, reference
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.execute import Executor
+from prompt_jax.recipes.finished import Finished
+from prompt_jax.recipes.pace import remember
 from prompt_jax.recipes.resources import RunFolder, cache_folder, check_inputs, make_mesh
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.recipes.stages import StageRunner
 from prompt_jax.run_key import RunKey
 from prompt_jax.rundir import answers, overlap, provenance, results
+from prompt_jax.rundir.paths import run_folder
 from prompt_jax.rundir.reference import Reference, TestedRun
 from prompt_jax.rundir.reference import write as write_reference
 from prompt_jax.rundir.results import ResultRow
@@ -48,8 +51,10 @@ def run(
     Raises:
       PromptJaxError: for anything a user can cause, before any compute is spent where possible.
     """
+    here = distributed.is_main() and not is_url(config.out)
+    before = finished.read(run_folder(config.out, config.name)) if here else None
     with opened(config, lm, show=show, observe=observe) as (folder, executor):
-        result = _execute(config, executor.lm, folder, executor, say)
+        result = _execute(config, executor.lm, folder, executor, say, before)
         executor.runner.unfinished.clear()
         distributed.barrier("experiment")
     if is_url(config.out):
@@ -114,6 +119,7 @@ def _execute(
     folder: Path,
     executor: Executor,
     say: Callable[[str], None],
+    before: Finished | None,
 ) -> outputs.RunResult:
     began = time.monotonic()
     rows = executor.rows
@@ -153,6 +159,12 @@ def _execute(
     answered.write(folder)
     lines = reference.lines(config, rows, executor.runner)
     write_reference(folder, Reference(lines, tested))
-    provenance.finish(folder, time.monotonic() - began)
-    findings = outputs.write_findings(folder, say)
+    is_new = any(found < total for _, found, total in executor.reused)
+    if before is not None and not is_new and before.is_same(folder):
+        before.restore(folder)
+        findings = outputs.write_findings(folder, say, with_page=False)
+    else:
+        provenance.finish(folder, time.monotonic() - began)
+        remember(cache_folder(config), lm, folder)
+        findings = outputs.write_findings(folder, say)
     return outputs.RunResult(findings, executor.reused, writer.written)

@@ -49,6 +49,10 @@ class Outcome:
       trials: replicas from which the development set chose.
       template_prompts: where the prompt depends on the row's template: [L, D] by its name.
       chosen: names of the sources that the method has chosen; None where it makes no choice.
+      rate: factor of the budget's learning rate that the development set chose; None where there
+        was one rate alone.
+      learning_rate: peak rate of the last stage, in its optimizer's `unit`; None where it takes no
+        step.
       calibration: of the test rows' candidates; None where nothing was ranked.
       start: record of the initialisation that the replica's stage was given.
       consts: constants of the method that trained the replica.
@@ -62,6 +66,8 @@ class Outcome:
     trials: int
     template_prompts: Mapping[str, np.ndarray] = field(default_factory=dict)
     chosen: tuple[str, ...] | None = None
+    rate: float | None = None
+    learning_rate: float | None = None
     calibration: Calibration | None = None
     start: PromptRecord | None = None
     consts: Any = None

@@ -54,11 +54,18 @@ class RunResult:
         return self.findings.run.path
 
 
-def write_findings(folder: Path, say: Callable[[str], None]) -> Findings:
-    """Computes the findings of a run directory and writes `summary.md` and `report.html` there."""
+def write_findings(folder: Path, say: Callable[[str], None], *, with_page: bool = True) -> Findings:
+    """Computes the findings of a run directory and writes `summary.md` and `report.html` there.
+
+    Args:
+      folder: the run directory.
+      say: receives a warning where the page cannot be made.
+      with_page: False: the page there is of the same numbers.
+    """
     findings = find(rundir_folder.read(folder))
     write_atomically(folder / "summary.md", views.summary(findings).encode())
-    write_page(findings, say)
+    if with_page:
+        write_page(findings, say)
     return findings
 
 
@@ -108,6 +115,8 @@ def rows_of(key: RunKey, outcome: Outcome, task: Task) -> list[ResultRow]:
             trials=outcome.trials,
             suite=registry.suite(task),
             chosen=outcome.chosen,
+            rate=outcome.rate,
+            learning_rate=outcome.learning_rate,
         )
 
     names = list(outcome.test.metrics)
@@ -210,6 +219,10 @@ class PromptWriter:
             facts["template"] = template
         if outcome.chosen is not None:
             facts["chosen"] = list(outcome.chosen)
+        if outcome.rate is not None:
+            facts["rate"] = outcome.rate
+        if outcome.learning_rate is not None:
+            facts["learning_rate"] = outcome.learning_rate
         record = self._record(spec, task, outcome.trained, outcome.start, tokens, facts)
         scores = {name: float(value) for name, value in outcome.test.metrics.items()}
         return record.replace(scores={n: v for n, v in scores.items() if math.isfinite(v)})

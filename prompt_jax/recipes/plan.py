@@ -21,6 +21,7 @@ from prompt_jax.errors import MissingDataError
 from prompt_jax.methods import BaseMethod, Context, Stage
 from prompt_jax.models import LanguageModel
 from prompt_jax.recipes.config import DataConfig, ExperimentConfig
+from prompt_jax.recipes.pace import Pace, pace
 from prompt_jax.rundir import overlap as shared_rows
 from prompt_jax.training import memory
 from prompt_jax.training.fingerprint import package_code
@@ -62,6 +63,8 @@ class PlannedStage:
       rows_per_step: B x V of one run.
       flops: of the training of all runs, counted by hand at the longest input; real inputs are
         shorter, so this is an upper bound.
+      learning_rates: peak rates, one for each trial of a sweep; empty where no step is taken.
+      unit: of the rates, as in `OptimizerConfig`.
     """
 
     label: str
@@ -69,6 +72,8 @@ class PlannedStage:
     steps: int
     rows_per_step: int
     flops: float
+    learning_rates: tuple[float, ...] = ()
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,7 @@ class Plan:
     tasks: tuple[PlannedTask, ...]
     stages: tuple[PlannedStage, ...]
     memory: PlannedMemory
+    pace: Pace
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -134,14 +140,34 @@ class Plan:
         """Optimizer steps of all runs."""
         return sum(stage.steps * stage.runs for stage in self.stages)
 
+    @property
+    def seconds(self) -> float:
+        """Of training on the plan's devices, if each is as fast as one of this machine.
+
+        An estimate from above where `pace` is from earlier runs, otherwise the least.
+        """
+        devices = self.memory.data * self.memory.model
+        return self.flops / (self.pace.flops_per_second * devices)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        more = {"flops": self.flops, "steps": self.steps, "missing": self.missing}
-        return {**asdict(self), **more, "warnings": self.warnings}
+        computed = {
+            "flops": self.flops,
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "missing": self.missing,
+            "warnings": self.warnings,
+        }
+        return {**asdict(self), "pace": self.pace._asdict(), **computed}
 
 
-def make_plan(config: ExperimentConfig, lm: LanguageModel, cache: Path | None = None) -> Plan:
-    """Plans an experiment; compiles one micro-batch and executes nothing.
+def make_plan(
+    config: ExperimentConfig,
+    lm: LanguageModel,
+    cache: Path | None = None,
+    speeds: Path | None = None,
+) -> Plan:
+    """Plans an experiment; compiles one micro-batch and trains nothing.
 
     Data that is not on this machine is reported. Rows of files are read, so that a row that does
     not match its task is found here.
@@ -150,6 +176,7 @@ def make_plan(config: ExperimentConfig, lm: LanguageModel, cache: Path | None = 
       config: the experiment.
       lm: the model, or its shapes (`models.abstract`).
       cache: a folder where the analysis of the compiled micro-batch is kept; None: nowhere.
+      speeds: a folder with the speeds of earlier runs; None: a matrix product is measured.
 
     Raises:
       PromptJaxError: for an unknown task or method, tasks that leak into each other, or files of
@@ -174,6 +201,7 @@ def make_plan(config: ExperimentConfig, lm: LanguageModel, cache: Path | None = 
         tasks,
         tuple(_stages(config, lm)),
         _memory(config, lm, cache),
+        pace(speeds, lm),
     )
 
 
@@ -244,7 +272,13 @@ def _stage(
         _targets(config),
         backward="full" if method.trains_lm else "prompt",
     )
-    return PlannedStage(label, runs, steps, rows, float(flops) * steps * runs)
+    rates = tuple(
+        spent.optimizer.learning_rate * factor
+        for factor in (stage.rates or (1.0,))
+        if spent is not None
+    )
+    unit = budget.optimizer.unit
+    return PlannedStage(label, runs, steps, rows, float(flops) * steps * runs, rates, unit)
 
 
 def _targets(config: ExperimentConfig) -> int:

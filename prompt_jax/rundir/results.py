@@ -47,6 +47,10 @@ class ResultRow:
       trials: learning-rate or start trials from which the development set chose.
       suite: content hash of the generated suite that the target is from; "" for other tasks.
       chosen: names of the sources that the method has chosen; None where it makes no choice.
+      rate: factor of the budget's learning rate that the development set chose; None where there
+        was one rate alone.
+      learning_rate: peak rate of the last stage, in its optimizer's `unit`; None where it takes no
+        step.
     """
 
     key: RunKey
@@ -63,6 +67,8 @@ class ResultRow:
     trials: int = 1
     suite: str = ""
     chosen: tuple[str, ...] | None = None
+    rate: float | None = None
+    learning_rate: float | None = None
 
     def record(self) -> dict[str, Any]:
         """The line of `results.jsonl`, JSON-able: the fields of the key, then the others."""
@@ -179,6 +185,8 @@ _CHECKS = {
     "trials": _count,
     "suite": _text,
     "chosen": _names,
+    "rate": _amount,
+    "learning_rate": _amount,
 }
 
 

@@ -6,6 +6,7 @@ Nothing is computed here that is not in `Findings`.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
@@ -154,7 +155,7 @@ def results(findings: Findings, methods: Literal["rows", "columns"] = "rows") ->
     spread = f", mean ± standard deviation over {len(run.seeds)} seeds"
     title = f"Test rows, in points{spread if len(run.seeds) > 1 else ''}"
     kinds = [kind for kind in LINES if any(kind in row.reference for row in findings.rows)]
-    note = _reference_note(findings, kinds)
+    note = f"{chosen_rates(run)} {_reference_note(findings, kinds)}".strip()
     if methods == "columns":
         lines = tuple(
             (
@@ -215,6 +216,24 @@ def _reference_note(findings: Findings, kinds: Sequence[str]) -> str:
     if "no_prompt" in kinds:
         parts.append("No prompt: the frozen model on the same rows, without a soft prompt.")
     return " ".join(parts)
+
+
+def chosen_rates(run: RunDirectory) -> str:
+    """Which learning rates were chosen where there were several; "" where there were none."""
+    rates = {row.key: row.rate for row in run.rows if row.rate is not None}
+    cells: dict[tuple[str, int], Counter[float]] = {}
+    for key, rate in rates.items():
+        cells.setdefault((key.method, key.k or 0), Counter())[rate] += 1
+    if not cells:
+        return ""
+    parts = []
+    for (method, k), counts in cells.items():
+        chosen = [f"{rate:g} ({n} run{'s' if n > 1 else ''})" for rate, n in counts.most_common()]
+        parts.append(f"{method}, {heading(k)}: {', '.join(chosen)}")
+    return (
+        "Learning rates that the development set chose, as factors of the budget's:"
+        f" {'; '.join(parts)}."
+    )
 
 
 def _marks(findings: Findings, method: str, row: Row) -> frozenset[Mark]:
@@ -398,6 +417,10 @@ def to_dict(findings: Findings) -> dict[str, Any]:
                 **_verdict(c.verdict),
             }
             for c in findings.contrasts
+        ],
+        "rates": [
+            {**row.key.fields(), "rate": row.rate, "learning_rate": row.learning_rate}
+            for row in {row.key: row for row in findings.run.rows if row.rate is not None}.values()
         ],
         "minimum_effect": findings.minimum,
         "costs": [

@@ -8,6 +8,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from prompt_jax.units import format_duration
+
 # Seconds until the first line: compiling is slow, and a run that is over by then needs none.
 _FIRST = 10.0
 _REFRESH = 0.5  # seconds between two texts of a notebook
@@ -81,7 +83,7 @@ class Status:
         if self._clocked is None or not 0 <= self._clocked < self.step < self.total:
             return ""
         each = (time.monotonic() - self._clock) / (self.step - self._clocked)
-        return f"{duration(each * (self.total - self.step))} left"
+        return f"{format_duration(each * (self.total - self.step))} left"
 
     def line(self) -> str:
         """All of it in one line."""
@@ -89,23 +91,6 @@ class Status:
         step = f"step {self.step:,} of {self.total:,}"
         parts = (step, self.loss, self.dev, self.rate, self.left, doing)
         return f"{self.label}: {', '.join(part for part in parts if part)}"
-
-
-def duration(seconds: float) -> str:
-    """A duration for people.
-
-    >>> [duration(s) for s in (7.4, 150, 8000, 200000, 2.3e8)]
-    ['7 s', '2 min 30 s', '2 h 13 min', '2 d 8 h', '7.3 years']
-    """
-    seconds = round(seconds)
-    if seconds >= 365 * 86_400:
-        return f"{seconds / (365 * 86_400):,.1f} years"
-    for size, name, smaller, less in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min")):
-        if seconds >= size:
-            more = seconds % size // smaller
-            return f"{seconds // size} {name}" + (f" {more} {less}" if more else "")
-    rest = f" {seconds % 60} s" if seconds % 60 else ""
-    return f"{seconds // 60} min{rest}" if seconds >= 60 else f"{seconds} s"
 
 
 class Display:

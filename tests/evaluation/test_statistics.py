@@ -269,3 +269,16 @@ def test_bounded_intervals():
     one = bounded(summarise([0.5]), 0.0, 1.0)
     assert one.mean == 0.5
     assert math.isnan(one.low)
+
+
+def test_quantiles_are_those_of_scipy_stats():
+    """To the last bit, from the functions that `scipy.stats` calls."""
+    d = np.random.default_rng(0).normal(0.1, 1.0, (6, 9))
+    made = statistics.paired_bootstrap(d, np.zeros_like(d))
+    summary = summarise(d[:, 0])
+    half = float(stats.t.ppf(0.975, 5)) * d[:, 0].std(ddof=1) / np.sqrt(6)
+    assert summary.high == d[:, 0].mean() + half
+    few = statistics.paired_bootstrap(d[:2], np.zeros((2, 9)))
+    variance, freedom = statistics._two_way_variance(d[:2])
+    assert few.p == 2 * float(stats.t.sf(abs(few.difference) / np.sqrt(variance), freedom))
+    assert 0 < made.p < 1

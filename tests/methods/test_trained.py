@@ -169,3 +169,23 @@ def test_numbers_that_are_not_finite_are_not_saved(tmp_path):
     with pytest.raises(PromptError, match="params/values holds NaN or infinite numbers"):
         trained.save(tmp_path / "m", dataclasses.replace(made, params=bad))
     assert not (tmp_path / "m").exists()
+
+
+def test_other_code_of_the_method_is_reported(path, caplog):
+    """A file holds parameters; what they mean is in the code."""
+    lm = toy.tiny_t5()
+
+    def said():
+        found = [text for text in caplog.messages if "the method" in text]
+        caplog.clear()
+        return found
+
+    trained.load(path, model=lm)
+    assert said() == []
+    for made_by, why in (("0" * 16, "by other code of"), (None, "by code that is not known, of")):
+        rewrite(path, {"method_code": made_by})
+        trained.load(path, model=lm)
+        assert said() == [
+            f"{path} was written {why} the method '{METHOD.spec}': its answers may not be those"
+            " that it was tested with. Train it again, or evaluate it."
+        ]

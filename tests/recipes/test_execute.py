@@ -475,6 +475,8 @@ def test_more_than_the_budget(pretender, executor, world):
     assert pretender.runs[stage, name].rate == 3.0
     assert pretender.runs[stage, name.removesuffix(" trial=1")].rate == 1.0
     assert (tuned.key.trial, tuned.trials) == (1, 2)
+    assert (plain.rate, plain.learning_rate) == (None, 0.5)
+    assert (tuned.rate, tuned.learning_rate) == (3.0, 1.5)
     assert (plain.cost.target_steps, tuned.cost.target_steps) == (4, 2 * 2 * 4)
     # The rate of 1 is the long run without a grid.
     made.run("prompt_tuning(steps=2)", 0)

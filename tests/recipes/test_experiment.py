@@ -268,7 +268,13 @@ def test_lines_of_the_results(done):
         "trials",
         "suite",
         "chosen",
+        "rate",
+        "learning_rate",
     }
+    assert all(row["rate"] is None for row in rows)  # there was one alone
+    rates = {(row["method"], row["k"]): row["learning_rate"] for row in rows}
+    assert rates["spot", 0] == 0.5
+    assert rates["full_fine_tuning", 4] == 0.01
     assert all(row["chosen"] is None for row in rows if row["method"] != "spot")
     for row in rows:
         if row["method"] == "spot":
@@ -342,6 +348,26 @@ def test_a_warm_cache_trains_nothing_and_counts_it(ran, done, again):
     assert len(again.summary["contrasts"]) == 2 * 2 * 2
     assert len(again.summary["prompts"]) == 2 * 2 * 2 * 2
     assert all(Path(path).is_file() for path in again.summary["prompts"])
+
+
+@pytest.mark.slow
+def test_a_finished_directory_is_left_as_it_is(again, monkeypatch):
+    """The same command once more: no page is drawn, and the time that the run took stays."""
+    kept = {
+        path: path.read_bytes()
+        for path in again.folder.rglob("*")
+        if path.is_file() and path.name != "items.npz"  # a zip file holds the time
+    }
+    drawn = []
+    monkeypatch.setattr("prompt_jax.report.page.write", lambda *_: drawn.append(1))
+    config = again.folder.parent / "toy.py"
+    command = ["run", config, "seeds=2", f"out={again.folder}", "--json"]
+    assert json.loads(call(command).out)["cells"] == again.summary["cells"]
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert drawn == []
+    (again.folder / "report.html").unlink()
+    assert call(command).code == 0
+    assert drawn == [1]
 
 
 @pytest.mark.slow

@@ -17,7 +17,8 @@ from prompt_jax.methods import BaseMethod
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.recipes import DataConfig, make_plan
 from prompt_jax.recipes import plan as plans
-from prompt_jax.training import memory
+from prompt_jax.recipes.pace import pace, remember
+from prompt_jax.training import memory, speed
 from prompt_jax.training.optimizers import OptimizerConfig
 
 METHODS = (
@@ -269,3 +270,41 @@ def test_the_analysis_of_the_micro_batch_is_kept(world, tmp_path, monkeypatch):
     assert make_plan(config, lm) == first  # without a folder
     assert len(calls) == 2
     assert [entry.name for entry in tmp_path.iterdir()] == ["plans"]
+
+
+def test_how_long_it_takes_here(world, tmp_path):
+    """From the speed of earlier runs where there is one, else from a product of the model's."""
+    config, lm = world.experiment(tmp_path), world.lm
+    unknown = pace(tmp_path, lm)
+    assert (unknown.from_runs, pace(None, lm)) == (False, unknown)
+    assert unknown.flops_per_second == speed.matmul_ceiling(lm)
+    remember(tmp_path, lm, tmp_path)  # of a run that has trained nothing
+    lines = [{"flops_per_second": rate} for rate in (1e6, 3e6, 2e6, 0)]
+    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"stage": "x"}\n{"flops_pe'
+    (tmp_path / "speed.jsonl").write_text(text)
+    remember(None, lm, tmp_path)
+    assert pace(tmp_path, lm) == unknown
+    remember(tmp_path, lm, tmp_path)
+    known = pace(tmp_path, lm)
+    assert known == (2e6 / jax.device_count(), True)
+    assert pace(tmp_path, FrozenT5.abstract(toy.CONFIG)) == known  # a dry run has shapes alone
+    smaller = FrozenT5.abstract(dataclasses.replace(toy.CONFIG, num_layers=1))
+    assert not pace(tmp_path, smaller).from_runs
+    made = make_plan(config, lm, speeds=tmp_path)
+    assert made.seconds == pytest.approx(made.flops / known.flops_per_second)
+    assert made.to_dict()["pace"] == known._asdict()
+
+
+def test_learning_rates_of_stages(world, tmp_path):
+    methods = (
+        "prompt_tuning(rates=[1,3])",
+        "full_fine_tuning",
+        "task_prompt_vectors(zero_shot=true)",
+    )
+    config = world.experiment(tmp_path, methods=methods, shots=(0,))
+    made = {s.label: s for s in plans._stages(config, world.lm)}
+    swept = made["prompt_tuning(rates=[1,3]): target, all rows"]
+    assert (swept.learning_rates, swept.unit) == ((0.5, 1.5), "absolute")
+    assert made["full_fine_tuning: target, all rows"].learning_rates == (0.01,)
+    zero = made["task_prompt_vectors(zero_shot=true): target, all rows"]
+    assert zero.learning_rates == ()

@@ -164,3 +164,28 @@ def test_a_missing_interval_is_said_everywhere(tmp_path):
     assert "none: 2 seeds" in tables.to_csv(table)
     assert "none: 2 seeds" in views.summary(findings)
     assert "none: 2 seeds" in tables.latex(table)
+
+
+def test_chosen_learning_rates_stand_below_the_results(found):
+    """In every rendering of the results, and one by one in the JSON."""
+    assert views.chosen_rates(found.run) == ""
+    assert views.to_dict(found)["rates"] == []
+    rates = {0: 3.0, 1: 3.0}
+    rows = [
+        dataclasses.replace(row, rate=rates.get(row.seed, 1.0), learning_rate=0.3)
+        if (row.method, row.k) == (METHODS[1], 16)
+        else row
+        for row in found.run.rows
+    ]
+    run = dataclasses.replace(found.run, rows=rows)
+    more = dataclasses.replace(found, run=run)
+    swept = {row.key: row.rate for row in rows if row.rate is not None}
+    expected = (
+        "Learning rates that the development set chose, as factors of the budget's:"
+        f" {METHODS[1]}, k = 16: 1 (6 runs), 3 (4 runs)."
+    )
+    assert expected in views.results(more).note
+    assert views.results(more, "columns").note == views.results(more).note
+    assert expected in views.summary(more)
+    assert len(views.to_dict(more)["rates"]) == len(swept)
+    assert views.to_dict(more)["rates"][0]["rate"] in (1.0, 3.0)

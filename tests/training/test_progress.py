@@ -13,7 +13,7 @@ import rich.console
 from prompt_jax.errors import ConfigError
 from prompt_jax.run_key import RunKey
 from prompt_jax.training import progress
-from prompt_jax.training.progress import Display, Status, duration
+from prompt_jax.training.progress import Display, Status
 from prompt_jax.training.tracking import RunTracker, TrackingConfig
 
 A, B = RunKey(task="a"), RunKey(task="b")
@@ -76,10 +76,6 @@ def test_after_a_checkpoint_the_time_left_is_that_of_the_steps_taken_now(clock):
     clock[0] = 52.0
     status.reached(82)
     assert status.left == "36 s left"
-
-
-def test_years():
-    assert duration(23e18 / 1e11) == "7.3 years"
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -100,6 +100,22 @@ def rows(
     return input_ids, mask, _prompt(lm, prompt, input_ids.shape[0])
 
 
+Call = TypeVar("Call", bound=Callable[..., Any])
+
+
+def takes_ids(method: Call) -> Call:
+    """A method whose first argument are token ids: a text is refused before others are missed."""
+
+    @functools.wraps(method)
+    def checked(lm: LanguageModel, *args: Any, **options: Any) -> Any:
+        first = args[0] if args else options.get("input_ids")
+        if isinstance(first, str) or (isinstance(first, list | tuple) and _has_text(first)):
+            _as_array("input_ids", np.asarray(first, object))
+        return method(lm, *args, **options)
+
+    return cast(Call, checked)
+
+
 def run(program: Callable[..., Any], lm: LanguageModel, *arrays: Any, **static: Any) -> Any:
     """Calls a compiled program of a model on checked arguments, on whatever mesh they lie.
 
@@ -171,7 +187,7 @@ def _as_array(name: str, value: Any) -> Any:
         array = np.asarray(value)
     except ValueError as error:
         raise ModelError(f"{name} must be a rectangular array: pad its rows.") from error
-    if array.dtype.kind in "USO" and _has_text(value):
+    if array.dtype.kind in "USO" and _has_text(array):
         raise ModelError(
             f"{name} is text, but a model takes token ids: prompt_jax.predict(lm, texts, prompt)"
             " takes texts; or encode them with lm.tokenizer.encode(texts) and pad the rows."
@@ -184,4 +200,6 @@ def _as_array(name: str, value: Any) -> Any:
 def _has_text(value: Any) -> bool:
     if isinstance(value, str | bytes):
         return True
-    return any(isinstance(item, str | bytes) for item in np.asarray(value, object).ravel())
+    if isinstance(value, np.ndarray):
+        return any(isinstance(item, str | bytes) for item in value.ravel())
+    return isinstance(value, list | tuple) and any(map(_has_text, value[:1]))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from prompt_jax.sharding import Rules
 
@@ -43,6 +46,21 @@ class Tokenizer(Protocol):
 
     def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """`decode` for each row."""
+
+
+class HasEmbeddings(Protocol):
+    """A soft prompt: something with an array [.., L, D]."""
+
+    @property
+    def embeddings(self) -> jax.Array:
+        """[L, D], or [B, L, D]."""
+
+
+Ids = jax.Array | np.ndarray | Sequence[Sequence[int]]
+"""Token ids or a mask, [B, S]; a text is none (`prompt_jax.predict` takes texts)."""
+OnePrompt = jax.Array | np.ndarray | HasEmbeddings
+PromptLike = OnePrompt | Sequence[OnePrompt]
+"""A prompt [L, D] for all rows, or one per row: [B, L, D], or a list of B prompts."""
 
 
 class LanguageModel(Protocol):
@@ -130,25 +148,29 @@ class LanguageModel(Protocol):
 
     def score(
         self,
-        input_ids: Any,
-        attention_mask: Any,
-        labels: Any,
-        prompt: Any = None,
+        input_ids: Ids,
+        attention_mask: Ids,
+        labels: Ids,
+        prompt: PromptLike | None = None,
         *,
         observe: frozenset[str] = frozenset(),
     ) -> Scores:
         """Teacher-forced scores of `labels [B, T]` given `input_ids [B, S]`."""
 
     def rank(
-        self, input_ids: Any, attention_mask: Any, candidates: Any, prompt: Any = None
+        self,
+        input_ids: Ids,
+        attention_mask: Ids,
+        candidates: Ids | Sequence[Sequence[Sequence[int]]],
+        prompt: PromptLike | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Summed NLL and token count `[B, C]` of each candidate answer of each row."""
 
     def generate(
         self,
-        input_ids: Any,
-        attention_mask: Any,
-        prompt: Any = None,
+        input_ids: Ids,
+        attention_mask: Ids,
+        prompt: PromptLike | None = None,
         *,
         max_new_tokens: int = 32,
         num_beams: int = 1,
@@ -202,3 +224,12 @@ class LanguageModel(Protocol):
           model: devices over which the weights are split.
           dtype: of matrix products; None keeps the model's.
         """
+
+
+def short_repr(lm: LanguageModel) -> str:
+    """One line about a model, without its weights: what a `__repr__` returns."""
+    sizes = [math.prod(getattr(leaf, "shape", ())) for leaf in jax.tree.leaves(lm.params)]
+    return (
+        f"{type(lm).__name__}({lm.name!r}, {sum(sizes):,} parameters, d_model={lm.d_model},"
+        f" vocab_size={lm.vocab_size}, {jnp.dtype(lm.dtype).name})"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from prompt_jax.errors import ModelError
 from prompt_jax.models import arguments, decoding, hub, ops, parameters
-from prompt_jax.models.base import Scores, Tokenizer
+from prompt_jax.models.base import Ids, PromptLike, Scores, Tokenizer, short_repr
 from prompt_jax.models.t5 import checkpoint, weights
 from prompt_jax.models.t5.config import KNOWN, T5Config
 from prompt_jax.models.t5.flops import flops as count_flops
@@ -136,6 +136,9 @@ class FrozenT5:
         params, digest = weights.assemble(opened.tensors, opened.config, dtype, str(path))
         name = name or hub.display_name(path_or_id, path)
         return cls(params, T5Spec(opened.config, dtype, remat, name, digest, opened.tokenizer_path))
+
+    def __repr__(self) -> str:
+        return short_repr(self)
 
     def replace(self, *, params: Any) -> FrozenT5:
         """The same model with other weights (of any float dtype).
@@ -288,12 +291,13 @@ class FrozenT5:
         """Root mean square of the embedding table, `[]` float32: the scale of a useful prompt."""
         return _embedding_rms(self)
 
+    @arguments.takes_ids
     def score(
         self,
-        input_ids: Any,
-        attention_mask: Any,
-        labels: Any,
-        prompt: Any = None,
+        input_ids: Ids,
+        attention_mask: Ids,
+        labels: Ids,
+        prompt: PromptLike | None = None,
         *,
         observe: frozenset[str] = frozenset(),
         key: jax.Array | None = None,
@@ -320,16 +324,21 @@ class FrozenT5:
                 f"Cannot observe {', '.join(sorted(unknown))}: only "
                 f"{', '.join(sorted(_OBSERVABLE))}."
             )
-        input_ids, mask, prompt = arguments.rows(self, input_ids, attention_mask, prompt)
+        ids, mask, prompt = arguments.rows(self, input_ids, attention_mask, prompt)
         labels = arguments.integers(
-            "labels", labels, (input_ids.shape[0], None), self.vocab_size, ops.IGNORE
+            "labels", labels, (ids.shape[0], None), self.vocab_size, ops.IGNORE
         )
         return arguments.run(
-            _score, self, input_ids, mask, labels, prompt, key, observe=frozenset(observe)
+            _score, self, ids, mask, labels, prompt, key, observe=frozenset(observe)
         )
 
+    @arguments.takes_ids
     def rank(
-        self, input_ids: Any, attention_mask: Any, candidates: Any, prompt: Any = None
+        self,
+        input_ids: Ids,
+        attention_mask: Ids,
+        candidates: Ids | Sequence[Sequence[Sequence[int]]],
+        prompt: PromptLike | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Scores every candidate answer of every row; each row is encoded once.
 
@@ -344,16 +353,17 @@ class FrozenT5:
           Summed NLL and number of tokens, `[B, C]` float32 each; NLL is infinite for padding
           candidates.
         """
-        input_ids, mask, prompt = arguments.rows(self, input_ids, attention_mask, prompt)
+        ids, mask, prompt = arguments.rows(self, input_ids, attention_mask, prompt)
         shape = np.shape(candidates)
-        expected = (None, None) if len(shape) == 2 else (input_ids.shape[0], None, None)
+        expected = (None, None) if len(shape) == 2 else (ids.shape[0], None, None)
         candidates = arguments.integers(
             "candidates", candidates, expected, self.vocab_size, ops.IGNORE
         )
-        return arguments.run(_rank, self, input_ids, mask, candidates, prompt)
+        return arguments.run(_rank, self, ids, mask, candidates, prompt)
 
+    @arguments.takes_ids
     def logits(
-        self, input_ids: Any, attention_mask: Any, labels: Any, prompt: Any = None
+        self, input_ids: Ids, attention_mask: Ids, labels: Ids, prompt: PromptLike | None = None
     ) -> jax.Array:
         """Logits `[B, T, V]` float32 under teacher forcing."""
         out = self.score(
@@ -362,12 +372,13 @@ class FrozenT5:
         assert out is not None
         return out
 
+    @arguments.takes_ids
     def loss(
         self,
-        input_ids: Any,
-        attention_mask: Any,
-        labels: Any,
-        prompt: Any = None,
+        input_ids: Ids,
+        attention_mask: Ids,
+        labels: Ids,
+        prompt: PromptLike | None = None,
         *,
         per_row: bool = False,
         key: jax.Array | None = None,
@@ -382,11 +393,12 @@ class FrozenT5:
             return scores.nll, scores.tokens
         return jnp.sum(scores.nll), jnp.sum(scores.tokens)
 
+    @arguments.takes_ids
     def generate(
         self,
-        input_ids: Any,
-        attention_mask: Any,
-        prompt: Any = None,
+        input_ids: Ids,
+        attention_mask: Ids,
+        prompt: PromptLike | None = None,
         *,
         max_new_tokens: int = 32,
         num_beams: int = 1,
@@ -407,11 +419,11 @@ class FrozenT5:
             raise ModelError("max_new_tokens and num_beams must be at least 1.")
         if 2 * num_beams > self.vocab_size:
             raise ModelError(f"{num_beams} beams need a vocabulary of {2 * num_beams} tokens.")
-        input_ids, mask, prompt = arguments.rows(self, input_ids, attention_mask, prompt)
+        ids, mask, prompt = arguments.rows(self, input_ids, attention_mask, prompt)
         return arguments.run(
             _generate,
             self,
-            input_ids,
+            ids,
             mask,
             prompt,
             max_new_tokens=max_new_tokens,

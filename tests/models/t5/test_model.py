@@ -378,6 +378,23 @@ def test_batches_that_do_not_fit(tiny, change, message):
         tiny.loss(**{**good, **change})
 
 
+@pytest.mark.parametrize("name", ["score", "rank", "logits", "loss", "generate"])
+@pytest.mark.parametrize("text", ["The app crashes", ["one", "two"]])
+def test_a_text_alone_names_the_function_that_takes_it(tiny, name, text):
+    """Before Python misses the other arguments."""
+    for call in (lambda f: f(text), lambda f: f(input_ids=text), lambda f: f(text, tiny)):
+        with pytest.raises(ModelError, match=r"prompt_jax\.predict\(lm, texts, prompt\)"):
+            call(getattr(tiny, name))
+
+
+def test_a_repr_is_one_line_without_weights(tiny):
+    parameters = f"{TINY.parameter_count:,} parameters"
+    assert repr(tiny).startswith(f"FrozenT5('random', {parameters}, d_model=12, vocab_size=50")
+    assert len(repr(tiny)) < 120
+    assert "FrozenT5(" in repr(jax.eval_shape(lambda lm: lm, tiny))
+    assert "FrozenT5(" in repr(jax.tree.map(lambda _: None, tiny))
+
+
 def test_shapes_are_checked_under_jit_too(tiny):
     ids = jnp.ones((2, 4), jnp.int32)
     with pytest.raises(PromptError, match="width 5"):

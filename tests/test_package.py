@@ -106,6 +106,13 @@ def test_public_names_are_listed_once_and_sorted() -> None:
     assert set(names) <= set(dir(prompt_jax))
 
 
+def test_dir_lists_no_imported_module() -> None:
+    for module in (prompt_jax, prompt_jax.task_vectors, prompt_jax.models):
+        plain = {name for name in dir(module) if not name.startswith("__")}
+        assert not plain & {"Any", "TYPE_CHECKING", "importlib", "jax", "jnp", "functools", "chex"}
+        assert set(getattr(module, "__all__", ())) <= set(dir(module))
+
+
 @pytest.mark.parametrize("name", prompt_jax.__all__)
 def test_public_name(name: str) -> None:
     value = getattr(prompt_jax, name)

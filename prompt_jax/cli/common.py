@@ -378,7 +378,7 @@ class Population(NamedTuple):
 
 
 def load_prompts(
-    paths: Sequence[str], lm: Any, allow_other_model: bool, *, methods: bool = False
+    paths: Sequence[str], lm: LanguageModel, allow_other_model: bool, *, methods: bool = False
 ) -> list[NamedPrompt]:
     """Loads prompts of a model, with a warning for those without a hash of the model's weights.
 
@@ -415,7 +415,7 @@ def load_prompts(
     return loaded
 
 
-def _load_method(path: str, lm: Any, allow_other_model: bool) -> TrainedMethod | None:
+def _load_method(path: str, lm: LanguageModel, allow_other_model: bool) -> TrainedMethod | None:
     """The trained method of a file; None where it holds something else or is damaged."""
     from prompt_jax.methods import trained
 
@@ -437,7 +437,7 @@ def group_by_length(loaded: Sequence[NamedPrompt]) -> list[tuple[list[int], Any]
     ]
 
 
-def populations(loaded: Sequence[NamedPrompt], lm: Any) -> list[Population]:
+def populations(loaded: Sequence[NamedPrompt], lm: LanguageModel) -> list[Population]:
     """Prompts of equal length together; a trained row-wise method is a population of its own."""
     from prompt_jax.evaluation.sweep import take_prompt
     from prompt_jax.prompts import SoftPrompt

@@ -12,6 +12,7 @@ from prompt_jax.errors import DataError
 if TYPE_CHECKING:
     from prompt_jax.data import Source, Task, TokenisedSplit
     from prompt_jax.evaluation import Evaluation
+    from prompt_jax.models import LanguageModel
 
 
 def evaluate(
@@ -100,7 +101,7 @@ def evaluate(
 def _rows(
     task: Task,
     named: common.NamedPrompt,
-    lm: Any,
+    lm: LanguageModel,
     root: str | None,
     split: str,
     max_rows: int,

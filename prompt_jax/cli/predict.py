@@ -16,6 +16,7 @@ from prompt_jax.errors import ConfigError, DataError, PromptError
 if TYPE_CHECKING:
     from prompt_jax.data import Example, TokenisedSplit
     from prompt_jax.evaluation import RankResult
+    from prompt_jax.models import LanguageModel
 
 _MAX_NEW_TOKENS = 32  # defaults, if neither an option nor a task sets the maximum length
 _MAX_INPUT_TOKENS = 512
@@ -219,7 +220,7 @@ def _warn_about_templates(rows: Sequence[Row], loaded: Sequence[common.NamedProm
 
 
 def _answer(
-    lm: Any,
+    lm: LanguageModel,
     loaded: Sequence[common.NamedPrompt],
     rows: Sequence[Row],
     limits: tuple[int | None, int | None],
@@ -276,7 +277,7 @@ def _answer(
 
 
 def _encode(
-    lm: Any,
+    lm: LanguageModel,
     named: common.NamedPrompt,
     rows: Sequence[Row],
     max_input: int | None,

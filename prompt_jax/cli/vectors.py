@@ -11,6 +11,7 @@ from prompt_jax.cli import common
 from prompt_jax.errors import ConfigError, PromptError
 
 if TYPE_CHECKING:
+    from prompt_jax.models import LanguageModel
     from prompt_jax.prompts import SoftPrompt, TaskVector
 
 
@@ -118,7 +119,7 @@ def _files_of_names(used: list[str], assignments: list[str]) -> dict[str, str]:
 
 
 def _vector(
-    path: str, lm: Any, origin: SoftPrompt | None, records: list[Any]
+    path: str, lm: LanguageModel | None, origin: SoftPrompt | None, records: list[Any]
 ) -> tuple[TaskVector, SoftPrompt | None]:
     """A file's task vector, and its initialisation if known."""
     from prompt_jax import prompts
@@ -139,7 +140,9 @@ def _vector(
     return prompts.TaskVector(vector.values, vector.init_id, Path(path).stem), base
 
 
-def _initialisation(path: str, record: Any, lm: Any, origin: SoftPrompt | None) -> SoftPrompt:
+def _initialisation(
+    path: str, record: Any, lm: LanguageModel | None, origin: SoftPrompt | None
+) -> SoftPrompt:
     """The prompt's own initialisation, which defines its task vector."""
     from prompt_jax import prompts
 

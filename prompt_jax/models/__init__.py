@@ -32,3 +32,8 @@ def __getattr__(name: str) -> Any:
 
         return FrozenT5
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names alone."""
+    return sorted(__all__)

@@ -93,5 +93,5 @@ def ran(files: World) -> Ran:
     """The one experiment that a test run executes for tests of what it prints and writes."""
     from world import Ran, call
 
-    options = ("--tensorboard", "--profile", "2:4")
+    options = ("--tensorboard", "--profile", "2:4", "--log-seconds", "0")
     return Ran(files, call([*files.arguments, *options]))

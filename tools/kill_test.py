@@ -32,22 +32,14 @@ def work(folder: Path) -> None:
     """Runs the experiment in its own process; prints READY just before it can be killed."""
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     import toy
-    from recipes.conftest import TASKS, World, write_task, write_tokenizer
+    from world import make_world
 
-    from prompt_jax.models.t5 import FrozenT5
     from prompt_jax.recipes import outputs, run
 
     outputs.write_page = lambda *args: None  # the report takes seconds and comes last
-    world_folder = folder.parent / "world"
-    if not world_folder.is_dir():
-        world_folder.mkdir()
-        write_tokenizer(world_folder)
-        for number, name in enumerate(TASKS):
-            write_task(world_folder, name, number)
-    lm = FrozenT5.from_config(toy.CONFIG, seed=7, name="tiny", tokenizer=world_folder)
-    world = World(world_folder, lm, {name: str(world_folder / f"{name}.toml") for name in TASKS})
+    world = make_world(folder.parent / "world")  # the same files every time
     options = {"eval_every": 10, "learning_rate": 0.5, "unit": "absolute", "schedule": "linear"}
-    config = world.config(
+    config = world.experiment(
         folder,
         shots=(0,),
         seeds=2,
@@ -57,7 +49,7 @@ def work(folder: Path) -> None:
         target=toy.budget(60, **options),
     )
     print(READY, flush=True)
-    run(config, lm, show=False, say=lambda line: None)
+    run(config, world.lm, show=False, say=lambda line: None)
 
 
 def start(folder: Path) -> subprocess.Popen[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prompt_jax.cli import common
-from prompt_jax.errors import PromptJaxError
+from prompt_jax.errors import PromptJaxError, StoppedError
 
 if TYPE_CHECKING:
     from prompt_jax.models import LanguageModel
@@ -153,7 +153,14 @@ def execute(
             return None
         out.print()
     say = functools.partial(_say, err=as_json)
-    result = experiment.run(loaded, lm, say=say, observe=observe)
+    try:
+        result = experiment.run(loaded, lm, say=say, observe=observe)
+    except KeyboardInterrupt:  # between the steps of a stage, or pressed twice
+        raise StoppedError(
+            "interrupted. Finished stages and the checkpoints so far are kept: run the same command"
+            " again to resume.",
+            interrupted=True,
+        ) from None
     if as_json:
         return common.emit(_summary(result))
     return show.result(out, result, loaded, finish)

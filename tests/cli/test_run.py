@@ -208,6 +208,24 @@ def test_a_packaged_config_takes_somebodys_own_task(invoke: Invoke, files: World
 # --- the run -------------------------------------------------------------------------------------
 
 
+def test_ctrl_c_says_what_is_kept(
+    files: World, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a step is taken, training itself answers; this is anywhere else."""
+    from prompt_jax.recipes import experiment
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "run", stop)
+    result = invoke("run", files.config, "--json")
+    assert (result.code, result.out) == (130, "")
+    assert result.err == (
+        "prompt-jax: interrupted. Finished stages and the checkpoints so far are kept: run the same"
+        " command again to resume.\n"
+    )
+
+
 @pytest.mark.slow
 def test_a_run_prints_plan_stages_table_and_paths(ran: Ran) -> None:
     result = ran.result

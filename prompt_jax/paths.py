@@ -105,7 +105,8 @@ def write_atomically(path: str | os.PathLike[str], raw: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(target)
     except OSError as error:
-        error.filename = os.fspath(path)  # the temporary name tells nobody anything
+        if error.errno is not None:  # with it the message names the file
+            error.filename = os.fspath(path)  # the temporary name tells nobody anything
         raise
     finally:
         temporary.unlink(missing_ok=True)

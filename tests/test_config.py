@@ -385,13 +385,13 @@ def test_a_config_imports_what_lies_beside_it(tmp_path):
     """Its own folder, and the folder of its package, are searched while it runs, and no longer."""
     package = tmp_path / "studies_of_mine"
     package.mkdir()
-    for name in ("__init__.py", "gain_of_mine.py"):
+    for name in ("__init__.py", "factor_of_mine.py"):
         (package / name).write_text("FACTOR = 3\n")
     text = """
-from studies_of_mine import gain_of_mine as same
+from studies_of_mine import factor_of_mine as same
 def get_config():
-    import gain_of_mine
-    return {"answer": 14 * gain_of_mine.FACTOR, "same": same.FACTOR}
+    import factor_of_mine
+    return {"answer": 14 * factor_of_mine.FACTOR, "same": same.FACTOR}
 """
     before = list(sys.path)
     assert load_config(write(package, text)) == {"answer": 42, "same": 3}

@@ -211,9 +211,10 @@ def write_pairs(folder: Path) -> str:
     rows = [{"good": good, "bad": bad, "label": 0}, {"good": bad, "bad": good, "label": 0}]
     rows = [row | {"text": text} for row in rows for text in ("a cat", "one bird")]
     (folder / "pairs").mkdir()
-    for split in ("train", "validation"):
+    for split, more in (("train", "that cow"), ("validation", "")):
         path = folder / "pairs" / f"{split}.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        lines = [json.dumps(row | {"text": row["text"] + " " + more}) for row in rows]
+        path.write_text("".join(line + "\n" for line in lines))
     path = folder / "pairs.toml"
     path.write_text(
         """name = "pairs"
@@ -241,7 +242,11 @@ def test_the_target_length_of_a_prompt_decides_nothing_on_another_task(
     lm = FrozenT5.from_pretrained(files.model)
     prompt = SoftPrompt(np.zeros((4, 32), np.float32) + 0.1)
     record = PromptRecord(
-        model_hash=lm.weights_hash, d_model=32, tokens=4, config={"max_target_tokens": 4}
+        model_hash=lm.weights_hash,
+        model_config=lm.model_config,
+        d_model=32,
+        tokens=4,
+        config={"max_target_tokens": 4},
     )
     prompt.save(tmp_path / "other.safetensors", record)
     prompt.save(tmp_path / "own.safetensors", dataclasses.replace(record, task="pairs"))

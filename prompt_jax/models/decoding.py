@@ -21,7 +21,13 @@ _LOW = -1.0e9  # added to scores that must not be chosen
 
 
 def greedy(
-    step: Step, cache: Any, first: jax.Array, max_new_tokens: int, *, pad_id: int, eos_id: int
+    step: Step,
+    cache: Any,
+    first: jax.Array,
+    max_new_tokens: int,
+    *,
+    pad_id: int,
+    eos_id: int | tuple[int, ...],
 ) -> jax.Array:
     """The most probable token at each step.
 
@@ -31,7 +37,7 @@ def greedy(
       first: `[B]` int32, its input.
       max_new_tokens: T.
       pad_id: fills a sequence after its end.
-      eos_id: ends a sequence.
+      eos_id: ends a sequence; of several ids, any of them.
 
     Returns:
       `[B, T]` int32 without `first`.
@@ -55,7 +61,7 @@ def greedy(
         out = jax.lax.dynamic_update_slice_in_dim(
             state.out, tokens[:, None], state.position, axis=1
         )
-        done = state.done | (tokens == eos_id)
+        done = state.done | _is_end(tokens, eos_id)
         return State(state.position + 1, tokens, done, out, cache)
 
     state = State(
@@ -91,7 +97,7 @@ def beam_search(
     max_new_tokens: int,
     *,
     pad_id: int,
-    eos_id: int,
+    eos_id: int | tuple[int, ...],
 ) -> jax.Array:
     """The finished sequence with the highest log-probability per token among K beams.
 
@@ -103,7 +109,7 @@ def beam_search(
       first: `[B, K]` int32, its inputs.
       max_new_tokens: T.
       pad_id: fills a sequence after its end.
-      eos_id: ends a sequence.
+      eos_id: ends a sequence; of several ids, any of them.
 
     Returns:
       `[B, T]` int32, as of `greedy`.
@@ -139,27 +145,28 @@ def beam_search(
 
 
 def _advance(
-    state: _Beams, log_probs: jax.Array, max_new_tokens: int, eos_id: int
+    state: _Beams, log_probs: jax.Array, max_new_tokens: int, eos_id: int | tuple[int, ...]
 ) -> tuple[_Beams, jax.Array]:
     """The beams after one more token, and the parent `[B, K]` of each; the cache is unchanged."""
     rows, beams, vocab = log_probs.shape
     total = (log_probs + state.running_scores[..., None]).reshape(rows, beams * vocab)
-    # Twice as many as beams: at most one continuation of each beam can end the sequence, so at
-    # least K are left unfinished.
-    scores, flat = jax.lax.top_k(total, 2 * beams)
+    # One continuation more of each beam than can end the sequence, so at least K are left
+    # unfinished.
+    ways = 1 if isinstance(eos_id, int) else len(eos_id)
+    scores, flat = jax.lax.top_k(total, min((1 + ways) * beams, beams * vocab))
     parents, tokens = flat // vocab, (flat % vocab).astype(jnp.int32)
     sequences = _pick(state.running, parents)
     sequences = jax.lax.dynamic_update_slice_in_dim(
         sequences, tokens[..., None], state.position, axis=2
     )
     length = state.position + 1
-    ends = (tokens == eos_id) | (length >= max_new_tokens)
+    ends = _is_end(tokens, eos_id) | (length >= max_new_tokens)
 
     running_scores, kept = jax.lax.top_k(jnp.where(ends, scores + _LOW, scores), beams)
     parents = _pick(parents, kept)
 
     # Only the best K continuations may enter the finished ones; the others are spares.
-    eligible = ends & (jnp.arange(2 * beams) < beams)[None]
+    eligible = ends & (jnp.arange(tokens.shape[1]) < beams)[None]
     per_token = scores / length.astype(jnp.float32)
     per_token = jnp.where(eligible & state.open[:, None], per_token, per_token + _LOW)
     merged = jnp.concatenate([state.ended_scores, per_token], axis=1)
@@ -181,6 +188,15 @@ def _advance(
         cache=state.cache,
     )
     return beams_after, parents
+
+
+def _is_end(tokens: jax.Array, eos_id: int | tuple[int, ...]) -> jax.Array:
+    """Where a token ends its sequence, bool of the same shape."""
+    first, *others = (eos_id,) if isinstance(eos_id, int) else eos_id
+    ended = tokens == first
+    for other in others:
+        ended |= tokens == other
+    return ended
 
 
 def _pick(array: jax.Array, index: jax.Array) -> jax.Array:

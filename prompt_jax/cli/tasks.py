@@ -102,6 +102,9 @@ def show(
         str | None, typer.Option(help="Template of the example; default: the first.")
     ] = None,
     root: common.Root = None,
+    model: Annotated[
+        str | None, typer.Option(help="Show the row as this model reads it, with its tokens.")
+    ] = None,
     as_json: common.AsJson = False,
 ) -> None:
     """Fields, labels, metrics, sizes, licence and templates of a task, and a rendered row.
@@ -116,12 +119,14 @@ def show(
     if task.files or root is not None:  # the user gave the location of the data
         checked = overlap.check_rows(task, root)
     example, where = _example(task, template, root)
+    read = _as_read(model, example) if model is not None else None
     if as_json:
-        example_facts = {
+        example_facts: dict[str, Any] = {
             "input": example.input,
             "target": example.target,
             "candidates": list(example.candidates),
             "made_up": where is None,
+            **({"model": read} if read else {}),
         }
         found = {} if checked is None else {"rows": checked.rows, "overlap": checked.shared}
         return common.emit({**_facts(task), **found, "example": example_facts})
@@ -148,7 +153,34 @@ def show(
     if answers:
         lines.append(("answers", " | ".join(answers)))
     out.print(common.facts(lines))
+    if read:
+        out.print()
+        out.print(common.heading(f"As {model} reads it"))
+        out.print(
+            common.facts(
+                [
+                    ("input", repr(_short(read["input"]))),
+                    ("target", repr(read["target"])),
+                    ("input tokens", " ".join(map(str, read["input_ids"]))),
+                    ("target tokens", " ".join(map(str, read["target_ids"]))),
+                ]
+            )
+        )
     return None
+
+
+def _as_read(model: str, example: Example) -> dict[str, Any]:
+    """Input and target as a model's tokenizer gives them: texts and ids, not truncated."""
+    from prompt_jax.models import texts
+
+    tokenizer = common.load_model(model).tokenizer
+    shown = texts.shown(tokenizer, example.input, example.target)
+    return {
+        "input": shown[0],
+        "target": shown[1],
+        "input_ids": texts.encode_inputs(tokenizer, [example.input])[0],
+        "target_ids": texts.encode_answers(tokenizer, [example.target])[0],
+    }
 
 
 def _lines(task: Task, checked: CheckedRows | None) -> list[tuple[str, str]]:

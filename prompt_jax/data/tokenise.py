@@ -30,8 +30,8 @@ class TokenisedSplit:
 
     Attributes:
       name: name of the split in reports.
-      inputs: token ids of the inputs, each ending with the end of sequence.
-      targets: token ids of the targets, likewise.
+      inputs: token ids of the inputs, each ending with the end of sequence or the model's cue.
+      targets: token ids of the targets, each ending with the end of sequence.
       label: int32 [n], index of the right candidate; -1 without candidates.
       template: int32 [n], index into `template_names`.
       task: int32 [n], index into `task_names`.
@@ -250,7 +250,7 @@ def tokenise_rows(
     Args:
       task: meaning of the rows.
       source: the rows.
-      tokenizer: its `encode` ends every row with the end of sequence.
+      tokenizer: gives inputs and answers as its model reads them, see `models.texts`.
       templates: see `render_rows`.
       seed: see `render_rows`.
       max_input: maximum input tokens; None: the task's. See `encode`.
@@ -290,13 +290,14 @@ def encode(
 ) -> TokenisedSplit:
     """Tokenises rendered examples of one task.
 
-    A text that is too long loses the tokens before its end of sequence (so a template should put
-    its longest field last). Truncated rows are counted, and candidates are truncated like targets.
+    A text that is too long loses the tokens before its end of sequence, or before the cue of a
+    model that continues its input (so a template should put its longest field last). Truncated
+    rows are counted, and candidates are truncated like targets.
 
     Args:
       examples: the texts, n rows.
-      tokenizer: its `encode` ends every row with the end of sequence.
-      max_input: maximum input tokens, including the end of sequence, at least 2.
+      tokenizer: gives inputs and answers as its model reads them, see `models.texts`.
+      max_input: maximum input tokens, including the end of sequence or cue, and at least one more.
       max_target: maximum target tokens, likewise.
       name: of the split.
       task_name: of the task.
@@ -307,8 +308,12 @@ def encode(
     Raises:
       DataError: if candidates that all rows share become the same token ids.
     """
-    if min(max_input, max_target) < 2:
-        raise DataError(f"rows need at least 2 tokens, not {max_input} and {max_target}.")
+    from prompt_jax.models import texts as model_texts
+
+    tail = model_texts.input_tail(tokenizer)
+    if max_input <= tail or max_target < 2:
+        needed = "at least 2 tokens" if tail == 1 else f"more than {tail} input and 1 target tokens"
+        raise DataError(f"rows need {needed}, not {max_input} and {max_target}.")
     examples = tuple(examples)
     if template_names is None:
         template_names = tuple(dict.fromkeys(example.template for example in examples))
@@ -328,8 +333,8 @@ def encode(
         key=(tokenizer.fingerprint, max_input, max_target),
         texts=([example.input for example in examples], list(texts)),
         make=lambda inputs, answers: {
-            **_truncate("inputs", tokenizer.encode(inputs), max_input),
-            **_truncate("answers", tokenizer.encode(answers), max_target),
+            **_truncate("inputs", model_texts.encode_inputs(tokenizer, inputs), max_input, tail),
+            **_truncate("answers", model_texts.encode_answers(tokenizer, answers), max_target),
         },
     )
     inputs = Ragged(arrays["inputs_values"], arrays["inputs_offsets"])
@@ -356,9 +361,11 @@ def encode(
     )
 
 
-def _truncate(prefix: str, rows: list[list[int]], width: int) -> dict[str, np.ndarray]:
+def _truncate(
+    prefix: str, rows: list[list[int]], width: int, tail: int = 1
+) -> dict[str, np.ndarray]:
     truncated = np.asarray([len(row) > width for row in rows], bool)
-    short = [[*row[: width - 1], row[-1]] if len(row) > width else row for row in rows]
+    short = [[*row[: width - tail], *row[-tail:]] if len(row) > width else row for row in rows]
     ragged = Ragged.of(short)
     return {
         f"{prefix}_values": ragged.values,

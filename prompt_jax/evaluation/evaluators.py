@@ -338,6 +338,8 @@ def _generate(
         raise ConfigError(f"num_beams must be at least 1, not {num_beams}.")
     if max_new_tokens is not None and max_new_tokens < 1:
         raise ConfigError(f"max_new_tokens must be at least 1, not {max_new_tokens}.")
+    from prompt_jax.models import texts as model_texts
+
     tokenizer = lm.tokenizer
     sweep = Sweep(lm, jobs, state, prompt_fn, token_budget, mesh, progress)
     if max_new_tokens is None:
@@ -351,7 +353,7 @@ def _generate(
     for number, (ids, finite) in sweep.run(
         _generate_program, tables, max_new_tokens, max(budget, 1), **options
     ):
-        decoded = tokenizer.decode_batch(ids.tolist())
+        decoded = model_texts.decode_answers(tokenizer, ids.tolist())
         texts[number] = [t if ok else "" for t, ok in zip(decoded, finite.tolist(), strict=True)]
         finite_jobs[number] = bool(finite.all())
     return texts, finite_jobs

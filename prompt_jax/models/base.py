@@ -48,6 +48,29 @@ class Tokenizer(Protocol):
         """`decode` for each row."""
 
 
+@runtime_checkable
+class ContinuingTokenizer(Tokenizer, Protocol):
+    """The tokenizer of a model that continues its input, so that the answer follows in one text.
+
+    Other models read input and answer apart; their tokenizers encode both with `encode`. The
+    functions of `models.texts` choose.
+    """
+
+    input_tail: int  # tokens at the end of an input that belong to the cue, not to the row's text
+
+    def input_text(self, text: str) -> str:
+        """An input as the model reads it: with the cue for the answer."""
+
+    def answer_text(self, text: str) -> str:
+        """An answer as it follows the input."""
+
+    def encode_inputs(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of `input_text`, with what begins a text and without the end of sequence."""
+
+    def encode_answers(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of `answer_text` as they follow an input, with the end of sequence."""
+
+
 class HasEmbeddings(Protocol):
     """A soft prompt: something with an array [.., L, D]."""
 

@@ -12,6 +12,7 @@ from prompt_jax.cli.tasks import placeholder_row
 from prompt_jax.data import Task, registry
 from prompt_jax.data.render import render
 from prompt_jax.errors import DataError
+from prompt_jax.models.tokenizers import BaseTokenizer
 from tests.cli.conftest import Invoke, World
 
 
@@ -53,6 +54,44 @@ def test_show_without_data_uses_a_placeholder_row(invoke: Invoke) -> None:
     assert "answers  entailment | not_entailment" in result.out
     for word in ("metrics   accuracy", "rows      train 2,490", "licence", "* t5"):
         assert word in result.out
+
+
+def test_show_prints_the_row_as_a_model_reads_it(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Continuing(BaseTokenizer):
+        """One id a character; answers follow a cue."""
+
+        input_tail = 2
+
+        def _tokens(self, texts):
+            return [[ord(letter) for letter in text] for text in texts]
+
+        def input_text(self, text):
+            return text + " ="
+
+        def answer_text(self, text):
+            return " " + text
+
+        def encode_inputs(self, texts):
+            return self.encode([self.input_text(text) for text in texts], add_eos=False)
+
+        def encode_answers(self, texts):
+            return self.encode([self.answer_text(text) for text in texts])
+
+    class Model:
+        tokenizer = Continuing("letters", 0, 1, 2**20)
+
+    monkeypatch.setattr("prompt_jax.cli.common.load_model", lambda name: Model())
+    arguments = ("tasks", "show", "glue/rte", "--template", "t5", "--model", "tiny")
+    read = json.loads(invoke(*arguments, "--json").out)["example"]["model"]
+    assert read["input"] == "rte sentence2: [sentence2] sentence1: [sentence1] ="
+    assert read["target"] == " entailment"
+    assert "".join(map(chr, read["target_ids"])) == " entailment\x01"
+    assert "".join(map(chr, read["input_ids"])) == read["input"]
+    shown = invoke(*arguments).out
+    assert "As tiny reads it" in shown
+    assert "' entailment'" in shown
 
 
 def test_show_says_what_label_words_stand_for(invoke: Invoke) -> None:

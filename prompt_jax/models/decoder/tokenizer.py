@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from prompt_jax.models.tokenizers import BaseTokenizer, configured_tokens, read_
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
+CUE = "\nAnswer:"
 PAD = 0  # padding is told by the mask, so any id does
 
 
@@ -28,13 +30,22 @@ class DecoderTokenizer(BaseTokenizer):
       digest: SHA-256 (hex) of the file.
       begin: ids that its checkpoint expects before every text.
       eos_id: end of sequence.
+      ends: all ids that end a generated sequence.
     """
 
-    def __init__(self, backend: Backend, digest: str, begin: Sequence[int], eos_id: int) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        digest: str,
+        begin: Sequence[int],
+        eos_id: int,
+        ends: Sequence[int] = (),
+    ) -> None:
         self._backend, self.begin = backend, tuple(begin)
+        self._ends = frozenset((eos_id, *ends))
         backend.no_truncation()
         backend.no_padding()
-        facts = json.dumps([digest, self.begin, eos_id]).encode()
+        facts = json.dumps([digest, self.begin, eos_id, CUE]).encode()
         size = backend.get_vocab_size(with_added_tokens=True)
         super().__init__(hashlib.sha256(facts).hexdigest(), PAD, eos_id, size)
 
@@ -42,10 +53,39 @@ class DecoderTokenizer(BaseTokenizer):
         batch = self._backend.encode_batch(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in batch]
 
+    def input_text(self, text: str) -> str:
+        """An input with the cue for the answer."""
+        return text.rstrip() + CUE
+
+    def answer_text(self, text: str) -> str:
+        """An answer with its leading space."""
+        return f" {text}"
+
+    @functools.cached_property
+    def input_tail(self) -> int:
+        """Tokens of the cue."""
+        alone, cued = self._tokens(["a", self.input_text("a")])
+        return len(cued) - len(alone)
+
+    def encode_inputs(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of `input_text`, after those that begin a text."""
+        rows = self.encode([self.input_text(text) for text in texts], add_eos=False)
+        return [[*self.begin, *row] for row in rows]
+
+    def encode_answers(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of `answer_text` as they follow the cue, and the end of sequence.
+
+        Encoded together with the cue: some tokenizers put a space before whatever begins a text.
+        """
+        (cue,) = self._tokens([CUE])
+        whole = self.encode([CUE + self.answer_text(text) for text in texts])
+        alone = self.encode([self.answer_text(text) for text in texts])
+        pairs = zip(whole, alone, strict=True)
+        return [row[len(cue) :] if row[: len(cue)] == cue else own for row, own in pairs]
+
     def _text(self, ids: list[int]) -> str:
         """The text up to the end of sequence: what follows it in a generated row is filling."""
-        if self.eos_id in ids:
-            ids = ids[: ids.index(self.eos_id)]
+        ids = list(itertools.takewhile(lambda number: number not in self._ends, ids))
         return self._backend.decode(ids, skip_special_tokens=True)
 
 
@@ -67,7 +107,7 @@ def _load(where: str, eos_ids: tuple[int, ...]) -> DecoderTokenizer:
     path = Path(where)
     if is_gguf(path):
         backend, digest, begin = gguf.tokenizer_of(open_gguf(path))
-        return DecoderTokenizer(backend, digest, begin, eos_ids[0])
+        return DecoderTokenizer(backend, digest, begin, eos_ids[0], eos_ids)
     directory = path.parent if path.is_file() else path
     file = path if path.is_file() else path / "tokenizer.json"
     if not file.is_file():
@@ -87,7 +127,7 @@ def _load(where: str, eos_ids: tuple[int, ...]) -> DecoderTokenizer:
             f"with {', '.join(map(str, eos_ids))}: is it the tokenizer of another model?"
         )
     digest = hashlib.sha256(content).hexdigest()
-    return DecoderTokenizer(backend, digest, _beginning(backend, directory), eos_id)
+    return DecoderTokenizer(backend, digest, _beginning(backend, directory), eos_id, eos_ids)
 
 
 def _beginning(backend: Backend, directory: Path) -> list[int]:

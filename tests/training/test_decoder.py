@@ -1,0 +1,63 @@
+"""A population over a decoder-only model: trainer and evaluators know no family."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+import toy
+
+from prompt_jax.evaluation import Job, evaluate
+from prompt_jax.methods import PromptTuning
+from prompt_jax.models.decoder import DecoderConfig, FrozenDecoder
+from prompt_jax.training.fingerprint import array_hash
+from prompt_jax.training.loop import train
+
+CONFIG = DecoderConfig(
+    vocab_size=toy.CONFIG.vocab_size,
+    d_model=toy.D,
+    d_ff=64,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=8,
+    eos_token_ids=(toy.EOS,),
+    tied_head=False,
+)
+
+
+@functools.cache
+def tiny_decoder() -> FrozenDecoder:
+    """Weights ten times as large as at the start of a pre-training: each sublayer matters."""
+    lm = FrozenDecoder.from_config(CONFIG, seed=7, name="tiny")
+    large = jax.tree.map(lambda x: x * 10 if x.ndim > 2 else x * 3, lm.params)
+    return FrozenDecoder(large, dataclasses.replace(lm.spec, weights_hash=""))
+
+
+@pytest.mark.slow
+def test_prompts_of_a_population_learn_and_the_weights_stay() -> None:
+    lm = tiny_decoder()
+    before = array_hash(lm.params)
+    recorder = toy.Recorder()
+    runs = [toy.make_run(seed, dev=True) for seed in range(2)]
+    config = toy.budget(30, learning_rate=0.3, unit="absolute", clip_norm=5.0, eval_every=30)
+    trained = train(lm, PromptTuning(), runs, config, tracker=recorder)
+    assert array_hash(lm.params) == before
+    for run, result in zip(runs, trained, strict=True):
+        losses = recorder.of("loss", run.key)
+        assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+        assert result.healthy
+    # Each row has its own run's prompt: the other's is worse on it.
+    split = runs[0].feed.split
+    own, other = evaluate(
+        lm,
+        [Job(split, 0), Job(split, 1)],
+        np.stack([result.prompt for result in trained]),
+        metrics=("accuracy",),
+    )
+    assert own.scores is not None
+    assert other.scores is not None
+    assert own.scores.min(axis=1).mean() < other.scores.min(axis=1).mean()

@@ -40,7 +40,13 @@ def trained_template(record: PromptRecord, task: Task) -> str:
     return trained_templates(task, str(mode))[0].name
 
 
-def model_card(record: PromptRecord, tokens: int, d_model: int, base_model: str | None) -> str:
+def model_card(
+    record: PromptRecord,
+    tokens: int,
+    d_model: int,
+    base_model: str | None,
+    auto_class: str = "AutoPeftModelForSeq2SeqLM",
+) -> str:
     """The text of a README.md: YAML facts for the hub, then the same for readers.
 
     What is not known is said to be unknown.
@@ -50,6 +56,7 @@ def model_card(record: PromptRecord, tokens: int, d_model: int, base_model: str 
       tokens: L.
       d_model: D.
       base_model: hub id of the base model; None: unknown or local.
+      auto_class: of PEFT, that loads the adapter with its base model.
     """
     try:
         task = recorded_task(record)
@@ -85,8 +92,8 @@ def model_card(record: PromptRecord, tokens: int, d_model: int, base_model: str 
         "",
         "With PEFT, in a model of exactly these weights:",
         "",
-        "    from peft import AutoPeftModelForSeq2SeqLM",
-        '    model = AutoPeftModelForSeq2SeqLM.from_pretrained("FOLDER OR REPOSITORY")',
+        f"    from peft import {auto_class}",
+        f'    model = {auto_class}.from_pretrained("FOLDER OR REPOSITORY")',
         "",
         "With prompt_jax, which renders the texts as in training:",
         "",

@@ -1,10 +1,10 @@
 """Prompts of other programs: PEFT adapters, `.npy` and `.npz` arrays.
 
 A PEFT prompt-tuning adapter is a folder with `adapter_config.json` and one tensor
-`prompt_embeddings` [L * submodules, D], F32. For encoder-decoder models PEFT makes two submodules
-by default, of which only the first L rows are ever used. Multitask prompt tuning (MPT, Wang et al.
-2023, 2303.02861) adds `prefix_task_cols` [K, L, r] and `prefix_task_rows` [K, r, D]; the prompt of
-task k is prompt_embeddings * (cols_k @ rows_k).
+`prompt_embeddings` [L * submodules, D], F32. For decoder-only models (CAUSAL_LM) PEFT makes one
+submodule, for encoder-decoder models two by default, of which only the first L rows are ever used.
+Multitask prompt tuning (MPT, Wang et al. 2023, 2303.02861) adds `prefix_task_cols` [K, L, r] and
+`prefix_task_rows` [K, r, D]; the prompt of task k is prompt_embeddings * (cols_k @ rows_k).
 
 Nothing is unpickled, and no path written inside an adapter is followed.
 """
@@ -16,7 +16,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,11 +30,12 @@ CARD = "README.md"
 _CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
 _TORCH_WEIGHTS = "adapter_model.bin"
+_SEQ2SEQ, _CAUSAL = _TASK_TYPES = ("SEQ_2_SEQ_LM", "CAUSAL_LM")
 _KINDS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING")
 
 
 def from_peft(directory: str | os.PathLike[str], *, task: int | None = None) -> SoftPrompt:
-    """Reads the encoder prompt of a PEFT adapter folder.
+    """Reads the prompt before the input of a PEFT adapter folder.
 
     Args:
       directory: local folder with `adapter_config.json` and `adapter_model.safetensors`, or
@@ -46,8 +47,8 @@ def from_peft(directory: str | os.PathLike[str], *, task: int | None = None) -> 
       record.
 
     Raises:
-      PromptError: for a missing or damaged adapter, another kind of adapter, one of a
-        decoder-only model, or a task that is not there.
+      PromptError: for a missing or damaged adapter, another kind of adapter or of model, or a task
+        that is not there.
     """
     folder = Path(directory)
     config = _peft_config(folder)
@@ -57,11 +58,14 @@ def from_peft(directory: str | os.PathLike[str], *, task: int | None = None) -> 
             f"{folder} is a PEFT adapter of type {kind}; only {' and '.join(_KINDS)} are soft"
             " prompts before the input."
         )
-    if config.get("task_type") == "CAUSAL_LM":
-        raise PromptError(f"{folder} is for a decoder-only model (CAUSAL_LM), not for a T5.")
+    task_type = config.get("task_type")
+    if task_type not in (*_TASK_TYPES, None):
+        raise PromptError(
+            f"{folder} is of task type {task_type}; only {' and '.join(_TASK_TYPES)} are."
+        )
     submodules = config.get("num_transformer_submodules")
     if submodules is None:  # PEFT's own default
-        submodules = 2 if config.get("task_type") == "SEQ_2_SEQ_LM" else 1
+        submodules = 2 if task_type == _SEQ2SEQ else 1
     length = _positive(config.get("num_virtual_tokens"), "num_virtual_tokens", folder)
     submodules = _positive(submodules, "num_transformer_submodules", folder)
     base_name = config.get("base_model_name_or_path")
@@ -87,7 +91,11 @@ def from_peft(directory: str | os.PathLike[str], *, task: int | None = None) -> 
         task=name,
         tokens=length,
         d_model=embeddings.shape[1],
-        config={"peft_type": kind, "peft_version": config.get("peft_version")},
+        config={
+            "peft_type": kind,
+            "peft_version": config.get("peft_version"),
+            **({"task_type": task_type} if task_type == _CAUSAL else {}),
+        },
     )
     return SoftPrompt(embeddings, record)
 
@@ -97,12 +105,13 @@ def to_peft(
     directory: str | os.PathLike[str],
     *,
     base_model_name_or_path: str | None = None,
+    task_type: Literal["SEQ_2_SEQ_LM", "CAUSAL_LM"] | None = None,
 ) -> None:
     """Writes an adapter folder that `peft.PeftModel.from_pretrained(model, directory)` loads.
 
     `AutoPeftModelForSeq2SeqLM.from_pretrained(directory)` loads it together with its base model, if
-    that is named by a hub id or an absolute path. The adapter has one submodule: the prompt is on
-    the encoder only, so PEFT's model gives the numbers of ours. The folder has a model card.
+    that is named by a hub id or an absolute path. The adapter has one submodule: the prompt is before
+    the input only, so PEFT's model gives the numbers of ours. The folder has a model card.
 
     Args:
       prompt: one prompt [L, D].
@@ -110,12 +119,15 @@ def to_peft(
         README.md that this library wrote.
       base_model_name_or_path: hub id or folder of the base model; default: what the prompt's
         record names (`base_model`).
+      task_type: of an encoder-decoder or of a decoder-only model; default: that of the model in
+        the prompt's record, and an encoder-decoder where it is not known.
 
     Raises:
-      PromptError: for a stack of prompts, NaN or infinity, or an unwritable folder.
+      PromptError: for a stack of prompts, NaN or infinity, an unknown task type, or an unwritable
+        folder.
     """
     folder = Path(directory)
-    made = adapter_files(prompt, base_model_name_or_path or base_model(prompt.record))
+    made = adapter_files(prompt, base_model_name_or_path or base_model(prompt.record), task_type)
     card = folder / CARD
     if card.exists() and b"prompt_jax" not in files.read_bytes(card):
         del made[CARD]  # somebody else's
@@ -142,20 +154,28 @@ def base_model(record: PromptRecord | None) -> str | None:
     return None
 
 
-def adapter_files(prompt: SoftPrompt, base_model_name_or_path: str | None) -> dict[str, bytes]:
+def adapter_files(
+    prompt: SoftPrompt, base_model_name_or_path: str | None, task_type: str | None = None
+) -> dict[str, bytes]:
     """The files of an adapter folder by their names, in the order in which they are written.
 
     Args:
       prompt: one prompt [L, D].
       base_model_name_or_path: hub id or folder of the base model; a folder is made absolute. None:
         unknown, and `AutoPeftModel` cannot load the adapter.
+      task_type: see `to_peft`.
 
     Raises:
-      PromptError: for a stack of prompts, NaN or infinity.
+      PromptError: for a stack of prompts, NaN or infinity, or an unknown task type.
     """
     from safetensors.numpy import save
 
     from prompt_jax.prompts.card import model_card
+
+    if task_type is None:
+        task_type = _task_type(prompt.record)
+    if task_type not in _TASK_TYPES:
+        raise PromptError(f"task_type is {' or '.join(_TASK_TYPES)}, not {task_type!r}.")
 
     array = files.check_array(prompt.embeddings, what="the prompt to export")
     local = base_model_name_or_path is not None and Path(base_model_name_or_path).is_dir()
@@ -169,15 +189,25 @@ def adapter_files(prompt: SoftPrompt, base_model_name_or_path: str | None) -> di
         "num_virtual_tokens": array.shape[0],
         "peft_type": "PROMPT_TUNING",
         "prompt_tuning_init": "RANDOM",
-        "task_type": "SEQ_2_SEQ_LM",
+        "task_type": task_type,
         "token_dim": array.shape[1],
     }
-    card = model_card(prompt.record or PromptRecord(), array.shape[0], array.shape[1], hub_id)
+    auto_class = {_SEQ2SEQ: "AutoPeftModelForSeq2SeqLM", _CAUSAL: "AutoPeftModelForCausalLM"}
+    card = model_card(prompt.record or PromptRecord(), *array.shape, hub_id, auto_class[task_type])
     return {
         CARD: card.encode(),
         _WEIGHTS: save({"prompt_embeddings": array}, {"format": "pt"}),
         _CONFIG: (json.dumps(config, indent=2) + "\n").encode(),
     }
+
+
+def _task_type(record: PromptRecord | None) -> Any:
+    """Of the model that a prompt was trained on; configurations with an encoder have two stacks."""
+    if record is None:
+        return _SEQ2SEQ
+    own = record.model_config
+    decoder_only = bool(own) and "num_decoder_layers" not in own
+    return record.config.get("task_type", _CAUSAL if decoder_only else _SEQ2SEQ)
 
 
 def from_npy(path: str | os.PathLike[str], *, record: PromptRecord | None = None) -> SoftPrompt:

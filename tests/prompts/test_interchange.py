@@ -120,7 +120,7 @@ def test_multitask_adapter(tmp_path):
     ("changes", "message"),
     [
         ({"peft_type": "LORA"}, "type LORA; only PROMPT_TUNING"),
-        ({"task_type": "CAUSAL_LM"}, "decoder-only"),
+        ({"task_type": "SEQ_CLS"}, "task type SEQ_CLS"),
         ({"num_virtual_tokens": None}, "num_virtual_tokens must be positive"),
         ({"num_virtual_tokens": 7}, r"\[10, 8\], but adapter_config.json says \[14, 8\]"),
         ({"token_dim": 16}, r"says \[10, 16\]"),
@@ -172,6 +172,24 @@ def test_peft_round_trip(prompt, tmp_path):
     with pytest.raises(PromptError, match="shape"):
         to_peft(SoftPrompt(prompt.embeddings[None]), tmp_path / "b")
     assert not (tmp_path / "b").exists()
+
+
+def test_an_adapter_of_a_decoder_only_model(prompt, tmp_path):
+    """By the record's model, by the adapter that it was read from, or as asked."""
+    trained = prompt.record.replace(model_config={"num_layers": 2, "model_type": "llama"})
+    to_peft(SoftPrompt(prompt.embeddings, trained), tmp_path / "a")
+    again = from_peft(tmp_path / "a")
+    assert again.record.config["task_type"] == "CAUSAL_LM"
+    np.testing.assert_array_equal(again.embeddings, prompt.embeddings)
+    to_peft(again, tmp_path / "b")
+    assert from_peft(tmp_path / "b").record.config["task_type"] == "CAUSAL_LM"
+    to_peft(again, tmp_path / "b", task_type="SEQ_2_SEQ_LM")
+    assert "task_type" not in from_peft(tmp_path / "b").record.config
+    t5 = prompt.record.replace(model_config={"num_layers": 2, "num_decoder_layers": 2})
+    to_peft(SoftPrompt(prompt.embeddings, t5), tmp_path / "c")
+    assert "task_type" not in from_peft(tmp_path / "c").record.config
+    with pytest.raises(PromptError, match="SEQ_2_SEQ_LM or CAUSAL_LM"):
+        to_peft(prompt, tmp_path / "d", task_type="SEQ_CLS")
 
 
 @pytest.fixture(scope="module")

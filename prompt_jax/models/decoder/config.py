@@ -364,7 +364,6 @@ def _published() -> dict[str, DecoderConfig]:
 
     return {
         "HuggingFaceTB/SmolLM2-135M": shape(30, 576, 1536, 9, 3, **smol),
-        "smollm2": shape(30, 576, 1536, 9, 3, rope_theta=100000.0, bos_token_id=1),
         "HuggingFaceTB/SmolLM2-360M": shape(32, 960, 2560, 15, 5, **smol),
         "HuggingFaceTB/SmolLM2-1.7B": shape(
             24, 2048, 8192, 32, 32, **{**smol, "rope_theta": 130000.0}

@@ -48,7 +48,7 @@ def test_prompts_of_a_population_learn_and_the_weights_stay() -> None:
     assert array_hash(lm.params) == before
     for run, result in zip(runs, trained, strict=True):
         losses = recorder.of("loss", run.key)
-        assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+        assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.5
         assert result.healthy
     # Each row has its own run's prompt: the other's is worse on it.
     split = runs[0].feed.split

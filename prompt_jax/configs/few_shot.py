@@ -2,9 +2,10 @@
 
     prompt-jax run few_shot model=DIR data.root=DIR sources=snli,ag_news targets=tickets.toml
 
-`model` is any T5 (a directory or a hub id), `targets` are TOML files (docs/user_tasks.md) or
-registered tasks. Without sources, say so: `sources= methods=prompt_tuning,full_fine_tuning`.
-The tasks named below are placeholders; none of the sources shares texts with the target.
+`model` is any language model (a directory, a GGUF file or a hub id), `targets` are TOML files
+(docs/user_tasks.md) or registered tasks. Without sources, say so:
+`sources= methods=prompt_tuning,full_fine_tuning`. The tasks named below are placeholders; none of
+the sources shares texts with the target.
 """
 
 from prompt_jax.recipes import DataConfig, ExperimentConfig, PromptConfig

@@ -110,8 +110,9 @@ def to_peft(
     """Writes an adapter folder that `peft.PeftModel.from_pretrained(model, directory)` loads.
 
     `AutoPeftModelForSeq2SeqLM.from_pretrained(directory)` loads it together with its base model, if
-    that is named by a hub id or an absolute path. The adapter has one submodule: the prompt is before
-    the input only, so PEFT's model gives the numbers of ours. The folder has a model card.
+    that is named by a hub id or an absolute path (of a decoder-only model:
+    `AutoPeftModelForCausalLM`). The adapter has one submodule: the prompt is before the input only,
+    so PEFT's model gives the numbers of ours. The folder has a model card.
 
     Args:
       prompt: one prompt [L, D].
@@ -193,7 +194,9 @@ def adapter_files(
         "token_dim": array.shape[1],
     }
     auto_class = {_SEQ2SEQ: "AutoPeftModelForSeq2SeqLM", _CAUSAL: "AutoPeftModelForCausalLM"}
-    card = model_card(prompt.record or PromptRecord(), *array.shape, hub_id, auto_class[task_type])
+    tokens, width = array.shape
+    record = prompt.record or PromptRecord()
+    card = model_card(record, tokens, width, hub_id, auto_class[task_type])
     return {
         CARD: card.encode(),
         _WEIGHTS: save({"prompt_embeddings": array}, {"format": "pt"}),

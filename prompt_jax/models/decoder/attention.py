@@ -29,7 +29,7 @@ def _probabilities(q: jax.Array, kt: jax.Array, mask: jax.Array) -> jax.Array:
     return jax.nn.softmax(_masked(scores, mask), axis=-1)
 
 
-@jax.custom_vjp
+@ops.custom_vjp()
 def attend(q: jax.Array, kt: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
     """Attention within one sequence.
 

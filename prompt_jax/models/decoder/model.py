@@ -286,7 +286,7 @@ class FrozenDecoder:
     def embed(self, ids: Any) -> jax.Array:
         """Input embeddings `[..., D]` of ids `[...]`, in the storage dtype of the table."""
         ids = arguments.integers("ids", ids, None, self.vocab_size)
-        return _embed(self, ids)
+        return arguments.run(_embed, self, ids)
 
     def embedding_rms(self) -> jax.Array:
         """Root mean square of the embedding table, `[]` float32: the scale of a useful prompt."""
@@ -329,7 +329,9 @@ class FrozenDecoder:
             "labels", labels, (input_ids.shape[0], None), self.vocab_size, ops.IGNORE
         )
         _check_begun(mask, prompt)
-        return _score(self, input_ids, mask, labels, prompt, frozenset(observe))
+        return arguments.run(
+            _score, self, input_ids, mask, labels, prompt, observe=frozenset(observe)
+        )
 
     def rank(
         self, input_ids: Any, attention_mask: Any, candidates: Any, prompt: Any = None
@@ -354,7 +356,7 @@ class FrozenDecoder:
             "candidates", candidates, expected, self.vocab_size, ops.IGNORE
         )
         _check_begun(mask, prompt)
-        return _rank(self, input_ids, mask, candidates, prompt)
+        return arguments.run(_rank, self, input_ids, mask, candidates, prompt)
 
     def logits(
         self, input_ids: Any, attention_mask: Any, labels: Any, prompt: Any = None
@@ -412,7 +414,15 @@ class FrozenDecoder:
             raise ModelError(f"{num_beams} beams need a vocabulary of {2 * num_beams} tokens.")
         input_ids, mask, prompt = arguments.rows(self, input_ids, attention_mask, prompt)
         _check_begun(mask, prompt)
-        return _generate(self, input_ids, mask, prompt, max_new_tokens, num_beams)
+        return arguments.run(
+            _generate,
+            self,
+            input_ids,
+            mask,
+            prompt,
+            max_new_tokens=max_new_tokens,
+            num_beams=num_beams,
+        )
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Writes config.json, model.safetensors (float32) and the tokenizer's files.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prompt_jax import sharding
 from prompt_jax.memory_bank.bank import Array, MemoryBank
 
 
@@ -19,7 +21,11 @@ def key_pull(bank: MemoryBank, query: Array, indices: Array) -> jax.Array:
     chex.assert_rank([bank.keys, query, indices], 2)
     chex.assert_equal_shape_suffix([bank.keys, query], 1)
     chex.assert_equal_shape_prefix([query, indices], 1)
-    keys = jnp.asarray(bank.keys)[indices].astype(jnp.float32)
+    return sharding.call_with_auto_axes(_pull, jnp.asarray(bank.keys), query, jnp.asarray(indices))
+
+
+def _pull(keys: jax.Array, query: jax.Array, indices: jax.Array) -> jax.Array:
+    keys = keys[indices].astype(jnp.float32)
     norms = jnp.sqrt((query**2).sum(-1) + 1e-12)[:, None] * jnp.sqrt((keys**2).sum(-1) + 1e-12)
     return (1.0 - jnp.einsum("bkd,bd->bk", keys, query, precision="highest") / norms).mean()
 
@@ -33,6 +39,10 @@ def load_balance(shares: Array, indices: Array) -> jax.Array:
     """
     chex.assert_rank([shares, indices], 2)
     chex.assert_equal_shape_prefix([shares, indices], 1)
+    return sharding.call_with_auto_axes(_balance, jnp.asarray(shares), jnp.asarray(indices))
+
+
+def _balance(shares: jax.Array, indices: jax.Array) -> jax.Array:
     slots = shares.shape[1]
     f = usage(indices, slots) / indices.size
     return slots * jnp.vdot(f, shares.mean(0))
@@ -41,8 +51,12 @@ def load_balance(shares: Array, indices: Array) -> jax.Array:
 def usage(indices: Array, slots: int) -> jax.Array:
     """Retrieval counts of the slots, [N] float32."""
     chex.assert_type(indices, int)
-    flat = jnp.asarray(indices).reshape(-1)
-    return jnp.zeros((slots,), jnp.float32).at[flat].add(1.0)
+    count = functools.partial(_count, slots)
+    return sharding.call_with_auto_axes(count, jnp.asarray(indices))
+
+
+def _count(slots: int, indices: jax.Array) -> jax.Array:
+    return jnp.zeros((slots,), jnp.float32).at[indices.reshape(-1)].add(1.0)
 
 
 def usage_entropy(counts: Array) -> jax.Array:

@@ -139,8 +139,12 @@ def probabilities(bank: MemoryBank, query: Array, temperature: float = 1.0) -> j
     keys, query = jnp.asarray(bank.keys, jnp.float32), jnp.asarray(query, jnp.float32)
     chex.assert_rank([keys, query], 2)
     chex.assert_equal_shape_suffix([keys, query], 1)
-    scores = jnp.matmul(query, keys.T, precision="highest")
-    return jax.nn.softmax(scores / (math.sqrt(keys.shape[1]) * temperature))
+    shares = functools.partial(_softmax, math.sqrt(keys.shape[1]) * temperature)
+    return sharding.call_with_auto_axes(shares, keys, query, split=query)
+
+
+def _softmax(scale: float, keys: jax.Array, query: jax.Array) -> jax.Array:
+    return jax.nn.softmax(jnp.matmul(query, keys.T, precision="highest") / scale)
 
 
 def slot_weights(

@@ -10,7 +10,7 @@ import pytest
 from prompt_jax import PromptRecord, SoftPrompt, predict
 from prompt_jax.data import Task, Template, definition, registry
 from prompt_jax.errors import ConfigError, DataError, ModelError, PromptError
-from prompt_jax.evaluation import evaluators, predictions
+from prompt_jax.evaluation import evaluators, predictions, sweep
 from prompt_jax.evaluation.evaluators import RankResult
 from prompt_jax.evaluation.predictions import Prediction
 from prompt_jax.evaluation.questions import answer_limit, ask
@@ -327,3 +327,13 @@ def test_rows_under_the_columns_of_the_task(asked):
     task = dataclasses.replace(TOPIC, columns=(("text", "body"),))
     predict(LM, [{"body": "a pie", "label": "food"}], task=task)
     assert asked[0][0] == "a pie"
+
+
+def test_evaluators_take_prompts_in_lists_and_stacks():
+    one, other = prompt(1), prompt(2)
+    both = np.stack([one, other])
+    for given in ([one, other], (one, other), SoftPrompt(both), both, list(both)):
+        np.testing.assert_array_equal(sweep._stacked(given), both)
+    np.testing.assert_array_equal(sweep._stacked(one), both[:1])
+    with pytest.raises(PromptError, match=r"the prompts: item 1 of the list has shape \[7, 16\]"):
+        sweep._stacked([one, prompt(1, length=7)])

@@ -58,7 +58,9 @@ FAMILIES: tuple[Family, ...] = (
 _DEFAULT_MODEL_TYPE = "t5"
 
 
-def load(path_or_id: str | Path, dtype: Any = "float32", *, remat: bool = False) -> LanguageModel:
+def from_pretrained(
+    path_or_id: str | Path, dtype: Any = "float32", *, remat: bool = False
+) -> LanguageModel:
     """Loads a model of whatever family its `config.json` names.
 
     Args:
@@ -96,7 +98,7 @@ def _published_name(name: str) -> str:
     return f" Did you mean '{whole}'?" if whole else did_you_mean(name, known)
 
 
-from_pretrained = load
+load = from_pretrained
 
 
 def has_known_shape(name: str) -> bool:

@@ -18,6 +18,9 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# More than half of a cold test run is compiling, and without LLVM's optimizations that takes a
+# quarter less. Processes that a test starts inherit it, so that they compute the same bits.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
@@ -25,9 +28,6 @@ import pytest
 if TYPE_CHECKING:
     from world import Ran, World
 
-# More than half of a cold test run is compiling, and without LLVM's optimizations that takes a
-# quarter less. Python processes that a test starts compile as a user's do.
-jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

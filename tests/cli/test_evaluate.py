@@ -148,7 +148,7 @@ def test_formats_that_do_not_name_their_weights(
     assert short["rows"] == 24
     warnings = result.err.splitlines()
     assert len(warnings) == 2
-    assert "(model name: tiny); assumed: tiny." in warnings[0]
+    assert f"(model name: {world.model}); assumed: tiny." in warnings[0]
     assert "short.npy has no hash of its model's weights" in warnings[1]
 
 

@@ -34,8 +34,8 @@ def to_json(task: Task) -> dict[str, Any]:
     """The definition of a task, with the keys of a task file; defaults are left out.
 
     >>> from prompt_jax.data import registry
-    >>> to_json(registry.get("glue/rte"))["labels"]
-    ['entailment', 'not_entailment']
+    >>> ", ".join(to_json(registry.get("glue/rte"))["labels"])
+    'entailment, not_entailment'
     """
     defaults = {field.name: field.default for field in dataclasses.fields(Task)}
     values = {key: getattr(task, key) for key in _KEYS}

@@ -40,8 +40,8 @@ def is_missing(value: Any) -> bool:
 
     A word such as "nan" is a text, and the empty text is a text too.
 
-    >>> [is_missing(value) for value in (None, float("nan"), "nan", "", 0)]
-    [True, True, False, False, False]
+    >>> tuple(is_missing(value) for value in (None, float("nan"), "nan", "", 0))
+    (True, True, False, False, False)
     """
     if value is None or type(value).__name__ in _MISSING_TYPES:
         return True

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")  # joblib would start a process to count cores
+# What the library and the commands store by default goes to a folder of the process, not to the
+# home of whoever runs the tests, whose speeds and runs it would mix with.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="prompt_jax-tests-")
+os.environ.setdefault(
+    "MPLCONFIGDIR", str(Path(__file__).resolve().parents[1] / ".cache" / "matplotlib")
+)
 # Compiling is most of the time that the tests take. Programs are kept between test runs, and are
 # shared by all workers (they inherit the variables); `make clean` removes them.
 os.environ.setdefault(
@@ -28,6 +37,7 @@ import pytest
 if TYPE_CHECKING:
     from world import Ran, World
 
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

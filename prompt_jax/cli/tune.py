@@ -96,6 +96,6 @@ def _python(made: RunResult, config: ExperimentConfig) -> list[str]:
     text = next(iter(text.values())) if len(text) == 1 else text
     return [
         "import prompt_jax as pj",
-        f"lm, prompt = pj.models.load({config.model!r}), pj.SoftPrompt.load({file!r})",
+        f"lm, prompt = pj.from_pretrained({config.model!r}), pj.SoftPrompt.load({file!r})",
         f"print(pj.predict(lm, [{text!r}], prompt))",
     ]

@@ -98,7 +98,7 @@ def model_card(
         "With prompt_jax, which renders the texts as in training:",
         "",
         "    import prompt_jax as pj",
-        f'    lm = pj.models.load("{base_model or "MODEL"}")',
+        f'    lm = pj.from_pretrained("{base_model or "MODEL"}")',
         '    pj.predict(lm, ["a text"], pj.prompts.from_peft("FOLDER")'
         + (f', task="{name}")' if name else ")"),
     ]

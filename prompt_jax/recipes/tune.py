@@ -301,7 +301,7 @@ def tune(
 
     >>> import prompt_jax as pj
     >>> run = pj.tune("tickets.csv", model="google/flan-t5-base")  # doctest: +SKIP
-    >>> lm = pj.models.load("google/flan-t5-base")  # doctest: +SKIP
+    >>> lm = pj.from_pretrained("google/flan-t5-base")  # doctest: +SKIP
     >>> pj.predict(lm, ["Login fails since this morning."], run.prompt)  # doctest: +SKIP
     """
     wanted = check_overrides(overrides)

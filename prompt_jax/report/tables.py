@@ -107,7 +107,7 @@ def python(run: RunDirectory) -> str:
         load, more = "method = trained.load", "from prompt_jax.methods import trained\n"
     return (
         f"import prompt_jax as pj\n{more}\n"
-        f"lm = pj.models.load({model!r})\n"
+        f"lm = pj.from_pretrained({model!r})\n"
         f"{load}({file!r}, model=lm)\n"
         f"print(pj.predict(lm, [{row!r}], {'method' if prompt.array is None else 'prompt'}))\n"
     )

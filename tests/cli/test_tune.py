@@ -94,10 +94,10 @@ def test_from_a_table_to_an_answer(invoke: Invoke, files: World, tmp_path: Path)
     assert isinstance(assigned.value, ast.Tuple)
     load, read = assigned.value.elts
     assert [ast.unparse(each.func) for each in (load, read)] == [  # type: ignore[attr-defined]
-        "pj.models.load",
+        "pj.from_pretrained",
         "pj.SoftPrompt.load",
     ]
-    lm = pj.models.load(ast.literal_eval(load.args[0]))  # type: ignore[attr-defined]
+    lm = pj.from_pretrained(ast.literal_eval(load.args[0]))  # type: ignore[attr-defined]
     soft = pj.SoftPrompt.load(ast.literal_eval(read.args[0]))  # type: ignore[attr-defined]
     call = printed.value.args[0]  # type: ignore[attr-defined]
     assert ast.unparse(call).startswith("pj.predict(lm, [")

@@ -168,7 +168,7 @@ def test_template_words_that_are_numbers_do_not_change_what_rows_mean():
         ({"premise": float("nan")}, "field 'premise' must be a text, but is missing"),
         ({"premise": np.float32("nan")}, "field 'premise' must be a text, but is missing"),
         ({"premise": float("inf")}, "field 'premise' must be a text, but is inf"),
-        ({"premise": np.datetime64("NaT")}, "field 'premise' must be a text, but is missing"),
+        ({"premise": np.datetime64("NaT", "s")}, "field 'premise' must be a text, but is missing"),
         ({"premise": NAType()}, "field 'premise' must be a text, but is missing"),
         ({"hypothesis": None}, "field 'hypothesis' must be a text, but is missing"),
         ({"premise": ""}, "field 'premise' is empty"),

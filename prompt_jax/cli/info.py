@@ -13,6 +13,7 @@ from prompt_jax import __version__
 from prompt_jax.cli import common
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets", "pyarrow", "torch")
+_NEEDS_WEIGHTS = ("weights_sha256", "embedding_rms", "tokenizer")
 
 
 def info(
@@ -40,12 +41,19 @@ def info(
         if number:
             out.print()
         out.print(common.heading(title))
-        none = "not on this machine" if title == "model" else "not installed"
         lines = [
-            (f"  {name}", none if value is None else _text(value)) for name, value in pairs.items()
+            (f"  {name}", _nothing(title, name) if value is None else _text(value))
+            for name, value in pairs.items()
         ]
         out.print(common.facts(lines))
     return None
+
+
+def _nothing(title: str, name: str) -> str:
+    """What stands for None: a package, a fact that needs the weights, or an option that is off."""
+    if title != "model":
+        return "not installed"
+    return "not on this machine" if name in _NEEDS_WEIGHTS else "none"
 
 
 def _text(value: Any) -> str:
@@ -94,10 +102,8 @@ def _model(name: str) -> dict[str, Any]:
         lm = models.abstract(name)
         return {
             "name": lm.name,
-            "weights_sha256": None,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(lm.params)),
-            "embedding_rms": None,
-            "tokenizer": None,
+            **dict.fromkeys(_NEEDS_WEIGHTS),
             **lm.model_config,
         }
     lm = common.load_model(name)

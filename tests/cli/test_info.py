@@ -67,6 +67,14 @@ def test_info_of_a_published_model_that_is_not_here(
     assert model["weights_sha256"]
 
 
+def test_an_option_that_a_model_leaves_off_is_none(invoke: Invoke) -> None:
+    """And not a fact that only the weights tell."""
+    lines = invoke("info", "HuggingFaceTB/SmolLM2-135M").out.splitlines()
+    facts = {line.split()[0]: line.split(None, 1)[1] for line in lines if line.startswith("  ")}
+    assert facts["rope_scaling"] == "none"
+    assert facts["tokenizer"] == "not on this machine"
+
+
 def test_info_of_a_missing_model_fails(invoke: Invoke, tmp_path: object) -> None:
     result = invoke("info", tmp_path)
     assert result.code == 2

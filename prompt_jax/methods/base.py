@@ -291,7 +291,7 @@ class BaseMethod:
         return base
 
     def lm_params(self, params: Params) -> Any:
-        """The T5 stays frozen."""
+        """None: the language model stays frozen."""
         return None
 
     def template_prompts(self, params: Params, consts: Consts) -> jax.Array | None:

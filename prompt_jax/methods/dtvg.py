@@ -27,7 +27,7 @@ class Dtvg(BaseMethod):
     """P = P_init + a_t T_t + sum over a group of sources of a_s T_s, regrouped at every step.
 
     Stage 1 tunes a prompt for every source and for the target from one initialisation; a task
-    vector is what that added. Stage 2 goes on with the target's prompt and trains one scale per
+    vector is the difference. Stage 2 continues with the target's prompt and trains one scale per
     token and vector, while P_init and the sources' vectors stay frozen. The group is chosen inside
     the step, from the vectors as they are scaled at that moment, and has no derivative. What is
     deployed is the merged prompt alone.

@@ -1,4 +1,4 @@
-"""Full fine-tuning: the reference line, all weights of the T5 trained on the target."""
+"""Full fine-tuning: all weights of the model are trained on the target, as a reference."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prompt_jax.training.protocol import Carry, Consts, Params, Prompted, Rows
 
 @dataclass(frozen=True)
 class FullFineTuning(BaseMethod):
-    """Trains the T5 itself, without a prompt. A reference, not a prompt method.
+    """Trains the model itself, without a prompt. A reference, not a prompt method.
 
     One replica at a time: each holds its own copy of the weights and of the optimizer's state.
     """

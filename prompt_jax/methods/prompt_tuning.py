@@ -11,14 +11,14 @@ from prompt_jax.methods.base import BaseMethod, Stage
 
 @dataclass(frozen=True)
 class PromptTuning(BaseMethod):
-    """min_P - sum log p(y | [P ; E(x)]), the T5 frozen.
+    """min_P - sum log p(y | [P ; E(x)]), the language model frozen.
 
-    As published: the prompt [L, D] sits before the encoder's input embeddings only. The optimizer
-    and its rate belong to the budget: the paper used Adafactor at a constant 0.3, the transfer
-    papers AdamW at 0.3 with a linear decay.
+    As published: the prompt [L, D] is put before the input embeddings (of a T5: the encoder's
+    only). The optimizer and its rate belong to the budget: the paper used Adafactor at a constant
+    0.3, the transfer papers AdamW at 0.3 with a linear decay.
 
-    The options spend more than the budget, for the tuned and long baselines that every
-    table needs: most published gains are over an under-trained one. All of it is counted.
+    The options spend more than the budget. They make tuned baselines, since many published gains
+    are over an under-trained one. All steps are counted.
 
     Attributes:
       steps: multiplies the budget's steps.

@@ -1,7 +1,7 @@
 """SPT (Bari et al. 2022, arXiv 2212.10929): prompts retrieved from a memory bank by the template.
 
 Of the paper only the outline is public: a bank of memory prompts, retrieved on the basis of the
-discrete (human-written) prompt; (i) the whole T5 trained on 31 tasks and tested zero-shot on 9
+discrete (human-written) prompt; (i) the whole model trained on 31 tasks and tested zero-shot on 9
 others, (ii) trained on GLUE, then tuned on SuperGLUE. Everything else is reconstructed.
 """
 
@@ -49,17 +49,17 @@ _TRANSFERS: dict[str, mb.Transfer] = {
 
 @dataclass(frozen=True)
 class Spt(SlotUsage):
-    """A memory bank trained on the mixture of sources, the T5 frozen.
+    """A memory bank trained on the mixture of sources, the language model frozen.
 
     The prompt of a row is the concatenation of the k slots of m tokens that its template
     retrieves, k m = L. Retrieval depends on the template alone, so it is done once per template and
     update; with `query=instance` it is done for every row.
 
     Known from the paper: the bank, and retrieval by the discrete prompt. Reconstructed: scoring,
-    k, m, gradients, initialisation. Our extension: the frozen T5, the penalties, the transfer.
+    k, m, gradients, initialisation. Our extension: the frozen model, the penalties, the transfer.
 
-    Values start as rows of the T5's embeddings (of the first 5,000 pieces), each slot its own: of
-    the experiment's initial prompt only the length is read.
+    Values start as different rows of the model's embeddings (of the first 5,000 pieces). Of the
+    experiment's initial prompt only the length is used.
 
     Attributes:
       slots: N.
@@ -328,13 +328,13 @@ def _with_words(context: Context) -> tuple[TemplateTokens, ...]:
 
 @dataclass(frozen=True)
 class SptFull(Spt):
-    """SPT as published in outline: bank and T5 are trained together on the mixture.
+    """SPT as published in outline: bank and language model are trained together on the mixture.
 
-    One replica at a time: each holds weights and optimizer state of a T5. Scores of templates use
-    the embeddings of the model before training. Not comparable with methods whose T5 is frozen.
+    One replica at a time: each holds weights and optimizer state of a model. Scores of templates
+    use the embeddings before training. Not comparable with methods whose model is frozen.
 
     Attributes:
-      lm_rate: learning rate of the T5's weights relative to the values' (0.3 and about 1e-3).
+      lm_rate: learning rate of the model's weights relative to the values' (0.3 and about 1e-3).
     """
 
     lm_rate: float = 0.003
@@ -346,7 +346,9 @@ class SptFull(Spt):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self._transfer.by_template:
-            raise ConfigError(f"{self.name}: with the T5 trained, transfer is bank or zero_shot.")
+            raise ConfigError(
+                f"{self.name}: with the model trained, transfer is bank or zero_shot."
+            )
 
     def stages(self) -> tuple[Stage, ...]:
         """Mixture, then the target under the budget of fine-tuning."""
@@ -362,9 +364,9 @@ class SptFull(Spt):
         return {**super().groups(bank), "lm": jax.tree.map(lambda _: "lm", params["lm"])}
 
     def group_rates(self) -> dict[str, float]:
-        """Keys, W and the T5 learn more slowly than values."""
+        """Keys, W and the model learn more slowly than values."""
         return {**super().group_rates(), "lm": self.lm_rate}
 
     def lm_params(self, params: Params) -> Any:
-        """The T5's weights."""
+        """The model's weights."""
         return params["lm"]

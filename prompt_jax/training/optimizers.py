@@ -1,8 +1,8 @@
-"""Optimizers of one run, without the learning rate, and learning-rate schedules.
+"""Optimizers of one replica, without the learning rate, and learning-rate schedules.
 
-The step vmaps `init` and `update` over the runs of a population, so that Adafactor's RMS and
-global-norm clipping never see a neighbour. The learning rate is applied by the step, as a number
-per run and optimizer group, which makes a grid of rates one compiled program.
+The step vmaps `init` and `update` over the replicas of a population, so that Adafactor's RMS and
+global-norm clipping are per replica. The learning rate is applied by the step, as a number per
+replica and optimizer group, which makes a grid of rates one compiled program.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ class OptimizerConfig:
       learning_rate: peak rate; see `unit`.
       unit: `embedding_rms` multiplies the rate by the root mean square of the model's token
         embeddings, so that one number serves checkpoints of different scale; `absolute` does not.
-        The field's 0.3 was chosen for T5's embeddings, whose scale is large.
+        The default 0.03 is meant for `embedding_rms`. The papers' rate of 0.3 is `absolute`: it was
+        chosen for the embeddings of published T5s, whose scale is large.
       group_rates: `group=multiplier` for methods with several optimizer groups.
       warmup_steps: linear warm-up from 0.
       schedule: after the warm-up: `constant`, or `linear` or `cosine` decay to 0 at the last step.
       weight_decay: decoupled, scaled by the learning rate.
-      clip_norm: global norm of one run's gradient of a mean loss; 0 for none. Methods that sum the
-        loss of all rows (BMTPT) are not clipped: cutting sums would normalise nearly every step,
-        and tie particles to each other.
+      clip_norm: global norm of one replica's gradient of a mean loss; 0 for none. Methods that sum
+        the loss of all rows (BMTPT) are not clipped: clipping sums would normalise nearly every
+        step and couple the particles.
       b1: AdamW's first decay.
       b2: AdamW's second decay; Adafactor's decay exponent is 0.8.
     """
@@ -77,7 +78,7 @@ class OptimizerConfig:
 
 
 def build(config: OptimizerConfig) -> optax.GradientTransformation:
-    """The optimizer of one run; its updates are still to be multiplied by -learning rate."""
+    """The optimizer of one replica; its updates are still to be multiplied by -learning rate."""
     parts: list[optax.GradientTransformation] = []
     if config.clip_norm:
         parts.append(optax.clip_by_global_norm(config.clip_norm))

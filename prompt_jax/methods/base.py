@@ -188,7 +188,6 @@ class BaseMethod:
     status: ClassVar[Literal["as published", "reconstructed", "our extension", "reference"]]
     rowwise: ClassVar[bool] = False
     trains_lm: ClassVar[bool] = False
-    observe: ClassVar[frozenset[str]] = frozenset()
     reduction: ClassVar[Literal["mean", "sum"]] = "mean"
     panels: ClassVar[tuple[Panel, ...]] = ()  # what the report draws of `metrics`
 
@@ -196,6 +195,11 @@ class BaseMethod:
     def views(self) -> int:
         """One view."""
         return 1
+
+    @property
+    def observe(self) -> frozenset[str]:
+        """`row_loss` reads the summed losses alone."""
+        return frozenset()
 
     @property
     def needs_inputs(self) -> bool:

@@ -33,6 +33,7 @@ def compile_micro(
     targets: int,
     prompt_tokens: int,
     state: Any = None,
+    teacher: bool = False,
 ) -> Any:
     """Compiles the program of one micro-batch from shapes alone; nothing is executed.
 
@@ -45,13 +46,15 @@ def compile_micro(
       targets: T.
       prompt_tokens: L.
       state: abstract training state, for methods that train the model.
+      teacher: whether rows are scored under a teacher's prompts too.
     """
     int32, float32 = jnp.int32, jnp.float32
 
     def shape(*dims: int, dtype: Any = float32) -> Any:
         return jax.ShapeDtypeStruct(dims, dtype)
 
-    table = Table(shape(rows, prompt_tokens, lm.d_model) if prompt_tokens else None, None)
+    prompts = shape(rows, prompt_tokens, lm.d_model) if prompt_tokens else None
+    table = Table(prompts, prompts if teacher else None)
     weights = None
     if state is not None:
         weights = method.lm_params(
@@ -117,6 +120,7 @@ def token_budget(
     targets: int,
     prompt_tokens: int,
     state: Any = None,
+    teacher: bool = False,
 ) -> int:
     """Tokens (`LanguageModel.row_tokens`) of one micro-batch on the devices at hand.
 
@@ -136,6 +140,7 @@ def token_budget(
             targets=targets,
             prompt_tokens=prompt_tokens,
             state=state,
+            teacher=teacher,
         )
         return temporary_bytes(compiled)
 

@@ -97,7 +97,10 @@ class Population:
         self.steps = np.zeros(len(replicas), np.int64)
         self.tokens = np.zeros((2, len(replicas)), np.int64)  # input, target
         self.history: list[list[tuple[int, float]]] = [[] for _ in replicas]
-        self.prompt_tokens = self._prompt_tokens()
+        table = self._table()
+        self.prompt_tokens = 0 if table.prompts is None else int(table.prompts.shape[-2])
+        self.has_teacher = table.teacher is not None
+        self.weights_rows = table.row_weights is not None
         self.token_budget = self._token_budget()
 
     @property
@@ -112,7 +115,8 @@ class Population:
             return sharding.put_state(tree, self.lm.partition_rules, self.mesh)
         return sharding.put(tree, self.mesh, *(("data",) if self.split else ()))
 
-    def _prompt_tokens(self) -> int:
+    def _table(self) -> Table:
+        """The shapes of what `prepare` makes."""
         rows = self._method_rows(np.tile(self.first[:, None], (1, self.config.batch_size)))
         if self.method.needs_embeddings:
             rows = jax.eval_shape(embed_rows, self.lm, rows)
@@ -124,7 +128,7 @@ class Population:
             np.int32(0),
             self.keys,
         )
-        return 0 if table.prompts is None else int(table.prompts.shape[-2])
+        return table
 
     def _token_budget(self) -> int:
         """Tokens (`LanguageModel.row_tokens`) of a micro-batch, over all devices."""
@@ -137,6 +141,7 @@ class Population:
             targets=self.target_width,
             prompt_tokens=self.prompt_tokens,
             state=self.state if self.method.trains_lm else None,
+            teacher=self.has_teacher,
         )
         return budget * devices
 
@@ -212,6 +217,7 @@ class Population:
         scale = (scale * folded.share)[folded.replica, folded.row]
         lengths = self.pool.lengths[rows]
         extra = self.lm.row_tokens(0, self.target_width, self.prompt_tokens)
+        place = (folded.view * index.shape[1] + folded.row).astype(np.int32)
         placed = []
         for plan in batching.plan(lengths, extra, self.token_budget, devices):
             at = plan.padded()
@@ -224,6 +230,7 @@ class Population:
                 folded.view[at],
                 scale[at],
                 np.arange(plan.size) < len(plan.rows),
+                place[at] if self.weights_rows else None,
             )
             placed.append(batch)
         return [sharding.put(batch, self.mesh, "data") for batch in placed]

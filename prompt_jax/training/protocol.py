@@ -38,6 +38,9 @@ class Prompted(NamedTuple):
     teacher: jax.Array | None = None  # same shape; rows are scored under it without gradient
     carry: Carry = ()  # state that is not trained
     aux: Any = ()  # for `penalty` and metrics
+    # [V, B] float, what multiplies the loss of each row; its gradient is the row's loss. The
+    # normalisation stays that of the unweighted rows. None: 1 for every row.
+    row_weights: jax.Array | None = None
 
 
 class RowLoss(NamedTuple):
@@ -53,12 +56,15 @@ class Method(Protocol):
     name: ClassVar[str]
     rowwise: ClassVar[bool]  # a prompt per row
     trains_lm: ClassVar[bool]  # params hold the model's weights; one replica at a time
-    observe: ClassVar[frozenset[str]]  # beyond the loss: "logits", "hidden"
     reduction: ClassVar[Literal["mean", "sum"]]  # token mean, or the full-data sum with Rows.scale
 
     @property
     def views(self) -> int:
         """V."""
+
+    @property
+    def observe(self) -> frozenset[str]:
+        """What `row_loss` reads beyond the loss: "logits", "hidden"."""
 
     @property
     def needs_inputs(self) -> bool:

@@ -55,6 +55,7 @@ class Table(NamedTuple):
 
     prompts: jax.Array | None  # [P, L, D] float32
     teacher: jax.Array | None  # [P, L, D]
+    row_weights: jax.Array | None = None  # [R * V * B and padding] float32
 
 
 class MicroBatch(NamedTuple):
@@ -67,6 +68,7 @@ class MicroBatch(NamedTuple):
     view: Array  # [b] int32, r * V + v: where the row's loss is added
     scale: Array  # [b] float32, N_k / |B_k|
     real: Array  # [b] bool, False for fillers
+    row: Array | None = None  # [b] int32, view * B + its place in the batch, for `row_weights`
 
 
 class Sums(NamedTuple):
@@ -76,6 +78,7 @@ class Sums(NamedTuple):
     lm: Any  # gradient of the model's weights where the method trains them
     loss: jax.Array  # [R * V and padding] float32
     weight: jax.Array  # [R * V and padding] float32
+    rows: jax.Array | None = None  # [R * V * B and padding], gradient of `Table.row_weights`
 
 
 class StepMetrics(NamedTuple):
@@ -113,7 +116,7 @@ def micro_program(method: Method) -> Any:
         _check_batch(table, sums, batch)
         real = batch.real.astype(jnp.float32)
 
-        def objective(trained: tuple[Any, Any]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        def objective(trained: tuple[Any, Any]) -> tuple[jax.Array, tuple[jax.Array, ...]]:
             prompts, weights = trained
             model = lm if weights is None else lm.replace(params=weights)
 
@@ -136,19 +139,23 @@ def micro_program(method: Method) -> Any:
             row_sum = row.sum * real
             if method.reduction == "sum":
                 row_sum = row_sum * batch.scale
-            return row_sum.sum(), (row_sum, row.weight * real)
+            weighted = row_sum
+            if table.row_weights is not None:
+                weighted = row_sum * table.row_weights[batch.row]
+            return weighted.sum(), (weighted, row.weight * real, row_sum)
 
         weights = None
         if state is not None:
             weights = method.lm_params(jax.tree.map(lambda x: x[0], state.params))
-        (_, (loss, weight)), (dprompts, dlm) = jax.value_and_grad(objective, has_aux=True)(
-            (table.prompts, weights)
-        )
+        (_, (loss, weight, unweighted)), (dprompts, dlm) = jax.value_and_grad(
+            objective, has_aux=True
+        )((table.prompts, weights))
         return Sums(
             None if sums.prompts is None else sums.prompts + dprompts,
             jax.tree.map(jnp.add, sums.lm, dlm),
             sums.loss.at[batch.view].add(loss),
             sums.weight.at[batch.view].add(weight),
+            None if sums.rows is None else sums.rows.at[batch.row].add(unweighted),
         )
 
     return jax.jit(micro, donate_argnums=(3,))
@@ -230,7 +237,11 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None, rules:
             x = x.reshape(-1, *x.shape[-2:])
             return jnp.pad(x, ((0, _padded(len(x)) - len(x)), (0, 0), (0, 0)))
 
-        table = Table(flat(made.prompts), flat(made.teacher))
+        row_weights = made.row_weights
+        if row_weights is not None:
+            row_weights = everywhere(row_weights).astype(jnp.float32).reshape(-1)
+            row_weights = jnp.pad(row_weights, (0, _padded(len(row_weights)) - len(row_weights)))
+        table = Table(flat(made.prompts), flat(made.teacher), row_weights)
         views = _padded(state.healthy.shape[0] * method.views)
         lm = placed(jax.tree.map(jnp.zeros_like, method.lm_params(state.params)))
         sums = Sums(
@@ -238,6 +249,7 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None, rules:
             jax.tree.map(lambda g: g[0], lm),
             jnp.zeros((views,), jnp.float32),
             jnp.zeros((views,), jnp.float32),
+            None if row_weights is None else jnp.zeros_like(row_weights),
         )
         return table, sums
 
@@ -255,9 +267,10 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None, rules:
         dlm: Any,
         loss: jax.Array,
         weight: jax.Array,
+        row_losses: Any,
         step: jax.Array,
     ) -> tuple[tuple[Any, Any, Any, jax.Array], StepMetrics]:
-        # loss, weight: [V]; dprompts: [V, L, D] or [V, B, L, D]
+        # loss, weight: [V]; dprompts: [V, L, D] or [V, B, L, D]; row_losses: [V, B] or None
         if method.reduction == "mean":
             per_view = 1.0 / jnp.maximum(weight, 1.0)
         else:
@@ -271,6 +284,8 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None, rules:
             if made.prompts is not None:
                 shape = (-1,) + (1,) * (made.prompts.ndim - 1)
                 value += jnp.vdot(made.prompts, dprompts * per_view.reshape(shape))
+            if made.row_weights is not None:
+                value += jnp.vdot(made.row_weights, row_losses * per_view[:, None])
             return value, made
 
         grads, made = jax.grad(total, has_aux=True)(params)
@@ -330,7 +345,12 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None, rules:
         def per_view(x: jax.Array) -> jax.Array:
             return everywhere(x[: replicas * method.views]).reshape(replicas, method.views)
 
-        new, metrics = jax.vmap(finish_one, (0,) * 13 + (None,))(
+        row_losses = None
+        if sums.rows is not None:
+            by_row = (replicas, method.views, rows.task.shape[1])
+            row_losses = everywhere(sums.rows[: math.prod(by_row)]).reshape(by_row)
+
+        new, metrics = jax.vmap(finish_one, (0,) * 14 + (None,))(
             state.params,
             state.opt_state,
             state.carry,
@@ -344,6 +364,7 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None, rules:
             lm,
             per_view(sums.loss),
             per_view(sums.weight),
+            row_losses,
             step,
         )
         params, opt_state, carry, healthy = new
@@ -382,6 +403,9 @@ def _check_batch(table: Table, sums: Sums, batch: MicroBatch) -> None:
     chex.assert_shape([batch.prompt, batch.view, batch.scale, batch.real], rows)
     chex.assert_type([batch.prompt, batch.view, batch.real], [jnp.int32, jnp.int32, jnp.bool_])
     chex.assert_equal_shape([sums.loss, sums.weight])
+    if table.row_weights is not None:
+        chex.assert_equal_shape([table.row_weights, sums.rows])
+        chex.assert_shape(batch.row, rows)
     if table.prompts is not None:
         chex.assert_rank(table.prompts, 3)
         tables = [table.prompts, sums.prompts, table.teacher]
@@ -389,7 +413,7 @@ def _check_batch(table: Table, sums: Sums, batch: MicroBatch) -> None:
 
 
 def _check_prompts(method: Method, output: Prompted, rows: Rows) -> None:
-    """The prompts of one replica: [V, L, D], or [V, B, L, D] of a row-wise method."""
+    """The prompts of one replica: [V, L, D], or [V, B, L, D] if row-wise; weights [V, B]."""
     leading = (method.views, rows.task.shape[0]) if method.rowwise else (method.views,)
     letters = "[V, B, L, D]" if method.rowwise else "[V, L, D]"
     message = f"{method.name}.prompts returns floats {letters} with V = {method.views}."
@@ -398,6 +422,14 @@ def _check_prompts(method: Method, output: Prompted, rows: Rows) -> None:
             shape = (*leading, None, None)
             chex.assert_shape(prompts, shape, custom_message=message, exception_type=ConfigError)
             chex.assert_type(prompts, float, custom_message=message, exception_type=ConfigError)
+    if output.row_weights is not None:
+        chex.assert_shape(
+            output.row_weights,
+            (method.views, rows.task.shape[0]),
+            custom_message=f"{method.name}.prompts returns row_weights [V, B] with V ="
+            f" {method.views}.",
+            exception_type=ConfigError,
+        )
 
 
 def _padded(count: int) -> int:

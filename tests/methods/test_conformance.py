@@ -232,6 +232,8 @@ def naive_objective(method: BaseMethod) -> Any:
         for view in range(method.views):
             teacher = None if made.teacher is None else score(made.teacher, view)
             row = method.row_loss(score(made.prompts, view), teacher)
+            if made.row_weights is not None:
+                row = row._replace(sum=row.sum * made.row_weights[view])
             if method.reduction == "mean":
                 total += row.sum.sum() / row.weight.sum()
             else:

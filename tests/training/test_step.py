@@ -82,6 +82,14 @@ class WholeNumbers(PromptTuning):
         return made._replace(prompts=made.prompts.astype(jnp.int32))
 
 
+class OneWeight(PromptTuning):
+    """A weight for the step in place of one for each row."""
+
+    def prompts(self, params, consts, carry, rows, step, key):
+        made = super().prompts(params, consts, carry, rows, step, key)
+        return made._replace(row_weights=jnp.ones((1,)))
+
+
 class OneLoss(PromptTuning):
     """A mean over the rows in place of a loss per row."""
 
@@ -95,6 +103,7 @@ class OneLoss(PromptTuning):
     [
         (WrongPrompts(), r"prompts returns floats \[V, L, D\] with V = 1"),
         (WholeNumbers(), r"prompts returns floats \[V, L, D\]"),
+        (OneWeight(), r"prompts returns row_weights \[V, B\] with V = 1"),
         (OneLoss(), "row_loss returns one sum and one weight per row"),
     ],
 )

@@ -3,6 +3,8 @@
     prompt-jax run experiments/dtvg.py
     prompt-jax run experiments/dtvg.py:ablations
     prompt-jax run experiments/dtvg.py:rates
+    prompt-jax run experiments/dtvg.py:released
+    prompt-jax run experiments/dtvg.py:second_rates
     prompt-jax run experiments/dtvg.py suite=real data.root=DIR
     prompt-jax run experiments/dtvg.py:ablations suite=real data.root=DIR
     prompt-jax oracle experiments/dtvg.py
@@ -18,6 +20,7 @@ targets):
   twice the steps prompt tuning 82.6 ± 2.5, DTVG as published 81.1 ± 3.6; SPoT 83.1 ± 1.8.
 - `ablations`, sandbox, ten seeds: without sources 80.6 ± 3.4, DTVG 69.8 ± 4.8.
 - `rates`, sandbox, five seeds: no rate differs significantly from any other.
+- `released` and `second_rates`: declared, not run yet.
 - `main` and `ablations`, real text, five seeds: no significant difference.
 """
 
@@ -39,7 +42,7 @@ from experiments.suites import (
 from prompt_jax.data import sandbox
 from prompt_jax.recipes import ExperimentConfig, Question
 
-Variant = Literal["main", "ablations", "rates"]
+Variant = Literal["main", "ablations", "rates", "released", "second_rates"]
 Suite = Literal["sandbox", "real"]
 
 MATCHED = spec("dtvg", budget="matched")
@@ -62,6 +65,11 @@ ABLATED = (
     matched(rule="objective"),
 )
 RATES = (1, 0.1, 0.03, 0.003)
+SECOND_RATES = (1, 0.1, 0.01, 0.0033)
+
+RELEASED_T5, RELEASED_LLAMA = (matched(rates=f"released_{lm}") for lm in ("t5", "llama"))
+PUBLISHED_T5, PUBLISHED_LLAMA = (spec("dtvg", rates=f"released_{lm}") for lm in ("t5", "llama"))
+SAME_REACH = matched(second_rate=0.1, scale_rate=0.3, scale_unit="absolute")
 
 _HELP = Question(MATCHED, "prompt_tuning", why="do grouped sources help at equal steps")
 _AGAINST = (
@@ -209,15 +217,89 @@ def rates_sandbox() -> ExperimentConfig:
     )
 
 
+def released_sandbox() -> ExperimentConfig:
+    """DTVG at the rates of its released scripts, for T5 and for Llama, with matched budgets.
+
+    `main` and `ablations` trained stage 2 at stage 1's rate, as the scripts for Llama do, but
+    scales at the same share of their size as embeddings (0.3 a step), which nobody did. Here scales
+    move by 0.001 a step, and the prompt goes on at stage 1's rate (`released_llama`) or at 1 / 300
+    of it (`released_t5`).
+
+    A rate of a step is not the same in 75 steps as in the scripts' 30,000. Under a linear decay
+    the scripts' scales can move by 15 in all, and T5's prompt by 1.5 in units of its embeddings;
+    at the released rates these 75 steps can move them by 0.04 and by 0.04. `SAME_REACH` can move
+    as far in all as T5's scripts: the prompt at a tenth of stage 1's rate, scales by 0.3 a step.
+    (The scripts' reach for Llama is that of `main`: scales at 0.3, the prompt at stage 1's rate.)
+
+    Primary contrast, declared before any run: DTVG at T5's released rates, both its stages inside
+    the target's budget, minus prompt tuning with that budget, mean over all targets. In the family:
+    Llama's rates, the same reach, each against prompt tuning and against the rates of `main`; and
+    as published, with a whole budget for each stage, against prompt tuning with twice the steps.
+    Prompt tuning and the rates of `main` are those of `main`'s archives.
+    """
+    ours = ((RELEASED_T5, "T5's rates"), (RELEASED_LLAMA, "Llama's rates"), (SAME_REACH, "reach"))
+    twice = (PUBLISHED_T5, PUBLISHED_LLAMA)
+    return declare(
+        replace(
+            suites.SANDBOX,
+            name="sandbox_dtvg_released",
+            methods=("prompt_tuning", LONG, MATCHED, "dtvg", *(m for m, _ in ours), *twice),
+        ),
+        Question(RELEASED_T5, "prompt_tuning", why="do grouped sources help at T5's rates"),
+        (
+            *(Question(m, "prompt_tuning", why=f"do they help, {why}") for m, why in ours[1:]),
+            *(Question(m, MATCHED, why=f"what the rates change, {why}") for m, why in ours),
+            *(Question(m, LONG, why="as published, at equal steps on the target") for m in twice),
+            *(
+                Question(m, "prompt_tuning", where, why=f"where a source should {effect}, {why}")
+                for m, why in ours
+                for where, effect in ((RELATED, "help"), (CONTRARY, "hurt"))
+            ),
+        ),
+    )
+
+
+def second_rates_sandbox() -> ExperimentConfig:
+    """The learning rate of stage 2's prompt, on the development targets.
+
+    Relative to stage 1's: the same (`released_llama`), a tenth, a hundredth and 1 / 300
+    (`released_t5`, here 0.0033); scales move by 0.001 a step in all. Targets, seeds and the two
+    baselines are those of `rates`.
+
+    Primary contrast, declared before any run: 1 / 300 minus stage 1's rate, mean over the targets.
+    """
+    same, *slower = (
+        matched(second_rate=rate, scale_rate=0.001, scale_unit="absolute") for rate in SECOND_RATES
+    )
+    return declare(
+        replace(
+            rates_sandbox(),
+            name="sandbox_dtvg_second_rates",
+            methods=("prompt_tuning", matched(scale_rate=1), same, *slower),
+        ),
+        Question(slower[-1], same, why="T5's rate of stage 2 against Llama's"),
+        (
+            *(Question(m, same, why="a slower prompt in stage 2") for m in slower[:-1]),
+            *(Question(m, "prompt_tuning", why="against no source") for m in (same, *slower)),
+            Question(same, matched(scale_rate=1), why="slow scales alone"),
+        ),
+    )
+
+
 STUDY = {
     ("main", "sandbox"): main_sandbox,
     ("main", "real"): main_real,
     ("ablations", "sandbox"): ablations_sandbox,
     ("ablations", "real"): ablations_real,
     ("rates", "sandbox"): rates_sandbox,
+    ("released", "sandbox"): released_sandbox,
+    ("second_rates", "sandbox"): second_rates_sandbox,
 }
 
 
 def get_config(variant: Variant = "main", suite: Suite = "sandbox") -> ExperimentConfig:
-    """The experiment: `main`, `ablations`, or (on the sandbox) the `rates` of the scales."""
+    """The experiment: `main`, `ablations`, or (on the sandbox alone) one about rates.
+
+    `rates` of the scales, `released` rates, `second_rates` of stage 2's prompt.
+    """
     return suites.pick(STUDY, variant, suite)

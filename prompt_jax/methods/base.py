@@ -38,7 +38,12 @@ class Stage:
         replicas are evaluated as they start. An end beyond 1 is more than the budget, and counted
         as such.
       batch: multiplies the rows of a step.
-      rates: what multiplies the learning rate of each trial; empty: the budget's rate in all.
+      steps: a number of steps of its own in place of `part`'s; 0: none.
+      rate: the peak learning rate, as a multiple of the budget's, or as it stands where
+        `absolute_rate`.
+      absolute_rate: whether `rate` holds in the parameters' own units, whatever the budget's rate
+        and unit are.
+      rates: what multiplies the learning rate of each trial; empty: that rate in all.
       origin: 0: replicas start from the initialisation of their seed, which all tasks, stages and
         methods share; n: from that of seed + n.
     """
@@ -51,6 +56,9 @@ class Stage:
     mixing: Literal["proportional", "stratified"] = "proportional"
     part: tuple[float, float] = (0.0, 1.0)
     batch: int = 1
+    steps: int = 0
+    rate: float = 1.0
+    absolute_rate: bool = False
     rates: tuple[float, ...] = ()
     origin: int = 0
 
@@ -59,6 +67,8 @@ class Stage:
         """The name, and the share of the budget where that is not all of it; for people."""
         begin, end = self.part
         share = "" if end - begin == 1 else f" ({end - begin:.0%} of the steps)"
+        if self.steps:
+            share = f" ({self.steps:,} steps)"
         return self.name + share + ("" if self.batch == 1 else f" ({self.batch} x the batch)")
 
 
@@ -148,6 +158,8 @@ class Context:
         equally many: shorter lists repeat their last one.
       source_templates: those that source rows are trained under.
       own_templates: those that the replica's own rows are trained under.
+      rate: peak learning rate of the stage, by which its parameters move in their own units; None
+        where no step is taken or nothing is known of it.
     """
 
     lm: LanguageModel
@@ -159,6 +171,7 @@ class Context:
     templates: tuple[TemplateTokens, ...] = ()
     source_templates: tuple[TemplateTokens, ...] = ()
     own_templates: tuple[TemplateTokens, ...] = ()
+    rate: float | None = None
 
     def artefact(self, stage: str) -> Artefact:
         """The artefact of an earlier stage.

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,22 @@ from prompt_jax.methods.base import BaseMethod, Context, Panel, Stage
 from prompt_jax.training.protocol import Array, Carry, Consts, Params, Prompted, Rows
 
 _BY_TARGET = ("prefix", "objective", "positive")  # rules that ask what resembles the target
+_Unit = Literal["relative", "absolute"]
+
+
+class _Rates(NamedTuple):
+    """Learning rates of stage 2."""
+
+    prompt: float = 1.0
+    prompt_unit: _Unit = "relative"
+    scales: float = 1.0
+    scales_unit: _Unit = "relative"
+
+
+_RELEASED = {
+    "released_t5": _Rates(1 / 300, "relative", 1e-3, "absolute"),
+    "released_llama": _Rates(1.0, "relative", 1e-3, "absolute"),
+}
 
 
 @dataclass(frozen=True)
@@ -33,13 +49,24 @@ class Dtvg(BaseMethod):
     deployed is the merged prompt alone.
 
     As published: the released heuristic (`prefix`) at every step, scales that start at 1, stage 1
-    for the target, dot products of mean tokens. Reconstructed: learning rates and the length of the
-    stages on T5. Our extensions: `cosine`, `objective` solved exactly, `regroup_every`, and the
-    split of one budget between the stages.
+    for the target, dot products of mean tokens. Reconstructed: the length of the stages on T5, and
+    its rates on tasks with classes. Our extensions: `cosine`, `objective` solved exactly,
+    `regroup_every`, the split of one budget between the stages, and `rates=budget`.
 
-    Params: `prompt` [L, D]; `target_scale` [L] and `source_scales` [K, L] in units of 1 / RMS of
-    the model's embeddings. With a rate relative to that RMS (the default), scales and embeddings
-    then move by the same share, whatever the model, and `scale_rate` makes the scales slower.
+    The rates of stage 2 (`rates`), where the budget's rate is stage 1's:
+
+    - `released_t5`, as in the released scripts for T5 (text generation; 0.3 in stage 1, 0.001 for
+      prompt and scales in stage 2): the prompt goes on at 1 / 300 of its rate, scales move by 0.001
+      a step. The scripts also tried 0.0001 and 0.01 for the sources' scales: the budget's
+      `group_rates=source_scales=0.1` or `10`.
+    - `released_llama`, as in those for Llama (0.001 throughout): the prompt goes on at its rate,
+      scales move by 0.001 a step.
+    - `budget` (the default, nobody's): `second_rate` and `scale_rate`, by which the prompt goes on
+      at the budget's rate, and scales move by the same share of their size as embeddings do.
+
+    Params: `prompt` [L, D]; `target_scale` [L] and `source_scales` [K, L] times a constant that
+    makes the prompt's learning rate the right one for them: the RMS of the model's embeddings, or,
+    where their rate is absolute, the quotient of the two rates.
 
     The ablations of the paper's released code: 1 is `rule=positive`, 2 `rule=consistency`,
     3 `rule=none`, 4 `rule=all`, 5 `regroup_every=0`, 6 `target_vector=false`, 10 the method `spot`.
@@ -56,10 +83,15 @@ class Dtvg(BaseMethod):
       budget: `published`: both stages on the target get its whole budget. `matched`: together they
         get it once, as prompt tuning does.
       first_share: of the matched budget, what stage 1 gets; 0 leaves it out.
-      scale_rate: learning rate of the scales relative to the prompt's; 0 keeps them at 1. With a
-        relative rate r of the budget, Adam moves a scale by up to r x scale_rate a step. The
-        optimizer groups `target_scale` and `source_scales` can be told apart by the budget's
-        `group_rates`.
+      rates: of stage 2, see above.
+      second_rate: stage 2's learning rate of the prompt.
+      second_unit: whether that is relative to the budget's rate, or absolute.
+      second_steps: steps of stage 2, where they are not the budget's: the released scripts have
+        30,000, after up to 300,000 of stage 1. 0: the budget's.
+      scale_rate: learning rate of the scales; 0 keeps them at 1. The optimizer groups
+        `target_scale` and `source_scales` can be told apart by the budget's `group_rates`.
+      scale_unit: `relative`: to the prompt's rate in units of the embeddings; at a rate r of these
+        Adam moves a scale by up to r x scale_rate a step. `absolute`: by up to scale_rate.
     """
 
     rule: task_vectors.Rule = "prefix"
@@ -71,6 +103,11 @@ class Dtvg(BaseMethod):
     budget: Literal["published", "matched"] = "published"
     first_share: float = 0.25
     scale_rate: float = 1.0
+    scale_unit: _Unit = "relative"
+    second_rate: float = 1.0
+    second_unit: _Unit = "relative"
+    second_steps: int = 0
+    rates: Literal["budget", "released_t5", "released_llama"] = "budget"
 
     name = "dtvg"
     paper = "Zhang et al. 2025, arXiv 2503.18063"
@@ -125,6 +162,29 @@ class Dtvg(BaseMethod):
             )
         if not 0 <= self.scale_rate < math.inf:
             raise ConfigError(f"dtvg: scale_rate must not be negative: {self.scale_rate}.")
+        if not 0 < self.second_rate < math.inf:
+            raise ConfigError(f"dtvg: second_rate must be a positive number: {self.second_rate}.")
+        if self.second_steps < 0:
+            raise ConfigError(f"dtvg: second_steps must not be negative: {self.second_steps}.")
+        if self.second_steps and self.budget == "matched":
+            raise ConfigError(
+                "dtvg: with budget=matched both stages share one budget (first_share), so"
+                " second_steps has no meaning: leave it out, or say budget=published."
+            )
+        if self.rates != "budget" and self._rates != _Rates():
+            raise ConfigError(
+                f"dtvg: rates={self.rates} sets the rates of stage 2: leave out second_rate,"
+                " second_unit, scale_rate and scale_unit, or say rates=budget."
+            )
+
+    @property
+    def _rates(self) -> _Rates:
+        """The rates that the options say, whatever `rates` is."""
+        return _Rates(self.second_rate, self.second_unit, self.scale_rate, self.scale_unit)
+
+    @property
+    def _second(self) -> _Rates:
+        return self._rates if self.rates == "budget" else _RELEASED[self.rates]
 
     def stages(self) -> tuple[Stage, ...]:
         """Sources and the target by prompt tuning from one initialisation, then the merged one."""
@@ -134,6 +194,13 @@ class Dtvg(BaseMethod):
             share = self.first_share
             first = Stage("first", on="target", trains=BaseMethod(), part=(0.0, share))
             last = Stage("target", on="target", part=(share, 1.0))
+        second = self._second
+        last = replace(
+            last,
+            steps=self.second_steps,
+            rate=second.prompt,
+            absolute_rate=second.prompt_unit == "absolute",
+        )
         sources = Stage("sources", on="source", trains=BaseMethod(), budget="source")
         return (sources, first, last) if self._tunes_first else (sources, last)
 
@@ -147,6 +214,9 @@ class Dtvg(BaseMethod):
         initial = np.asarray(context.initial, np.float32)
         start = context.artefact("first").prompts[0] if self._tunes_first else initial
         length, unit = len(initial), float(context.lm.embedding_rms())
+        second = self._second
+        if second.scales_unit == "absolute" and second.scales and context.rate is not None:
+            unit = context.rate / second.scales
         params = {
             "prompt": np.asarray(start, np.float32),
             "target_scale": np.full(length, unit, np.float32),
@@ -207,8 +277,11 @@ class Dtvg(BaseMethod):
         return {name: name for name in params}
 
     def group_rates(self) -> dict[str, float]:
-        """Scales have a rate of their own."""
-        return dict.fromkeys(("target_scale", "source_scales"), self.scale_rate)
+        """Scales have a rate of their own; an absolute one is in the unit that they are kept in."""
+        second = self._second
+        absolute = second.scales_unit == "absolute" and second.scales
+        rate = 1.0 if absolute else second.scales
+        return dict.fromkeys(("target_scale", "source_scales"), rate)
 
     def deploy(self, params: Params, consts: Consts) -> jax.Array:
         """The merged prompt."""

@@ -249,7 +249,9 @@ class ExperimentConfig:
         return tuple(range(self.first_seed, self.first_seed + self.seeds))
 
     def stage_budget(self, stage: Stage, shots: int = 0) -> TrainConfig | None:
-        """What a stage of a method may spend: its part of a budget, the warm-up in proportion.
+        """What a stage of a method may spend: its part of a budget, at its rate.
+
+        The warm-up is shortened in proportion to the steps, never prolonged.
 
         Args:
           stage: of a method.
@@ -264,13 +266,23 @@ class ExperimentConfig:
         whole = self.budget(stage.budget, shots if stage.on == "target" else 0)
         # Rounded at the ends, so that adjoining parts add up.
         begin, end = (round(whole.steps * fraction) for fraction in stage.part)
-        if begin == end:
+        steps, warm = end - begin, whole.optimizer.warmup_steps
+        if stage.steps:
+            steps = stage.steps
+            warm = round(warm * min(1, steps / whole.steps))
+        else:
+            warm = round(warm * steps / whole.steps)
+        if steps == 0:
             return None
-        warm = round(whole.optimizer.warmup_steps * (end - begin) / whole.steps)
         optimizer = replace(whole.optimizer, warmup_steps=warm)
+        if stage.absolute_rate:
+            optimizer = replace(optimizer, learning_rate=stage.rate, unit="absolute")
+        elif stage.rate != 1:
+            rate = whole.optimizer.learning_rate * stage.rate
+            optimizer = replace(optimizer, learning_rate=rate)
         return replace(
             whole,
-            steps=end - begin,
+            steps=steps,
             batch_size=whole.batch_size * stage.batch,
             optimizer=optimizer,
         )

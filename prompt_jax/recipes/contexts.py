@@ -82,6 +82,7 @@ class ContextMaker:
         sources = self._templates("", trained_on=True)
         most = max((len(templates) for templates in every.values()), default=0)
         origins = {earlier.name: earlier.origin for earlier in method.stages()}
+        rate = self._rate(stage, k)
         contexts = {}
         for key in keys:
             starts = {name: self._start(key.seed + origins[name]) for name in done}
@@ -96,8 +97,17 @@ class ContextMaker:
                 templates + templates[-1:] * (most - len(templates)),
                 sources,
                 own[key.task],
+                rate,
             )
         return contexts
+
+    def _rate(self, stage: Stage, k: int) -> float | None:
+        """The peak learning rate of a stage in the units of its parameters."""
+        budget = self.config.stage_budget(stage, k if stage.on == "target" else 0)
+        if budget is None:
+            return None
+        relative = budget.optimizer.unit == "embedding_rms"
+        return budget.optimizer.learning_rate * (float(self.lm.embedding_rms()) if relative else 1)
 
     def _start(self, seed: int) -> np.ndarray:
         return np.asarray(self.initial(seed).embeddings)

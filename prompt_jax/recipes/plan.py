@@ -277,7 +277,7 @@ def _stage(
         for factor in (stage.rates or (1.0,))
         if spent is not None
     )
-    unit = budget.optimizer.unit
+    unit = (spent or budget).optimizer.unit
     return PlannedStage(label, runs, steps, rows, float(flops) * steps * runs, rates, unit)
 
 

@@ -39,14 +39,14 @@ def start(method: Dtvg, leans=(0.5, -1.0, 0.2), target=None):
     return method.init(context(leans, target))
 
 
-def context(leans=(0.5, -1.0, 0.2), target=None):
+def context(leans=(0.5, -1.0, 0.2), target=None, rate=None):
     own, sources = vectors(*leans)
     own = own if target is None else target
     artefacts = {
         "sources": Artefact(("a", "b", "c"), INITIAL + sources, np.zeros(len(leans))),
         "first": Artefact(("t",), (INITIAL + own)[None], np.zeros(1)),
     }
-    return Context(toy.tiny_t5(), INITIAL, 0, "t", 0, artefacts)
+    return Context(toy.tiny_t5(), INITIAL, 0, "t", 0, artefacts, rate=rate)
 
 
 def prompted(method, params, consts, carry=None, step=0):
@@ -244,6 +244,66 @@ def test_a_step_of_training_moves_scales_relative_to_their_size():
     np.testing.assert_allclose(trained.prompt, method.deploy(trained.params, consts), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("spec", "rate", "absolute"),
+    [
+        ("dtvg", 1.0, False),
+        ("dtvg(rates=released_t5)", 1 / 300, False),
+        ("dtvg(rates=released_llama,budget=matched)", 1.0, False),
+        ("dtvg(second_rate=0.1)", 0.1, False),
+        ("dtvg(second_rate=0.001,second_unit=absolute)", 0.001, True),
+    ],
+)
+def test_stage_two_has_a_rate_of_its_own(spec, rate, absolute):
+    *before, last = create(spec).stages()
+    assert (last.rate, last.absolute_rate) == (rate, absolute)
+    assert {(stage.rate, stage.absolute_rate) for stage in before} == {(1.0, False)}
+
+
+def test_stage_two_has_steps_of_its_own():
+    *before, last = create("dtvg(second_steps=30000)").stages()
+    assert (last.steps, last.title) == (30_000, "target (30,000 steps)")
+    assert {stage.steps for stage in before} == {0}
+
+
+@pytest.mark.parametrize("rate", [0.3, 1e-3, 20.0])
+@pytest.mark.parametrize("preset", ["released_t5", "released_llama"])
+def test_scales_have_an_absolute_rate(preset, rate):
+    """Adam moves a parameter by the stage's rate, which is a thousandth of a scale."""
+    method = Dtvg(rates=preset)
+    made = context(rate=rate)
+    params, consts = method.init(made)
+    np.testing.assert_allclose(rate / consts["unit"], 1e-3, rtol=1e-6)
+    assert method.group_rates() == {"target_scale": 1.0, "source_scales": 1.0}
+    numbers = method.metrics(params, consts, prompted(method, params, consts))
+    np.testing.assert_allclose(numbers["source_scale"], 1.0)
+    np.testing.assert_array_equal(method.selected_sources(made, params), [True, False, True])
+
+
+@pytest.mark.parametrize("unit", ["relative", "absolute"])
+def test_scales_whose_rate_is_zero_stay(unit):
+    method = Dtvg(scale_rate=0.0, scale_unit=unit)
+    _, consts = method.init(context(rate=0.3))
+    assert method.group_rates() == {"target_scale": 0.0, "source_scales": 0.0}
+    assert consts["unit"] == np.float32(toy.tiny_t5().embedding_rms())
+
+
+@pytest.mark.slow
+def test_a_step_of_training_moves_scales_by_their_absolute_rate():
+    rate = 0.01
+    method = Dtvg(rule="all", scale_rate=0.2, scale_unit="absolute")
+    params, consts = method.init(context(rate=rate))
+    config = toy.budget(1, learning_rate=rate, unit="absolute")
+    (trained,) = loop.train(
+        toy.tiny_t5(), method, [toy.make_run(params=params, consts=consts)], config
+    )
+    for name, unit in (("target_scale", consts["unit"]), ("source_scales", consts["unit"])):
+        moved = np.abs(trained.params[name] - params[name]) / unit
+        np.testing.assert_allclose(np.median(moved), 0.2, rtol=1e-2)
+    moved = np.abs(trained.params["prompt"] - params["prompt"])
+    np.testing.assert_allclose(np.median(moved), rate, rtol=1e-2)
+
+
 @pytest.mark.slow
 def test_every_logged_step_has_the_choice():
     recorder = toy.Recorder()
@@ -286,6 +346,12 @@ def test_stages_as_published_and_matched():
         ("dtvg(first_share=1)", r"first_share must lie in \[0, 1\)"),
         ("dtvg(rule=postive)", "must be one of .*Did you mean 'positive'"),
         ("dtvg(budget=half)", "must be one of"),
+        ("dtvg(rates=released)", "must be one of"),
+        ("dtvg(rates=released_t5,scale_rate=0.01)", "rates=released_t5 sets the rates of stage 2"),
+        ("dtvg(rates=released_llama,second_rate=0.1)", "leave out second_rate"),
+        ("dtvg(second_rate=0)", "second_rate must be a positive number"),
+        ("dtvg(second_steps=-1)", "second_steps must not be negative"),
+        ("dtvg(second_steps=50,budget=matched)", "second_steps has no meaning"),
     ],
 )
 def test_errors(spec, message):

@@ -581,3 +581,15 @@ def test_a_plug_in_needs_no_registration(pretender, executor, world, tmp_path):
 def test_a_method_is_named_once(world, tmp_path):
     with pytest.raises(ConfigError, match=r"methods name 'spot\(top_k=2\)' more than once"):
         world.experiment(tmp_path, methods=(methods.Spot(top_k=2), "spot( top_k = 2 )"))
+
+
+@pytest.mark.parametrize(("unit", "relative"), [("absolute", False), ("embedding_rms", True)])
+def test_contexts_have_the_rate_of_their_stage(pretender, executor, world, unit, relative):
+    budget = toy.budget(4, learning_rate=0.5, unit=unit)
+    made = executor(shots=(0,), seeds=1, source=budget, target=budget)
+    scale = float(world.lm.embedding_rms()) if relative else 1.0
+    for spec, factor in (("dtvg(second_rate=0.1)", 0.1), ("dtvg(rates=released_llama)", 1.0)):
+        rates = [context.rate for context in made.contexts(spec, 0).values()]
+        assert rates == pytest.approx([0.5 * factor * scale] * len(rates))
+    none = made.contexts("task_prompt_vectors(zero_shot=true)", 0)
+    assert {context.rate for context in none.values()} == {None}

@@ -16,6 +16,7 @@ from world import METHODS, TEST, Ran, call
 from prompt_jax import config as configs
 from prompt_jax.errors import ConfigError, DataError, PromptJaxError
 from prompt_jax.evaluation import Calibration, Job, calibration, evaluate
+from prompt_jax.methods import Stage
 from prompt_jax.prompts import SoftPrompt
 from prompt_jax.recipes import ExperimentConfig, PromptConfig, experiment, run
 from prompt_jax.recipes.rows import RowStore
@@ -464,6 +465,24 @@ def test_overlap_must_be_allowed(world, tmp_path):
 def test_impossible_experiments(world, tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
         world.experiment(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [
+        (Stage("t", "target"), (100, 10, 0.3, "embedding_rms")),
+        (Stage("t", "target", part=(0.25, 1.0), rate=0.1), (75, 8, 0.03, "embedding_rms")),
+        (Stage("t", "target", rate=0.001, absolute_rate=True), (100, 10, 0.001, "absolute")),
+        (Stage("t", "target", steps=50), (50, 5, 0.3, "embedding_rms")),
+        (Stage("t", "target", steps=30_000), (30_000, 10, 0.3, "embedding_rms")),
+    ],
+)
+def test_a_stage_has_steps_and_a_rate_of_its_own(world, tmp_path, stage, expected):
+    budget = toy.budget(100, learning_rate=0.3, warmup_steps=10)
+    spent = world.experiment(tmp_path, target=budget).stage_budget(stage)
+    optimizer = spent.optimizer
+    assert (spent.steps, optimizer.warmup_steps, optimizer.unit) == (*expected[:2], expected[3])
+    assert optimizer.learning_rate == pytest.approx(expected[2])
 
 
 def test_budgets_by_name(world, tmp_path):

@@ -300,6 +300,8 @@ def test_learning_rates_of_stages(world, tmp_path):
         "prompt_tuning(rates=[1,3])",
         "full_fine_tuning",
         "task_prompt_vectors(zero_shot=true)",
+        "dtvg(second_rate=0.1)",
+        "dtvg(second_rate=0.002,second_unit=absolute,second_steps=9)",
     )
     config = world.experiment(tmp_path, methods=methods, shots=(0,))
     made = {s.label: s for s in plans._stages(config, world.lm)}
@@ -308,3 +310,6 @@ def test_learning_rates_of_stages(world, tmp_path):
     assert made["full_fine_tuning: target, all rows"].learning_rates == (0.01,)
     zero = made["task_prompt_vectors(zero_shot=true): target, all rows"]
     assert zero.learning_rates == ()
+    assert made["dtvg(second_rate=0.1): target, all rows"].learning_rates == (0.05,)
+    (own,) = (s for label, s in made.items() if "second_steps" in label)
+    assert (own.learning_rates, own.unit, own.steps) == ((0.002,), "absolute", 9)

@@ -18,7 +18,7 @@ from prompt_jax.units import format_count as format_count
 from prompt_jax.units import format_flops as format_flops
 
 if TYPE_CHECKING:
-    from prompt_jax.data import Task, TokenisedSplit
+    from prompt_jax.data import TokenisedSplit
     from prompt_jax.methods.trained import TrainedMethod
     from prompt_jax.models import LanguageModel
     from prompt_jax.prompts import SoftPrompt
@@ -369,14 +369,6 @@ class NamedPrompt(NamedTuple):
     prompt: Any  # SoftPrompt; or TrainedMethod, where the command takes them
 
 
-class Population(NamedTuple):
-    """Prompts that are evaluated together, with the arguments of `prompt_jax.evaluation`."""
-
-    numbers: list[int]  # of the prompts, in the order of `Job.prompt`
-    state: Any
-    prompt_fn: Any
-
-
 def load_prompts(
     paths: Sequence[str], lm: LanguageModel, allow_other_model: bool, *, methods: bool = False
 ) -> list[NamedPrompt]:
@@ -424,44 +416,10 @@ def _load_method(path: str, lm: LanguageModel, allow_other_model: bool) -> Train
     return trained.load(path, model=lm, allow_other_model=allow_other_model)
 
 
-def group_by_length(loaded: Sequence[NamedPrompt]) -> list[tuple[list[int], Any]]:
-    """Groups prompts of equal length into populations: (their numbers, embeddings [P, L, D])."""
-    import numpy as np
-
-    groups: dict[int, list[int]] = {}
-    for number, named in enumerate(loaded):
-        groups.setdefault(named.prompt.length, []).append(number)
-    return [
-        (numbers, np.stack([np.asarray(loaded[i].prompt.embeddings) for i in numbers]))
-        for numbers in groups.values()
-    ]
-
-
-def populations(loaded: Sequence[NamedPrompt], lm: LanguageModel) -> list[Population]:
-    """Prompts of equal length together; a trained row-wise method is a population of its own."""
-    from prompt_jax.evaluation.sweep import take_prompt
-    from prompt_jax.prompts import SoftPrompt
-
-    fixed = [i for i, named in enumerate(loaded) if isinstance(named.prompt, SoftPrompt)]
-    groups = [
-        Population([fixed[i] for i in numbers], stacked, take_prompt)
-        for numbers, stacked in group_by_length([loaded[i] for i in fixed])
-    ]
-    methods = [(i, named.prompt) for i, named in enumerate(loaded) if i not in fixed]
-    return [*groups, *(Population([i], m.state(lm), m.prompt_fn) for i, m in methods)]
-
-
 def record_value(prompt: SoftPrompt | TrainedMethod, name: str, default: Any) -> Any:
     """A setting of a prompt's training from its record, or the default."""
     config = {} if prompt.record is None else prompt.record.config
     return config.get(name, default)
-
-
-def answer_limit(prompt: SoftPrompt | TrainedMethod, task: Task) -> int:
-    """The longest target and candidate when a prompt is used for a task (`evaluation`)."""
-    from prompt_jax.evaluation import questions
-
-    return questions.answer_limit(prompt.record, task)
 
 
 def warn_about_answers(splits: Sequence[TokenisedSplit], ties: int) -> None:

@@ -34,6 +34,7 @@ def evaluate(
     max_target_tokens: common.MaxTarget = None,
     dtype: common.Dtype = "float32",
     allow_other_model: common.OtherModel = False,
+    plugin: common.Plugin = None,
     as_json: common.AsJson = False,
 ) -> None:
     """Evaluate prompts on a task, all in one population.
@@ -46,7 +47,9 @@ def evaluate(
     from prompt_jax.data import registry
     from prompt_jax.evaluation import Job
     from prompt_jax.evaluation import evaluate as evaluate_jobs
+    from prompt_jax.evaluation.questions import answer_limit, populations
 
+    common.load_plugins(plugin)
     chosen = registry.get(task)
     common.check_choice(split, ("test", "dev"), "--split")
     common.short_names(prompts)
@@ -54,14 +57,14 @@ def evaluate(
     lm = common.load_model(model, dtype)
     loaded = common.load_prompts(prompts, lm, allow_other_model, methods=True)
     opened: dict[Any, TokenisedSplit] = {}
-    limits = [max_target_tokens or common.answer_limit(x.prompt, chosen) for x in loaded]
+    limits = [max_target_tokens or answer_limit(x.prompt.record, chosen) for x in loaded]
     splits = [
         _rows(chosen, named, lm, root, split, max_rows, (max_input_tokens, limit), opened)
         for named, limit in zip(loaded, limits, strict=True)
     ]
     names = split_list(metrics) or chosen.metrics
     evaluations: dict[int, Evaluation] = {}
-    for numbers, state, prompt_fn in common.populations(loaded, lm):
+    for numbers, state, prompt_fn in populations(lm, [named.prompt for named in loaded]):
         jobs = [Job(splits[number], row) for row, number in enumerate(numbers)]
         results = evaluate_jobs(lm, jobs, state, metrics=names, prompt_fn=prompt_fn)
         evaluations |= dict(zip(numbers, results, strict=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -14,12 +13,8 @@ from prompt_jax.cli.inputs import Row as Row
 from prompt_jax.errors import ConfigError, DataError, PromptError
 
 if TYPE_CHECKING:
-    from prompt_jax.data import Example, TokenisedSplit
-    from prompt_jax.evaluation import RankResult
+    from prompt_jax.evaluation.predictions import Limits, Prediction
     from prompt_jax.models import LanguageModel
-
-_MAX_NEW_TOKENS = 32  # defaults, if neither an option nor a task sets the maximum length
-_MAX_INPUT_TOKENS = 512
 
 
 class Answer(NamedTuple):
@@ -64,6 +59,7 @@ def predict(
     beams: Annotated[int, typer.Option(min=1, help="Beams of the search; 1 is greedy.")] = 1,
     dtype: common.Dtype = "float32",
     allow_other_model: common.OtherModel = False,
+    plugin: common.Plugin = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object per answer, with scores.")
     ] = False,
@@ -83,7 +79,9 @@ def predict(
     many tasks share batches, each with its own prompt.
     """
     from prompt_jax.data import registry
+    from prompt_jax.evaluation.predictions import Limits
 
+    common.load_plugins(plugin)
     chosen = None if task is None else registry.get(task)
     if template is not None and chosen is None:
         raise ConfigError("--template needs --task.")
@@ -94,8 +92,9 @@ def predict(
     loaded = common.load_prompts(prompt, lm, allow_other_model, methods=True)
     rows = [_assign_prompts(row, loaded) for row in rows]
     _warn_about_templates(rows, loaded)
-    limits = (max_input_tokens, max_target_tokens)
-    answers = _answer(lm, loaded, rows, limits, max_new_tokens, beams)
+    limits = Limits(max_input_tokens, max_target_tokens, max_new_tokens)
+    answers = _answer(lm, loaded, rows, limits, beams)
+    _warn_about_tasks(rows, loaded)
     if not as_json and not common.prints(a.text for a in answers.values()):
         common.warn(
             "this stream cannot show some characters of the answers, which are printed as '?': set"
@@ -223,92 +222,54 @@ def _answer(
     lm: LanguageModel,
     loaded: Sequence[common.NamedPrompt],
     rows: Sequence[Row],
-    limits: tuple[int | None, int | None],
-    max_new: int | None,
+    limits: Limits,
     beams: int,
 ) -> dict[tuple[int, int], Answer]:
-    """Answers by (line, prompt number); prompts of equal length share batches."""
-    from prompt_jax import evaluation
+    """Answers by (line, prompt number), with the warnings about them."""
+    from prompt_jax.evaluation import predictions
+    from prompt_jax.evaluation.questions import Question, populations
+    from prompt_jax.prompts import PromptRecord
 
-    answers: dict[tuple[int, int], Answer] = {}
-    every: list[TokenisedSplit] = []
-    for ranked in (True, False):
-        by_prompt = [
-            [r for r in rows if i in r.prompts and r.ranked == ranked] for i in range(len(loaded))
-        ]
-        splits = {i: _encode(lm, loaded[i], own, *limits) for i, own in enumerate(by_prompt) if own}
-        every += splits.values()
-        max_new_tokens = max_new or max(
-            (_MAX_NEW_TOKENS if r.task is None else r.task.max_target for r in rows), default=0
-        )
-        for numbers, state, prompt_fn in common.populations(loaded, lm):
-            used = [i for i in numbers if i in splits]
-            if not used:
-                continue
-            jobs = [evaluation.Job(splits[i], numbers.index(i)) for i in used]
-            predicted: list[list[Answer]]
-            if ranked:
-                predicted = [
-                    [
-                        _ranked(by_prompt[i][n].example, result, n, loaded[i].name)
-                        for n in range(len(by_prompt[i]))
-                    ]
-                    for i, result in zip(
-                        used, evaluation.rank(lm, jobs, state, prompt_fn=prompt_fn), strict=True
-                    )
-                ]
-            else:
-                texts = evaluation.generate(
-                    lm,
-                    jobs,
-                    state,
-                    max_new_tokens=max_new_tokens,
-                    num_beams=beams,
-                    prompt_fn=prompt_fn,
-                )
-                predicted = [[Answer(text, None) for text in job_texts] for job_texts in texts]
-            for i, own in zip(used, predicted, strict=True):
-                answers |= {(r.line, i): a for r, a in zip(by_prompt[i], own, strict=True)}
-    truncated = sum(split.truncated_inputs for split in every)
-    if truncated:
+    asked = [(row, number) for row in rows for number in row.prompts]
+    questions = []
+    for row, number in asked:
+        record = loaded[number].prompt.record or PromptRecord()
+        words = row.example.candidates
+        questions.append(Question(row.example, row.task, number, record, words))
+    found = predictions.answer(
+        lm, questions, populations(lm, [named.prompt for named in loaded]), limits, beams
+    )
+    answers = {}
+    for (row, number), prediction in zip(asked, found.predictions, strict=True):
+        answers[row.line, number] = _of(prediction, row, loaded[number].name)
+    for note in dict.fromkeys(note for split in found.splits for note in split.notes):
+        common.warn(note)
+    if truncated := sum(split.truncated_inputs for split in found.splits):
         common.warn(f"{truncated} of {len(answers)} inputs were too long and were truncated.")
-    common.warn_about_answers(every, sum(bool(answer.tied) for answer in answers.values()))
+    common.warn_about_answers(found.splits, found.ties)
     return answers
 
 
-def _encode(
-    lm: LanguageModel,
-    named: common.NamedPrompt,
-    rows: Sequence[Row],
-    max_input: int | None,
-    max_target: int | None = None,
-) -> TokenisedSplit:
-    import numpy as np
-
-    from prompt_jax.data import encode
-
-    default = max(_MAX_INPUT_TOKENS if r.task is None else r.task.max_input for r in rows)
-    width = max_input or common.record_value(named.prompt, "max_input_tokens", default)
-    target = max_target or max(
-        _MAX_NEW_TOKENS if r.task is None else common.answer_limit(named.prompt, r.task)
-        for r in rows
-    )
-    examples = [row.example for row in rows]
-    own_choices = any(r.task is not None and r.task.kind == "choice" for r in rows)
-    split = encode(examples, lm.tokenizer, width, target, name=named.name, own_choices=own_choices)
-    tasks = {None if r.task is None else r.task.name: r.task for r in rows}
-    task = next(iter(tasks.values()))
-    if task is None or len(tasks) > 1:
-        return split
-    # Rows of one task have its numbers of templates, which a trained method may read.
-    names = tuple(template.name for template in task.templates)
-    numbers = [names.index(example.template) for example in examples]
-    return dataclasses.replace(split, template=np.asarray(numbers, np.int32), template_names=names)
-
-
-def _ranked(example: Example, result: RankResult, row: int, prompt: str) -> Answer:
-    number = int(result.prediction[row])
-    if number < 0:
+def _of(prediction: Prediction, row: Row, prompt: str) -> Answer:
+    """A prediction by the numbers and texts of the row's candidates."""
+    if not row.ranked:
+        return Answer(prediction.text, None)
+    if prediction.label is None:
         raise PromptError(f"{prompt} gives scores that are not numbers: is it finite?")
-    by_text = dict(zip(example.candidates, map(float, result.scores[row]), strict=False))
-    return Answer(example.candidates[number], by_text, number, result.ties.get(row, ()))
+    names, candidates = list(prediction.nll), row.example.candidates
+    number = names.index(prediction.label)
+    scores = dict(zip(candidates, prediction.nll.values(), strict=True))
+    return Answer(
+        candidates[number], scores, number, tuple(names.index(name) for name in prediction.tied)
+    )
+
+
+def _warn_about_tasks(rows: Sequence[Row], loaded: Sequence[common.NamedPrompt]) -> None:
+    """Warns about prompts of a task whose template the rows are not rendered with."""
+    for i, named in enumerate(loaded):
+        task = None if named.prompt.record is None else named.prompt.record.task
+        if task and any(i in row.prompts and row.task is None for row in rows):
+            common.warn(
+                f"{named.name} is for the task '{task}', but the texts are the model's input as"
+                f" they stand: --task {task} (or its TOML file) renders them as in training."
+            )

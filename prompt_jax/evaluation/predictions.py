@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import jax
     from jax.sharding import Mesh
 
+    from prompt_jax.evaluation.evaluators import RankResult
     from prompt_jax.models.base import LanguageModel
     from prompt_jax.prompts import SoftPrompt
 
@@ -49,6 +50,7 @@ class Prediction:
       nll: the negative log-likelihood per token of every label's words.
       value: the number of a regression, NaN where the text is none; else None.
       truncated: whether the input was longer than what the prompt was trained with.
+      tied: the labels that share the best score, if there are several; `label` is the first.
     """
 
     label: str | None
@@ -58,6 +60,7 @@ class Prediction:
     nll: dict[str, float] = dataclasses.field(default_factory=dict)
     value: float | None = None
     truncated: bool = False
+    tied: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         parts = [f"label={self.label!r}", f"text={self.text!r}"]
@@ -71,6 +74,8 @@ class Prediction:
             parts.append(f"value={self.value:g}")
         if self.truncated:
             parts.append("truncated=True")
+        if self.tied:
+            parts.append(f"tied={self.tied!r}")
         return f"Prediction({', '.join(parts)})"
 
 
@@ -82,6 +87,7 @@ def predict(
     task: str | Task | Sequence[str | Task] | None = None,
     template: str | None = None,
     max_input_tokens: int | None = None,
+    max_target_tokens: int | None = None,
     max_new_tokens: int | None = None,
     num_beams: int = 1,
     allow_other_model: bool = False,
@@ -105,6 +111,8 @@ def predict(
       template: name of the template; None: that of the prompt's training, or the first.
       max_input_tokens: longer inputs are truncated, with a warning; None: as in the prompt's
         training, or the task's limit.
+      max_target_tokens: longer candidates are truncated, with a warning; None: as in the prompt's
+        training if it is for this task, else none.
       max_new_tokens: of generated answers; None: the task's limit.
       num_beams: of generated answers; 1 is greedy.
       allow_other_model: accept prompts of a model with other weights of this width.
@@ -125,30 +133,101 @@ def predict(
     >>> pj.predict(lm, ["the baker sliced the bread"], prompt)[0].label  # doctest: +SKIP
     'river'
     """
-    for name, value in (("max_input_tokens", max_input_tokens), ("max_new_tokens", max_new_tokens)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} must be at least 1, not {value}.")
+    limits = Limits(max_input_tokens, max_target_tokens, max_new_tokens)
+    limits.check()
     questions, populations = ask(lm, texts, prompt, task, template, allow_other_model)
+    found = answer(
+        lm, questions, populations, limits, num_beams, token_budget=token_budget, mesh=mesh
+    )
+    for note in found.notes:
+        warnings.warn(note, stacklevel=2)
+    return found.predictions
+
+
+class Limits(NamedTuple):
+    """Lengths in tokens; None: as in the prompt's training, or the task's."""
+
+    inputs: int | None = None
+    targets: int | None = None  # of candidates
+    new: int | None = None  # of generated answers
+
+    def check(self) -> None:
+        """Refuses lengths below 1.
+
+        Raises:
+          ConfigError: names the argument of `predict`.
+        """
+        names = ("max_input_tokens", "max_target_tokens", "max_new_tokens")
+        for name, value in zip(names, self, strict=True):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, not {value}.")
+
+
+class Answers(NamedTuple):
+    """What `answer` returns.
+
+    Attributes:
+      predictions: one per question.
+      splits: the tokenised rows, those of one task under one prompt together.
+      notes: warnings, each once.
+    """
+
+    predictions: list[Prediction]
+    splits: list[TokenisedSplit]
+    notes: list[str]
+
+    @property
+    def ties(self) -> int:
+        """The number of rows in which several candidates have the best score."""
+        return sum(bool(each.tied) for each in self.predictions)
+
+
+def answer(
+    lm: LanguageModel,
+    questions: Sequence[Question],
+    populations: Sequence[Population],
+    limits: Limits,
+    num_beams: int = 1,
+    *,
+    token_budget: int | None = None,
+    mesh: Mesh | None = None,
+) -> Answers:
+    """Answers rendered rows; `predict` and `prompt-jax predict` are this function.
+
+    Args:
+      lm: the model, with a tokenizer.
+      questions: the rows, with the numbers of their prompts.
+      populations: the prompts.
+      limits: lengths in tokens.
+      num_beams: of generated answers.
+      token_budget: as of `predict`.
+      mesh: likewise.
+
+    Raises:
+      DataError: candidates that become the same tokens, or limits that are too small.
+    """
     answers: dict[int, Prediction] = {}
-    notes: list[str] = []
-    tied = 0
+    splits: list[TokenisedSplit] = []
     for population in populations:
-        groups = _groups(lm, questions, population.numbers, max_input_tokens, max_new_tokens)
-        notes += [note for group in groups for note in group.split.notes]
+        groups = _groups(lm, questions, population.numbers, limits)
+        splits += [group.split for group in groups]
         for length in {group.new_tokens: None for group in groups}:
             own = [group for group in groups if group.new_tokens == length]
-            answered, ties = _answer(lm, own, population, num_beams, token_budget, mesh)
-            tied += ties
+            answered = _answer(lm, own, population, num_beams, token_budget, mesh)
             for group, predictions in zip(own, answered, strict=True):
                 answers |= zip(group.rows, predictions, strict=True)
-    truncated = sum(answer.truncated for answer in answers.values())
-    if truncated:
-        notes.append(f"{truncated} of {len(answers)} inputs were too long and were truncated.")
-    if tied:
-        notes.append(f"{tied} of {len(answers)} rows have several answers with the best score.")
-    for note in dict.fromkeys(notes):
-        warnings.warn(note, stacklevel=2)
-    return [answers[i] for i in range(len(questions))]
+    found = Answers([answers[i] for i in range(len(questions))], splits, [])
+    notes = [note for split in splits for note in split.notes]
+    count = len(questions)
+    if truncated := sum(each.truncated for each in found.predictions):
+        notes.append(f"{truncated} of {count} inputs were too long and were truncated.")
+    if shortened := sum(split.truncated_answers for split in splits):
+        notes.append(
+            f"the answers of {shortened} of {count} rows were too long and were truncated."
+        )
+    if found.ties:
+        notes.append(f"{found.ties} of {count} rows have several answers with the best score.")
+    return found._replace(notes=list(dict.fromkeys(notes)))
 
 
 class _Group(NamedTuple):
@@ -166,8 +245,7 @@ def _groups(
     lm: LanguageModel,
     questions: Sequence[Question],
     prompts: Sequence[int],
-    max_input: int | None,
-    max_new: int | None,
+    limits: Limits,
 ) -> list[_Group]:
     members: dict[tuple[int, str | None], list[int]] = {}
     for i, question in enumerate(questions):
@@ -180,20 +258,20 @@ def _groups(
         first, task = own[0], own[0].task
         width = MAX_INPUT_TOKENS if task is None else task.max_input
         longest = MAX_NEW_TOKENS if task is None else task.max_target
-        limit = longest
-        if task is not None and first.ranked:
-            limit = answer_limit(first.record, task)
+        target = limits.targets
+        if target is None:
+            target = longest if task is None else answer_limit(first.record, task)
         split = encode(
             [question.example for question in own],
             lm.tokenizer,
-            max_input or first.recorded("max_input_tokens", width),
-            limit,
+            limits.inputs or first.recorded("max_input_tokens", width),
+            target,
             name="the rows" if task is None else task.name,
             task_name="" if task is None else task.name,
             template_names=None if task is None else [each.name for each in task.templates],
             own_choices=task is not None and task.kind == "choice",
         )
-        new_tokens = 0 if first.ranked else max_new or longest
+        new_tokens = 0 if first.ranked else limits.new or longest
         groups.append(_Group(rows, own, split, task, list(prompts).index(number), new_tokens))
     return groups
 
@@ -205,8 +283,8 @@ def _answer(
     num_beams: int,
     token_budget: int | None,
     mesh: Mesh | None,
-) -> tuple[list[list[Prediction]], int]:
-    """The predictions of groups that are all ranked, or all generate as many tokens, and ties."""
+) -> list[list[Prediction]]:
+    """The predictions of groups that are all ranked, or all generate as many tokens."""
     jobs = [Job(group.split, group.position) for group in groups]
     shared: Any = {
         "prompt_fn": population.prompt_fn,
@@ -218,23 +296,18 @@ def _answer(
         texts = evaluators.generate(
             lm, jobs, population.state, max_new_tokens=length, num_beams=num_beams, **shared
         )
-        generated = [
+        return [
             [
                 _generated(group.task, text, bool(truncated))
                 for text, truncated in zip(own, group.split.input_truncated, strict=True)
             ]
             for group, own in zip(groups, texts, strict=True)
         ]
-        return generated, 0
     ranked = evaluators.rank(lm, jobs, population.state, **shared)
-    predicted = [
-        [
-            _ranked(group, i, scores, int(best))
-            for i, (scores, best) in enumerate(zip(result.scores, result.prediction, strict=True))
-        ]
+    return [
+        [_ranked(group, result, row) for row in range(len(group.rows))]
         for group, result in zip(groups, ranked, strict=True)
     ]
-    return predicted, sum(len(result.ties) for result in ranked)
 
 
 def _generated(task: Task | None, text: str, truncated: bool) -> Prediction:
@@ -244,16 +317,19 @@ def _generated(task: Task | None, text: str, truncated: bool) -> Prediction:
     return Prediction(None, text, value=value, truncated=truncated)
 
 
-def _ranked(group: _Group, row: int, scores: np.ndarray, best: int) -> Prediction:
+def _ranked(group: _Group, result: RankResult, row: int) -> Prediction:
     words, truncated = group.questions[row].words, bool(group.split.input_truncated[row])
     assert group.task is not None
     names = _label_names(group.task, len(words))
-    scores = scores[: len(names)]
+    scores, best = result.scores[row, : len(names)], int(result.prediction[row])
     nll = dict(zip(names, map(float, scores), strict=True))
     if best < 0:  # a row-wise method whose prompt is not finite
         return Prediction(None, "", math.nan, dict.fromkeys(names, math.nan), nll, None, truncated)
     shares = dict(zip(names, map(float, probabilities(scores[None])[0]), strict=True))
-    return Prediction(names[best], words[best], shares[names[best]], shares, nll, None, truncated)
+    tied = tuple(names[i] for i in result.ties.get(row, ()))
+    return Prediction(
+        names[best], words[best], shares[names[best]], shares, nll, None, truncated, tied
+    )
 
 
 def _label_names(task: Task, count: int) -> list[str]:

@@ -92,7 +92,7 @@ def ask(
         if name is None and chosen is not None and chosen.name == record.task:
             name = trained_template(record, chosen)
         questions.append(_question(row, chosen, name, number, record, f"row {i}"))
-    return questions, _populations(lm, prompts)
+    return questions, populations(lm, prompts)
 
 
 def rows_of(texts: Any) -> list[Any]:
@@ -231,8 +231,13 @@ def _question(
     return Question(example, task, prompt, record, words)
 
 
-def _populations(lm: LanguageModel, prompts: Sequence[Any]) -> list[Population]:
-    """Prompts of equal length together; a trained row-wise method alone."""
+def populations(lm: LanguageModel, prompts: Sequence[Any]) -> list[Population]:
+    """Prompts of equal length together; a trained row-wise method alone.
+
+    Args:
+      lm: the model.
+      prompts: soft prompts, arrays [L, D], or trained row-wise methods; none: no prompt.
+    """
     if not prompts:
         return [Population([0], None, take_prompt)]
     lengths: dict[int, list[int]] = {}

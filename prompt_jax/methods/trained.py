@@ -128,7 +128,8 @@ def load(
         method = create(spec)
     except ConfigError as error:
         raise PromptError(
-            f"{path} was made by the method '{spec}', which is not registered here: {error}"
+            f"{path} was made by the method '{spec}', which is not registered here: {error} A"
+            " method of a module of your own is registered by load_plugin, or by --plugin MODULE."
         ) from None
     if not method.rowwise or method.trains_lm:
         raise PromptError(f"{path} was made by '{spec}', which is no row-wise method here.")

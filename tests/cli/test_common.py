@@ -70,18 +70,6 @@ def test_printer_does_not_wrap_output_to_files(capsys: pytest.CaptureFixture[str
     assert lines == [f"name     {long}".rstrip(), "shorter  x"]
 
 
-def test_group_by_length() -> None:
-    def named(length: int, value: float) -> common.NamedPrompt:
-        return common.NamedPrompt("n", "p", SoftPrompt(np.full((length, 2), value, np.float32)))
-
-    groups = common.group_by_length([named(3, 0), named(2, 1), named(3, 2)])
-    assert [(numbers, stack.shape) for numbers, stack in groups] == [
-        ([0, 2], (2, 3, 2)),
-        ([1], (1, 2, 2)),
-    ]
-    np.testing.assert_array_equal(groups[0][1][1], np.full((3, 2), 2))
-
-
 def test_record_value() -> None:
     array = np.zeros((1, 2), np.float32)
     told = SoftPrompt(array, PromptRecord(config={"max_input_tokens": 7}))

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prompt_jax import methods
 from prompt_jax.cli import common, inputs, predict
 from prompt_jax.data import registry
 from prompt_jax.errors import ConfigError, DataError
@@ -205,6 +206,22 @@ def test_a_missing_prompt_is_noticed_first(invoke: Invoke, tmp_path: Path) -> No
         made = invoke(*arguments)
         assert (made.code, made.out) == (2, "")
         assert made.err == f"prompt-jax: there is no file {tmp_path / 'p.safetensors'}.\n"
+
+
+def test_methods_of_plugins_are_known_before_prompts_are_read(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(methods, "load_plugin", loaded.append)
+    path = str(tmp_path / "p.safetensors")
+    for arguments in (
+        ("predict", "nowhere", "--prompt", path),
+        ("evaluate", "nowhere", path, "--task", "glue/rte"),
+    ):
+        made = invoke(*arguments, "--plugin", "mine.py", "--plugin", "yours")
+        assert made.err == f"prompt-jax: there is no file {path}.\n"
+        assert loaded == ["mine.py", "yours"]
+        loaded.clear()
 
 
 def test_json_is_valid_on_every_stream(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from prompt_jax.cli import predict
-from prompt_jax.cli.common import NamedPrompt
 from prompt_jax.data import Example, registry
 from prompt_jax.data.batching import EvalRows
+from prompt_jax.evaluation import predictions
 from prompt_jax.methods import trained
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.prompts import SoftPrompt
@@ -56,6 +56,10 @@ def test_lines_are_ranked_as_the_model_ranks_them(invoke: Invoke, world: World) 
         assert (row["line"], row["prompt"]) == (number, "one-all-seed0")
         assert list(row["scores"].values()) == pytest.approx(scores.tolist(), abs=1e-5)
         assert row["answer"] == ("food", "tool")[int(scores.argmin())]
+    in_python = predictions.predict(lm, TEXTS, prompt, task=world.tasks["one"])
+    assert [list(answer.nll.values()) for answer in in_python] == [
+        list(row["scores"].values()) for row in read(result.out)
+    ]
 
 
 def test_an_answer_is_shown_with_the_label_that_it_stands_for() -> None:
@@ -100,17 +104,6 @@ def test_a_trained_row_wise_method_answers_each_row_with_its_own_prompt(
 
 
 @pytest.mark.slow
-def test_rows_of_one_task_have_the_numbers_of_its_templates(world: World) -> None:
-    task = registry.get(world.tasks["one"])
-    lm = FrozenT5.from_pretrained(world.model)
-    named = NamedPrompt("n", "p", SoftPrompt(np.zeros((4, 32), np.float32)))
-    rows = [
-        predict.Row(1, Example("the dog", "", template=t), (0,), task) for t in ("short", "plain")
-    ]
-    assert predict._encode(lm, named, rows, None).template.tolist() == [1, 0]
-
-
-@pytest.mark.slow
 def test_generation_is_the_models_own(invoke: Invoke, world: World) -> None:
     result = invoke(
         "predict",
@@ -127,6 +120,7 @@ def test_generation_is_the_models_own(invoke: Invoke, world: World) -> None:
     answers = lm.generate(ids, np.ones_like(ids), prompt, max_new_tokens=4)
     expected = lm.tokenizer.decode_batch(np.asarray(answers).tolist())
     assert result.out.splitlines() == [" ".join(text.split()) for text in expected]
+    assert "one-all-seed0 is for the task 'one', but the texts are the model's input" in result.err
 
 
 @pytest.mark.slow

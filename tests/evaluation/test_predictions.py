@@ -10,7 +10,7 @@ import pytest
 from prompt_jax import PromptRecord, SoftPrompt, predict
 from prompt_jax.data import Task, Template, definition, registry
 from prompt_jax.errors import ConfigError, DataError, ModelError, PromptError
-from prompt_jax.evaluation import evaluators, predictions, sweep
+from prompt_jax.evaluation import evaluators, predictions, questions, sweep, ties
 from prompt_jax.evaluation.evaluators import RankResult
 from prompt_jax.evaluation.predictions import Prediction
 from prompt_jax.evaluation.questions import answer_limit, ask
@@ -75,14 +75,16 @@ def asked(monkeypatch):
 
     def rank(lm, jobs, state, **options):
         seen.extend((e.input, n, e.candidates) for _, e, n, _ in rows(jobs, state))
-        # Longer words are less likely; prompt 9 prefers the last candidate by far.
+        # Longer words are less likely; prompt 9 prefers the last candidate by far, and
+        # under prompt 8 ties are told.
         results = []
         for job in jobs:
             scores = [[float(len(c)) for c in e.candidates] for e in job.split.examples]
             if state is not None and state[job.prompt][0, 0] == 9:
                 scores = [[*row[:-1], -100.0] for row in scores]
             table = np.array([row + [np.inf] * (3 - len(row)) for row in scores], np.float32)
-            results.append(RankResult(table, table.argmin(1)))
+            told = state is not None and state[job.prompt][0, 0] == 8
+            results.append(RankResult(table, table.argmin(1), ties.of(table) if told else {}))
         return results
 
     def generate(lm, jobs, state, *, max_new_tokens, **options):
@@ -316,11 +318,33 @@ def test_choices_are_ranked_whole_but_on_the_task_that_truncated_them_in_trainin
     for name in (None, "pick", "topic"):
         own = None if name is None else prompt(task=name, config={"max_target_tokens": 8})
         questions, _ = ask(LM, [row], own, PICK, None, True)
-        (group,) = predictions._groups(LM, questions, [0], None, None)
+        (group,) = predictions._groups(LM, questions, [0], predictions.Limits())
         lengths[name] = group.split.answers.lengths.tolist()[:2]
     assert lengths == {None: [42, 42], "topic": [42, 42], "pick": [8, 8]}
     assert answer_limit(None, SPAN) == 6
     assert answer_limit(PromptRecord(config={"max_target_tokens": 4}), SPAN) == 6
+
+
+def test_prompts_of_equal_length_share_batches():
+    prompts = [prompt(0, 3), prompt(1, 2), prompt(2, 3)]
+    groups = questions.populations(LM, prompts)
+    assert [(group.numbers, group.state.shape[1:]) for group in groups] == [
+        ([0, 2], (3, 16)),
+        ([1], (2, 16)),
+    ]
+    np.testing.assert_array_equal(groups[0].state[1], np.full((3, 16), 2))
+
+
+def test_ties_and_truncated_candidates_are_reported():
+    tied = dataclasses.replace(TOPIC, labels=("abcd", "efgh"), templates=TOPIC.templates[:1])
+    with pytest.warns(UserWarning, match=r"^1 of 1 rows have several answers with the best score"):
+        (answer,) = predict(LM, ["a pie"], prompt(8), task=tied)
+    assert (answer.label, answer.tied) == ("abcd", ("abcd", "efgh"))
+    assert "tied=('abcd', 'efgh')" in repr(answer)
+    with pytest.warns(UserWarning, match=r"^the answers of 1 of 1 rows were too long and were"):
+        predict(LM, ["a pie"], task=TOPIC, max_target_tokens=5)
+    with pytest.raises(ConfigError, match="max_target_tokens must be at least 1, not 0"):
+        predict(LM, ["a pie"], task=TOPIC, max_target_tokens=0)
 
 
 def test_rows_under_the_columns_of_the_task(asked):

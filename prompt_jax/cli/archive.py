@@ -6,16 +6,16 @@ from typing import Annotated
 
 import typer
 
-from prompt_jax.cli import common
-
 
 def archive(
-    directories: common.Runs,
+    directories: Annotated[
+        list[str], typer.Argument(metavar="DIR...", help="Finished run directories.")
+    ],
     into: Annotated[str, typer.Option(metavar="FOLDER", help="Where the archives go.")] = ".",
 ) -> None:
     """Pack run directories: config, results and the score of every test row, as NAME.tar.gz.
 
-    Prompts, logs and folders of this machine are left out. `table`, `contrasts` and `report` read
+    Prompts, logs and local paths are left out. `table`, `contrasts` and `report` read
     archives like directories.
     """
     from prompt_jax.rundir import archive as archives

@@ -87,7 +87,7 @@ def _tasks(out: common.Printer, made: Plan) -> None:
 
 
 def _stages(out: common.Printer, made: Plan) -> None:
-    shown = common.table("stage", "runs", "steps", "rows/step", "learning rate", "training")
+    shown = common.table("stage", "replicas", "steps", "rows/step", "learning rate", "training")
     for stage in made.stages:
         shown.add_row(
             stage.label,
@@ -145,7 +145,7 @@ def _costs(out: common.Printer, made: Plan) -> None:
             [
                 (
                     "in all",
-                    f"{sum(s.runs for s in made.stages):,} runs, {made.steps:,} optimizer"
+                    f"{sum(s.runs for s in made.stages):,} replicas, {made.steps:,} optimizer"
                     f" steps, at most {common.format_flops(made.flops)} (inputs at full length)",
                 ),
                 *(
@@ -209,7 +209,7 @@ def result(
     config: ExperimentConfig,
     finish: Callable[[common.Printer, RunResult, ExperimentConfig], None] | None = None,
 ) -> None:
-    """The results, contrasts, truncation, reused runs, paths, and what to try next (`finish`)."""
+    """Results, contrasts, truncation, reused replicas, paths, and what to try next (`finish`)."""
     from prompt_jax.rundir import views
 
     findings = made.findings
@@ -243,11 +243,13 @@ def result(
 
 def _reused(made: RunResult) -> list[str]:
     totals: dict[str, tuple[int, int]] = {}
-    for label, reused, runs in made.reused:
+    for label, reused, total in made.reused:
         before = totals.get(label, (0, 0))
-        totals[label] = (before[0] + reused, before[1] + runs)
+        totals[label] = (before[0] + reused, before[1] + total)
     return [
-        f"{label}: {reused} of {runs} runs" for label, (reused, runs) in totals.items() if reused
+        f"{label}: {reused} of {total} replicas"
+        for label, (reused, total) in totals.items()
+        if reused
     ]
 
 

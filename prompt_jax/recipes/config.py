@@ -98,29 +98,29 @@ class ExperimentConfig:
       model: a directory, a hub id, or `mini`.
       dtype: of weights and activations; prompts and optimizer state stay float32.
       remat: recompute activations in the backward pass: less memory, a third more time.
-      sources: tasks whose prompts are trained to be inherited from.
-      targets: tasks that inherit.
+      sources: tasks whose trained prompts are transferred.
+      targets: tasks for which prompts are wanted.
       allow_overlap: let a task be source and target, as the transfer papers do: such a target may
-        then inherit from a prompt that was trained on its own rows.
+        then start from a prompt that was trained on its own rows.
       methods: objects of method classes (a class need not be registered), or specs, as in
-        `prompt_jax.methods.create`, which are the methods' names in files and tables as they
-        stand; the first is the baseline of the contrasts.
+        `prompt_jax.methods.create`; a spec is also the method's name in files and tables. The
+        first is the baseline of the contrasts.
       shots: training rows per class, one column group each; 0 means all rows.
-      seeds: runs per cell, with fresh source prompts for every seed.
+      seeds: replicas per cell, with fresh source prompts for every seed.
       first_seed: the seeds are first_seed, first_seed + 1, ...
       prompt: the soft prompt.
       data: the rows.
       source: budget of source stages.
-      probe: budget of short target runs that only measure similarity (SPoT).
+      probe: budget of the short stage on the target that measures similarity (SPoT).
       target: budget of target stages on all rows.
       few_shot: budget of target stages with k > 0.
       fine_tuning: budget of full fine-tuning on all rows.
       fine_tuning_few_shot: budget of full fine-tuning with k > 0.
-      population: at most this many runs are trained together; 0: all of a stage.
+      population: at most this many replicas are trained together; 0: all of a stage.
       mesh: devices, as `data=4,model=2`.
       checkpoint_seconds: seconds between checkpoints of what is being trained; 0: none.
       checkpoint_keep: how many of the newest checkpoints are kept; with more than one, a damaged
-        one is no loss but of steps.
+        one costs only the steps after the one before.
       questions: contrasts that are declared before the run, answered by `prompt-jax contrasts`.
       target_groups: targets whose macro average is shown beside that of all targets.
       minimum_effect: smallest difference (a fraction) that counts in a contrast; None: 0.05 on a

@@ -52,7 +52,7 @@ class Executor:
         """One line per stage since the last call: how many replicas, how many were reused."""
         new, self._reported = self.reused[self._reported :], len(self.reused)
         return [
-            f"{label}: {total} run{'s' if total > 1 else ''}"
+            f"{label}: {total} replica{'s' if total > 1 else ''}"
             + (f", {reused} reused" if reused else "")
             for label, reused, total in new
         ]

@@ -44,7 +44,8 @@ class Outcome:
       key: which replica.
       trained: its parameters and history; weights of a trained model are dropped.
       test: its evaluation.
-      cost: of all stages of this seed and target, stored ones and losing trials included.
+      cost: of all stages of this seed and target, with those that are stored and the trials that
+        were not chosen.
       trained_parameters: numbers in the last stage's parameters.
       trials: replicas from which the development set chose.
       template_prompts: where the prompt depends on the row's template: [L, D] by its name.

@@ -112,7 +112,7 @@ def transfer(
       lm: the frozen model.
       target: a registered task, or the path of a task's TOML file.
       method: a spec, as in `prompt_jax.methods.create`.
-      sources: tasks to inherit from, or one; empty for methods without sources.
+      sources: source tasks, or one; empty for methods without sources.
       k: training rows per class of the target; 0: all.
       seeds: runs, each with its own source prompts.
       tokens: L.

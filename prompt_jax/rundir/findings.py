@@ -395,8 +395,8 @@ def _costs(run: RunDirectory, k: int, primary: Mapping[str, str]) -> list[Cost]:
 
 def _died(run: RunDirectory, primary: Mapping[str, str]) -> list[str]:
     return [
-        f"{row.method}, {run.name(row.target)}, {heading(row.k)}, seed {row.seed}: the run died (a"
-        " loss or gradient that was not finite) and has no result."
+        f"{row.method}, {run.name(row.target)}, {heading(row.k)}, seed {row.seed}: the replica"
+        " diverged (a loss or gradient was not finite) and has no result."
         for row in _primary(run, primary)
         if not math.isfinite(row.value)
     ]

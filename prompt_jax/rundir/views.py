@@ -228,7 +228,9 @@ def chosen_rates(run: RunDirectory) -> str:
         return ""
     parts = []
     for (method, k), counts in cells.items():
-        chosen = [f"{rate:g} ({n} run{'s' if n > 1 else ''})" for rate, n in counts.most_common()]
+        chosen = [
+            f"{rate:g} ({n} replica{'s' if n > 1 else ''})" for rate, n in counts.most_common()
+        ]
         parts.append(f"{method}, {heading(k)}: {', '.join(chosen)}")
     return (
         "Learning rates that the development set chose, as factors of the budget's:"
@@ -294,7 +296,7 @@ def best(findings: Findings) -> Table:
 
 
 def costs(findings: Findings) -> Table:
-    """The mean cost of one run of every method."""
+    """The mean cost of one replica of every method."""
     lines = tuple(
         (
             heading(c.k),
@@ -312,13 +314,14 @@ def costs(findings: Findings) -> Table:
     more = ("seconds", "trained numbers", "stored numbers", "trials")
     return Table(
         "costs",
-        "Costs of one run, means over targets and seeds",
+        "Costs of one replica, means over targets and seeds",
         columns + more,
         lines,
         2,
-        note="A run counts all source prompts of its seed as if it had trained them alone, cached"
-        " ones and losing trials included; evaluation is not counted. Operations are counted by"
-        f" hand, the ratio is to {findings.baseline}, seconds are shares of wall-clock time.",
+        note="A replica counts all source prompts of its seed as if it had trained them alone,"
+        " including those from the cache and trials that were not chosen. Evaluation is not"
+        " counted. Operations are counted by hand, the ratio is to"
+        f" {findings.baseline}, seconds are shares of wall-clock time.",
     )
 
 

@@ -74,8 +74,8 @@ class Status:
 
     @property
     def label(self) -> str:
-        """The stage and the number of its runs."""
-        return f"{self.stage} ({self.replicas} run{'s' if self.replicas > 1 else ''})"
+        """The stage and the number of its replicas."""
+        return f"{self.stage} ({self.replicas} replica{'s' if self.replicas > 1 else ''})"
 
     @property
     def left(self) -> str:

@@ -234,12 +234,12 @@ def test_a_run_prints_plan_stages_table_and_paths(ran: Ran) -> None:
     order = [
         "toy: 2 targets x 3 methods x 2 seeds, k = 4, all rows",
         "in all",
-        "  prompt_tuning: target, k = 4: 4 runs",
-        "  full_fine_tuning: target, all rows: 4 runs",
+        "  prompt_tuning: target, k = 4: 4 replicas",
+        "  full_fine_tuning: target, all rows: 4 replicas",
         "Test rows, in points",
         "Against prompt_tuning",
         "Reused",
-        "  prompt_tuning: sources: 4 of 8 runs",
+        "  prompt_tuning: sources: 4 of 8 replicas",
         "Outputs",
         "Try next",
     ]
@@ -307,7 +307,9 @@ def test_all_keys_of_a_config(invoke: Invoke, files: World) -> None:
     result = invoke("run", files.config, "--keys", "seeds=7")
     assert (result.code, result.err) == (0, "")
     lines = [" ".join(line.split()) for line in result.out.splitlines()]
-    assert "seeds whole number 7 runs per cell, with fresh source prompts for every seed" in lines
+    assert (
+        "seeds whole number 7 replicas per cell, with fresh source prompts for every seed" in lines
+    )
     assert "target.optimizer.learning_rate number 0.5 peak rate; see `unit`" in lines
     listed = json.loads(invoke("run", "few_shot", "--keys", "--json").out)
     assert {"name": "few_shot.steps", "type": "whole number", "value": "300"}.items() <= next(

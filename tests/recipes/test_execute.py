@@ -52,8 +52,8 @@ def test_stages_run_in_order_and_sources_once(pretender, executor, world):
     assert stages(pretender) == [few[0], ("prompt_tuning: sources", 4), *few[1:], *every]
     assert made.reused[-1] == ("spot(variant=best_of_top_k,top_k=2): target, all rows", 4, 8)
     news = made.stage_summaries()
-    assert news[0].endswith("k = 4: 4 runs")
-    assert news[-1].endswith("all rows: 8 runs, 4 reused")
+    assert news[0].endswith("k = 4: 4 replicas")
+    assert news[-1].endswith("all rows: 8 replicas, 4 reused")
     assert made.stage_summaries() == []
 
 
@@ -548,7 +548,7 @@ def test_no_step_at_all(pretender, executor, world, monkeypatch):
         assert o.trained.best_value == pytest.approx(initial.mean())
         assert o.trained.history == ((0, o.trained.best_value),)
         assert o.test.metrics["accuracy"] == pytest.approx(initial.mean())
-    assert made.stage_summaries() == ["staged: target, all rows: 4 runs"]
+    assert made.stage_summaries() == ["staged: target, all rows: 4 replicas"]
 
 
 @dataclass(frozen=True)

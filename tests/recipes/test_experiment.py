@@ -337,9 +337,9 @@ def test_a_warm_cache_trains_nothing_and_counts_it(ran, done, again):
     assert (again.folder / "results.jsonl").read_text() == (
         done.folder / "results.jsonl"
     ).read_text()
-    assert "prompt_tuning: sources: 4 runs" in map(str.strip, ran.result.out.splitlines())
+    assert "prompt_tuning: sources: 4 replicas" in map(str.strip, ran.result.out.splitlines())
     # With --json, stage lines go to stderr.
-    assert "prompt_tuning: sources: 4 runs, 4 reused" in map(str.strip, again.err.splitlines())
+    assert "prompt_tuning: sources: 4 replicas, 4 reused" in map(str.strip, again.err.splitlines())
     assert [cell["method"] for cell in again.summary["cells"]] == 6 * list(METHODS)
     assert [cell["kind"] for cell in again.summary["cells"][::3]] == 2 * [
         "target",

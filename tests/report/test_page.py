@@ -322,7 +322,7 @@ def test_a_run_that_died_is_named(copy):
     lines[1] = json.dumps({**facts, "value": None})
     (copy / "results.jsonl").write_text("\n".join(lines))
     text = report.render(find(read(copy)))
-    assert "prompt_tuning, t/near, k = 16, seed 0: the run died" in text
+    assert "prompt_tuning, t/near, k = 16, seed 0: the replica diverged" in text
     assert "(1 failed)" in text
 
 

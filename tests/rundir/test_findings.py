@@ -207,7 +207,7 @@ def test_truncation_and_warnings(copy):
     (copy / "items.npz").unlink()
     missing, died = find(read(copy)).warnings
     assert missing.startswith("items.npz is missing")
-    assert died.startswith("prompt_tuning, t/near, k = 16, seed 0: the run died")
+    assert died.startswith("prompt_tuning, t/near, k = 16, seed 0: the replica diverged")
 
 
 def test_status_of_methods():

@@ -182,7 +182,7 @@ def test_chosen_learning_rates_stand_below_the_results(found):
     swept = {row.key: row.rate for row in rows if row.rate is not None}
     expected = (
         "Learning rates that the development set chose, as factors of the budget's:"
-        f" {METHODS[1]}, k = 16: 1 (6 runs), 3 (4 runs)."
+        f" {METHODS[1]}, k = 16: 1 (6 replicas), 3 (4 replicas)."
     )
     assert expected in views.results(more).note
     assert views.results(more, "columns").note == views.results(more).note

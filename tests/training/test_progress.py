@@ -31,7 +31,7 @@ def test_a_line_holds_stage_step_loss_metric_rate_and_time_left(clock):
     status = Status()
     status.start("spot: target, k = 16", 300, 4)
     status.taking()
-    assert status.line() == "spot: target, k = 16 (4 runs): step 0 of 300"
+    assert status.line() == "spot: target, k = 16 (4 replicas): step 0 of 300"
     clock[0] = 60.0  # the first step compiled
     status.reached(1)
     status.taking()
@@ -42,7 +42,7 @@ def test_a_line_holds_stage_step_loss_metric_rate_and_time_left(clock):
     status.developed(A, 0.75)  # the latest counts
     status.developed(B, 0.5)
     assert status.line() == (
-        "spot: target, k = 16 (4 runs): step 100 of 300, loss 0.431, dev 62.5, 154 rows/s,"
+        "spot: target, k = 16 (4 replicas): step 100 of 300, loss 0.431, dev 62.5, 154 rows/s,"
         " 3 min 20 s left"
     )
     status.note("compiling program 2 (48 rows x 72 tokens)")
@@ -60,9 +60,9 @@ def test_populations_of_a_stage_add_up(clock):
     status.developed(A, 0.5)
     assert status.start("sources", 20, 1)
     status.reached(5)
-    assert status.line() == "sources (4 runs): step 15 of 30"
+    assert status.line() == "sources (4 replicas): step 15 of 30"
     assert not status.start("target", 5, 1)
-    assert status.line() == "target (1 run): step 0 of 5"
+    assert status.line() == "target (1 replica): step 0 of 5"
 
 
 def test_after_a_checkpoint_the_time_left_is_that_of_the_steps_taken_now(clock):
@@ -98,7 +98,7 @@ def test_lines_without_a_terminal(tmp_path, capsys, quick):
         time.sleep(0.05)
     out, err = capsys.readouterr()
     assert (out, err) == ("", "")
-    assert seen.splitlines()[-1] == "sources (3 runs): step 4 of 10, loss 1.25, dev 50.0"
+    assert seen.splitlines()[-1] == "sources (3 replicas): step 4 of 10, loss 1.25, dev 50.0"
 
 
 @pytest.mark.parametrize("options", [{"every": 0.0}, {"show": False, "every": 0.01}])
@@ -175,10 +175,10 @@ def test_a_notebook_shows_one_text_that_changes(notebook, monkeypatch, capsys):
             for step in (1, 10):
                 status.reached(step)
                 shown.update()
-    assert notebook.texts[1] == "sources (3 runs): step 1 of 10"
+    assert notebook.texts[1] == "sources (3 replicas): step 1 of 10"
     assert notebook.texts[-1].splitlines() == [
-        "sources (3 runs): step 10 of 10",
-        "target (2 runs): step 10 of 10",
+        "sources (3 replicas): step 10 of 10",
+        "target (2 replicas): step 10 of 10",
     ]
     assert capsys.readouterr().err == ""
 
@@ -191,7 +191,7 @@ def test_a_notebook_is_not_drawn_at_every_step(notebook):
             status.reached(step + 1)
             shown.update()
     assert len(notebook.texts) < 10
-    assert notebook.texts[-1] == "s (1 run): step 1,000 of 1,000"
+    assert notebook.texts[-1] == "s (1 replica): step 1,000 of 1,000"
 
 
 def test_ipython_in_a_terminal_is_no_notebook(notebook):

@@ -85,8 +85,8 @@ def test_progress_on_a_terminal(tmp_path, terminal):
         tracker.advance(8, "done")
         tasks = tracker._display._progress.tasks
         assert [(t.description, t.completed, t.total) for t in tasks] == [
-            ("sources (5 runs)", 15, 20),
-            ("target (1 run)", 8, 8),
+            ("sources (5 replicas)", 15, 20),
+            ("target (1 replica)", 8, 8),
         ]
     assert "loss 0.75" in terminal.getvalue()
 

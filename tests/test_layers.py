@@ -226,6 +226,7 @@ def test_the_documented_layers_are_the_tested_ones() -> None:
         assert len(layers) == 1, f"{names} are in one row but in different layers"
         numbers.append(layers.pop())
     assert numbers == sorted(numbers, reverse=True)
+    assert sorted(name for names in documented for name in names) == sorted(LAYER_OF)
 
 
 # --- the checker itself can fail ---------------------------------------------------------------

@@ -15,7 +15,7 @@ from prompt_jax.data.tokenise import TokenisedSplit
 from prompt_jax.errors import ConfigError, DataError, did_you_mean
 from prompt_jax.streams import rng, stream_id
 
-Mode = Literal["proportional", "uniform", "stratified"]
+Mode = Literal["proportional", "uniform", "stratified", "sampled"]
 MODES: tuple[str, ...] = get_args(Mode)
 
 _CACHED_EPOCHS = 3  # cached permutations: a batch spans one or two epochs, seldom more
@@ -112,8 +112,11 @@ class Mixture(Feed):
     - "uniform": every task has the same number of rows in a virtual epoch.
     - "stratified": every task has B // K rows in every batch; the other B % K rows are assigned to
       the tasks in round-robin order.
+    - "sampled": every step draws a number n of tasks, uniform in 2 .. K, then n of the tasks, which
+      share the batch evenly (the stochastic task sampling of MPT).
 
-    The rows of each task come in shuffled epochs of that task, independently of the others.
+    The rows of each task come in shuffled epochs of that task, independently of the others; a
+    "sampled" mixture leaves gaps in them, so that a step remains a function of its number.
 
     Args:
       split: the rows; tasks without rows are ignored.
@@ -167,9 +170,11 @@ class Mixture(Feed):
         self._slots = ShuffledStream(int(quota.sum()), seed, stream, 2)
 
     def rows(self, step: int) -> np.ndarray:
-        """Row numbers of a step, int64 [B]; grouped by task in "stratified" mode."""
+        """Row numbers of a step, int64 [B]; grouped by task if "stratified" or "sampled"."""
         if self.mode == "stratified":
             return self._stratified(step)
+        if self.mode == "sampled":
+            return self._sampled(step)
         # A slot of a virtual epoch is (task, position among the slots of that task).
         positions = self._positions(step)
         slots = self._slots.at(positions)
@@ -182,6 +187,18 @@ class Mixture(Feed):
             inside = tasks == k
             result[inside] = self._members[k][self._streams[k].at(within_task[inside])]
         return result
+
+    def _sampled(self, step: int) -> np.ndarray:
+        draw = rng(self.seed, self.stream, 3, step)
+        most = min(len(self._members), self.batch_size)
+        count = int(draw.integers(min(2, most), most + 1))
+        tasks = draw.permutation(len(self._members))[:count]
+        parts = []
+        for place, k in enumerate(tasks.tolist()):
+            rows = self.batch_size // count + (place < self.batch_size % count)
+            positions = np.arange(step * self.batch_size, step * self.batch_size + rows)
+            parts.append(self._members[k][self._streams[k].at(positions)])
+        return np.concatenate(parts)
 
     def _stratified(self, step: int) -> np.ndarray:
         count = len(self._members)

@@ -26,13 +26,17 @@ class Stage:
     Attributes:
       name: what later stages call it.
       on: the rows of a replica: `source` (a replica per source task), `mixture` (one on all source
-        tasks) or `target` (one per target).
+        tasks), `target` (one per target) or `targets` (one on all targets together, with the rows
+        of a step times their number; the best step is that of the mean of their development
+        values). The last stage is on `target`: after `targets`, with an empty `part`, it takes
+        from the joint replica what each target deploys.
       trains: the method whose programs train the replicas; None: the method itself. The last stage
         is always initialised by the method itself, whoever trains it.
       budget: which budget of the experiment pays for it.
       trials: replicas per target that differ only in `Context.trial`; the best on the development
         set is kept and the cost of all is counted.
-      mixing: how the rows of a `mixture` are drawn, as in `prompt_jax.data.feed.Mixture`.
+      mixing: how the rows of a `mixture`, or of `targets`, are drawn, as in
+        `prompt_jax.data.feed.Mixture`.
       part: from where to where of the budget's steps this stage goes, as fractions: stages that
         share a budget get adjoining parts, which add up to it. An empty part means no step:
         replicas are evaluated as they start. An end beyond 1 is more than the budget, and counted
@@ -49,11 +53,11 @@ class Stage:
     """
 
     name: str
-    on: Literal["source", "mixture", "target"]
+    on: Literal["source", "mixture", "target", "targets"]
     trains: BaseMethod | None = None
     budget: str = "target"
     trials: int = 1
-    mixing: Literal["proportional", "stratified"] = "proportional"
+    mixing: Literal["proportional", "stratified", "sampled"] = "proportional"
     part: tuple[float, float] = (0.0, 1.0)
     batch: int = 1
     steps: int = 0
@@ -153,13 +157,16 @@ class Context:
       seed: of the replica.
       target: name of the replica's task.
       trial: 0 .. trials - 1.
-      artefacts: by stage name.
+      artefacts: by stage name, of the stages before this one.
       templates: of the replica's rows, numbered as `Rows.template`. All replicas of a stage have
         equally many: shorter lists repeat their last one.
       source_templates: those that source rows are trained under.
       own_templates: those that the replica's own rows are trained under.
       rate: peak learning rate of the stage, by which its parameters move in their own units; None
         where no step is taken or nothing is known of it.
+      stage: name of the stage that the replica is of.
+      sources: names of all sources: `Rows.task` numbers them so in a stage on their mixture.
+      targets: names of all targets: likewise in a stage on `targets`.
     """
 
     lm: LanguageModel
@@ -172,6 +179,9 @@ class Context:
     source_templates: tuple[TemplateTokens, ...] = ()
     own_templates: tuple[TemplateTokens, ...] = ()
     rate: float | None = None
+    stage: str = ""
+    sources: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
 
     def artefact(self, stage: str) -> Artefact:
         """The artefact of an earlier stage.

@@ -83,6 +83,7 @@ def run_key(
         run.seed,
         run.rate,
         run.keep_start,
+        *([split_hash(rows), names] for rows, names in run.dev_parts),
     )
 
 

@@ -189,7 +189,8 @@ class ExperimentConfig:
         for spec, method in zip(self.specs, self.method_objects, strict=True):
             if self.method_objects.count(method) > 1:
                 raise ConfigError(f"methods name '{spec}' more than once.")
-            if any(stage.on != "target" for stage in method.stages()) and not self.sources:
+            on = {stage.on for stage in method.stages()}
+            if on & {"source", "mixture"} and not self.sources:
                 raise ConfigError(f"method '{spec}' needs sources, as in sources=snli,glue/qqp.")
 
     @property
@@ -255,7 +256,7 @@ class ExperimentConfig:
 
         Args:
           stage: of a method.
-          shots: k.
+          shots: k of its targets; stages on sources have the budget of all rows.
 
         Returns:
           None where the stage takes no step.
@@ -263,7 +264,7 @@ class ExperimentConfig:
         Raises:
           ConfigError: for a budget that the config does not have.
         """
-        whole = self.budget(stage.budget, shots if stage.on == "target" else 0)
+        whole = self.budget(stage.budget, shots if is_on_targets(stage) else 0)
         # Rounded at the ends, so that adjoining parts add up.
         begin, end = (round(whole.steps * fraction) for fraction in stage.part)
         steps, warm = end - begin, whole.optimizer.warmup_steps
@@ -283,9 +284,14 @@ class ExperimentConfig:
         return replace(
             whole,
             steps=steps,
-            batch_size=whole.batch_size * stage.batch,
+            batch_size=self.batch_size(stage, shots),
             optimizer=optimizer,
         )
+
+    def batch_size(self, stage: Stage, shots: int = 0) -> int:
+        """The rows of a step of one replica of a stage; one on all targets has those of each."""
+        rows = self.budget(stage.budget, shots if is_on_targets(stage) else 0).batch_size
+        return rows * stage.batch * (len(self.targets) if stage.on == "targets" else 1)
 
     def budget(self, name: str, shots: int = 0) -> TrainConfig:
         """The budget that a stage names, in its few-shot form where k > 0.
@@ -298,3 +304,8 @@ class ExperimentConfig:
         if name not in known:
             raise ConfigError(f"unknown budget '{name}'; the config has {', '.join(known)}.")
         return getattr(self, few.get(name, name) if shots else name)
+
+
+def is_on_targets(stage: Stage) -> bool:
+    """Whether a stage trains on rows of targets, of which there may be k per class."""
+    return stage.on in ("target", "targets")

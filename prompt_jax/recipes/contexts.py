@@ -36,6 +36,12 @@ def replica_keys(config: ExperimentConfig, spec: str, stage: Stage, k: int) -> l
         ]
     if stage.on == "mixture":
         return [RunKey(spec, stage.title, seed=seed) for seed in seeds]
+    if stage.on == "targets":
+        return [
+            RunKey(spec, stage.title, "", k, seed, trial)
+            for seed in seeds
+            for trial in range(stage.trials)
+        ]
     return [
         RunKey(spec, stage.title, target, k, seed, trial)
         for target in config.targets
@@ -45,8 +51,12 @@ def replica_keys(config: ExperimentConfig, spec: str, stage: Stage, k: int) -> l
 
 
 def is_upstream(earlier: RunKey, key: RunKey) -> bool:
-    """Whether a replica of an earlier stage has this one's seed, and not another target."""
-    return earlier.seed == key.seed and (earlier.k is None or earlier.task == key.task)
+    """Whether a replica of an earlier stage has this one's seed, and not another target.
+
+    One on all targets together is upstream of each of them.
+    """
+    of_this = earlier.k is None or earlier.task in ("", key.task)
+    return earlier.seed == key.seed and of_this
 
 
 class ContextMaker:
@@ -69,20 +79,21 @@ class ContextMaker:
         """What every replica of a stage may use to start.
 
         Args:
-          method: the method of the experiment, or of the stage where another one trains it.
-          spec: of that method.
+          method: the method of the experiment.
+          spec: of the method that is trained.
           stage: the stage.
           k: training rows per class, for targets.
           done: the stages before it.
         """
         keys = replica_keys(self.config, spec, stage, k)
-        tasks = {key.task for key in keys}
-        every = {task: self._templates(task) for task in tasks}
-        own = {task: self._templates(task, trained_on=True) for task in tasks}
-        sources = self._templates("", trained_on=True)
+        names = {key.task: self._tasks(stage, key.task) for key in keys}
+        every = {task: self._templates(rows) for task, rows in names.items()}
+        own = {task: self._templates(rows, trained_on=True) for task, rows in names.items()}
+        sources = self._templates(self.config.sources, trained_on=True)
         most = max((len(templates) for templates in every.values()), default=0)
         origins = {earlier.name: earlier.origin for earlier in method.stages()}
         rate = self._rate(stage, k)
+        joint = "targets" if stage.on == "targets" else "mixture"
         contexts = {}
         for key in keys:
             starts = {name: self._start(key.seed + origins[name]) for name in done}
@@ -91,19 +102,28 @@ class ContextMaker:
                 self.lm,
                 self._start(key.seed + stage.origin),
                 key.seed,
-                key.task or "mixture",
+                key.task or joint,
                 key.trial,
                 _artefacts(key, done, starts),
                 templates + templates[-1:] * (most - len(templates)),
                 sources,
                 own[key.task],
                 rate,
+                stage.name,
+                self.config.sources,
+                self.config.targets,
             )
         return contexts
 
+    def _tasks(self, stage: Stage, task: str) -> tuple[str, ...]:
+        """The tasks of a replica's rows."""
+        if task:
+            return (task,)
+        return self.config.targets if stage.on == "targets" else self.config.sources
+
     def _rate(self, stage: Stage, k: int) -> float | None:
         """The peak learning rate of a stage in the units of its parameters."""
-        budget = self.config.stage_budget(stage, k if stage.on == "target" else 0)
+        budget = self.config.stage_budget(stage, k)
         if budget is None:
             return None
         relative = budget.optimizer.unit == "embedding_rms"
@@ -112,10 +132,12 @@ class ContextMaker:
     def _start(self, seed: int) -> np.ndarray:
         return np.asarray(self.initial(seed).embeddings)
 
-    def _templates(self, task: str, trained_on: bool = False) -> tuple[TemplateTokens, ...]:
-        """The templates of a task, or of all sources, in the order of `Rows.template`."""
+    def _templates(
+        self, tasks: tuple[str, ...], trained_on: bool = False
+    ) -> tuple[TemplateTokens, ...]:
+        """The templates of tasks, in the order of `Rows.template`."""
         tokens: list[TemplateTokens] = []
-        for name in (task,) if task else self.config.sources:
+        for name in tasks:
             known = self.rows.task(name)
             templates = known.templates
             if trained_on:

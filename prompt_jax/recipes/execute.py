@@ -72,7 +72,7 @@ class Executor:
             for seed in self.config.seed_list:
                 trials = [key for key in starts if (key.task, key.seed) == (target, seed)]
                 best = max(trials, key=lambda key: (*rank(last.trained[key]), -key.trial))
-                costs = [cost_of(self.lm, trainer, stage, last.trained[key]) for key in trials]
+                costs = [self._cost(trainer, stage, last.trained[key]) for key in trials]
                 cost = sum(costs, Cost()) + self._cost_before(method, best, done)
                 trained, test = last.trained[best], last.tests[best]
                 outcomes.append(
@@ -121,7 +121,7 @@ class Executor:
             trainer, name = method, spec
             if stage.trains is not None:
                 trainer, name = stage.trains, stage.trains.spec
-            contexts = self._maker.contexts(trainer, name, stage, k, {})
+            contexts = self._maker.contexts(method, name, stage, k, done)
             with own_errors(trainer, "init()"):
                 starts = {key: trainer.init(context) for key, context in contexts.items()}
             result = self._run(self._job(stage, trainer, starts, k, f"{name}: {stage.title}"))
@@ -151,13 +151,12 @@ class Executor:
         keep_start: bool = False,
     ) -> StageJob:
         """A stage as a job; the last one of a method is tested, and its start may be the best."""
-        shots = k if stage.on == "target" else 0
-        batch_size = self.config.budget(stage.budget, shots).batch_size * stage.batch
+        batch_size = self.config.batch_size(stage, k)
         replicas = {
             key: self._replica(stage, key, batch_size, *start, is_last or keep_start)
             for key, start in starts.items()
         }
-        budget = self.config.stage_budget(stage, shots)
+        budget = self.config.stage_budget(stage, k)
         rows = {key: self.rows.rows(key.task, key.seed, k) for key in starts} if is_last else {}
         return StageJob(label, trainer, replicas, budget, rows, f"{label}, k = {k}")
 
@@ -176,6 +175,16 @@ class Executor:
             # Its tasks have no metric in common: the last step is kept.
             return Replica(key, feed, params, consts)
         k = key.k or 0
+        if stage.on == "targets":
+            targets = self.config.targets
+            return Replica(
+                key,
+                self.rows.mixture(targets, key.seed, batch_size, stage.mixing, k, "order"),
+                params,
+                consts,
+                dev_parts=self.rows.dev_parts(targets, key.seed, k),
+                rate=stage.rates[key.trial] if stage.rates else 1.0,
+            )
         stream = "source" if stage.on == "source" else "order"
         rows = self.rows.rows(key.task, key.seed, k)
         # A start that was never improved is a fair result of a target. As a source it would be an
@@ -209,7 +218,7 @@ class Executor:
 
     def _rates(self, stage: Stage, key: RunKey) -> tuple[float | None, float | None]:
         """The factor of the learning rate where there were several, and the peak rate."""
-        budget = self.config.stage_budget(stage, (key.k or 0) if stage.on == "target" else 0)
+        budget = self.config.stage_budget(stage, key.k or 0)
         factor = stage.rates[key.trial] if stage.rates else 1.0
         peak = None if budget is None else budget.optimizer.learning_rate * factor
         return (factor if len(stage.rates) > 1 else None), peak
@@ -221,5 +230,8 @@ class Executor:
             trainer = stage.trains or method
             for earlier, trained in done[stage.name].items():
                 if is_upstream(earlier, key):
-                    cost += cost_of(self.lm, trainer, stage, trained)
+                    cost += self._cost(trainer, stage, trained)
         return cost
+
+    def _cost(self, trainer: BaseMethod, stage: Stage, trained: TrainedReplica) -> Cost:
+        return cost_of(self.lm, trainer, stage, trained, len(self.config.targets))

@@ -12,6 +12,7 @@ from prompt_jax.evaluation import Calibration, Evaluation
 from prompt_jax.methods import BaseMethod, Stage
 from prompt_jax.models.base import LanguageModel
 from prompt_jax.prompts import PromptRecord
+from prompt_jax.recipes.config import is_on_targets
 from prompt_jax.run_key import RunKey
 from prompt_jax.training.types import TrainedReplica
 
@@ -74,14 +75,17 @@ class Outcome:
     consts: Any = None
 
 
-def cost_of(lm: LanguageModel, method: BaseMethod, stage: Stage, trained: TrainedReplica) -> Cost:
-    """What a replica of a stage took.
+def cost_of(
+    lm: LanguageModel, method: BaseMethod, stage: Stage, trained: TrainedReplica, targets: int = 1
+) -> Cost:
+    """What a replica of a stage took; of one on all targets together, the share of each.
 
     Args:
       lm: the frozen model.
       method: what has trained it.
       stage: the stage.
       trained: the replica.
+      targets: number of targets of the experiment.
     """
     tokens = round(trained.tokens_seen / max(1, trained.rows_seen))
     tokens += 0 if trained.prompt is None else len(trained.prompt)
@@ -96,8 +100,15 @@ def cost_of(lm: LanguageModel, method: BaseMethod, stage: Stage, trained: Traine
             backward="full" if method.trains_lm else "prompt",
         )
     )
-    target = trained.steps if stage.on == "target" else 0
-    return Cost(trained.steps - target, target, trained.rows_seen, float(flops), trained.seconds)
+    share = targets if stage.on == "targets" else 1  # a step has rows for each of them
+    target = trained.steps if is_on_targets(stage) else 0
+    return Cost(
+        trained.steps - target,
+        target,
+        trained.rows_seen // share,
+        float(flops) / share,
+        trained.seconds / share,
+    )
 
 
 def rank(trained: TrainedReplica) -> tuple[bool, float]:

@@ -20,7 +20,7 @@ from prompt_jax.data.tasks import Task
 from prompt_jax.errors import MissingDataError
 from prompt_jax.methods import BaseMethod, Context, Stage
 from prompt_jax.models import LanguageModel
-from prompt_jax.recipes.config import DataConfig, ExperimentConfig
+from prompt_jax.recipes.config import DataConfig, ExperimentConfig, is_on_targets
 from prompt_jax.recipes.pace import Pace, pace
 from prompt_jax.rundir import overlap as shared_rows
 from prompt_jax.training import memory
@@ -237,10 +237,10 @@ def _stages(config: ExperimentConfig, lm: LanguageModel) -> list[PlannedStage]:
             for stage in method.stages():
                 last = stage is method.stages()[-1] or stage.name == method.stages()[-1].name
                 trained = stage.trains or method
-                shots = k if stage.on == "target" else 0
+                shots = k if is_on_targets(stage) else 0
                 name = spec if last or trained is method else trained.spec
                 label = f"{name}: {stage.name if last else stage.title}"
-                if stage.on == "target":
+                if is_on_targets(stage):
                     label += f", {'all rows' if k == 0 else f'k = {k}'}"
                 # Sources are trained once, whatever uses them.
                 found.setdefault(label, _stage(config, lm, trained, stage, shots, label))
@@ -259,11 +259,12 @@ def _stage(
         "source": len(config.sources),
         "mixture": 1,
         "target": len(config.targets) * stage.trials,
+        "targets": stage.trials,
     }
     runs = per_seed[stage.on] * config.seeds
     budget, spent = config.budget(stage.budget, k), config.stage_budget(stage, k)
     steps = 0 if spent is None else spent.steps
-    rows = budget.batch_size * stage.batch * (1 if method.per_view_batches else method.views)
+    rows = config.batch_size(stage, k) * (1 if method.per_view_batches else method.views)
     # A method that trains the model has prompts only where rows have their own.
     prompt = 0 if method.trains_lm and not method.rowwise else config.prompt.tokens
     flops = lm.flops(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from prompt_jax.data import overlap, registry
 from prompt_jax.data.feed import Feed, Mixture, Mode
 from prompt_jax.data.overlap import Overlap
@@ -113,11 +115,33 @@ class RowStore:
         return Feed(self.rows(name, seed, k).train, batch_size, seed, stream)
 
     def mixture(
-        self, names: tuple[str, ...], seed: int, batch_size: int, mixing: Mode = "proportional"
+        self,
+        names: tuple[str, ...],
+        seed: int,
+        batch_size: int,
+        mixing: Mode = "proportional",
+        k: int = 0,
+        stream: str = "source",
     ) -> Mixture:
         """The training rows of several tasks, mixed (see `Mixture`)."""
-        parts = [self.rows(name, seed).train for name in names]
-        return Mixture(concat(parts), batch_size, seed, "source", mixing)
+        parts = [self.rows(name, seed, k).train for name in names]
+        return Mixture(concat(parts), batch_size, seed, stream, mixing)
+
+    def dev_parts(
+        self, names: tuple[str, ...], seed: int, k: int
+    ) -> tuple[tuple[TokenisedSplit, tuple[str, ...]], ...]:
+        """The development rows of several tasks, numbered as in their mixture, with the metrics.
+
+        Tasks without development rows are left out.
+        """
+        rows = [self.rows(name, seed, k) for name in names]
+        together = concat([part.dev for part in rows])
+        ends = np.cumsum([len(part.dev) for part in rows])
+        return tuple(
+            (together.take(np.arange(end - len(part.dev), end)), part.task.metrics)
+            for part, end in zip(rows, ends, strict=True)
+            if len(part.dev)
+        )
 
     def report(self) -> dict[str, Any]:
         """What was opened and what was lost: rows, cut texts, notes; JSON-able."""

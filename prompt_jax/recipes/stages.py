@@ -31,6 +31,7 @@ from prompt_jax.run_key import RunKey
 from prompt_jax.training.deployed import evaluate_runs
 from prompt_jax.training.fingerprint import describe_feed, is_storable, split_hash
 from prompt_jax.training.loop import train
+from prompt_jax.training.population import development_values
 from prompt_jax.training.protocol import Method
 from prompt_jax.training.tracking import NullTracker, Tracker
 from prompt_jax.training.types import Replica, TrainConfig, TrainedReplica
@@ -324,14 +325,9 @@ def untrained(
     """
     params = jax.tree.map(_stacked, *(replica.params for replica in replicas))
     consts = jax.tree.map(_stacked, *(replica.consts for replica in replicas))
-    having = [(i, r.dev, r.dev_metrics) for i, r in enumerate(replicas) if r.dev is not None]
-    jobs = [Evaluated(dev, i) for i, dev, _ in having]
-    metrics = [names for _, _, names in having]
-    results = evaluate_runs(lm, method, params, consts, jobs, metrics, mesh)
-    values = {
-        i: float(result.metrics[names[0]])
-        for (i, _, names), result in zip(having, results, strict=True)
-    }
+    having = {i: replica for i, replica in enumerate(replicas) if replica.developments}
+    found = development_values(lm, method, params, consts, having, mesh)
+    values = dict(zip(having, found, strict=True))
     made = []
     for i, replica in enumerate(replicas):
         prompt, value = method.deploy(replica.params, replica.consts), values.get(i, float("nan"))

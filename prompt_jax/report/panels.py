@@ -74,7 +74,12 @@ def sections(run: RunDirectory) -> list[Section]:
         for panel, logged in _declared(spec, method).items():
             if figures_ := _draw(run, spec, panel, logged):
                 drawn.append(figures_)
-        on = {"source": "each source", "mixture": "all sources mixed", "target": "the target"}
+        on = {
+            "source": "each source",
+            "mixture": "all sources mixed",
+            "target": "the target",
+            "targets": "all targets together",
+        }
         stages = [
             f"{stage.title}: on {on[stage.on]}"
             + (f", trains {stage.trains.spec}" if stage.trains else "")

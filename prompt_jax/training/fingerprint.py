@@ -159,7 +159,12 @@ def fingerprint(
       replicas: the members.
       config: the budget.
     """
-    splits = {id(s): s for r in replicas for s in (r.feed.split, r.dev) if s is not None}
+    splits = {
+        id(s): s
+        for r in replicas
+        for s in (r.feed.split, *(rows for rows, _ in r.developments))
+        if s is not None
+    }
     rows = {key: split_hash(split) for key, split in splits.items()}
     return {
         "method": code_of(method),
@@ -171,6 +176,7 @@ def fingerprint(
                 "order": describe_feed(replica.feed),
                 "dev_rows": None if replica.dev is None else rows[id(replica.dev)],
                 "dev_metrics": list(replica.dev_metrics),
+                "dev_parts": [[rows[id(s)], list(names)] for s, names in replica.dev_parts],
                 "start": array_hash((replica.params, replica.consts)),
                 "seed": replica.seed,
                 "rate": replica.rate,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -282,7 +282,7 @@ class Population:
         having = [
             r
             for r in np.flatnonzero(self.folded).tolist()
-            if self.replicas[r].dev is not None and (step or self.replicas[r].keep_start)
+            if self.replicas[r].developments and (step or self.replicas[r].keep_start)
         ]
         values = self._development(having)
         for r, value in zip(having, values, strict=True):
@@ -301,17 +301,14 @@ class Population:
             self.folded &= (self.stale < self.config.patience) | ~self.healthy
 
     def _development(self, having: Sequence[int]) -> list[float]:
-        jobs, metrics = [], [self.replicas[r].dev_metrics for r in having]
-        for r in having:
-            dev = self.replicas[r].dev
-            assert dev is not None
-            jobs.append(Job(dev, r))
-        results = evaluate_runs(
-            self.lm, self.method, self.state.params, self.consts, jobs, metrics, self.mesh
+        return development_values(
+            self.lm,
+            self.method,
+            self.state.params,
+            self.consts,
+            {r: self.replicas[r] for r in having},
+            self.mesh,
         )
-        return [
-            float(result.metrics[names[0]]) for result, names in zip(results, metrics, strict=True)
-        ]
 
     def results(self, seconds: float = 0.0) -> list[TrainedReplica]:
         """The population's results, on the host; the replicas share the seconds it took."""
@@ -340,6 +337,34 @@ class Population:
             )
             for r, replica in enumerate(self.replicas)
         ]
+
+
+def development_values(
+    lm: LanguageModel,
+    method: Method,
+    params: Any,
+    consts: Any,
+    replicas: Mapping[int, Replica],
+    mesh: jax.sharding.Mesh | None = None,
+) -> list[float]:
+    """The development values of replicas: the first metric, or the mean of those of their tasks.
+
+    Args:
+      lm: the frozen model.
+      method: whose replicas these are.
+      params: leaves [R, ...].
+      consts: leaves [R, ...].
+      replicas: those with development rows, by their place on the axis R.
+      mesh: rows are split over its 'data' axis.
+    """
+    parts = [(r, *part) for r, replica in replicas.items() for part in replica.developments]
+    jobs, metrics = [Job(rows, r) for r, rows, _ in parts], [names for _, _, names in parts]
+    results = evaluate_runs(lm, method, params, consts, jobs, metrics, mesh)
+    values: dict[int, list[float]] = {r: [] for r in replicas}
+    for (r, _, names), result in zip(parts, results, strict=True):
+        values[r].append(float(result.metrics[names[0]]))
+    # One value as it is: a mean of one is the same number.
+    return [sum(each) / len(each) for each in values.values()]
 
 
 def check(

@@ -61,8 +61,10 @@ class Replica:
       feed: its rows.
       params: initial parameters, without the axis R.
       consts: what the method reads but never trains.
-      dev: development rows; None keeps the last step instead of the best.
+      dev: development rows; None (without `dev_parts`) keeps the last step instead of the best.
       dev_metrics: the first decides which step is best.
+      dev_parts: in place of both, the development rows and metrics of each task of a mixture; the
+        mean of their first metrics decides.
       rate: multiplies the learning rate.
       keep_start: whether the starting point may be the best step.
     """
@@ -75,11 +77,19 @@ class Replica:
     dev_metrics: tuple[str, ...] = ("accuracy",)
     rate: float = 1.0
     keep_start: bool = True
+    dev_parts: tuple[tuple[TokenisedSplit, tuple[str, ...]], ...] = ()
 
     @property
     def seed(self) -> int:
         """Of its random streams."""
         return self.key.seed
+
+    @property
+    def developments(self) -> tuple[tuple[TokenisedSplit, tuple[str, ...]], ...]:
+        """Development rows with their metrics: of its task, of each of several, or none."""
+        if self.dev is None:
+            return self.dev_parts
+        return ((self.dev, self.dev_metrics), *self.dev_parts)
 
 
 @dataclass(frozen=True, eq=False)

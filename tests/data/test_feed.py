@@ -114,6 +114,21 @@ def test_mixture_uniform_has_equal_rows_per_task():
     assert np.ptp(counts[14:]) == 0
 
 
+def test_mixture_sampled_draws_tasks_and_shares_the_batch_among_them():
+    feed = Mixture(mixture(3, 5, 9), 7, 0, mode="sampled")
+    numbers, tasks = Counter(), Counter()
+    for step in range(200):
+        rows = Counter(feed.split.task[feed.rows(step)].tolist())
+        assert max(rows.values()) - min(rows.values()) <= 1
+        numbers[len(rows)] += 1
+        tasks.update(rows.keys())
+    assert set(numbers) == {2, 3}
+    assert min(numbers.values()) > 70
+    assert min(tasks.values()) > 130  # 5 of 6 on average, of any size
+    assert len(set(Mixture(mixture(4), 3, 0, mode="sampled").rows(0))) == 3  # one task alone
+    assert len(set(Mixture(mixture(3, 5, 9), 1, 0, mode="sampled").rows(0))) == 1
+
+
 @given(
     sizes=st.lists(st.integers(1, 12), min_size=1, max_size=5),
     extra=st.integers(0, 6),

@@ -16,6 +16,7 @@ from prompt_jax.recipes import ExperimentConfig, stages
 from prompt_jax.recipes.artefacts import ArtefactStore
 from prompt_jax.recipes.execute import Executor
 from prompt_jax.recipes.rows import RowStore
+from prompt_jax.training import population
 from prompt_jax.training.types import TrainedReplica
 
 
@@ -107,6 +108,7 @@ def pretender(monkeypatch: pytest.MonkeyPatch) -> Pretender:
     made = Pretender()
     monkeypatch.setattr(stages, "train", made.train)
     monkeypatch.setattr(stages, "evaluate_runs", made.evaluate_runs)
+    monkeypatch.setattr(population, "evaluate_runs", made.evaluate_runs)
     return made
 
 

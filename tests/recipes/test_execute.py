@@ -13,7 +13,9 @@ from world import TRAIN
 from prompt_jax import methods
 from prompt_jax.config import to_dict
 from prompt_jax.errors import ConfigError
+from prompt_jax.evaluation import Evaluation
 from prompt_jax.recipes.outcomes import Cost
+from prompt_jax.training import population
 
 
 def stages(pretender):
@@ -593,3 +595,78 @@ def test_contexts_have_the_rate_of_their_stage(pretender, executor, world, unit,
         assert rates == pytest.approx([0.5 * factor * scale] * len(rates))
     none = made.contexts("task_prompt_vectors(zero_shot=true)", 0)
     assert {context.rate for context in none.values()} == {None}
+
+
+# All targets together
+
+
+def test_one_replica_trains_on_all_targets_and_each_of_them_takes_its_own(
+    pretender, executor, world, monkeypatch
+):
+    joint = methods.Stage("joint", on="targets", mixing="stratified", rates=(2.0,))
+    alone = methods.Stage("target", on="target", part=(0.0, 0.0))
+    seen = staged(monkeypatch, joint, alone)
+    made = executor(sources=(), methods=("staged",))  # none is needed
+    outcomes = made.run("staged", 4)
+    assert stages(pretender) == [("staged: joint", 2)]
+    (_, names, budget), *_ = pretender.calls
+    assert names == ["mixture k=4 seed=0", "mixture k=4 seed=1"]
+    assert (budget.steps, budget.batch_size) == (3, 2 * toy.B)
+    run = pretender.runs["staged: joint", names[1]]
+    assert run.feed.split.task_names == ("one", "two")
+    assert (run.feed.mode, run.feed.stream) == ("stratified", "order")
+    assert len(run.feed.split) == 2 * 8  # 4 per class
+    assert run.feed.batch_size == 2 * toy.B
+    assert run.rate == 2.0
+    assert run.keep_start
+    (one, of_one), (two, of_two) = run.dev_parts
+    assert (of_one, of_two) == (("accuracy",), ("f1", "accuracy"))
+    assert (set(one.task), set(two.task), len(one), len(two)) == ({0}, {1}, 8, 8)
+    together = seen["targets", 1]
+    assert (together.stage, together.artefacts) == ("joint", {})
+    assert together.targets == (world.tasks["one"], world.tasks["two"])
+    assert [w.task for w in together.templates] == ["one", "one", "two", "two"]
+    for target in ("one", "two"):
+        context = seen[world.tasks[target], 1]
+        assert (context.stage, context.targets) == ("target", together.targets)
+        found = context.artefact("joint")
+        np.testing.assert_array_equal(found.params[0]["prompt"], together.initial + 0.5)
+    # Each target is charged for its share: what it would have cost alone.
+    costs = without_seconds(outcomes)
+    assert costs == [Cost(0, 3, 3 * toy.B, costs[0].flops, 0.0)] * 4
+    assert costs[0].flops == pytest.approx(
+        3 * toy.B * toy.tiny_t5().flops(1, 6 + toy.L, 2, backward="prompt")
+    )
+
+
+def test_the_development_value_of_several_tasks_is_their_mean(monkeypatch):
+    split = toy.make_split()
+
+    def evaluated(lm, method, params, consts, jobs, metrics, mesh):
+        assert [job.prompt for job in jobs] == [1, 1, 3]
+        each = ({"f1": 0.25, "accuracy": 0.9}, {"accuracy": 0.75}, {"accuracy": 0.1})
+        return [Evaluation(values, np.zeros(0), {}, 0) for values in each]
+
+    monkeypatch.setattr(population, "evaluate_runs", evaluated)
+    parts = ((split, ("f1", "accuracy")), (split, ("accuracy",)))
+    both = dataclasses.replace(toy.make_run(0), dev_parts=parts)
+    one = toy.make_run(1, dev=True)
+    values = population.development_values(None, None, {}, {}, {1: both, 3: one})
+    assert values == [0.5, 0.1]
+
+
+def test_stages_are_given_what_the_stages_before_them_left(pretender, executor, monkeypatch):
+    plain = methods.BaseMethod()
+    seen = staged(
+        monkeypatch,
+        methods.Stage("sources", on="source", trains=plain, budget="source", origin=1),
+        methods.Stage("mixture", on="mixture", budget="source"),
+        methods.Stage("target", on="target"),
+    )
+    made = executor(seeds=1)
+    made.run("staged", 0)
+    found = seen["mixture", 0].artefact("sources")
+    assert len(found.prompts) == 2
+    np.testing.assert_array_equal(found.initial, made.initial(1).embeddings)
+    assert seen["mixture", 0].stage == "mixture"
+    assert len(seen["mixture", 0].sources) == 2

@@ -1,7 +1,9 @@
-"""Prompts, task vectors and lists of them as arrays: what functions of arrays accept besides."""
+"""Arrays: prompts and task vectors as arrays, and short texts of objects that hold arrays."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import jax
@@ -12,6 +14,8 @@ from prompt_jax.errors import PromptError
 
 # The attribute that holds the array of a SoftPrompt or a TaskVector.
 _HOLDERS = ("embeddings", "values")
+_LONGEST = 120  # characters of one field in `fields_repr`
+_MOST = 4  # entries of a collection that it shows
 
 
 def unwrap(value: Any) -> Any:
@@ -69,3 +73,40 @@ def stack(value: Any, what: str) -> Any:
     if all(isinstance(item, np.ndarray) for item in items):
         return np.stack(items)
     return jnp.stack([jnp.asarray(item) for item in items])
+
+
+def fields_repr(value: Any) -> str:
+    """The fields of a dataclass or named tuple in one short text: a `__repr__`.
+
+    Arrays are shown by dtype and shape, long collections by their size.
+
+    >>> from typing import NamedTuple
+    >>> class Pair(NamedTuple):
+    ...     name: str
+    ...     scores: np.ndarray
+    ...     __repr__ = fields_repr
+    >>> Pair("dev", np.zeros((400, 3), np.float32))
+    Pair(name='dev', scores=float32[400, 3])
+    """
+    names = getattr(value, "_fields", None) or [field.name for field in fields(value)]
+    shown = ", ".join(f"{name}={_brief(getattr(value, name))}" for name in names)
+    return f"{type(value).__name__}({shown})"
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, np.ndarray | jax.Array):
+        return f"{value.dtype}[{', '.join(map(str, value.shape))}]"
+    if isinstance(value, str | bytes):
+        text = repr(value)
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}..."
+    if isinstance(value, Mapping):
+        if len(value) > _MOST:
+            return f"{{{len(value)} entries}}"
+        text = "{" + ", ".join(f"{_brief(k)}: {_brief(v)}" for k, v in value.items()) + "}"
+    elif isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        if len(value) > _MOST:
+            return f"[{len(value)} entries]"
+        text = "[" + ", ".join(map(_brief, value)) + "]"
+    else:
+        text = repr(value)
+    return text if len(text) <= _LONGEST else f"{type(value).__name__}(...)"

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from prompt_jax.arrays import fields_repr
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ragged:
@@ -19,6 +21,8 @@ class Ragged:
 
     values: np.ndarray
     offsets: np.ndarray
+
+    __repr__ = fields_repr
 
     def __post_init__(self) -> None:
         if self.offsets.ndim != 1 or self.values.ndim != 1 or len(self.offsets) < 1:

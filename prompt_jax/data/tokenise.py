@@ -74,6 +74,13 @@ class TokenisedSplit:
     def __len__(self) -> int:
         return len(self.label)
 
+    def __repr__(self) -> str:
+        return (
+            f"TokenisedSplit({self.name!r}, {len(self):,} rows, {len(self.answers):,} different"
+            f" answers, {self.truncated_inputs:,} inputs and {self.truncated_targets:,} targets"
+            " truncated)"
+        )
+
     @property
     def truncated_inputs(self) -> int:
         """Number of rows with a truncated input."""

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from prompt_jax.arrays import fields_repr
 from prompt_jax.data import batching
 from prompt_jax.errors import ConfigError, DataError
 from prompt_jax.evaluation import metrics as scoring
@@ -48,6 +49,8 @@ class RankResult(NamedTuple):
     prediction: np.ndarray
     ties: tied.Ties = MappingProxyType({})  # candidates that share the smallest score, by row
 
+    __repr__ = fields_repr
+
 
 class Evaluation(NamedTuple):
     """Metrics and predictions of one job."""
@@ -58,6 +61,8 @@ class Evaluation(NamedTuple):
     unparsable: int  # rows whose answer the first metric could not parse
     scores: np.ndarray | None = None  # RankResult.scores; None after generation
     ties: int = 0  # rows whose best score several candidates share; each counts 1 / their number
+
+    __repr__ = fields_repr
 
 
 _LARGEST = np.finfo(np.float32).max  # the worst score of a candidate that exists

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from prompt_jax.arrays import fields_repr
 from prompt_jax.errors import DataError
 from prompt_jax.evaluation import statistics
 from prompt_jax.evaluation.statistics import Comparison
@@ -42,6 +43,8 @@ class SubsetScores:
     halves: np.ndarray
     first: np.ndarray
     items: np.ndarray | None = None
+
+    __repr__ = fields_repr
 
 
 class CrossFitEstimate(NamedTuple):

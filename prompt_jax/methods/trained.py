@@ -20,6 +20,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from prompt_jax import code_digest, store
+from prompt_jax.arrays import fields_repr
 from prompt_jax.data.batching import EvalRows
 from prompt_jax.errors import ConfigError, PromptError
 from prompt_jax.evaluation.sweep import EmbeddedBy
@@ -51,6 +52,8 @@ class TrainedMethod:
     params: Mapping[str, Any]
     consts: Mapping[str, Any]
     record: PromptRecord
+
+    __repr__ = fields_repr
 
     @property
     def prompt_fn(self) -> Any:

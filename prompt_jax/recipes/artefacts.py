@@ -16,6 +16,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from prompt_jax import distributed, store
+from prompt_jax.arrays import fields_repr
 from prompt_jax.config import digest
 from prompt_jax.errors import ConfigError, TrainingError
 from prompt_jax.evaluation import Evaluation
@@ -53,6 +54,8 @@ class TestResult:
     evaluation: Evaluation
     parameters: int
     template_prompts: dict[str, np.ndarray]
+
+    __repr__ = fields_repr
 
 
 def run_key(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from prompt_jax.arrays import fields_repr
 from prompt_jax.evaluation import Calibration, Evaluation
 from prompt_jax.methods import BaseMethod, Stage
 from prompt_jax.models.base import LanguageModel
@@ -73,6 +74,8 @@ class Outcome:
     calibration: Calibration | None = None
     start: PromptRecord | None = None
     consts: Any = None
+
+    __repr__ = fields_repr
 
 
 def cost_of(

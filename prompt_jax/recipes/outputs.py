@@ -30,6 +30,7 @@ from prompt_jax.rundir import views
 from prompt_jax.rundir.findings import Findings, find
 from prompt_jax.rundir.paths import FileNames, bounded, slug
 from prompt_jax.rundir.results import ResultRow
+from prompt_jax.rundir.tables import markdown
 from prompt_jax.training.tracking import finite
 from prompt_jax.training.types import TrainedReplica
 
@@ -40,13 +41,19 @@ class RunResult:
 
     Attributes:
       findings: all numbers, computed from the run directory.
-      reused: (stage, runs found, runs in all) of every stage.
+      reused: (stage, stored replicas, all replicas) of every stage.
       prompts: paths of the target prompts, and of trained row-wise methods.
     """
 
     findings: Findings
     reused: list[tuple[str, int, int]]
     prompts: list[Path]
+
+    def __repr__(self) -> str:
+        return f"RunResult({self.findings.run.size}, {len(self.prompts)} target prompts)"
+
+    def _repr_markdown_(self) -> str:
+        return markdown(views.results(self.findings))
 
     @property
     def folder(self) -> Path:

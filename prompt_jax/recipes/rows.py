@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from prompt_jax.arrays import fields_repr
 from prompt_jax.data import overlap, registry
 from prompt_jax.data.feed import Feed, Mixture, Mode
 from prompt_jax.data.overlap import Overlap
@@ -32,6 +33,8 @@ class TaskRows:
     test: TokenisedSplit
     notes: tuple[str, ...]
     overlap: dict[str, Overlap]
+
+    __repr__ = fields_repr
 
 
 class RowStore:

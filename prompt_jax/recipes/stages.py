@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from prompt_jax import distributed
+from prompt_jax.arrays import fields_repr
 from prompt_jax.config import digest
 from prompt_jax.evaluation import Job as Evaluated
 from prompt_jax.models.base import LanguageModel
@@ -60,6 +61,8 @@ class StageJob:
     tests: Mapping[RunKey, TaskRows] = field(default_factory=dict)
     place: str = ""
 
+    __repr__ = fields_repr
+
 
 @dataclass(frozen=True, eq=False)
 class Resolved:
@@ -77,6 +80,8 @@ class Resolved:
     tests: Mapping[RunKey, TestResult]
     missing: Sequence[Sequence[RunKey]]
 
+    __repr__ = fields_repr
+
 
 @dataclass(frozen=True, eq=False)
 class StageResult:
@@ -91,6 +96,8 @@ class StageResult:
     trained: dict[RunKey, TrainedReplica]
     tests: dict[RunKey, TestResult]
     reused: int
+
+    __repr__ = fields_repr
 
 
 class StageRunner:

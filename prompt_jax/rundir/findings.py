@@ -179,6 +179,9 @@ class Findings:
     warnings: list[str]
     answer: Answer | None = None
 
+    def __repr__(self) -> str:
+        return f"Findings({self.run.size})"
+
     @property
     def baseline(self) -> str:
         """The first method; "" without one."""

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from prompt_jax.arrays import fields_repr
 from prompt_jax.errors import DataError, PromptError
 from prompt_jax.prompts import PromptRecord, files
 from prompt_jax.run_key import RunKey
@@ -43,6 +44,8 @@ class PromptFile:
     array: np.ndarray | None
     record: PromptRecord
     root: Path = Path()
+
+    __repr__ = fields_repr
 
     @property
     def file(self) -> Path:
@@ -119,6 +122,17 @@ class RunDirectory:
     sources: tuple[str, ...] = ()
     shots: tuple[int, ...] = ()
     seeds: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"RunDirectory({self.size})"
+
+    @property
+    def size(self) -> str:
+        """Its path, and how many methods, targets and seeds it has."""
+        return (
+            f"{str(self.path)!r}, {len(self.methods)} methods, {len(self.targets)} targets,"
+            f" {len(self.seeds)} seeds"
+        )
 
     def name(self, task: str) -> str:
         """What a task is called: its own name, where the config names its file.

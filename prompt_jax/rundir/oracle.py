@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from prompt_jax.arrays import fields_repr
 from prompt_jax.evaluation import Verdict, statistics
 from prompt_jax.evaluation.subsets import HALVES_SEED, CrossFitEstimate, SubsetScores
 from prompt_jax.rundir.tables import Table, cell_text, heading, interval_text, markdown, p_text
@@ -72,6 +73,8 @@ class OracleCell:
     verdict: Verdict
     choices: tuple[Choice, ...]
 
+    __repr__ = fields_repr
+
 
 @dataclass(frozen=True, eq=False)
 class OracleReport:
@@ -94,6 +97,8 @@ class OracleReport:
     sources: tuple[str, ...]
     groups: np.ndarray
     cells: tuple[OracleCell, ...]
+
+    __repr__ = fields_repr
 
     @property
     def json_path(self) -> Path:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from prompt_jax.arrays import fields_repr
 from prompt_jax.evaluation import Comparison, bounded, bounds, paired_bootstrap, sign_flip
 from prompt_jax.run_key import RunKey
 from prompt_jax.rundir.results import ResultRow
@@ -35,6 +36,8 @@ class Scores:
     values: dict[Cell, dict[int, float]]
     items: dict[Cell, dict[int, np.ndarray]]
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    __repr__ = fields_repr
 
     def range(self, targets: Sequence[str]) -> tuple[float, float]:
         """The smallest and largest mean over targets."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from prompt_jax.arrays import fields_repr
 from prompt_jax.data.feed import Feed
 from prompt_jax.data.tokenise import TokenisedSplit
 from prompt_jax.errors import ConfigError
@@ -79,6 +80,8 @@ class Replica:
     keep_start: bool = True
     dev_parts: tuple[tuple[TokenisedSplit, tuple[str, ...]], ...] = ()
 
+    __repr__ = fields_repr
+
     @property
     def seed(self) -> int:
         """Of its random streams."""
@@ -123,3 +126,5 @@ class TrainedReplica:
     targets_seen: int
     healthy: bool
     seconds: float = 0.0
+
+    __repr__ = fields_repr

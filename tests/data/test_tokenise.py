@@ -255,3 +255,13 @@ def test_a_long_task_name_is_no_long_file_name(tmp_path):
     tokenise_rows(task, nli_rows(2), WordTokenizer(), cache_dir=tmp_path)
     (path,) = tmp_path.glob("*.safetensors")
     assert len(path.name) < 160
+
+
+def test_a_split_is_shown_in_one_line():
+    rows = [*nli_rows(400), {"premise": "long " * 30, "hypothesis": "h", "label": 0}]
+    split = tokenise_rows(NLI, rows, WordTokenizer(), max_input=9, max_target=2)
+    assert repr(split) == (
+        "TokenisedSplit('toy/nli', 401 rows, 2 different answers, 1 inputs and 0 targets truncated)"
+    )
+    assert repr(split.inputs).startswith("Ragged(values=int32[")
+    assert repr(split.inputs).endswith("], offsets=int64[402])")

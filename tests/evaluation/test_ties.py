@@ -195,3 +195,16 @@ def test_a_generated_text_that_equals_two_candidates_is_half_of_each(gold):
     assert metrics.per_item("accuracy", ["may", "yes"], split).tolist() == [0.5, 0.0]
     assert metrics.compute(["accuracy"], ["june", "no"], split) == {"accuracy": 0.5}
     assert metrics.compute(["squad_em"], ["may", "no"], split) == {"squad_em": 1.0}
+
+
+def test_results_are_shown_in_one_line():
+    n = 5000
+    ranked = evaluators.RankResult(np.zeros((n, 3), np.float32), np.zeros(n, np.int64))
+    assert repr(ranked) == "RankResult(scores=float32[5000, 3], prediction=int64[5000], ties={})"
+    generated = evaluators.Evaluation(
+        {"squad_f1": 0.25}, ["a long answer"] * n, {"squad_f1": np.zeros(n)}, 7
+    )
+    assert repr(generated) == (
+        "Evaluation(metrics={'squad_f1': 0.25}, predictions=[5000 entries],"
+        " per_item={'squad_f1': float64[5000]}, unparsable=7, scores=None, ties=0)"
+    )

@@ -160,6 +160,15 @@ def trained(**changes) -> TrainedReplica:
     return dataclasses.replace(made, **changes)
 
 
+def test_a_trained_replica_is_shown_in_one_line():
+    many = tuple((step, 0.5) for step in range(300))
+    text = repr(trained(history=many, params={f"p{i}": toy.prompt() for i in range(9)}))
+    assert text.startswith("TrainedReplica(key=RunKey(")
+    assert "params={9 entries}, prompt=float32[" in text
+    assert "history=[300 entries]" in text
+    assert len(text) < 500
+
+
 def test_a_run_comes_back(tmp_path):
     store = ArtefactStore(tmp_path / "deep" / "runs")
     assert store.load("k", RunKey(task="n")) is None

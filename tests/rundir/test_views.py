@@ -11,6 +11,7 @@ import pytest
 
 from prompt_jax import report
 from prompt_jax.evaluation import Comparison, Verdict, summarise
+from prompt_jax.recipes.outputs import RunResult
 from prompt_jax.rundir import tables, views
 from prompt_jax.rundir.findings import Findings, Row, find
 from prompt_jax.rundir.folder import RunDirectory
@@ -189,3 +190,12 @@ def test_chosen_learning_rates_stand_below_the_results(found):
     assert expected in views.summary(more)
     assert len(views.to_dict(more)["rates"]) == len(swept)
     assert views.to_dict(more)["rates"][0]["rate"] in (1.0, 3.0)
+
+
+def test_results_are_shown_in_one_line_and_as_a_table_in_a_notebook(found):
+    size = f"{str(found.run.path)!r}, 3 methods, 2 targets, 5 seeds"
+    assert repr(found.run) == f"RunDirectory({size})"
+    assert repr(found) == f"Findings({size})"
+    result = RunResult(found, [], [Path("a.safetensors")] * 40)
+    assert repr(result) == f"RunResult({size}, 40 target prompts)"
+    assert result._repr_markdown_() == tables.markdown(views.results(found))

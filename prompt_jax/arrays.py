@@ -84,7 +84,8 @@ def fields_repr(value: Any) -> str:
     >>> class Pair(NamedTuple):
     ...     name: str
     ...     scores: np.ndarray
-    ...     __repr__ = fields_repr
+    ...     def __repr__(self):
+    ...         return fields_repr(self)
     >>> Pair("dev", np.zeros((400, 3), np.float32))
     Pair(name='dev', scores=float32[400, 3])
     """

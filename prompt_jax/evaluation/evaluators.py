@@ -49,7 +49,8 @@ class RankResult(NamedTuple):
     prediction: np.ndarray
     ties: tied.Ties = MappingProxyType({})  # candidates that share the smallest score, by row
 
-    __repr__ = fields_repr
+    def __repr__(self) -> str:
+        return fields_repr(self)
 
 
 class Evaluation(NamedTuple):
@@ -62,7 +63,8 @@ class Evaluation(NamedTuple):
     scores: np.ndarray | None = None  # RankResult.scores; None after generation
     ties: int = 0  # rows whose best score several candidates share; each counts 1 / their number
 
-    __repr__ = fields_repr
+    def __repr__(self) -> str:
+        return fields_repr(self)
 
 
 _LARGEST = np.finfo(np.float32).max  # the worst score of a candidate that exists

@@ -14,7 +14,8 @@ class RunKey:
       method: spec of the method that is trained, as in `prompt_jax.methods.create`.
       stage: the method's stage, as in `Stage.title`.
       task: the task whose rows are trained on; "" for a mixture of tasks.
-      k: training rows per class; 0: all; None: the stage does not depend on it (sources).
+      k: shots, as `data.shots_count` counts them; 0: all rows; None: the stage does not depend on
+        it (sources).
       seed: of initialisation, few-shot draw and order.
       trial: number of the trial within (task, k, seed).
     """

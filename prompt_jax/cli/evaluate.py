@@ -121,14 +121,15 @@ def _rows(
     seed = record.seed or 0 if record is not None and split == "dev" else 0
     k = (recorded("k", 0) or 0) if split == "dev" else 0
     protocol, dev = recorded("protocol", "development"), recorded("dev_rows", 200)
+    counted = recorded("shots_count", "per_class")
     widths = limits[0] or recorded("max_input_tokens", None), limits[1]
     template = "first"
     if record is not None and record.task == task.name:
         template = task.template(recorded("template", None)).name
-    key = (seed, k, protocol, dev, widths, template)
+    key = (seed, k, counted, protocol, dev, widths, template)
     if key not in opened:
         parts = Limits(dev=dev, test=max_rows)
-        splits = load_splits(task, root, protocol, seed, parts, k)
+        splits = load_splits(task, root, protocol, seed, parts, k, counted)
         rows: Source = splits.test
         if split == "dev":
             rows = Subset(splits.dev, range(min(max_rows or len(splits.dev), len(splits.dev))))

@@ -199,7 +199,8 @@ def _record(record: Any, expression: str, total: Any, records: list[Any]) -> Any
     record = record or PromptRecord()
     config = {**record.config, "expression": expression}
     first = records[0] if records else PromptRecord()
-    for name in ("max_input_tokens", "max_target_tokens", "protocol", "dev_rows", "k"):
+    rows = ("max_input_tokens", "max_target_tokens", "protocol", "dev_rows", "k", "shots_count")
+    for name in rows:
         if name in first.config:
             config.setdefault(name, first.config[name])
     return record.replace(

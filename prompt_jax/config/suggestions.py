@@ -131,6 +131,21 @@ _NOTES = {
     "save_steps": "checkpoints are made by the clock",
 }
 
+_REPLACED_VALUES = {
+    "transfer_papers": "replaced by attempt (sets go by the name of the task, as in the released"
+    " code of ATTEMPT, MPT and their followers) and task_prompt_vectors (by the number of training"
+    " rows)"
+}
+
+
+def replaced_value(text: str) -> str:
+    """A sentence on what replaces the value of an option; "" where nothing does.
+
+    >>> replaced_value("development")
+    ''
+    """
+    return f" '{text}' was {_REPLACED_VALUES[text]}." if text in _REPLACED_VALUES else ""
+
 
 def keys_meant(where: str, known: Sequence[str]) -> list[str]:
     """The keys that an option of another name may mean; all of them exist.

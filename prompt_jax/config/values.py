@@ -6,6 +6,7 @@ import types
 import typing
 from typing import Any
 
+from prompt_jax.config.suggestions import replaced_value
 from prompt_jax.errors import ConfigError, did_you_mean
 
 _MAX_INT = 2**31 - 1
@@ -60,7 +61,7 @@ def parse_value(text: str, kind: Any, where: str) -> Any:
         if text not in args:
             raise ConfigError(
                 f"option '{where}' must be one of {', '.join(map(str, args))}, not '{text}'."
-                + did_you_mean(text, map(str, args))
+                + (replaced_value(text) or did_you_mean(text, map(str, args)))
             )
         return text
     if origin is tuple:

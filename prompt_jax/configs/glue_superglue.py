@@ -8,8 +8,9 @@ Not run: it needs an accelerator, T5-base and the data sets (`prompt-jax tasks f
 ATTEMPT, MPT, DTVG and BMTPT share it: prompts of MNLI, QNLI, QQP, SST-2, SQuAD and ReCoRD are
 inherited by the eight tasks of GLUE and five of SuperGLUE. 100 tokens drawn from the 5,000 most
 frequent pieces, inputs of 256 tokens, batches of 32, AdamW at an absolute 0.3 (it presumes T5's
-embedding scale) with weight decay 1e-5, 500 steps of warm-up and a linear decay; development and
-test sets as ATTEMPT cuts them; 3 seeds with source prompts of their own.
+embedding scale) with weight decay 1e-5, 500 steps of warm-up and a linear decay; the development
+and test rows of ATTEMPT's released code (`data.protocol=attempt`); 3 seeds with source prompts of
+their own.
 
 Before a number is compared with a paper's:
 
@@ -22,11 +23,13 @@ Before a number is compared with a paper's:
 - Ours. The learning rate of full fine-tuning, the 1,000 probe steps of SPoT, and the 1,000 steps of
   a few-shot run (the last as in Task Prompt Vectors).
 
-Few shots, as in MPT, and the MRQA and other targets:
+Few shots (a published k counts all rows, the library's default is k rows per class), and the MRQA
+and other targets; the first two lines are one command:
 
-    shots=4,16,32 targets=super_glue/boolq,super_glue/cb,scitail out=runs/few_shot
+    shots=4,16,32 data.shots_count=total targets=super_glue/boolq,super_glue/cb,scitail_snli
+    out=runs/few_shot
     targets=mrqa/natural_questions,mrqa/hotpot_qa,mrqa/search_qa,mrqa/news_qa out=runs/mrqa
-    targets=winogrande,yelp_polarity,scitail,paws out=runs/others
+    targets=winogrande,yelp_polarity,scitail_snli,paws out=runs/others
 """
 
 from __future__ import annotations
@@ -63,8 +66,7 @@ def get_config() -> ExperimentConfig:
         data=DataConfig(
             max_input_tokens=256,
             max_target_tokens=32,
-            dev_rows=1_000,
-            protocol="transfer_papers",
+            protocol="attempt",
         ),
         source=budget,
         probe=replace(few_shot, eval_every=0),

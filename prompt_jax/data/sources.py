@@ -23,8 +23,13 @@ from prompt_jax.streams import rng
 SPLIT_FILES: dict[str, tuple[str, ...]] = {
     "train": ("train",),
     "validation": ("validation", "dev"),
+    "test": ("test",),
+    "validation_mismatched": ("validation_mismatched", "dev_mismatched"),
 }
-"""Name of a split here -> names of its files, without suffix."""
+"""Name of a split here -> names of its files, without suffix.
+
+Only the first two are needed; `data.protocol=attempt` reads the others (PAWS, MNLI).
+"""
 
 
 _HOLDOUT = 7  # second word of the "few_shot" stream; `splits` has the others
@@ -216,7 +221,7 @@ def open_split(task: Task, split: str, root: str | Path | None = None) -> Source
 
     Args:
       task: the task.
-      split: "train" or "validation" (as published; the published validation split is our test set).
+      split: one of `SPLIT_FILES`, as published (the published validation split is our test set).
       root: folder with one folder per task, which contains `train` and `validation` as .jsonl,
         .tsv, .csv or .parquet, each plain or .gz.
 

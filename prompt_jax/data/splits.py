@@ -8,27 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from types import MappingProxyType
 
 import numpy as np
 
+from prompt_jax.data import protocols
 from prompt_jax.data.holdout import draw_groups, first_of_each
 from prompt_jax.data.overlap import refuse_identical_splits
-from prompt_jax.data.sources import HeldOut, Mapped, Source, Subset, labels, open_split
+from prompt_jax.data.protocols import Cut, Protocol
+from prompt_jax.data.shots import ShotsCount, few_shot
+from prompt_jax.data.sources import HeldOut, Mapped, Source, Subset, open_split
 from prompt_jax.data.tasks import Task
-from prompt_jax.errors import ConfigError, DataError, did_you_mean
+from prompt_jax.errors import ConfigError, DataError
 from prompt_jax.streams import rng
 
-Protocol = Literal["development", "transfer_papers"]
-PROTOCOLS: tuple[str, ...] = get_args(Protocol)
+# Second words of the "few_shot" stream, one for each kind of draw; 1 is that of `shots`.
+_DEV, _LIMIT, _LIMIT_TEST = 0, 2, 3
 
-# Second words of the "few_shot" stream, one for each kind of draw.
-_DEV, _SHOTS, _LIMIT, _LIMIT_TEST = range(4)
-
-PAPERS_LARGE = 10_000
-_PAPERS_DEV = 1_000
-_PAPERS_SEED = 42
+_NONE: Mapping[str, Source] = MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +77,7 @@ def load_splits(
     seed: int = 0,
     limits: Limits | None = None,
     k: int = 0,
+    shots_count: ShotsCount = "per_class",
 ) -> Splits:
     """Opens a task and makes its three sets: `open_split`, then `make_splits`.
 
@@ -88,16 +88,21 @@ def load_splits(
       seed: see `make_splits`.
       limits: see `make_splits`.
       k: see `make_splits`.
+      shots_count: see `make_splits`.
 
     Raises:
-      DataError: if the data is not on this machine or too small for the protocol, or the files
-        of train and validation hold the same rows.
+      DataError: if the data is not on this machine or too small for the protocol, the files
+        of train and validation hold the same rows, or the protocol does not know the task.
       ConfigError: for an unknown protocol or a negative k.
     """
     evaluation_only = task.split_protocol == "evaluation"
     train = None if evaluation_only else open_split(task, "train", root)
     test = open_split(task, "validation", root)
-    return make_splits(task, train, test, protocol, seed, limits, k)
+    names = () if evaluation_only else protocols.other_splits(task, protocol)
+    others = {name: open_split(task, name, root) for name in names}
+    return make_splits(
+        task, train, test, protocol, seed, limits, k, shots_count=shots_count, others=others
+    )
 
 
 def make_splits(
@@ -108,138 +113,126 @@ def make_splits(
     seed: int = 0,
     limits: Limits | None = None,
     k: int = 0,
+    *,
+    shots_count: ShotsCount = "per_class",
+    others: Mapping[str, Source] = _NONE,
 ) -> Splits:
-    """Makes train, dev and test from the two published splits.
+    """Makes train, dev and test from the published splits.
 
     - "development": dev = min(`limits.dev`, a fifth) of the training file, drawn with `seed`;
       test = the published validation split.
-    - "transfer_papers" (ATTEMPT, MPT and their followers): with more than 10,000 training rows,
-      1,000 of them are dev and test is the published validation split; otherwise that split is
-      halved into dev and test (seed 42), and all training rows train.
+    - "attempt" (ATTEMPT, MPT and their followers): by the name of the task, see `protocols`. Either
+      the validation split is halved into dev and test, and all training rows train; or 1,000
+      training rows are dev and test is the published validation split; MNLI and PAWS have
+      published splits for both. The rows are those that the papers' code takes.
+    - "task_prompt_vectors": with more than 10,000 training rows, 1,000 of them are dev and test is
+      the published validation split; otherwise that split is halved.
 
-    With k > 0, train and dev are a few-shot draw from the training file (see `few_shot`); the
-    protocol determines the test set.
+    With k > 0 the training rows are a few-shot draw (see `few_shot`). Under "development" it is
+    from the whole training file, and so is dev, which has as many rows. Under the other two, dev
+    stays the protocol's ("task_prompt_vectors": at most 250 rows of it), and the draw is from the
+    rows that train. The protocol determines the test set.
 
     Args:
       task: meaning of the rows.
       rows: the training file; None for a task that is only evaluated: train and dev are empty.
       validation: the published validation split.
       protocol: see above.
-      seed: seed of all draws (stream "few_shot").
-      limits: largest sizes; `limits.train` does not apply to a few-shot draw.
+      seed: seed of all draws (stream "few_shot"); "attempt" and "task_prompt_vectors" cut all
+        sets but the few-shot draw with 42.
+      limits: largest sizes; `limits.train` does not apply to a few-shot draw, and `limits.dev`
+        only to "development".
       k: shots; 0 means all rows.
+      shots_count: whether k counts rows per class or in all.
+      others: published splits that the protocol needs beyond the two, by name
+        (`protocols.other_splits`).
 
     Raises:
-      DataError: if there are too few rows, or files of both splits hold the same ones.
+      DataError: if there are too few rows, files of two splits hold the same ones, or the protocol
+        does not know the task.
       ConfigError: for an unknown protocol or a negative k.
     """
     limits = limits or Limits()
-    if protocol not in PROTOCOLS:
-        raise ConfigError(
-            f"unknown split protocol '{protocol}'.{did_you_mean(protocol, PROTOCOLS)}"
-            f" Known: {', '.join(PROTOCOLS)}."
-        )
+    protocols.check_protocol(protocol)
     if k < 0:
         raise ConfigError(f"k must not be negative (0 means all rows), not {k}.")
     if not len(validation):
         raise DataError(f"task '{task.name}': its validation split has no rows.")
     notes = _dropped(validation, "validation")
-    dev: Source = Subset(validation, ())
-    train: Source = dev
-    test = validation
+    none = Subset(validation, ())
     if rows is None:
         if k:
             raise DataError(f"task '{task.name}' is for evaluation only: it has no training rows.")
-        return Splits(train, dev, _limit(task, test, limits.test, 0, _LIMIT_TEST), notes)
+        return Splits(none, none, _limit(task, validation, limits.test, 0, _LIMIT_TEST), notes)
 
-    refuse_identical_splits(task, rows, validation)
+    for other in (validation, *others.values()):
+        refuse_identical_splits(task, rows, other)
     notes += _dropped(rows, "train")
     if len(rows) < 2:
         raise DataError(f"task '{task.name}': its train split has {len(rows)} rows; 2 are needed.")
-    papers = protocol == "transfer_papers"
-    if papers and len(rows) <= PAPERS_LARGE:
-        if len(validation) < 2:
-            raise DataError(f"task '{task.name}': one validation row cannot be halved.")
-        order = np.random.default_rng(_PAPERS_SEED).permutation(len(validation))
-        half = len(validation) // 2
-        train, dev, test = rows, Subset(validation, order[:half]), Subset(validation, order[half:])
+    cut = protocols.cut_of(task, protocol, len(rows))
+    if cut is None:
+        train, dev = _development(task, rows, limits.dev, seed)
+        test = validation
     else:
-        order = _rng(task, seed, _DEV).permutation(len(rows))
-        n_dev = min(_PAPERS_DEV if papers else limits.dev, max(1, len(rows) // 5))
-        # Sorted: the feed determines the order of training, and files read faster in order.
-        parts = _draw_groups(rows, n_dev, _rng(task, seed, _DEV))
-        chosen, others = parts or (np.sort(order[:n_dev]), np.sort(order[n_dev:]))
-        dev, train = Subset(rows, chosen), Subset(rows, others)
+        train, dev, test = _cut(task, cut, protocol, rows, {"validation": validation, **others})
+        found = {"train": rows, "validation": validation, **others}
+        counted = {name: len(part) + _dropped_rows(part) for name, part in found.items()}
+        notes += protocols.size_notes(task, protocol, counted)
     if k:
-        whole = Subset(rows, first_of_each(rows.groups)) if isinstance(rows, HeldOut) else rows
-        train, dev, shot_notes = few_shot(task, whole, k, seed)
+        drawn = rows if cut is None else train
+        whole = _different(rows, drawn)
+        train, few_dev, shot_notes = few_shot(task, whole, k, seed, shots_count, cut is None)
         notes += shot_notes
+        if cut is None:
+            dev = few_dev
+        elif most := protocols.few_shot_dev(protocol):
+            dev = Subset(dev, np.sort(protocols.order(protocol, len(dev), most)))
     else:
         train = _limit(task, train, limits.train, seed, _LIMIT)
     return Splits(train, dev, _limit(task, test, limits.test, 0, _LIMIT_TEST), notes)
 
 
-def few_shot(task: Task, rows: Source, k: int, seed: int) -> tuple[Subset, Subset, tuple[str, ...]]:
-    """Draws k-shot training and development sets from the training file.
-
-    A classification gets k rows per class in each set; other kinds have no classes and get k rows
-    in each set. The sets are disjoint. A class with fewer than 2 k rows is split evenly between the
-    sets, with the odd row in train, and a note reports it.
-
-    Args:
-      task: defines the classes.
-      rows: the training file.
-      k: rows per class (or in all), at least 1.
-      seed: of the stream "few_shot"; the draw differs between tasks too.
-
-    Returns:
-      train, dev, notes.
-
-    Raises:
-      DataError: if there are fewer than two rows.
-    """
-    if task.kind == "classification":
-        classes, names = labels(task, rows), task.labels
-    else:
-        classes, names = np.zeros(len(rows), np.int64), ("all rows",)
-    train, dev, notes = draw_shots(classes, k, _rng(task, seed, _SHOTS), names)
-    if not len(dev):
-        raise DataError(f"task '{task.name}': {len(rows)} rows are too few for train and dev.")
-    return Subset(rows, train), Subset(rows, dev), tuple(f"{task.name}: {n}" for n in notes)
+def _development(task: Task, rows: Source, most: int, seed: int) -> tuple[Source, Source]:
+    """Train and dev of the default protocol."""
+    n_dev = min(most, max(1, len(rows) // 5))
+    order = _rng(task, seed, _DEV).permutation(len(rows))
+    # Sorted: the feed determines the order of training, and files read faster in order.
+    parts = _draw_groups(rows, n_dev, _rng(task, seed, _DEV))
+    chosen, others = parts or (np.sort(order[:n_dev]), np.sort(order[n_dev:]))
+    return Subset(rows, others), Subset(rows, chosen)
 
 
-def draw_shots(
-    classes: np.ndarray, k: int, generator: np.random.Generator, names: tuple[str, ...]
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """The draw of `few_shot`, on class numbers alone.
+def _cut(
+    task: Task, cut: Cut, protocol: str, rows: Source, published: Mapping[str, Source]
+) -> tuple[Source, Source, Source]:
+    """Train, dev and test of a published protocol."""
+    train_at, dev_at = protocols.cut_rows(cut, protocol, len(rows))
+    if len(dev_at) and isinstance(rows, HeldOut):
+        generator = np.random.default_rng(protocols.SEED)
+        dev_at, train_at = _draw_groups(rows, len(dev_at), generator) or (dev_at, train_at)
+    train = Subset(rows, train_at) if len(train_at) < len(rows) else rows
+    if cut.dev != "half":
+        for name in {cut.dev, cut.test} - {"train"} - set(published):
+            raise DataError(f"task '{task.name}': '{protocol}' needs its {name} split.")
+        dev = Subset(rows, dev_at) if cut.dev == "train" else published[cut.dev]
+        return train, dev, published[cut.test]
+    validation = published["validation"]
+    if len(validation) < 2:
+        raise DataError(f"task '{task.name}': one validation row cannot be halved.")
+    order, half = protocols.order(protocol, len(validation)), len(validation) // 2
+    dev, test = (Subset(validation, np.sort(part)) for part in (order[:half], order[half:]))
+    return train, dev, test
 
-    Args:
-      classes: int [n], values in 0 .. len(names) - 1.
-      k: rows per class in each set.
-      generator: source of randomness.
-      names: names of the classes in notes.
 
-    Returns:
-      Sorted row numbers of train and of dev, int64, and notes.
-    """
-    if k < 1:
-        raise ConfigError(f"a few-shot draw needs k >= 1, not {k}.")
-    train: list[np.ndarray] = [np.zeros(0, np.int64)]
-    dev: list[np.ndarray] = [np.zeros(0, np.int64)]
-    notes: list[str] = []
-    # One permutation of all rows, so that a class's draw does not depend on the classes before it.
-    order = generator.permutation(len(classes))
-    for number, name in enumerate(names):
-        members = order[classes[order] == number]
-        shots = min(k, (len(members) + 1) // 2)
-        n_dev = min(k, len(members) - shots)
-        train.append(members[:shots])
-        dev.append(members[shots : shots + n_dev])
-        if shots < k or n_dev < k:
-            notes.append(
-                f"{name} has {len(members)} rows, fewer than 2 x {k}: {shots} train, {n_dev} dev"
-            )
-    return np.sort(np.concatenate(train)), np.sort(np.concatenate(dev)), tuple(notes)
+def _different(rows: Source, train: Source) -> Source:
+    """The rows of `train` whose texts differ, where texts were compared; `train` is of `rows`."""
+    if not isinstance(rows, HeldOut):
+        return train
+    first = first_of_each(rows.groups)
+    if isinstance(train, Subset) and train is not rows:
+        first = np.intersect1d(first, train.indices, assume_unique=True)
+    return Subset(rows, first)
 
 
 def _rng(task: Task, seed: int, *more: int) -> np.random.Generator:
@@ -264,6 +257,10 @@ def _limit(task: Task, rows: Source, limit: int, seed: int, purpose: int) -> Sou
         return rows
     order = _rng(task, seed, purpose).permutation(len(rows))
     return Subset(rows, np.sort(order[:limit]))
+
+
+def _dropped_rows(source: Source) -> int:
+    return source.dropped if isinstance(source, Mapped) else 0
 
 
 def _dropped(source: Source, split: str) -> tuple[str, ...]:

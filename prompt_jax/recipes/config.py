@@ -7,6 +7,8 @@ from typing import Literal
 
 from prompt_jax.config import split_list
 from prompt_jax.data import registry
+from prompt_jax.data.protocols import Protocol, check_protocol
+from prompt_jax.data.shots import ShotsCount, check_shots_count
 from prompt_jax.errors import ConfigError
 from prompt_jax.methods import BaseMethod, Stage, as_method, spec_of
 from prompt_jax.paths import is_url
@@ -48,7 +50,10 @@ class DataConfig:
       dev_rows: at most this many development rows per task.
       test_rows: at most this many test rows per task; 0: all.
       protocol: `development` cuts the development set from train and tests on the official
-        validation set; `transfer_papers` halves a small validation set, as ATTEMPT and MPT did.
+        validation set; `attempt` makes the sets of ATTEMPT, MPT and their followers, by the name of
+        the task; `task_prompt_vectors` halves the validation set of a small task.
+      shots_count: whether k counts the rows per class (`per_class`) or all rows (`total`, as in
+        the papers).
       templates: of training rows: `first`; all templates of a task in turn (`cycle`); all but
         the first in turn (`rest`), so that development and test rows, which are under the first,
         come in a wording that was never trained on; or all but the last (`most`).
@@ -62,7 +67,8 @@ class DataConfig:
     train_rows: int = 0
     dev_rows: int = 200
     test_rows: int = 0
-    protocol: Literal["development", "transfer_papers"] = "development"
+    protocol: Protocol = "development"
+    shots_count: ShotsCount = "per_class"
     templates: Literal["first", "cycle", "rest", "most"] = "first"
     test_templates: Literal["first", "all"] = "first"
 
@@ -72,6 +78,8 @@ class DataConfig:
                 "data.root is empty: name a folder, or say data.root=none for TFDS or the Hugging"
                 " Face cache."
             )
+        check_protocol(self.protocol)
+        check_shots_count(self.shots_count)
         _refuse_url("data.root", self.root)
         _refuse_url("data.cache", self.cache)
 
@@ -105,7 +113,8 @@ class ExperimentConfig:
       methods: objects of method classes (a class need not be registered), or specs, as in
         `prompt_jax.methods.create`; a spec is also the method's name in files and tables. The
         first is the baseline of the contrasts.
-      shots: training rows per class, one column group each; 0 means all rows.
+      shots: training rows per class (or in all, `data.shots_count`), one column group each; 0
+        means all rows.
       seeds: replicas per cell, with fresh source prompts for every seed.
       first_seed: the seeds are first_seed, first_seed + 1, ...
       prompt: the soft prompt.

@@ -25,7 +25,7 @@ def replica_keys(config: ExperimentConfig, spec: str, stage: Stage, k: int) -> l
       config: the experiment.
       spec: of the method that is trained.
       stage: the stage.
-      k: training rows per class, for targets.
+      k: shots of targets, as `data.shots_count` counts them.
     """
     seeds = config.seed_list
     if stage.on == "source":
@@ -82,7 +82,7 @@ class ContextMaker:
           method: the method of the experiment.
           spec: of the method that is trained.
           stage: the stage.
-          k: training rows per class, for targets.
+          k: shots of targets, as `data.shots_count` counts them.
           done: the stages before it.
         """
         keys = replica_keys(self.config, spec, stage, k)

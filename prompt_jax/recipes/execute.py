@@ -104,7 +104,7 @@ class Executor:
 
         Args:
           prompts: [L, D] of every replica; of one target and seed the trials are told apart.
-          k: training rows per class, 0 for all.
+          k: shots, as `data.shots_count` counts them; 0: all rows.
         """
         method, stage = BaseMethod(), Stage("given start", on="target")
         starts: Starts = {

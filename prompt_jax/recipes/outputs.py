@@ -245,7 +245,9 @@ class PromptWriter:
     ) -> PromptRecord:
         # What an evaluation needs to see the rows as this experiment saw them.
         rows = ("max_input_tokens", "max_target_tokens", "protocol", "dev_rows", "templates")
-        seen: dict[str, Any] = {name: getattr(self.config.data, name) for name in rows}
+        seen: dict[str, Any] = {
+            name: getattr(self.config.data, name) for name in (*rows, "shots_count")
+        }
         best = {"dev": finite(trained.best_value), "best_step": trained.best_step}
         seen[TASK_DEFINITION] = definition.to_json(task)
         seen["model"] = hub.full_name(self.config.model)

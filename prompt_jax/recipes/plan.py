@@ -15,7 +15,7 @@ from prompt_jax import code_digest, sharding, store
 from prompt_jax.config import digest
 from prompt_jax.data import overlap, registry
 from prompt_jax.data.batching import input_width, target_width
-from prompt_jax.data.splits import PAPERS_LARGE
+from prompt_jax.data.protocols import planned_sizes
 from prompt_jax.data.tasks import Task
 from prompt_jax.errors import MissingDataError
 from prompt_jax.methods import BaseMethod, Context, Stage
@@ -221,8 +221,7 @@ def _task(name: str, role: str, data: DataConfig) -> PlannedTask:
         if checked.shared is not None:
             text = shared_rows.sentence([checked.shared], "validation rows")
             warnings = (f"{task.name}: {text}",) if text else ()
-    if test is not None and data.protocol == "transfer_papers" and (train or 0) <= PAPERS_LARGE:
-        test -= test // 2  # the other half is the development set
+    train, test = planned_sizes(task, data.protocol, train, test)
     if train is not None and data.train_rows:
         train = min(train, data.train_rows)
     if test is not None and data.test_rows:

@@ -67,7 +67,7 @@ class RowStore:
     def _open(self, name: str, seed: int, k: int) -> TaskRows:
         c, task = self.config, self.task(name)
         limits = Limits(c.train_rows, c.dev_rows, c.test_rows)
-        splits = load_splits(task, c.root, c.protocol, seed, limits, k)
+        splits = load_splits(task, c.root, c.protocol, seed, limits, k, c.shots_count)
         encode = functools.partial(
             tokenise_rows,
             task,

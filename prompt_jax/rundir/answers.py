@@ -49,7 +49,7 @@ class Entry:
     Attributes:
       method: its spec.
       target: as the config names it.
-      k: training rows per class; 0: all.
+      k: shots, as `data.shots_count` counts them; 0: all rows.
       seed: whose rows are shown.
       rows: some answered right and some answered wrong, in the order of the test rows.
       labels: of a classification; empty for other tasks.

@@ -58,7 +58,7 @@ class Pool:
 
     Attributes:
       run: the first run, whose targets and methods are the experiment's.
-      k: training rows per class.
+      k: shots, as `data.shots_count` counts them.
       primary: the scores of the primary metrics.
       calibration: likewise, by the names of `Calibration`, where answers were ranked.
       minimum: smallest difference that counts.

@@ -48,7 +48,7 @@ class Row:
     """A row of the results: a target, or an average of targets, at one k.
 
     Attributes:
-      k: training rows per class; 0: all.
+      k: shots, as `data.shots_count` counts them; 0: all rows.
       kind: `target` or `average`.
       name: in words.
       target: as the config names it; "" for an average.
@@ -75,7 +75,7 @@ class Contrast:
       method: its spec.
       baseline: that of the baseline.
       target: as the config names it.
-      k: training rows per class; 0: all.
+      k: shots, as `data.shots_count` counts them; 0: all rows.
       verdict: the paired comparison, corrected (Holm) over the family.
     """
 
@@ -92,7 +92,7 @@ class Answer:
 
     Attributes:
       question: as it was declared before the run.
-      k: training rows per class; 0: all.
+      k: shots, as `data.shots_count` counts them; 0: all rows.
       targets: those that the mean is over, as the config names them.
       verdict: of a - b.
     """
@@ -109,7 +109,7 @@ class Cost:
 
     Attributes:
       method: its spec.
-      k: training rows per class; 0: all.
+      k: shots, as `data.shots_count` counts them; 0: all rows.
       means: by the names of `ResultRow`'s fields.
       ratio: training operations over those of the baseline; NaN where unknown.
     """
@@ -126,7 +126,7 @@ class Best:
 
     Attributes:
       target: as the config names it.
-      k: training rows per class; 0: all.
+      k: shots, as `data.shots_count` counts them; 0: all rows.
       state: `ahead`: the best method is significantly ahead of the baseline, by at least the
         minimum effect; `not_significant`: it has the highest mean, no more; `baseline`: all others
         are behind the baseline in that sense; `no_comparison`; `failed`: there is no result.

@@ -64,7 +64,7 @@ class PromptFile:
 
     @property
     def k(self) -> int:
-        """Training rows per class; 0: all."""
+        """Shots, as `data.shots_count` counts them; 0: all rows."""
         return whole(self.record.config.get("k")) or 0
 
     @property
@@ -101,7 +101,7 @@ class RunDirectory:
       methods: the baseline first.
       targets: as the config names them.
       sources: likewise.
-      shots: training rows per class; 0: all.
+      shots: numbers of shots, as `data.shots_count` counts them; 0: all rows.
       seeds: that have results.
     """
 

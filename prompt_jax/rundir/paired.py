@@ -32,7 +32,7 @@ def compare(run: RunDirectory, measured: Scores, k: int, question: Question) -> 
     Args:
       run: names the targets, and the templates of the test rows.
       measured: scores of the primary metrics, of this run and others.
-      k: training rows per class; 0: all.
+      k: shots, as `data.shots_count` counts them; 0: all rows.
       question: names the methods.
 
     Raises:

@@ -87,7 +87,7 @@ class ResultRow:
 
     @property
     def k(self) -> int:
-        """Training rows per class; 0: all."""
+        """Shots, as `data.shots_count` counts them; 0: all rows."""
         return self.key.k or 0
 
     @property

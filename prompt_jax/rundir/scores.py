@@ -20,7 +20,7 @@ class Cell(NamedTuple):
 
     method: str  # spec
     target: str  # as the config names it
-    k: int  # training rows per class; 0: all
+    k: int  # shots, as `data.shots_count` counts them; 0: all rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from prompt_jax.evaluation import Comparison, Verdict, statistics
 from prompt_jax.rundir.findings import Answer, Best, Contrast, Findings, Row, State
-from prompt_jax.rundir.folder import RunDirectory
+from prompt_jax.rundir.folder import RunDirectory, get
 from prompt_jax.rundir.reference import LINES
 from prompt_jax.rundir.tables import (
     Mark,
@@ -339,13 +339,14 @@ def rows_of_tasks(run: RunDirectory) -> Table:
                 cells.append(f"{max((cut / n for cut, n in pairs if n), default=0.0):.0%}")
             lines.append((run.name(task), role, heading(k), f"{len(mine)}", *cells))
     parts = [title for part in ("train", "dev", "test") for title in (f"{part} rows", "truncated")]
+    counted = "in all" if get(run.config, "data", "shots_count") == "total" else "per class"
     return Table(
         "rows",
         "Rows of every task, and how many inputs were truncated",
         ("task", "role", "data", "draws", *parts),
         tuple(sorted(lines, key=lambda line: line[1], reverse=True)),
         3,
-        note="k rows per class are drawn anew for every seed; a share is the largest over them.",
+        note=f"k rows {counted} are drawn anew for every seed; a share is the largest over them.",
     )
 
 

@@ -97,7 +97,7 @@ _WORDS = words(
     " uniform:1e400 text:a"
     " labels:no,yes file:x zeros data=2 data=2,model=0 data=1,model=1 data=0 cycle rest all first"
     " adafactor adamw constant linear cosine absolute embedding_rms prompt=2 prompt=nan prompt=-1"
-    " prompt= =2 transfer_papers bfloat16 float32"
+    " prompt= =2 transfer_papers attempt task_prompt_vectors total bfloat16 float32"
 )
 _METHODS = words(
     "prompt_tuning prompt_tuning() prompt_tuning(x=1) spot spot(top_k=0) spot(top_k=nan) spot("
@@ -262,7 +262,8 @@ _OPTIONS = st.sampled_from(
         ["data.templates=cycle"],
         ["data.templates=rest"],
         ["data.test_templates=all"],
-        ["data.protocol=transfer_papers"],
+        ["data.protocol=task_prompt_vectors"],
+        ["data.shots_count=total"],
         ["data.max_input_tokens=2"],
         ["data.train_rows=1"],
         ["methods=full_fine_tuning"],

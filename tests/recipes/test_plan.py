@@ -144,8 +144,17 @@ def test_data_that_are_not_here_are_planned_by_their_published_sizes(tmp_path):
         "glue/rte", "target", DataConfig(str(tmp_path), train_rows=9, test_rows=7)
     )
     assert (limited.train, limited.test) == (9, 7)
-    halved = DataConfig(str(tmp_path), protocol="transfer_papers")
-    assert plans._task("glue/rte", "target", halved).test == 139
+    papers = DataConfig(str(tmp_path), protocol="attempt")
+    planned = {
+        name: plans._task(name, "target", papers) for name in ("glue/rte", "paws", "yelp_polarity")
+    }
+    assert {name: (task.train, task.test) for name, task in planned.items()} == {
+        "glue/rte": (2_490, 139),
+        "paws": (49_401, 8_000),
+        "yelp_polarity": (100_000, 38_000),
+    }
+    with pytest.raises(DataError, match="says nothing about 'trec'"):
+        plans._task("trec", "target", papers)
 
 
 def test_rows_of_files_are_read_for_a_plan(world, tmp_path):

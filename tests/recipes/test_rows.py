@@ -64,9 +64,15 @@ def test_limits(store, world):
     assert (len(rows.train), len(rows.dev), len(rows.test)) == (10, 3, 5)
 
 
-def test_protocol_of_the_transfer_papers(store, world):
-    rows = store(protocol="transfer_papers").rows(world.tasks["one"], 0)
+def test_published_protocol(store, world):
+    rows = store(protocol="task_prompt_vectors").rows(world.tasks["one"], 0)
     assert (len(rows.train), len(rows.dev), len(rows.test)) == (TRAIN, TEST // 2, TEST // 2)
+
+
+def test_shots_in_total(store, world):
+    rows = store(shots_count="total").rows(world.tasks["one"], 0, 4)
+    assert np.bincount(rows.train.label).tolist() == [2, 2]
+    assert len(rows.dev) == 4
 
 
 def test_templates(store, world):

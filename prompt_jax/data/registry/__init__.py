@@ -83,6 +83,7 @@ CONFLICTS: tuple[tuple[str, str, str], ...] = (
         "mrqa/natural_questions",
         "nq_qed is cut from the development set of Natural Questions",
     ),
+    ("scitail", "scitail_snli", "both are SciTail"),
     (
         "commonsenseqa",
         "commonsenseqa_v1.1",

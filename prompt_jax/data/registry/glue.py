@@ -8,7 +8,11 @@ from prompt_jax.data.tasks import HubSource, Task, Template, TfdsSource
 _TWO_WAY = ("entailment", "not_entailment")
 _THREE_WAY = ("entailment", "neutral", "contradiction")
 _SPLITS = (("train", "train"), ("validation", "validation"))
-_MNLI_SPLITS = (("train", "train"), ("validation", "validation_matched"))
+_MNLI_SPLITS = (
+    ("train", "train"),
+    ("validation", "validation_matched"),
+    ("validation_mismatched", "validation_mismatched"),
+)
 
 
 def _tfds(name: str, splits: tuple[tuple[str, str], ...] = _SPLITS) -> TfdsSource:
@@ -60,7 +64,7 @@ MNLI = Task(
     templates=inference("premise", "hypothesis", _THREE_WAY, "mnli"),
     tfds=_tfds("mnli", _MNLI_SPLITS),
     hf=_hub("mnli", _MNLI_SPLITS),
-    sizes=_sizes(392_702, 9_815),
+    sizes=(*_sizes(392_702, 9_815), ("validation_mismatched", 9_832)),
     licence="OANC, CC BY-SA 3.0, CC BY 3.0 by genre",
     description="Three-way inference over ten genres; validation is the matched development set.",
     domain="nli",

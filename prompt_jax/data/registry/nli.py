@@ -7,6 +7,7 @@ from prompt_jax.data.tasks import HubSource, Task, Template, TfdsSource
 
 _THREE_WAY = ("entailment", "neutral", "contradiction")
 _TWO_WAY = ("entailment", "not_entailment")
+_THREE_SPLITS = (("train", "train"), ("validation", "validation"), ("test", "test"))
 # Label names of SciTail's files; "neutral" means no entailment.
 _SCITAIL = ("entails", "neutral")
 
@@ -32,15 +33,33 @@ SCITAIL = Task(
     domain="nli",
 )
 
+SCITAIL_SNLI = Task(
+    name="scitail_snli",
+    kind="classification",
+    fields=SCITAIL.fields,
+    labels=("entailment", "neutral"),
+    templates=SCITAIL.templates,
+    hf=HubSource(
+        "allenai/scitail",
+        "snli_format",
+        fields=(("premise", "sentence1"), ("hypothesis", "sentence2"), ("label", "gold_label")),
+    ),
+    sizes=(("train", 23_596), ("validation", 1_304)),
+    licence="Apache-2.0",
+    description="SciTail as its snli_format has it, which ATTEMPT, MPT and their followers use: 499"
+    " more training rows than scitail.",
+    domain="nli",
+)
+
 PAWS = Task(
     name="paws",
     kind="classification",
     fields=("sentence1", "sentence2"),
     labels=("different", "paraphrase"),
     templates=paraphrase("sentence1", "sentence2", "paws"),
-    tfds=TfdsSource("paws_wiki/labeled_final_raw"),
-    hf=HubSource("google-research-datasets/paws", "labeled_final"),
-    sizes=(("train", 49_401), ("validation", 8_000)),
+    tfds=TfdsSource("paws_wiki/labeled_final_raw", splits=_THREE_SPLITS),
+    hf=HubSource("google-research-datasets/paws", "labeled_final", splits=_THREE_SPLITS),
+    sizes=(("train", 49_401), ("validation", 8_000), ("test", 8_000)),
     licence="free for any purpose, with attribution (PAWS terms)",
     description="Paraphrases against sentences of the same words in another order (Wikipedia).",
     domain="paraphrase",
@@ -156,6 +175,7 @@ ADD_ONE_RTE = Task(
 
 TASKS = (
     SCITAIL,
+    SCITAIL_SNLI,
     PAWS,
     SNLI,
     _anli(1, 16_946, 1_000),

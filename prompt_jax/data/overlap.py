@@ -1,11 +1,14 @@
-"""Rows that two splits of a task share: tests that the training data answers."""
+"""Rows that two splits share, of a task or of two: tests that the training data answers."""
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from prompt_jax.data.files import ArrowRows, MemoryRows
 from prompt_jax.data.render import Example
@@ -13,7 +16,7 @@ from prompt_jax.data.sources import Renamed, Source, Subset, iter_rows, open_spl
 from prompt_jax.data.tasks import Task
 from prompt_jax.data.tokenise import render_rows
 from prompt_jax.data.values import as_text
-from prompt_jax.errors import DataError
+from prompt_jax.errors import DataError, MissingDataError
 
 CHECKED_ROWS = 50_000
 """Most rows of a split of a user's file that are read before a run: about a second."""
@@ -120,33 +123,104 @@ def check_rows(task: Task, root: str | Path | None = None) -> CheckedRows:
     return CheckedRows({"train": len(train), "validation": len(validation)}, shared)
 
 
+def fingerprints(task: Task, rows: Source) -> np.ndarray:
+    """A hash of the texts of every row, uint64 [n]: equal where two rows say the same.
+
+    The texts of all fields count, one after the other, without regard to case and white space;
+    names of fields, templates and answers do not. So rows of different tasks can be compared.
+    """
+    return np.asarray([_fingerprint(task, row) for row in iter_rows(rows)], np.uint64)
+
+
+class SharedTexts(NamedTuple):
+    """Rows of a target whose texts are training rows of a source.
+
+    Attributes:
+      source: name of the task that is trained on.
+      target: name of the task that is tested.
+      same: how many of the target's validation rows; None: not compared, the training rows of the
+        source or the rows of the target are more than `CHECKED_ROWS`.
+      rows: validation rows of the target.
+    """
+
+    source: str
+    target: str
+    same: int | None
+    rows: int
+
+
+def shared_texts(
+    sources: Iterable[Task], targets: Iterable[Task], root: str | Path | None = None
+) -> list[SharedTexts]:
+    """Counts the validation rows of targets that sources train on.
+
+    Pairs without such rows are left out, and so are tasks whose data is not on this machine.
+
+    Args:
+      sources: tasks that are trained on.
+      targets: tasks that are tested.
+      root: as in `open_split`.
+    """
+    trained = [(task, _read(task, "train", root)) for task in sources]
+    found = []
+    for target in targets if any(rows is not None for _, rows in trained) else ():
+        tested = _read(target, "validation", root)
+        for source, rows in trained:
+            if source.name == target.name or rows is None or tested is None:
+                continue
+            same = None
+            if rows.texts is not None and tested.texts is not None:
+                same = int(np.isin(tested.texts, rows.texts).sum())
+            if same != 0:
+                found.append(SharedTexts(source.name, target.name, same, tested.size))
+    return found
+
+
 def refuse_tested_sources(sources: Iterable[Task], targets: Iterable[Task]) -> None:
     """Refuses a user's task whose training file holds the test rows of another one.
 
-    The texts of all fields are compared, without regard to case and white space; names of fields,
-    templates and answers do not count. Tasks of the registry are checked by their names
+    Texts are compared as by `fingerprints`. Tasks of the registry are checked by their names
     (`registry.check_conflicts`).
 
     Raises:
       DataError: the training texts of a source are the test texts of a target.
     """
-    trained = {task: _texts(task, "train") for task in sources if "train" in dict(task.files)}
+    own = [task for task in sources if "train" in dict(task.files)]
+    trained = [(task, rows) for task in own if (rows := _read(task, "train")) is not None]
     for target in targets if trained else ():
-        tested = _texts(target, "validation") if target.files else None
-        for source, texts in trained.items():
-            if source.name != target.name and tested and texts == tested:
+        tested = _read(target, "validation") if target.files else None
+        if tested is None or tested.texts is None or not tested.size:
+            continue
+        texts = np.unique(tested.texts)
+        for source, rows in trained:
+            if source.name == target.name or rows.texts is None:
+                continue
+            if np.array_equal(np.unique(rows.texts), texts):
                 raise DataError(
-                    f"the source '{source.name}' trains on the {len(tested):,} test texts of the"
+                    f"the source '{source.name}' trains on the {len(texts):,} test texts of the"
                     f" target '{target.name}'. Leave that source out, or test on other rows."
                 )
 
 
-def _texts(task: Task, split: str) -> set[str] | None:
-    """The texts of the rows of a split; None for more than `CHECKED_ROWS`."""
-    rows = open_split(task, split)
-    if len(rows) > CHECKED_ROWS:
+class _Texts(NamedTuple):
+    size: int
+    texts: np.ndarray | None  # fingerprints; None: too many rows
+
+
+def _read(task: Task, split: str, root: str | Path | None = None) -> _Texts | None:
+    """The fingerprints of a split; None where it is not here, or the task has none."""
+    if split == "train" and task.split_protocol == "evaluation":
         return None
-    return {" ".join(_words(row.get(field)) for field in task.fields) for row in iter_rows(rows)}
+    try:
+        rows = open_split(task, split, root)
+    except MissingDataError:
+        return None
+    return _Texts(len(rows), fingerprints(task, rows) if len(rows) <= CHECKED_ROWS else None)
+
+
+def _fingerprint(task: Task, row: Mapping[str, object]) -> int:
+    texts = " ".join(_words(row.get(field)) for field in task.fields)
+    return int.from_bytes(hashlib.blake2b(texts.encode("utf-8", "replace"), digest_size=8).digest())
 
 
 def _words(value: object) -> str:

@@ -123,7 +123,8 @@ def _execute(
 ) -> outputs.RunResult:
     began = time.monotonic()
     rows = executor.rows
-    for line in (*rows.warnings, *overlap.notes(rows.report(), config.targets)):
+    opened = rows.report(config.sources, config.targets)
+    for line in (*rows.warnings, *overlap.notes(opened, config.targets)):
         say(f"  warning: {line}")
     tasks = {target: rows.task(target) for target in config.targets}
     primary = {target: task.metrics[0] for target, task in tasks.items()}
@@ -153,7 +154,7 @@ def _execute(
     for seed in config.seed_list:
         for source, trained in executor.sources(seed).items():
             writer.source(rows.task(source), trained, executor.initial(seed).record)
-    report = json.dumps(rows.report(), indent=2) + "\n"
+    report = json.dumps(rows.report(config.sources, config.targets), indent=2) + "\n"
     write_atomically(folder / "data.json", report.encode())
     results.write_items(folder / "items.npz", items)
     answered.write(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -119,6 +120,7 @@ class Plan:
     stages: tuple[PlannedStage, ...]
     memory: PlannedMemory
     pace: Pace
+    shared: tuple[str, ...] = ()
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -127,8 +129,9 @@ class Plan:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """About the rows of all tasks, each once."""
-        return tuple(dict.fromkeys(text for task in self.tasks for text in task.warnings))
+        """About the rows of all tasks and those that two of them share, each once."""
+        own = [text for task in self.tasks for text in task.warnings]
+        return tuple(dict.fromkeys([*own, *self.shared]))
 
     @property
     def flops(self) -> float:
@@ -202,7 +205,26 @@ def make_plan(
         tuple(_stages(config, lm)),
         _memory(config, lm, cache),
         pace(speeds, lm),
+        tuple(_shared(config)),
     )
+
+
+def _shared(config: ExperimentConfig) -> Iterator[str]:
+    """Warnings about rows that a source trains on and a target tests."""
+    sources, targets = (map(registry.get, names) for names in (config.sources, config.targets))
+    unknown: dict[str, list[str]] = {}
+    for pair in overlap.shared_texts(sources, targets, config.data.root):
+        if pair.same is None:
+            unknown.setdefault(pair.source, []).append(pair.target)
+            continue
+        counts = [{"same": pair.same, "rows": pair.rows}]
+        text = shared_rows.source_sentence(counts, "validation rows", pair.source)
+        yield f"{pair.target}: {text}"
+    for source, names in unknown.items():
+        yield (
+            f"{source}: its training rows were not looked for among the validation rows of"
+            f" {', '.join(names)} (over {overlap.CHECKED_ROWS:,} rows); the run itself counts them"
+        )
 
 
 def _task(name: str, role: str, data: DataConfig) -> PlannedTask:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from prompt_jax.recipes.config import DataConfig
 class TaskRows:
     """The three tokenised sets of a task, for one seed and k.
 
-    `overlap` counts the rows of "dev" that are in `train` too, and of "test" in `train` or `dev`.
+    `overlap` counts the rows of "dev" that are in `train` too, and of "test" in `train` or `dev`;
+    `texts` are the `fingerprints` of the rows of each set, before templates.
     """
 
     task: Task
@@ -33,6 +35,7 @@ class TaskRows:
     test: TokenisedSplit
     notes: tuple[str, ...]
     overlap: dict[str, Overlap]
+    texts: dict[str, np.ndarray]
 
     __repr__ = fields_repr
 
@@ -46,6 +49,7 @@ class RowStore:
         self.warnings: list[str] = []  # about rows that cannot be scored as they are meant
         self._memo: dict[tuple[str, int, int], TaskRows] = {}
         self._tests: dict[str, TokenisedSplit] = {}
+        self._tested: dict[str, np.ndarray] = {}  # fingerprints of `_tests`
         self._tasks: dict[str, Task] = {}
 
     def task(self, name: str) -> Task:
@@ -78,6 +82,7 @@ class RowStore:
         )
         if name not in self._tests:
             self._tests[name] = encode(splits.test, templates=c.test_templates)
+            self._tested[name] = overlap.fingerprints(task, splits.test)
         # Choices are made under the wordings of training: a held-out one is seen by tests alone.
         train, dev = (
             encode(part, templates=c.templates, seed=seed) for part in (splits.train, splits.dev)
@@ -90,7 +95,12 @@ class RowStore:
         self.warnings += [note for note in ambiguous if note not in self.warnings]
         notes = (*splits.notes, *ambiguous)
         shared = self._overlaps(task, splits, train, dev, self._tests[name])
-        return TaskRows(task, train, dev, self._tests[name], notes, shared)
+        texts = {
+            "train": overlap.fingerprints(task, splits.train),
+            "dev": overlap.fingerprints(task, splits.dev),
+            "test": self._tested[name],
+        }
+        return TaskRows(task, train, dev, self._tests[name], notes, shared, texts)
 
     def _overlaps(
         self,
@@ -146,8 +156,14 @@ class RowStore:
             if len(part.dev)
         )
 
-    def report(self) -> dict[str, Any]:
-        """What was opened and what was lost: rows, cut texts, notes; JSON-able."""
+    def report(self, sources: Sequence[str] = (), targets: Sequence[str] = ()) -> dict[str, Any]:
+        """What was opened and what was lost: rows, cut texts, notes; JSON-able.
+
+        Args:
+          sources: tasks that are trained on for others; their rows are looked for among those of
+            targets.
+          targets: the others.
+        """
         found: dict[str, Any] = {}
         for (name, seed, k), rows in sorted(self._memo.items()):
             sizes = {part: len(getattr(rows, part)) for part in ("train", "dev", "test")}
@@ -168,7 +184,27 @@ class RowStore:
                 "notes": list(rows.notes),
                 "overlap": {part: shared._asdict() for part, shared in rows.overlap.items()},
             }
+            if shared := self._trained_elsewhere(name, seed, k, sources if name in targets else ()):
+                entry["sources"] = shared
             found.setdefault(name, []).append(entry)
+        return found
+
+    def _trained_elsewhere(
+        self, name: str, seed: int, k: int, sources: Sequence[str]
+    ) -> dict[str, dict[str, dict[str, int]]]:
+        """By source and set: how many rows of a target are training rows of that source."""
+        own, found = self._memo[name, seed, k].texts, {}
+        for source in sources:
+            opened = self._memo.get((source, seed, 0))
+            if opened is None or source == name:
+                continue
+            counts = {
+                part: {"same": int(np.isin(own[part], opened.texts["train"]).sum())}
+                | {"rows": len(own[part])}
+                for part in ("dev", "test")
+            }
+            if any(count["same"] for count in counts.values()):
+                found[opened.task.name] = counts
         return found
 
 

@@ -346,6 +346,9 @@ def _entry(entry: Any) -> bool:
         counts += entry.get("cut_answers", {}).values()
         for part, shared in entry.get("overlap", {}).items():
             counts += [shared["same"], shared["other"], shared["rows"], {"dev": 0, "test": 0}[part]]
+        for parts in entry.get("sources", {}).values():
+            for part, shared in parts.items():
+                counts += [shared["same"], shared["rows"], {"dev": 0, "test": 0}[part]]
         notes = entry["notes"]
     except (TypeError, KeyError, IndexError, AttributeError):
         return False

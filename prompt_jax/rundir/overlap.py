@@ -18,15 +18,25 @@ def notes(
       tested: the tasks, as `data` names them, whose test rows are used.
     """
     found: dict[tuple[str, str], list[Mapping[str, int]]] = {}
+    elsewhere: dict[tuple[str, str, str], list[Mapping[str, int]]] = {}
     for key, entries in data.items():
         for entry in entries:
             for part, counted in entry.get("overlap", {}).items():
                 if part == "dev" or key in tested:
                     found.setdefault((entry.get("task", key), part), []).append(counted)
+            for source, parts in entry.get("sources", {}).items():
+                for part, counted in parts.items():
+                    if part == "dev" or key in tested:
+                        pair = (entry.get("task", key), source, part)
+                        elsewhere.setdefault(pair, []).append(counted)
     return [
         f"{name}: {text}"
         for (name, part), counts in found.items()
         if (text := sentence(counts, f"{_PARTS[part]} rows"))
+    ] + [
+        f"{name}: {source_sentence(counts, f'{_PARTS[part]} rows', source)}"
+        for (name, source, part), counts in elsewhere.items()
+        if any(counted["same"] for counted in counts)
     ]
 
 
@@ -49,6 +59,21 @@ def sentence(counts: Sequence[Mapping[str, int]], rows: str) -> str:
         these = "" if parts else f" of {total} {rows} are training rows"
         parts.append(f"{first}{other}{these} with another answer")
     return ", ".join(parts)
+
+
+def source_sentence(counts: Sequence[Mapping[str, int]], rows: str, source: str) -> str:
+    """How many rows of a split are training rows of another task.
+
+    Args:
+      counts: "same" and "rows" of every seed and k.
+      rows: what the rows are called.
+      source: the other task.
+
+    >>> source_sentence([{"same": 15, "rows": 1000}], "test rows", "sst5")
+    '15 of 1,000 test rows are training rows of the source sst5 (their texts)'
+    """
+    same, total = (_range([c[name] for c in counts]) for name in ("same", "rows"))
+    return f"{same} of {total} {rows} are training rows of the source {source} (their texts)"
 
 
 def _range(values: Sequence[int]) -> str:

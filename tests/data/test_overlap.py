@@ -185,6 +185,48 @@ def test_large_files_and_generated_rows_are_not_read(tmp_path, monkeypatch):
     assert check_rows(made) == ({"train": 1, "validation": 1}, None)
 
 
+SINGLE = Task(
+    "single",
+    "classification",
+    ("sentence",),
+    (Template("t", "it says {sentence}"),),
+    labels=("bad", "good"),
+)
+
+
+def test_texts_are_compared_across_tasks(tmp_path):
+    pairs = nli_rows(6)
+    louder = [{**row, "premise": f" {row['premise'].upper()} ", "label": 0} for row in pairs[:2]]
+    source = own(write_jsonl(tmp_path / "a.jsonl", pairs), write_jsonl(tmp_path / "b.jsonl", []))
+    tested = write_jsonl(tmp_path / "c.jsonl", [*louder, *nli_rows(3, 70)])
+    target = dataclasses.replace(own(tested, tested), name="target")
+    assert overlap.shared_texts([source], [target]) == [("toy/nli", "target", 2, 5)]
+    assert overlap.shared_texts([], [target]) == []
+    assert overlap.shared_texts([target], [target]) == []  # known from their names
+    # The first field of a pair is not the row, and a task of one field is compared by that.
+    texts = [{"sentence": row["premise"], "label": 0} for row in pairs]
+    write_jsonl(tmp_path / "single" / "train.jsonl", texts[:4])
+    write_jsonl(tmp_path / "single" / "validation.jsonl", texts[4:])
+    named = dataclasses.replace(
+        SINGLE,
+        name="named",
+        fields=("body",),
+        templates=(Template("t", "{body}"),),
+        files=(("validation", str(tmp_path / "d.jsonl")),),
+    )
+    write_jsonl(tmp_path / "d.jsonl", [{"body": row["sentence"], "label": 1} for row in texts])
+    assert overlap.shared_texts([source, SINGLE], [named], tmp_path) == [("single", "named", 4, 6)]
+    assert overlap.shared_texts([SINGLE], [named], tmp_path / "single") == []  # not here
+
+
+def test_large_splits_of_other_tasks_are_said_to_be_unread(tmp_path, monkeypatch):
+    source = own(*(write_jsonl(tmp_path / f"{name}.jsonl", nli_rows(9)) for name in "ab"))
+    target = dataclasses.replace(source, name="target")
+    monkeypatch.setattr(overlap, "CHECKED_ROWS", 8)
+    monkeypatch.setattr(overlap, "_fingerprint", lambda *_: pytest.fail("rows are read"))
+    assert overlap.shared_texts([source], [target]) == [("toy/nli", "target", None, 9)]
+
+
 def test_every_row_of_files_is_checked(tmp_path):
     good = write_jsonl(tmp_path / "good.jsonl", nli_rows(4))
     bad = write_jsonl(tmp_path / "bad.jsonl", [*nli_rows(3, 9), {**nli_rows(1)[0], "label": "so"}])

@@ -157,7 +157,7 @@ def test_data_that_are_not_here_are_planned_by_their_published_sizes(tmp_path):
         plans._task("trec", "target", papers)
 
 
-def test_rows_of_files_are_read_for_a_plan(world, tmp_path):
+def test_rows_of_files_are_read_for_a_plan(plan, world, tmp_path):
     """A label that the task does not have is found before anything is computed."""
     shutil.copytree(world.root / "one", tmp_path / "one")
     path = Path(shutil.copy(world.tasks["one"], tmp_path))
@@ -168,6 +168,15 @@ def test_rows_of_files_are_read_for_a_plan(world, tmp_path):
     task = plans._task(str(path), "target", DataConfig())
     assert (task.train, task.test, task.missing) == (TRAIN, TEST, False)
     assert task.warnings == (f"one: 1 of {TEST} validation rows are training rows too",)
+    config = world.experiment(tmp_path, sources=(world.tasks["one"],), targets=(str(path),))
+    assert list(plans._shared(config)) == []  # one task, by its name
+    path.write_text(path.read_text().replace('"one"', '"other"'))
+    assert list(plans._shared(config)) == [
+        f"other: 1 of {TEST} validation rows are training rows of the source one (their texts)"
+    ]
+    made = dataclasses.replace(plan[1], shared=tuple(plans._shared(config)))
+    assert made.to_dict()["warnings"] == made.shared
+    path.write_text(path.read_text().replace('"other"', '"one"'))
     test.write_text("\n".join([*lines[:3], '{"text": "w0", "label": "maybe"}']) + "\n")
     with pytest.raises(DataError, match=r"row 4 of validation\.jsonl has label 'maybe'"):
         plans._task(str(path), "target", DataConfig())
@@ -181,7 +190,7 @@ def test_a_damaged_folder_is_no_missing_data(tmp_path):
 
 
 def test_a_plan_names_what_has_to_be_fetched(plan):
-    _, made = plan
+    made = dataclasses.replace(plan[1], shared=())
     assert (made.missing, made.warnings) == ((), ())
     tasks = [
         plans.PlannedTask(name, role, 1, 1, "", missing, warnings)

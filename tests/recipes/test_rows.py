@@ -145,6 +145,28 @@ def test_rows_in_two_splits_are_counted(store, world, tmp_path, templates):
     assert shared_rows.notes(clean.report(), [world.tasks["one"]]) == []
 
 
+def test_rows_that_a_source_trains_on_are_counted_among_those_of_targets(store, world, tmp_path):
+    """Of the source's own training rows, whatever the wordings of the two tasks are."""
+    source, target = world.tasks["first"], str(tmp_path / "one.toml")
+    shutil.copytree(world.root / "one", tmp_path / "one")
+    shutil.copy(world.tasks["one"], target)
+    made = store()
+    trained = made.rows(source, 0).train.examples[0].input.removeprefix("sentence: ")
+    texts = [f" {trained.upper()}", *(f"text {i}" for i in range(TEST - 1))]
+    rows = [{"text": text, "label": "food"} for text in texts]
+    test = tmp_path / "one" / "validation.jsonl"
+    test.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made.rows(target, 0)
+    made.rows(target, 1)  # the source is not trained with this seed
+    first, second = made.report([source], [target])[target]
+    assert first["sources"]["first"]["test"] == {"same": 1, "rows": TEST}
+    assert "sources" not in second
+    assert "sources" not in made.report([source], [])[target][0]
+    assert shared_rows.notes(made.report([source], [target]), [target])[-1] == (
+        f"one: 1 of {TEST} test rows are training rows of the source first (their texts)"
+    )
+
+
 def test_a_source_that_is_the_test_set_of_a_target_is_refused(store, world, tmp_path):
     target = Path(world.tasks["one"]).read_text().replace('"one"', '"target"')
     target = target.replace("one/validation.jsonl", "first/train.jsonl")

@@ -34,6 +34,22 @@ def test_test_rows_count_where_they_are_used() -> None:
     assert notes({}) == []
 
 
+def test_rows_that_other_tasks_train_on() -> None:
+    counted = {"dev": {"same": 1, "rows": 8}, "test": {"same": 15, "rows": 1200}}
+    data = {
+        "mr": [entry((0, 0), (0, 0), sources={"sst5": counted}), entry((0, 0), (0, 0))],
+        "rte": [entry((0, 0), (0, 0), sources={"mnli": {"test": {"same": 0, "rows": 9}}})],
+    }
+    assert notes(data, ["mr", "rte"]) == [
+        "mr: 1 of 8 development rows are training rows of the source sst5 (their texts)",
+        "mr: 15 of 1,200 test rows are training rows of the source sst5 (their texts)",
+    ]
+    data["mr"][1]["sources"] = {"sst5": {"dev": {"same": 3, "rows": 8}}}
+    assert notes(data, []) == [
+        "mr: 1 to 3 of 8 development rows are training rows of the source sst5 (their texts)"
+    ]
+
+
 def test_one_sentence() -> None:
     assert sentence([{"same": 0, "other": 0, "rows": 9}], "rows") == ""
     assert sentence([{"same": 9, "other": 0, "rows": 9}], "rows") == (

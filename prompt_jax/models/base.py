@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prompt_jax.models.dropout import Dropout
 from prompt_jax.sharding import Rules
 
 
@@ -177,8 +178,12 @@ class LanguageModel(Protocol):
         prompt: PromptLike | None = None,
         *,
         observe: frozenset[str] = frozenset(),
+        dropout: Dropout | None = None,
     ) -> Scores:
-        """Teacher-forced scores of `labels [B, T]` given `input_ids [B, S]`."""
+        """Teacher-forced scores of `labels [B, T]` given `input_ids [B, S]`.
+
+        With `dropout`, the values that the architecture drops in training are dropped.
+        """
 
     def rank(
         self,

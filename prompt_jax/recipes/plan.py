@@ -370,13 +370,20 @@ def _micro_batch(
         str(shapes),
         (lm.name, str(np.dtype(lm.dtype)), repr(getattr(lm, "spec", ""))),
         (asdict(budget.optimizer), budget.micro_batch_tokens, width, targets, length),
+        budget.dropout,
     )
     path = None if cache is None else cache / "plans" / f"{key}.safetensors"
     entry = None if path is None else store.read(path)
     if entry is not None:
         return _MicroBatch(**entry.facts)
     tokens = budget.micro_batch_tokens or memory.token_budget(
-        lm, method, budget.optimizer, width=width, targets=targets, prompt_tokens=length
+        lm,
+        method,
+        budget.optimizer,
+        width=width,
+        targets=targets,
+        prompt_tokens=length,
+        dropout=budget.dropout,
     )
     rows = max(1, tokens // lm.row_tokens(width, targets, length))
     compiled = memory.compile_micro(
@@ -387,6 +394,7 @@ def _micro_batch(
         width=width,
         targets=targets,
         prompt_tokens=length,
+        dropout=budget.dropout,
     )
     counted = float((compiled.cost_analysis() or {}).get("flops", float("nan")))
     micro = _MicroBatch(rows, memory.temporary_bytes(compiled), counted)

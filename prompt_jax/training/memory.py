@@ -12,7 +12,7 @@ from prompt_jax.errors import TrainingError
 from prompt_jax.models.base import LanguageModel
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.protocol import Method
-from prompt_jax.training.step import MicroBatch, Sums, Table, programs
+from prompt_jax.training.step import MicroBatch, Sums, Table, micro_program, programs
 
 # On a CPU the limit is the cache, not the memory: attention scores and activations of about this
 # many tokens stay close to the cores (benchmarks/train_step.py measures it).
@@ -34,6 +34,7 @@ def compile_micro(
     prompt_tokens: int,
     state: Any = None,
     teacher: bool = False,
+    dropout: float = 0.0,
 ) -> Any:
     """Compiles the program of one micro-batch from shapes alone; nothing is executed.
 
@@ -47,6 +48,7 @@ def compile_micro(
       prompt_tokens: L.
       state: abstract training state, for methods that train the model.
       teacher: whether rows are scored under a teacher's prompts too.
+      dropout: `TrainConfig.dropout`.
     """
     int32, float32 = jnp.int32, jnp.float32
 
@@ -61,6 +63,12 @@ def compile_micro(
             jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state.params)
         )
     sums = Sums(table.prompts, weights, shape(rows), shape(rows))
+    program = programs(method, config).micro
+    place = None
+    if dropout:
+        program, place = micro_program(method, dropout), shape(rows, dtype=int32)
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
+        table = table._replace(keys=keys)
     batch = MicroBatch(
         shape(rows, width, dtype=int32),
         shape(rows, width, dtype=int32),
@@ -69,8 +77,9 @@ def compile_micro(
         shape(rows, dtype=int32),
         shape(rows),
         shape(rows, dtype=jnp.bool_),
+        place=place,
     )
-    return programs(method, config).micro.lower(lm, state, table, sums, batch).compile()
+    return program.lower(lm, state, table, sums, batch).compile()
 
 
 def temporary_bytes(compiled: Any) -> int:
@@ -121,6 +130,7 @@ def token_budget(
     prompt_tokens: int,
     state: Any = None,
     teacher: bool = False,
+    dropout: float = 0.0,
 ) -> int:
     """Tokens (`LanguageModel.row_tokens`) of one micro-batch on the devices at hand.
 
@@ -141,6 +151,7 @@ def token_budget(
             prompt_tokens=prompt_tokens,
             state=state,
             teacher=teacher,
+            dropout=dropout,
         )
         return temporary_bytes(compiled)
 

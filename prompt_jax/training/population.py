@@ -20,9 +20,20 @@ from prompt_jax.streams import key as stream_key
 from prompt_jax.training import memory, optimizers
 from prompt_jax.training.deployed import evaluate_runs
 from prompt_jax.training.protocol import Method, Rows
-from prompt_jax.training.step import MicroBatch, Programs, State, StepMetrics, Sums, Table, programs
+from prompt_jax.training.step import (
+    MicroBatch,
+    Programs,
+    State,
+    StepMetrics,
+    Sums,
+    Table,
+    micro_program,
+    programs,
+)
 from prompt_jax.training.tracking import Tracker
 from prompt_jax.training.types import Replica, TrainConfig, TrainedReplica
+
+_DROPOUT = 2**31 - 1  # second word of a replica's stream, for its dropout: no step is that late
 
 
 class Population:
@@ -84,6 +95,12 @@ class Population:
         self.state: State = self.programs.init(params, self.consts)
         self.best: Any = jax.tree.map(jnp.copy, self.state.params)
         self.keys = jnp.stack([stream_key(replica.seed, "order") for replica in replicas])
+        self.dropout_keys: jax.Array | None = None
+        if config.dropout:
+            self.programs = self.programs._replace(micro=micro_program(method, config.dropout))
+            self.dropout_keys = jnp.stack(
+                [stream_key(r.seed, r.feed.stream, _DROPOUT) for r in replicas]
+            )
         unit = lm.embedding_rms() if config.optimizer.unit == "embedding_rms" else 1.0
         peak = config.optimizer.learning_rate * unit
         self.peaks = np.asarray([peak * replica.rate for replica in replicas], np.float32)
@@ -142,6 +159,7 @@ class Population:
             prompt_tokens=self.prompt_tokens,
             state=self.state if self.method.trains_lm else None,
             teacher=self.has_teacher,
+            dropout=self.config.dropout,
         )
         return budget * devices
 
@@ -169,8 +187,10 @@ class Population:
         if self.method.needs_embeddings:
             rows = embed_rows(self.lm, rows)
         at = np.int32(step)
-        keys = jax.vmap(jax.random.fold_in, (0, None))(self.keys, at)
+        keys = _of_step(self.keys, at)
         table, sums = self.programs.prepare(self.state, self.consts, rows, at, keys)
+        if self.dropout_keys is not None:
+            table = table._replace(keys=_of_step(self.dropout_keys, at))
         for batch in self._micro_batches(index, scale):
             sums = self._micro(table, sums, batch)
         rates = self.peaks * np.float32(
@@ -231,6 +251,7 @@ class Population:
                 scale[at],
                 np.arange(plan.size) < len(plan.rows),
                 place[at] if self.weights_rows else None,
+                folded.row[at].astype(np.int32) if self.config.dropout else None,
             )
             placed.append(batch)
         return [sharding.put(batch, self.mesh, "data") for batch in placed]
@@ -365,6 +386,10 @@ def development_values(
         values[r].append(float(result.metrics[names[0]]))
     # One value as it is: a mean of one is the same number.
     return [sum(each) / len(each) for each in values.values()]
+
+
+def _of_step(keys: jax.Array, step: np.int32) -> jax.Array:
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, step)
 
 
 def check(

@@ -21,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from prompt_jax import sharding
 from prompt_jax.errors import ConfigError
 from prompt_jax.models.base import LanguageModel
+from prompt_jax.models.dropout import Dropout
 from prompt_jax.run_key import RunKey
 from prompt_jax.sharding import Rules
 from prompt_jax.training import optimizers
@@ -56,6 +57,7 @@ class Table(NamedTuple):
     prompts: jax.Array | None  # [P, L, D] float32
     teacher: jax.Array | None  # [P, L, D]
     row_weights: jax.Array | None = None  # [R * V * B and padding] float32
+    keys: jax.Array | None = None  # [R] keys of this step's dropout, where there is any
 
 
 class MicroBatch(NamedTuple):
@@ -69,6 +71,7 @@ class MicroBatch(NamedTuple):
     scale: Array  # [b] float32, N_k / |B_k|
     real: Array  # [b] bool, False for fillers
     row: Array | None = None  # [b] int32, view * B + its place in the batch, for `row_weights`
+    place: Array | None = None  # [b] int32, the row's place in its replica's batch, for dropout
 
 
 class Sums(NamedTuple):
@@ -102,8 +105,13 @@ class Programs(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def micro_program(method: Method) -> Any:
+def micro_program(method: Method, dropout: float = 0.0) -> Any:
     """The pass of a micro-batch through the model, the only program of any size.
+
+    Args:
+      method: the method.
+      dropout: `TrainConfig.dropout`. Above 0, a row's mask is a function of its replica's key of
+        the step (`Table.keys`) and of its place in the batch: the same under all views.
 
     Returns:
       A jitted `(lm, state, table, sums, batch) -> sums`; `state` is None unless the method trains
@@ -120,16 +128,22 @@ def micro_program(method: Method) -> Any:
             prompts, weights = trained
             model = lm if weights is None else lm.replace(params=weights)
 
-            def score(table: jax.Array | None) -> Any:
+            def score(table: jax.Array | None, **options: Any) -> Any:
                 chosen = None if table is None else table[batch.prompt]
                 return model.score(
-                    batch.input_ids, batch.mask, batch.labels, chosen, observe=method.observe
+                    batch.input_ids,
+                    batch.mask,
+                    batch.labels,
+                    chosen,
+                    observe=method.observe,
+                    **options,
                 )
 
             teacher = None
             if table.teacher is not None:
                 teacher = jax.lax.stop_gradient(score(table.teacher))
-            row = method.row_loss(score(prompts), teacher)
+            dropped = {"dropout": _dropout(method, dropout, table, batch)} if dropout else {}
+            row = method.row_loss(score(prompts, **dropped), teacher)
             chex.assert_shape(
                 [row.sum, row.weight],
                 real.shape,
@@ -392,6 +406,13 @@ def _programs(method: Method, config: OptimizerConfig, mesh: Mesh | None, rules:
         jitted(keep, split, donate_argnums=(0,)),
         jitted(jax.vmap(method.deploy), split),
     )
+
+
+def _dropout(method: Method, rate: float, table: Table, batch: MicroBatch) -> Dropout:
+    assert table.keys is not None
+    assert batch.place is not None
+    keys = table.keys[batch.view // method.views]
+    return Dropout(jax.vmap(jax.random.fold_in)(keys, batch.place), rate)
 
 
 def _check_batch(table: Table, sums: Sums, batch: MicroBatch) -> None:

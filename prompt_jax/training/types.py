@@ -29,6 +29,9 @@ class TrainConfig:
       micro_batch_tokens: encoder tokens, prompts included, that pass through the model at once; 0
         chooses from the compiled memory analysis. Gradients are accumulated over micro-batches.
       log_every: steps between lines in metrics.jsonl.
+      dropout: share of the frozen model's values that is dropped while the stage trains, where its
+        architecture has dropout; 0: none, as google-research/prompt-tuning. Re-implementations on
+        transformers train with T5's 0.1.
     """
 
     steps: int = 300
@@ -38,6 +41,7 @@ class TrainConfig:
     patience: int = 0
     micro_batch_tokens: int = 0
     log_every: int = 10
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every"):
@@ -46,6 +50,8 @@ class TrainConfig:
         for name in ("eval_every", "patience", "micro_batch_tokens"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, but is {getattr(self, name)}.")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"dropout must lie in [0, 1), but is {self.dropout}.")
 
     def evaluates_at(self, step: int) -> bool:
         """Whether the development set is evaluated after `step` steps."""

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from prompt_jax.models import ops
+from prompt_jax.models.dropout import drop_attention
 
 _F32 = jnp.float32
 
@@ -65,6 +66,32 @@ def _backward(residuals, g):  # type: ignore[no-untyped-def]
 
 
 attend.defvjp(_forward, _backward)
+
+
+def attend_dropped(
+    q: jax.Array,
+    kt: jax.Array,
+    v: jax.Array,
+    mask: jax.Array,
+    key: jax.Array,
+    rate: float,
+    positions: jax.Array,
+) -> jax.Array:
+    """As `attend`, with dropout of the probabilities.
+
+    Args:
+      q: see `attend`; B is 1.
+      kt: see `attend`.
+      v: see `attend`.
+      mask: see `attend`.
+      key: of the row.
+      rate: the share that is dropped.
+      positions: `[Q]` int32, of the tokens, padding not counted.
+    """
+    p = _probabilities(q, kt, mask)
+    split = p.reshape(*p.shape[:2], -1, len(positions), p.shape[-1])  # [1, KV, G, Q, K]
+    p = drop_attention(key, split, rate, positions).reshape(p.shape).astype(v.dtype)
+    return jnp.einsum("bhqk,bhkd->bhqd", p, v)
 
 
 def attend_further(

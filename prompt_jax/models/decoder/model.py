@@ -21,6 +21,7 @@ from prompt_jax.models.decoder.config import KNOWN, DecoderConfig
 from prompt_jax.models.decoder.flops import flops as count_flops
 from prompt_jax.models.decoder.modules import Decoder
 from prompt_jax.models.decoder.partition import DECODER_RULES, part_of
+from prompt_jax.models.dropout import Dropout
 from prompt_jax.sharding import Rules
 
 if TYPE_CHECKING:
@@ -300,6 +301,7 @@ class FrozenDecoder:
         prompt: Any = None,
         *,
         observe: frozenset[str] = frozenset(),
+        dropout: Dropout | None = None,
     ) -> Scores:
         """Teacher-forced scores of the labels; logits are computed at target positions only.
 
@@ -310,6 +312,8 @@ class FrozenDecoder:
           prompt: see the class.
           observe: "logits" and / or "hidden", kept in the result. Position t of both predicts
             `labels[:, t]`.
+          dropout: rate and keys of the rows; of the attention probabilities, the only place where
+            Llama and Qwen have dropout.
 
         Returns:
           `Scores`. A row without target tokens has `nll` 0 and `tokens` 0. `hidden` is the output
@@ -330,7 +334,7 @@ class FrozenDecoder:
         )
         _check_begun(mask, prompt)
         return arguments.run(
-            _score, self, input_ids, mask, labels, prompt, observe=frozenset(observe)
+            _score, self, input_ids, mask, labels, prompt, dropout, observe=frozenset(observe)
         )
 
     def rank(
@@ -485,9 +489,10 @@ def _score(
     mask: jax.Array,
     labels: jax.Array,
     prompt: jax.Array | None,
+    dropout: Dropout | None,
     observe: frozenset[str],
 ) -> Scores:
-    return passes.score(_weights(lm), input_ids, mask, labels, prompt, observe)
+    return passes.score(_weights(lm), input_ids, mask, labels, prompt, dropout, observe)
 
 
 @jax.jit

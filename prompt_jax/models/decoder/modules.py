@@ -15,7 +15,7 @@ from jax.nn.initializers import normal, ones, zeros
 
 from prompt_jax.models import ops
 from prompt_jax.models.decoder import rotary
-from prompt_jax.models.decoder.attention import attend, attend_further
+from prompt_jax.models.decoder.attention import attend, attend_dropped, attend_further
 from prompt_jax.models.decoder.config import DecoderConfig
 
 STD = 0.02  # of all first values, as transformers draws them
@@ -59,6 +59,7 @@ class Context(NamedTuple):
     mask: Any  # [N, Q, K] bool; of a continuation: over its own W tokens
     beginning: Any = None  # [B, P] bool, real positions of the beginning
     position: Any = None  # [] int32, the first of the Q tokens of the continuation
+    positions: Any = None  # [1, Q] int32, of the tokens; only where attention is dropped
 
 
 class Sublayer(nn.Module):
@@ -163,6 +164,7 @@ class Layer(nn.Module):
 
     config: DecoderConfig
     dtype: Any
+    dropout: float = 0.0
 
     def setup(self) -> None:
         """Declares the sublayers."""
@@ -180,7 +182,13 @@ class Layer(nn.Module):
         attention = self.attention
         normed = attention.normed(x)
         keys, values = attention.keys_values(normed, context)
-        heads = attend(attention.queries(normed, context), keys, values, context.mask)
+        q = attention.queries(normed, context)
+        if context.positions is None:
+            heads = attend(q, keys, values, context.mask)
+        else:
+            key = self.make_rng("dropout")
+            at = context.positions[0]
+            heads = attend_dropped(q, keys, values, context.mask, key, self.dropout, at)
         return self.mlp(attention.output(x, heads)), (keys, values)
 
     def extend(
@@ -215,11 +223,14 @@ class Decoder(nn.Module):
       config: the shape.
       dtype: of matrix products and of the residual stream.
       remat: keep only each layer's input for the backward pass and compute the rest again.
+      dropout: share of the attention probabilities that `states` drops where it has a key, of one
+        row; these architectures drop nothing else.
     """
 
     config: DecoderConfig
     dtype: Any = jnp.float32
     remat: bool = False
+    dropout: float = 0.0
 
     def setup(self) -> None:
         """Declares the embedding table, the scanned layers and, unless tied, the head."""
@@ -228,12 +239,12 @@ class Decoder(nn.Module):
         layer: Any = nn.remat(Layer, prevent_cse=False) if self.remat else Layer
         shared: dict[str, Any] = {
             "variable_axes": {"params": 0},
-            "split_rngs": {"params": True},
+            "split_rngs": {"params": True, "dropout": True},
             "in_axes": (0, nn.broadcast),
             "length": c.num_layers,
         }
         methods = dict.fromkeys(("__call__", "begin", "extend"), shared)
-        self.layers: Any = nn.scan(layer, methods=methods)(c, self.dtype)
+        self.layers: Any = nn.scan(layer, methods=methods)(c, self.dtype, self.dropout)
         self.final_norm = self.param("final_norm", ones, (c.d_model,))
         if not c.tied_head:
             self.head = self.param("head", _initial("head"), (c.vocab_size, c.d_model))
@@ -251,8 +262,10 @@ class Decoder(nn.Module):
         """Of whole sequences: a query sees the real keys up to itself."""
         length = mask.shape[1]
         causal = jnp.tril(jnp.ones((length, length), bool))[None]
-        cos, sin = rotary.tables(self.config, positions(mask))
-        return Context(cos, sin, mask[:, None] & causal)
+        at = positions(mask)
+        cos, sin = rotary.tables(self.config, at)
+        drops = self.dropout > 0.0 and self.has_rng("dropout")
+        return Context(cos, sin, mask[:, None] & causal, positions=at if drops else None)
 
     def states(self, embeddings: jax.Array, mask: jax.Array) -> jax.Array:
         """Embeddings `[B, P, D]`, mask `[B, P]` bool -> the last layer's output, not normed."""

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from prompt_jax.models import decoding, ops
 from prompt_jax.models.base import Scores
 from prompt_jax.models.decoder.modules import Beginning, Decoder, Own
+from prompt_jax.models.dropout import Dropout, by_row
 
 
 class Weights(NamedTuple):
@@ -62,6 +63,7 @@ def score(
     mask: jax.Array,
     labels: jax.Array,
     prompt: jax.Array | None,
+    dropout: Dropout | None,
     observe: frozenset[str],
 ) -> Scores:
     """Teacher-forced scores of `labels [B, T]`."""
@@ -71,7 +73,12 @@ def score(
     read, real = _tokens(labels)
     more = lm.apply("embed", read[:, :-1]).astype(embedded.dtype)
     whole = jnp.concatenate([mask, real[:, :-1]], axis=1)
-    states = lm.apply("states", jnp.concatenate([embedded, more], axis=1), whole)
+    embedded = jnp.concatenate([embedded, more], axis=1)
+    if dropout is None:
+        states = lm.apply("states", embedded, whole)
+    else:
+        module = lm.module.clone(dropout=dropout.rate)
+        states = by_row(dropout, 0, module, lm.params, "states")(embedded, whole)
     before = last_real(whole)[:, start - 1 : start - 1 + length]
     hidden = lm.apply("finish", _pick(states, before))
     logits = None

@@ -15,6 +15,7 @@ import numpy as np
 from prompt_jax.errors import ModelError
 from prompt_jax.models import arguments, decoding, hub, ops, parameters
 from prompt_jax.models.base import Ids, PromptLike, Scores, Tokenizer, short_repr
+from prompt_jax.models.dropout import Dropout, by_row
 from prompt_jax.models.t5 import checkpoint, weights
 from prompt_jax.models.t5.config import KNOWN, T5Config
 from prompt_jax.models.t5.flops import flops as count_flops
@@ -301,6 +302,7 @@ class FrozenT5:
         *,
         observe: frozenset[str] = frozenset(),
         key: jax.Array | None = None,
+        dropout: Dropout | None = None,
     ) -> Scores:
         """Teacher-forced scores of the labels.
 
@@ -311,6 +313,8 @@ class FrozenT5:
           prompt: see the class.
           observe: "logits" and / or "hidden", kept in the result.
           key: dropout key; only used where `config.dropout_rate` is above 0.
+          dropout: rate and keys of the rows, whatever the configuration's rate is; everywhere where
+            T5 has dropout.
 
         Returns:
           `Scores`. A row without target tokens has `nll` 0 and `tokens` 0. `hidden` is the
@@ -329,7 +333,7 @@ class FrozenT5:
             "labels", labels, (ids.shape[0], None), self.vocab_size, ops.IGNORE
         )
         return arguments.run(
-            _score, self, ids, mask, labels, prompt, key, observe=frozenset(observe)
+            _score, self, ids, mask, labels, prompt, key, dropout, observe=frozenset(observe)
         )
 
     @arguments.takes_ids
@@ -454,12 +458,18 @@ def _apply(lm: FrozenT5, method: str, *args: Any, key: jax.Array | None = None) 
     return lm.spec.module.apply({"params": lm.params}, *args, method=method, rngs=rngs)
 
 
+def _by_row(lm: FrozenT5, dropout: Dropout, number: int, method: str) -> Any:
+    module = lm.spec.module.clone(config=lm.config.replace(dropout_rate=dropout.rate))
+    return by_row(dropout, number, module, lm.params, method)
+
+
 def _encode(
     lm: FrozenT5,
     input_ids: jax.Array,
     mask: jax.Array,
     prompt: jax.Array | None,
     key: jax.Array | None = None,
+    dropout: Dropout | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Encoder output `[B, L + S, D]` and the mask `[B, L + S]` of its positions."""
     embedded = _apply(lm, "embed", input_ids).astype(lm.dtype)
@@ -471,6 +481,8 @@ def _encode(
         # The prompt is float32 up to here, whatever the model computes in.
         embedded = jnp.concatenate([prompt.astype(lm.dtype), embedded], axis=1)
         mask = jnp.concatenate([jnp.ones((rows, prompt.shape[1]), bool), mask], axis=1)
+    if dropout is not None:
+        return _by_row(lm, dropout, 0, "encode")(embedded, mask), mask
     return _apply(lm, "encode", embedded, mask, key=key), mask
 
 
@@ -493,12 +505,16 @@ def _score(
     labels: jax.Array,
     prompt: jax.Array | None,
     key: jax.Array | None,
+    dropout: Dropout | None,
     observe: frozenset[str],
 ) -> Scores:
     encoder_key, decoder_key = (None, None) if key is None else jax.random.split(key)
-    encoded, mask = _encode(lm, input_ids, mask, prompt, encoder_key)
+    encoded, mask = _encode(lm, input_ids, mask, prompt, encoder_key, dropout)
     decoder_ids = shift_right(labels, lm.start_id, lm.pad_id)
-    hidden = _apply(lm, "decode", decoder_ids, encoded, mask, key=decoder_key)
+    if dropout is not None:
+        hidden = _by_row(lm, dropout, 1, "decode")(decoder_ids, encoded, mask)
+    else:
+        hidden = _apply(lm, "decode", decoder_ids, encoded, mask, key=decoder_key)
     logits = None
     if "logits" in observe:
         logits = _apply(lm, "logits", hidden)

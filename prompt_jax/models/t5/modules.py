@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import normal, ones
 
 from prompt_jax.models import ops
+from prompt_jax.models.dropout import drop, drop_attention
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.models.t5.relative import position_bias
 
@@ -93,8 +94,7 @@ def dropout(module: nn.Module, x: jax.Array, rate: float) -> jax.Array:
     """Inverted dropout with the module's "dropout" key; the identity without one."""
     if rate == 0.0 or not module.has_rng("dropout"):
         return x
-    keep = jax.random.bernoulli(module.make_rng("dropout"), 1.0 - rate, x.shape)
-    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+    return drop(module.make_rng("dropout"), x, rate)
 
 
 class Attention(Sublayer):
@@ -138,7 +138,8 @@ class Attention(Sublayer):
         q = q.reshape(keys.shape[0], groups * q.shape[1], *q.shape[2:]).transpose(0, 2, 1, 3)
         rate = self.config.dropout_rate
         if rate > 0.0 and self.has_rng("dropout"):
-            p = dropout(self, ops.probabilities(q, keys, bias, mask), rate).astype(values.dtype)
+            p = ops.probabilities(q, keys, bias, mask)
+            p = drop_attention(self.make_rng("dropout"), p, rate).astype(values.dtype)
             heads = jnp.einsum("bhqk,bhkd->bhqd", p, values)
         else:
             heads = ops.attend(q, keys, values, bias, mask)

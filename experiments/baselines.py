@@ -1,6 +1,7 @@
 """Baselines: prompt tuning at a larger budget, SPoT and full fine-tuning.
 
     prompt-jax run experiments/baselines.py
+    prompt-jax run experiments/baselines.py:keys
     prompt-jax run experiments/baselines.py:transfer suite=real model=DIR data.root=DIR
     prompt-jax run experiments/baselines.py:transfer suite=papers --dry-run   # glue_superglue
 
@@ -9,6 +10,7 @@ seeds of the mean over targets):
 
 - `tuned`, sandbox, ten seeds: prompt tuning 75.2 ± 3.8, twice the steps 82.6 ± 2.5, the best of
   three rates with them 83.9 ± 2.7.
+- `keys`: declared, not run yet.
 - `transfer`, real text, three seeds: SPoT differs significantly from prompt tuning on no target.
 - `transfer`, papers: not run; it needs an accelerator, T5-base and the data sets
   (`prompt-jax tasks fetch NAME`).
@@ -21,7 +23,10 @@ from typing import Literal
 
 from experiments import suites
 from experiments.suites import (
+    CONTRARY,
     LONG,
+    RELATED,
+    SPOT_FINAL,
     TUNED,
     declare,
 )
@@ -30,7 +35,7 @@ from prompt_jax.recipes import ExperimentConfig, Question
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.types import TrainConfig
 
-Variant = Literal["tuned", "transfer"]
+Variant = Literal["tuned", "keys", "transfer"]
 Suite = Literal["sandbox", "real", "papers"]
 
 
@@ -49,6 +54,25 @@ def tuned_sandbox() -> ExperimentConfig:
     )
 
 
+def keys_sandbox() -> ExperimentConfig:
+    """SPoT by the paper's keys, early source prompts, against its keys in `main` of dtvg.py.
+
+    There an early prompt of the target was compared with the sources' final prompts. Both inherit
+    the final prompts. Prompt tuning and SPoT by final keys are those of `main`'s archives.
+
+    Primary contrast, declared before any run: early keys minus final keys, mean over all targets.
+    """
+    return declare(
+        replace(suites.SANDBOX, name="sandbox_keys", methods=("prompt_tuning", SPOT_FINAL, "spot")),
+        Question("spot", SPOT_FINAL, why="what the sources are compared by"),
+        (
+            Question("spot", "prompt_tuning", why="SPoT itself"),
+            Question("spot", "prompt_tuning", RELATED, why="where a source should help"),
+            Question("spot", "prompt_tuning", CONTRARY, why="where a source should hurt"),
+        ),
+    )
+
+
 def transfer_real() -> ExperimentConfig:
     """Six sources, six targets, k = 16 and all rows, 3 seeds with a source set each.
 
@@ -62,7 +86,7 @@ def transfer_real() -> ExperimentConfig:
     return replace(
         suites.REAL_TEXT,
         targets=("glue/rte", "glue/mrpc", "mr", "trec", "subj", "imdb"),
-        methods=("prompt_tuning", "spot", "full_fine_tuning"),
+        methods=("prompt_tuning", SPOT_FINAL, "full_fine_tuning"),
         shots=(16, 0),
         seeds=3,
         source=prompt,
@@ -75,11 +99,12 @@ def transfer_real() -> ExperimentConfig:
 
 STUDY = {
     ("tuned", "sandbox"): tuned_sandbox,
+    ("keys", "sandbox"): keys_sandbox,
     ("transfer", "real"): transfer_real,
     ("transfer", "papers"): glue_superglue.get_config,
 }
 
 
 def get_config(variant: Variant = "tuned", suite: Suite = "sandbox") -> ExperimentConfig:
-    """The experiment: `tuned` on the sandbox; `transfer` on real text or as in the papers."""
+    """The experiment: `tuned` or `keys` on the sandbox; `transfer` (real text, or papers)."""
     return suites.pick(STUDY, variant, suite)

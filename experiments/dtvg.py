@@ -35,6 +35,7 @@ from experiments.suites import (
     CONTRARY,
     LONG,
     RELATED,
+    SPOT_FINAL,
     TUNED,
     declare,
     spec,
@@ -75,9 +76,9 @@ _HELP = Question(MATCHED, "prompt_tuning", why="do grouped sources help at equal
 _AGAINST = (
     Question("dtvg", LONG, why="as published, at equal steps on the target"),
     Question(MATCHED, TUNED, why="against the tuned baseline"),
-    Question(MATCHED, "spot", why="against the nearest source"),
+    Question(MATCHED, SPOT_FINAL, why="against the nearest source"),
     Question(MATCHED, TPV, why="against the sum of all sources"),
-    Question("spot", "prompt_tuning", why="SPoT itself"),
+    Question(SPOT_FINAL, "prompt_tuning", why="SPoT itself"),
 )
 _SOURCES = Question(MATCHED, NO_SOURCES, why="do the sources do anything")
 _ABLATIONS = tuple(
@@ -99,7 +100,7 @@ def main_sandbox() -> ExperimentConfig:
         replace(
             suites.SANDBOX,
             name="sandbox_dtvg",
-            methods=("prompt_tuning", LONG, "spot", TPV, "dtvg", MATCHED),
+            methods=("prompt_tuning", LONG, SPOT_FINAL, TPV, "dtvg", MATCHED),
         ),
         _HELP,
         (
@@ -128,7 +129,7 @@ def main_real() -> ExperimentConfig:
         replace(
             suites.REAL_TEXT,
             name="real_dtvg",
-            methods=("prompt_tuning", LONG, TUNED, "spot", TPV, "dtvg", MATCHED),
+            methods=("prompt_tuning", LONG, TUNED, SPOT_FINAL, TPV, "dtvg", MATCHED),
         ),
         _HELP,
         (*_AGAINST, Question(MATCHED, "prompt_tuning", ("mr",), why=sentiment)),

@@ -97,6 +97,8 @@ def budget(steps: int, rate: float, *, every: int = 20, batch: int = 16) -> Trai
 # baseline: twice the steps, and the best of three rates by development rows.
 LONG = spec("prompt_tuning", steps=2)
 TUNED = spec("prompt_tuning", steps=2, rates=(1, 0.3, 3))
+# SPoT whose keys are the sources' final prompts; the paper's are early ones, which is the default.
+SPOT_FINAL = spec("spot", keys="final")
 
 
 # --- the sandbox -----------------------------------------------------------------------------

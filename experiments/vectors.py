@@ -21,6 +21,7 @@ from experiments import suites
 from experiments.suites import (
     CONTRARY,
     RELATED,
+    SPOT_FINAL,
     TUNED,
     declare,
     spec,
@@ -94,7 +95,7 @@ def tuned_sandbox() -> ExperimentConfig:
             suites.SANDBOX,
             name="sandbox_vectors_tuned",
             targets=talk + headlines,
-            methods=("prompt_tuning", "spot", sentiment, topic, pair, elsewhere),
+            methods=("prompt_tuning", SPOT_FINAL, sentiment, topic, pair, elsewhere),
         ),
         Question(pair, "prompt_tuning", why="a pair that holds what the target needs"),
         (
@@ -103,7 +104,7 @@ def tuned_sandbox() -> ExperimentConfig:
             Question(pair, sentiment, talk, why="what the other vector costs"),
             Question(pair, topic, headlines, why="what the other vector costs"),
             Question(elsewhere, pair, why="what another origin costs"),
-            Question(pair, "spot", why="against the nearest source"),
+            Question(pair, SPOT_FINAL, why="against the nearest source"),
         ),
     )
 
@@ -126,12 +127,12 @@ def starts_sandbox() -> ExperimentConfig:
         replace(
             suites.SANDBOX,
             name="sandbox_starts",
-            methods=("prompt_tuning", TUNED, "spot", matched, best),
+            methods=("prompt_tuning", TUNED, SPOT_FINAL, matched, best),
         ),
         Question(best, matched, why="is choosing by trial better"),
         (
             Question(best, TUNED, why="against the tuned baseline, eight budgets against six"),
-            Question(best, "spot", why="against the nearest source, eight trials against one"),
+            Question(best, SPOT_FINAL, why="against the nearest source, eight trials against one"),
             Question(best, "prompt_tuning", RELATED, why="where a source should help"),
             Question(best, "prompt_tuning", CONTRARY, why="where a source should hurt"),
         ),

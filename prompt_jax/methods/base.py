@@ -37,6 +37,8 @@ class Stage:
         set is kept and the cost of all is counted.
       mixing: how the rows of a `mixture`, or of `targets`, are drawn, as in
         `prompt_jax.data.feed.Mixture`.
+      chosen: of a `mixture`: one replica per target, on the rows of those sources alone that
+        `mixed_sources` returns for it.
       part: from where to where of the budget's steps this stage goes, as fractions: stages that
         share a budget get adjoining parts, which add up to it. An empty part means no step:
         replicas are evaluated as they start. An end beyond 1 is more than the budget, and counted
@@ -58,6 +60,7 @@ class Stage:
     budget: str = "target"
     trials: int = 1
     mixing: Literal["proportional", "stratified", "sampled"] = "proportional"
+    chosen: bool = False
     part: tuple[float, float] = (0.0, 1.0)
     batch: int = 1
     steps: int = 0
@@ -256,6 +259,14 @@ class BaseMethod:
     def init(self, context: Context) -> tuple[Params, Consts]:
         """Initial parameters and constants of one replica of the last stage."""
         return {"prompt": np.asarray(context.initial, np.float32)}, {}
+
+    def mixed_sources(self, context: Context) -> Sequence[int]:
+        """The sources whose rows a `chosen` mixture has, by number; at least one.
+
+        Args:
+          context: of the replica, with the stages before.
+        """
+        raise NotImplementedError(f"{type(self).__name__} chooses no sources to mix.")
 
     def selected_sources(self, context: Context, params: Params) -> np.ndarray | None:
         """Which sources a replica has selected; None: the method makes no such choice.

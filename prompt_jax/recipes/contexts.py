@@ -34,7 +34,7 @@ def replica_keys(config: ExperimentConfig, spec: str, stage: Stage, k: int) -> l
             for source in config.sources
             for seed in seeds
         ]
-    if stage.on == "mixture":
+    if stage.on == "mixture" and not stage.chosen:
         return [RunKey(spec, stage.title, seed=seed) for seed in seeds]
     if stage.on == "targets":
         return [

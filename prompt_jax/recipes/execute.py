@@ -122,11 +122,17 @@ class Executor:
             if stage.trains is not None:
                 trainer, name = stage.trains, stage.trains.spec
             contexts = self._maker.contexts(method, name, stage, k, done)
+            mixed: dict[RunKey, tuple[str, ...]] = {}
+            if stage.chosen:
+                with own_errors(method):
+                    mixed = {key: self._mixed(method, made) for key, made in contexts.items()}
             with own_errors(trainer, "init()"):
                 starts = {key: trainer.init(context) for key, context in contexts.items()}
-            result = self._run(self._job(stage, trainer, starts, k, f"{name}: {stage.title}"))
+            label = f"{name}: {stage.title}"
+            result = self._run(self._job(stage, trainer, starts, k, label, mixed=mixed))
             done[stage.name] = result.trained
-            if stage.on == "source" and not stage.origin:
+            # Not those of other origins, nor the short runs that sources are compared by.
+            if stage.on == "source" and stage.budget == "source" and not stage.origin:
                 for key, trained in result.trained.items():
                     self._sources.setdefault(key.seed, {})[key.task] = trained
         return done
@@ -149,16 +155,44 @@ class Executor:
         *,
         is_last: bool = False,
         keep_start: bool = False,
+        mixed: Mapping[RunKey, tuple[str, ...]] | None = None,
     ) -> StageJob:
         """A stage as a job; the last one of a method is tested, and its start may be the best."""
+        feeds: dict[tuple[int, tuple[str, ...]], Feed] = {}  # replicas share what they mix
         batch_size = self.config.batch_size(stage, k)
         replicas = {
-            key: self._replica(stage, key, batch_size, *start, is_last or keep_start)
+            key: self._mixture(stage, key, batch_size, *start, (mixed or {}).get(key), feeds)
+            if stage.on == "mixture"
+            else self._replica(stage, key, batch_size, *start, is_last or keep_start)
             for key, start in starts.items()
         }
         budget = self.config.stage_budget(stage, k)
         rows = {key: self.rows.rows(key.task, key.seed, k) for key in starts} if is_last else {}
         return StageJob(label, trainer, replicas, budget, rows, f"{label}, k = {k}")
+
+    def _mixture(
+        self,
+        stage: Stage,
+        key: RunKey,
+        batch_size: int,
+        params: Any,
+        consts: Any,
+        names: tuple[str, ...] | None,
+        feeds: dict[tuple[int, tuple[str, ...]], Feed],
+    ) -> Replica:
+        """A replica on the rows of several sources, of all unless they are named.
+
+        They have no metric in common: the last step is kept.
+        """
+        place = key.seed, names or self.config.sources
+        if place not in feeds:
+            feeds[place] = self.rows.mixture(place[1], key.seed, batch_size, stage.mixing)
+        return Replica(key, feeds[place], params, consts)
+
+    def _mixed(self, method: BaseMethod, context: Context) -> tuple[str, ...]:
+        """The sources that a method mixes for a target, in the config's order."""
+        chosen = set(map(int, method.mixed_sources(context)))
+        return tuple(name for i, name in enumerate(self.config.sources) if i in chosen)
 
     def _replica(
         self,
@@ -169,11 +203,6 @@ class Executor:
         consts: Any,
         keep_start: bool,
     ) -> Replica:
-        if stage.on == "mixture":
-            sources = self.config.sources
-            feed: Feed = self.rows.mixture(sources, key.seed, batch_size, stage.mixing)
-            # Its tasks have no metric in common: the last step is kept.
-            return Replica(key, feed, params, consts)
         k = key.k or 0
         if stage.on == "targets":
             targets = self.config.targets

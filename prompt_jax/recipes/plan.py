@@ -261,7 +261,7 @@ def _stages(config: ExperimentConfig, lm: LanguageModel) -> list[PlannedStage]:
                 shots = k if is_on_targets(stage) else 0
                 name = spec if last or trained is method else trained.spec
                 label = f"{name}: {stage.name if last else stage.title}"
-                if is_on_targets(stage):
+                if is_on_targets(stage) or stage.chosen:
                     label += f", {'all rows' if k == 0 else f'k = {k}'}"
                 # Sources are trained once, whatever uses them.
                 found.setdefault(label, _stage(config, lm, trained, stage, shots, label))
@@ -278,7 +278,7 @@ def _stage(
 ) -> PlannedStage:
     per_seed = {
         "source": len(config.sources),
-        "mixture": 1,
+        "mixture": len(config.targets) if stage.chosen else 1,
         "target": len(config.targets) * stage.trials,
         "targets": stage.trials,
     }

@@ -38,9 +38,11 @@ SOURCES = np.stack(
 PROBE = prompt(axis(0), 3.0, 5)
 
 
-def start(method, trial=0, sources=SOURCES, probe=PROBE, mixture=None):
+def start(method, trial=0, sources=SOURCES, probe=PROBE, mixture=None, keys=None):
+    keys = sources if keys is None else keys
     artefacts = {
         "sources": Artefact(tuple("abcd"[: len(sources)]), sources, np.zeros(len(sources))),
+        "keys": Artefact(tuple("abcd"[: len(keys)]), keys, np.zeros(len(keys))),
         "probe": Artefact(("t",), probe[None], np.zeros(1)),
     }
     if mixture is not None:
@@ -64,6 +66,15 @@ def test_similarity_is_the_cosine_of_mean_tokens():
 def test_nearest():
     np.testing.assert_array_equal(start(Spot("nearest")), SOURCES[1])
     np.testing.assert_array_equal(start(Spot("nearest"), probe=-PROBE), SOURCES[2])
+
+
+def test_keys_choose_and_final_prompts_are_inherited():
+    turned = SOURCES[[1, 0, 2, 3]]  # early prompts whose nearest is source 0
+    np.testing.assert_array_equal(start(Spot(), keys=turned), SOURCES[0])
+    np.testing.assert_array_equal(start(Spot(keys="final"), keys=turned), SOURCES[1])
+    average = start(Spot("top_k_average", 2), keys=turned)
+    expected = (1.0 * SOURCES[0] + 0.8 * SOURCES[3]) / 1.8
+    np.testing.assert_allclose(average, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_average_is_weighted_by_similarity():
@@ -110,16 +121,27 @@ def test_a_larger_mixture():
 
 
 def test_stages():
+    probed = [("probe", "target", "probe"), ("target", "target", "target")]
     for variant in ("nearest", "top_k_average", "best_of_top_k"):
         stages = Spot(variant).stages()
-        assert [(s.name, s.on, s.budget) for s in stages] == [
-            ("sources", "source", "source"),
-            ("probe", "target", "probe"),
-            ("target", "target", "target"),
-        ]
+        sources = ("sources", "source", "source")
+        names = [(s.name, s.on, s.budget) for s in stages]
+        assert names == [sources, ("keys", "source", "probe"), *probed]
+        final = Spot(variant, keys="final").stages()
+        assert [(s.name, s.on, s.budget) for s in final] == [sources, *probed]
         # All with prompt tuning's programs, which other methods share.
         assert {s.trains for s in stages} == {BaseMethod()}
         assert stages[-1].trials == (3 if variant == "best_of_top_k" else 1)
+
+
+def test_stages_of_the_mixture_of_the_nearest():
+    """Their prompts are not needed, unless sources are compared by them."""
+    names = [stage.name for stage in Spot("nearest_mixture").stages()]
+    assert names == ["keys", "probe", "mixture", "target"]
+    *before, mixture, _ = Spot("nearest_mixture", keys="final", steps=2).stages()
+    assert [stage.name for stage in before] == ["sources", "probe"]
+    assert (mixture.on, mixture.chosen, mixture.part) == ("mixture", True, (0.0, 2.0))
+    assert not Spot("mixture").stages()[0].chosen
 
 
 def test_a_stage_that_was_not_run_is_named():
@@ -128,6 +150,10 @@ def test_a_stage_that_was_not_run_is_named():
         Spot().init(context)
     with pytest.raises(ConfigError, match="top_k"):
         Spot(top_k=0)
+    with pytest.raises(ConfigError, match="variant=mixture compares no prompts"):
+        Spot("mixture", keys="final")
+    with pytest.raises(ConfigError, match="steps and batch are of the mixture"):
+        Spot(steps=2)
 
 
 @pytest.mark.parametrize(
@@ -137,14 +163,17 @@ def test_a_stage_that_was_not_run_is_named():
         ({"variant": "best_of_top_k"}, 1, [3]),
         ({"variant": "top_k_average"}, 0, [0, 1, 3]),
         ({"variant": "top_k_average", "top_k": 4}, 0, [0, 1, 3]),  # source 2 has no weight
+        ({"variant": "nearest_mixture", "top_k": 2}, 0, [1, 3]),
         ({"variant": "mixture"}, 0, None),
     ],
 )
 def test_it_says_which_sources_it_started_from(spec, trial, group):
     artefacts = {
-        "sources": Artefact(tuple("abcd"), SOURCES, np.zeros(4)),
+        "keys": Artefact(tuple("abcd"), SOURCES, np.zeros(4)),
         "probe": Artefact(("t",), PROBE[None], np.zeros(1)),
     }
     context = Context(None, np.zeros((L, D), np.float32), 0, "t", trial, artefacts)
     found = Spot(**spec).selected_sources(context, {})
     assert found is None if group is None else np.flatnonzero(found).tolist() == group
+    if spec.get("variant") == "nearest_mixture":
+        assert Spot(**spec).mixed_sources(context) == (1, 3)

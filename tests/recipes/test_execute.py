@@ -51,7 +51,13 @@ def test_stages_run_in_order_and_sources_once(pretender, executor, world):
     few[3] = (few[3][0], 4)
     every = [(s.format("all rows"), n) for s, n in per_k]
     every[3] = (every[3][0], 4)
-    assert stages(pretender) == [few[0], ("prompt_tuning: sources", 4), *few[1:], *every]
+    assert stages(pretender) == [
+        few[0],
+        ("prompt_tuning: sources", 4),
+        ("prompt_tuning: keys", 4),
+        *few[1:],
+        *every,
+    ]
     assert made.reused[-1] == ("spot(variant=best_of_top_k,top_k=2): target, all rows", 4, 8)
     news = made.stage_summaries()
     assert news[0].endswith("k = 4: 4 replicas")
@@ -67,6 +73,7 @@ def test_budgets_follow_stage_and_shots(pretender, executor):
     steps = {(stage, config.steps) for stage, _, config in pretender.calls}
     assert steps == {
         ("prompt_tuning: sources", 6),
+        ("prompt_tuning: keys", 2),
         ("prompt_tuning: probe", 2),
         ("spot: target, k = 4", 3),
         ("spot: target, all rows", 4),
@@ -125,6 +132,7 @@ def test_only_a_target_may_keep_its_start(pretender, executor):
     kept = {(stage, run.keep_start) for (stage, _), run in pretender.runs.items()}
     assert kept == {
         ("prompt_tuning: sources", False),
+        ("prompt_tuning: keys", False),
         ("prompt_tuning: probe", False),
         ("spot: target, k = 4", True),
     }
@@ -189,24 +197,56 @@ def test_the_mixture_holds_all_sources(pretender, executor):
     assert run.dev is None  # its tasks have no metric in common
 
 
-def test_a_target_sees_its_own_probe_and_all_sources_of_its_seed(pretender, executor, world):
-    """The nearest source is chosen per target and seed, from that seed's prompts."""
+@pytest.mark.parametrize("spec", ["spot", "spot(keys=final)"])
+def test_a_target_sees_its_own_probe_and_all_sources_of_its_seed(pretender, executor, world, spec):
+    """The nearest source is chosen per target and seed, from that seed's keys."""
     made = executor(shots=(0,))
     rng = np.random.default_rng(0)
-    random = rng.normal(size=(2, 2, toy.L, toy.D)).astype(np.float32)  # [seed, source]
+    random, early = rng.normal(size=(2, 2, 2, toy.L, toy.D)).astype(np.float32)  # [seed, source]
     nearest = {("one", 0): 1, ("one", 1): 0, ("two", 0): 0, ("two", 1): 1}
     for seed in range(2):
         for i, source in enumerate(("first", "second")):
             name = f"{world.tasks[source]} seed={seed}"
             pretender.prompts["prompt_tuning: sources", name] = random[seed, i]
+            pretender.prompts["prompt_tuning: keys", name] = early[seed, i]
         for target in ("one", "two"):
-            chosen = random[seed, nearest[target, seed]]
+            chosen = (early if spec == "spot" else random)[seed, nearest[target, seed]]
             name = f"{world.tasks[target]} seed={seed}"
             pretender.prompts["prompt_tuning: probe", name] = 3 * chosen + 0.01
-    made.run("spot", 0)
+    made.run(spec, 0)
     for (target, seed), i in nearest.items():
-        run = pretender.runs["spot: target, all rows", f"{world.tasks[target]} seed={seed}"]
+        run = pretender.runs[f"{spec}: target, all rows", f"{world.tasks[target]} seed={seed}"]
         np.testing.assert_array_equal(run.params["prompt"], random[seed, i])
+
+
+def test_a_target_mixes_the_rows_of_its_nearest_sources(pretender, executor, world):
+    made = executor(shots=(4,), seeds=1)
+    keys = {"first": 1.0, "second": -1.0}
+    for source, sign in keys.items():
+        name = f"{world.tasks[source]} seed=0"
+        pretender.prompts["prompt_tuning: keys", name] = np.full((toy.L, toy.D), sign, np.float32)
+    for target, sign in (("one", -1.0), ("two", 1.0)):
+        name = f"{world.tasks[target]} k=4 seed=0"
+        pretender.prompts["prompt_tuning: probe", name] = np.full((toy.L, toy.D), sign, np.float32)
+    spec = "spot(variant=nearest_mixture,top_k=1)"
+    outcomes = made.run(spec, 4)
+    assert [outcome.chosen for outcome in outcomes] == [("second",), ("first",)]
+    for target, source in (("one", "second"), ("two", "first")):
+        name = f"{world.tasks[target]} k=4 seed=0"
+        run = pretender.runs["prompt_tuning: mixture", name]
+        assert run.feed.split.task_names == (source,)
+        np.testing.assert_array_equal(run.params["prompt"], made.initial(0).embeddings)
+        start = pretender.runs[f"{spec}: target, k = 4", name].params["prompt"]
+        np.testing.assert_array_equal(start, run.params["prompt"] + 0.5)
+    cost = outcomes[0].cost
+    assert (cost.source_steps, cost.target_steps) == (2 * 2 + 6, 2 + 3)  # its own mixture alone
+    assert [found for _, found, _ in made.reused] == [0] * 4
+    every = "spot(variant=nearest_mixture,top_k=2)"
+    made.run(every, 4)
+    runs = [run for (stage, _), run in pretender.runs.items() if stage == "prompt_tuning: mixture"]
+    assert {run.feed.split.task_names for run in runs} == {("first", "second")}
+    assert len({id(run.feed) for run in runs}) == 1  # the rows are put together once
+    assert made.sources(0) == {}
 
 
 def test_particles_of_the_sources_are_the_prior_of_the_target(pretender, executor, world):
@@ -282,7 +322,7 @@ def test_the_best_trial_is_kept_and_all_are_counted(pretender, executor, world):
     assert first.test.metrics["accuracy"] == pytest.approx(float((start + 0.5).mean()))
     single = executor(shots=(0,), seeds=1).run("spot", 0)[0]
     assert first.cost.target_steps - single.cost.target_steps == 4  # one more trial
-    assert first.cost.source_steps == single.cost.source_steps == 12
+    assert first.cost.source_steps == single.cost.source_steps == 12 + 4  # sources and keys
 
 
 def test_a_trial_that_died_is_not_chosen(pretender, executor, world):
@@ -328,9 +368,9 @@ def test_cost_counts_every_stage(pretender, executor):
         made.run(spec, 4)[0].cost for spec in ("prompt_tuning", "spot", "spot(variant=mixture)")
     )
     assert (prompt_tuning.source_steps, prompt_tuning.target_steps) == (0, 3)
-    assert (spot.source_steps, spot.target_steps) == (2 * 6, 2 + 3)
+    assert (spot.source_steps, spot.target_steps) == (2 * 6 + 2 * 2, 2 + 3)
     assert (mixture.source_steps, mixture.target_steps) == (6, 3)
-    assert spot.rows == (2 * 6 + 2 + 3) * toy.B
+    assert spot.rows == (2 * 6 + 2 * 2 + 2 + 3) * toy.B
     one = toy.tiny_t5().flops(1, 6 + toy.L, 2, backward="prompt")
     assert spot.flops == pytest.approx(spot.rows * one)
 
@@ -358,7 +398,7 @@ def test_without_a_cache_everything_is_trained_again(pretender, executor, world,
     data = dataclasses.replace(world.experiment(tmp_path).data, cache="")
     for _ in range(2):
         executor(data=data).run("spot", 4)
-    assert len(pretender.calls) == 6
+    assert len(pretender.calls) == 8
     assert not (tmp_path / "cache").exists()
 
 
@@ -366,13 +406,13 @@ def test_a_damaged_artefact_is_trained_again(pretender, executor, tmp_path):
     executor().run("spot", 0)
     runs = tmp_path / "cache" / "runs"
     files = sorted(path for path in runs.glob("*.safetensors") if ".test." not in path.name)
-    assert len(files) == 12
+    assert len(files) == 16
     pretender.calls.clear()
     files[3].write_bytes(files[3].read_bytes()[:-1])
     made = executor()
     made.run("spot", 0)
     assert [n for _, n in stages(pretender)] == [1]
-    assert sum(found for _, found, _ in made.reused) == 11
+    assert sum(found for _, found, _ in made.reused) == 15
     pretender.calls.clear()
     executor().run("spot", 0)
     assert not pretender.calls
@@ -381,7 +421,7 @@ def test_a_damaged_artefact_is_trained_again(pretender, executor, tmp_path):
 @pytest.mark.parametrize(
     ("change", "again"),
     [
-        ({"first_seed": 1}, 6),  # seed 1 is known, seed 2 is new
+        ({"first_seed": 1}, 8),  # seed 1 is known, seed 2 is new
         ({"source": toy.budget(7, eval_every=2, learning_rate=0.5, unit="absolute")}, 4),
         ({"target": toy.budget(4, eval_every=2, learning_rate=0.25, unit="absolute")}, 4),
         ({"name": "other", "population": 2, "shots": (0,)}, 0),

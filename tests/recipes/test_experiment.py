@@ -87,7 +87,7 @@ def test_numbers_of_a_row_are_sane(done):
         steps = {"prompt_tuning": 4, "spot": 4 + 2, "full_fine_tuning": 2}
         few = {"prompt_tuning": 3, "spot": 3 + 2, "full_fine_tuning": 1}
         assert row.target_steps == (few if row.k else steps)[row.method]
-        assert row.source_steps == (12 if row.method == "spot" else 0)
+        assert row.source_steps == (12 + 4 if row.method == "spot" else 0)
         assert row.rows_seen == toy.B * (row.target_steps + row.source_steps)
         assert row.flops > 0
         assert row.wall_s > 0

@@ -57,8 +57,9 @@ def planted(pretender, world, executor, monkeypatch, tmp_path):
         # The second source is the nearest to the probe.
         pretender.prompts["prompt_tuning: probe", own] = moved(seed, (0, 1))
         for i, source in enumerate(config.sources):
-            name = ("prompt_tuning: sources", f"{source} seed={seed}")
-            pretender.prompts[name] = moved(seed, (0, i))
+            for stage in ("sources", "keys"):
+                name = (f"prompt_tuning: {stage}", f"{source} seed={seed}")
+                pretender.prompts[name] = moved(seed, (0, i))
 
     asked = []
 

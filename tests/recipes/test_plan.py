@@ -45,6 +45,7 @@ def test_sums_of_stages(plan):
     expected = {
         "prompt_tuning: target, k = 4": (4, 3),
         "prompt_tuning: sources": (4, 6),
+        "prompt_tuning: keys": (4, 2),
         "prompt_tuning: probe, k = 4": (4, 2),
         "spot: target, k = 4": (4, 3),
         "prompt_tuning: mixture": (2, 6),
@@ -256,6 +257,13 @@ def test_stages_that_share_a_budget_add_up(world, tmp_path):
         "dtvg: target, all rows": 10,
         f"{zero}: target, all rows": 0,
     }
+
+
+def test_a_mixture_for_each_target_is_planned(world, tmp_path):
+    config = world.experiment(tmp_path, methods=("spot(variant=nearest_mixture)",), shots=(4, 0))
+    made = {s.label: (s.runs, s.steps) for s in plans._stages(config, world.lm)}
+    assert made["prompt_tuning: mixture, k = 4"] == (4, 6)
+    assert made["prompt_tuning: mixture, all rows"] == (4, 6)
 
 
 def test_more_than_the_budget_is_planned(world, tmp_path):

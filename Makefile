@@ -22,7 +22,7 @@ VENV_IS := $(shell cat $(VENV)/.made_by 2>/dev/null)
 VENV_SHOULD_BE := $(CURDIR) $(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2])' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart smollm2 test test-fast env env-docs env-parity lint types docs format bench test-newest clean
+.PHONY: help quickstart smollm2 test test-fast env env-docs env-parity lint types docs wheel format bench test-newest clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ types: env ## mypy
 
 docs: env-docs ## the documentation, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+wheel: env ## build the wheel and use it from an empty folder
+	$(BIN)/python tools/check_wheel.py
 
 bench: env-parity ## the benchmarks that run in minutes on a CPU, against PEFT
 	$(BIN)/python benchmarks/import_time.py

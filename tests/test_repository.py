@@ -134,3 +134,17 @@ def test_merging_constraints() -> None:
         'twice==2; python_version >= "3.12" and python_version < "3.13"',
         'twice==3; python_version >= "3.13"',
     ]
+
+
+def test_what_a_wheel_lacks_is_reported() -> None:
+    wheel: Any = tool("check_wheel")
+    files = wheel.wanted()
+    assert {"prompt_jax/py.typed", "prompt_jax/report/page.html.jinja"} < files
+    assert any(name.startswith("prompt_jax/models/mini/") for name in files)
+    held = {*files, "prompt_jax-0.1.0.dist-info/METADATA"}
+    assert list(wheel.differences(held, files)) == []
+    held = {*held - {"prompt_jax/report/page.css"}, "tests/toy.py"}
+    assert list(wheel.differences(held, files)) == [
+        "the wheel lacks prompt_jax/report/page.css",
+        "the wheel holds tests/toy.py",
+    ]

@@ -22,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -232,8 +233,11 @@ def judge(study: Study, found: Mapping[str, np.ndarray]) -> dict[str, Any]:
             if f"from {source.name} {target.name}" not in found:
                 continue
             neutral = sandbox.truth()[source.name, target.name] == "neutral"
-            families[neutral][f"{source.name} -> {target.name}"] = statistics.paired_bootstrap(
+            compared = statistics.paired_bootstrap(
                 found[f"from {source.name} {target.name}"], found[f"scratch {target.name}"]
+            )
+            families[neutral][f"{source.name} -> {target.name}"] = statistics.bounded(
+                compared, -1.0, 1.0
             )
     least = statistics.MINIMUM_EFFECT["sandbox"]
     verdicts = {k: v for f in families.values() for k, v in statistics.judge(f, least).items()}
@@ -272,8 +276,15 @@ def show(result: Mapping[str, Any], say: Callable[[str], None] = print) -> None:
         if pair["expected"] != "neutral" or pair["found"] != "neutral":
             say(
                 f"  {name}: expected {pair['expected']}, {pair['difference']:+.3f}"
-                f" [{pair['low']:+.3f}, {pair['high']:+.3f}] p {pair['p_holm']:.4f}"
+                f" {_interval(pair)} p {pair['p_holm']:.4f}"
             )
+
+
+def _interval(pair: Mapping[str, float]) -> str:
+    """An interval, or that so few seeds support none (`statistics.bounded`)."""
+    if math.isfinite(pair["low"]) and math.isfinite(pair["high"]):
+        return f"[{pair['low']:+.3f}, {pair['high']:+.3f}]"
+    return "[no interval: too few seeds]"
 
 
 def markdown(result: Mapping[str, Any]) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from experiments.analysis.fitness import FitnessConfig, Study, judge
+from experiments.analysis.fitness import FitnessConfig, Study, judge, show
+from prompt_jax.data import sandbox
 from prompt_jax.evaluation import Evaluation
 from prompt_jax.recipes import stages
 from prompt_jax.training.types import TrainedReplica
@@ -54,6 +57,26 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Any]:
     monkeypatch.setattr(stages, "train", train)
     monkeypatch.setattr(stages, "evaluate_runs", evaluate)
     return replicas
+
+
+def test_no_interval_leaves_the_range_of_accuracy(tmp_path: Path) -> None:
+    """Two seeds that differ much support none: neither in the file nor in what is printed."""
+    config = FitnessConfig(out=str(tmp_path), model="mini", tasks=False, targets=(TARGET,))
+    sources, target = sandbox.SOURCES[:2], next(t for t in sandbox.TARGETS if t.name == TARGET)
+    study = SimpleNamespace(config=config, sources=sources, targets=(target,))
+    halves = np.zeros((2, 20)), np.stack([np.ones(20), np.zeros(20)])
+    found = {f"scratch {TARGET}": halves[0]}
+    found |= {f"from {source.name} {TARGET}": halves[1] for source in sources}
+    result = judge(study, found)
+    assert [pair["difference"] for pair in result["pairs"].values()] == [0.5, 0.5]
+    assert all(np.isnan([pair["low"], pair["high"]]).all() for pair in result["pairs"].values())
+    lines: list[str] = []
+    show(
+        result
+        | {"tasks": {}, "pairs": {k: {**v, "found": "helps"} for k, v in result["pairs"].items()}},
+        lines.append,
+    )
+    assert sum("[no interval: too few seeds]" in line for line in lines) == 2
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What identifies one training run of an experiment: data, never a text that is read back."""
+"""The identity of a replica as data, never as a text that is parsed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, order=True)
 class RunKey:
-    """The identity of one training run. Its fields stand in every record that speaks of the run.
+    """The identity of a replica. Its fields are part of every record about it.
 
     Attributes:
       method: spec of the method that is trained, as in `prompt_jax.methods.create`.
@@ -42,11 +42,11 @@ class RunKey:
         texts = all(isinstance(text, str) for text in (key.method, key.stage, key.task))
         numbers = all(type(number) is int for number in (key.seed, key.trial))
         if not (texts and numbers and (key.k is None or type(key.k) is int)):
-            raise TypeError("a field of the run's key has the wrong type")
+            raise TypeError("a field of the run key has the wrong type")
         return key
 
     def __str__(self) -> str:
-        """For people and logs: what tells runs of one stage apart.
+        """For people and logs: what distinguishes the replicas of one stage.
 
         >>> str(RunKey("spot", "target", "glue/rte", 16, 3, 1)), str(RunKey(task="mr"))
         ('glue/rte k=16 seed=3 trial=1', 'mr seed=0')

@@ -52,12 +52,12 @@ class Counts(NamedTuple):
     """What the groups of one method contain; shares are None where they have no denominator.
 
     Attributes:
-      runs: how many.
+      runs: how many replicas.
       size: mean number of sources.
       empty: share of empty groups.
       helping: share of the helping sources that are in the group, where there are any.
-      helping_blind: the same for groups of equal size, chosen blindly.
-      hurting: share of the runs whose group contains a source that hurts, where there is one.
+      helping_blind: the same for groups of equal size, drawn at random.
+      hurting: share of the replicas whose group contains a source that hurts, where there is one.
       hurting_blind: likewise.
       neutral: mean number of sources in the group that should do nothing.
     """
@@ -121,9 +121,9 @@ def _any(sources: int, size: int, bad: int) -> float:
 def markdown(choices: Sequence[Choice], sources: int) -> str:
     """One row a method, then one row a target for every method."""
     lines = [
-        "Shares in percent; in brackets what blind groups of the same size would have.",
+        "Shares in percent; in brackets the share for random groups of the same size.",
         "",
-        "| method | runs | size of the group | empty | helping sources taken | groups with a"
+        "| method | replicas | size of the group | empty | helping sources taken | groups with a"
         " hurting source | neutral sources |",
         "|-|-|-|-|-|-|-|",
     ]

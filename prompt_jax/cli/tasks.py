@@ -263,9 +263,9 @@ def new(
         typer.Option(metavar="NAME.toml", help="Default: beside FILE, with its name."),
     ] = None,
 ) -> None:
-    """Write the task file of a table: columns are guessed, and every choice is said.
+    """Write the task file of a table: columns are guessed, and every choice is printed.
 
-    The file says in comments why. Read it, correct it, and use its path as the name of a task.
+    Comments in the file give the reasons. Read it, correct it, and use its path as a task's name.
     """
     from prompt_jax.data import registry
     from prompt_jax.data.files import data_name, read_rows

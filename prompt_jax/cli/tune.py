@@ -48,9 +48,9 @@ def tune(
 ) -> None:
     """Tune a prompt for a table of texts and answers.
 
-    Columns are guessed, and every choice is said. A fifth of the rows are held out and tested once
-    at the end; three learning rates are tried, and development rows choose among them. The run
-    directory is an ordinary one: the same command resumes it, and `report` reads it.
+    Columns are guessed, and every choice is printed. A fifth of the rows are held out and tested
+    once at the end; three learning rates are tried, and development rows choose among them. The
+    run directory is an ordinary one: the same command resumes it, and `report` reads it.
     """
     from prompt_jax.recipes import tune as recipe
 

@@ -1,9 +1,9 @@
-"""A template for data of one's own: what do source prompts bring to a task with few rows?
+"""A template for your own data: do source prompts help on a task with few rows?
 
     prompt-jax run few_shot model=DIR data.root=DIR sources=snli,ag_news targets=tickets.toml
 
 `model` is any language model (a directory, a GGUF file or a hub id), `targets` are TOML files
-(docs/user_tasks.md) or registered tasks. Without sources, say so:
+(docs/user_tasks.md) or registered tasks. Without sources:
 `sources= methods=prompt_tuning,full_fine_tuning`. The tasks named below are placeholders; none of
 the sources shares texts with the target.
 """

@@ -6,7 +6,7 @@
 Not run: it needs an accelerator, T5-base and the data sets (`prompt-jax tasks fetch NAME`).
 
 ATTEMPT, MPT, DTVG and BMTPT share it: prompts of MNLI, QNLI, QQP, SST-2, SQuAD and ReCoRD are
-inherited by the eight tasks of GLUE and five of SuperGLUE. 100 tokens drawn from the 5,000 most
+transferred to eight tasks of GLUE and five of SuperGLUE. 100 tokens drawn from the 5,000 most
 frequent pieces, inputs of 256 tokens, batches of 32, AdamW at an absolute 0.3 (it presumes T5's
 embedding scale) with weight decay 1e-5, 500 steps of warm-up and a linear decay; the development
 and test rows of ATTEMPT's released code (`data.protocol=attempt`); 3 seeds with source prompts of
@@ -15,13 +15,13 @@ their own.
 Before a number is compared with a paper's:
 
 - Overlap. Four sources (MNLI, QNLI, QQP, SST-2) are targets as well, as in the papers, so
-  `allow_overlap` is set: there a target may inherit from a prompt that was trained on its own rows,
+  `allow_overlap` is set: there a target may start from a prompt that was trained on its own rows,
   and that is more training, not transfer. The nine other targets are free of it.
 - Steps. The papers train for 20 epochs (ATTEMPT), 30,000 steps (prompt tuning) or up to 300,000
-  (DePT, large sets). Here every run has 30,000. Long training alone closes much of the gap between
-  weak baselines and transfer: give every method the same budget.
+  (DePT, large sets). Here every replica has 30,000. Long training alone closes much of the gap
+  between weak baselines and transfer: give every method the same budget.
 - Ours. The learning rate of full fine-tuning, the 1,000 probe steps of SPoT, and the 1,000 steps of
-  a few-shot run (the last as in Task Prompt Vectors).
+  a few-shot replica (the last as in Task Prompt Vectors).
 
 Few shots (a published k counts all rows, the library's default is k rows per class), and the MRQA
 and other targets; the first two lines are one command:

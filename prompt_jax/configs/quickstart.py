@@ -1,8 +1,8 @@
 """The library's main job on its embedded default, offline: `prompt-jax run quickstart`.
 
 The mini T5 of the package stays frozen. Soft prompts are trained for four source tasks of the
-sandbox, carried to four targets with 16 rows per class (SPoT: the source whose prompt is nearest),
-and compared with prompt tuning from scratch, over 8 seeds with a source set each. Two to four
+sandbox, transferred to four targets with 16 rows per class (SPoT: from the most similar source
+prompt), and compared with prompt tuning, over 8 seeds with their own source prompts. Two to four
 minutes on two cores.
 
 The primary question was declared before these seeds were run: is SPoT ahead on average over the

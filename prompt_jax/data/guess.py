@@ -187,7 +187,7 @@ def _kind(answer: Column, stated: str | None, name: str, why: list[str]) -> Kind
             if stated == kind:
                 return kind
     if answer.distinct <= MAX_LABELS and answer.distinct * 2 <= answer.filled:
-        also = " (for a number to predict say --kind regression)" if answer.numbers else ""
+        also = " (to predict a number use --kind regression)" if answer.numbers else ""
         why.append(
             f"kind: classification, for '{answer.name}' has {answer.distinct} different values"
             f" in {answer.filled:,} rows{also}."
@@ -196,14 +196,14 @@ def _kind(answer: Column, stated: str | None, name: str, why: list[str]) -> Kind
     if answer.numbers:
         raise DataError(
             f"{name}: '{answer.name}' has {answer.distinct:,} different numbers in"
-            f" {answer.filled:,} rows. For a number to predict say --kind regression; otherwise"
+            f" {answer.filled:,} rows. To predict a number use --kind regression; otherwise"
             " name another column with --label."
         )
     if answer.words < _LONG and not _is_answer(answer):
         raise DataError(
             f"{name}: '{answer.name}' has {answer.distinct:,} different values in"
             f" {answer.filled:,} rows, too many for labels. Name another column with --label, or"
-            " say --kind text if they are texts to generate."
+            " use --kind text if they are texts to generate."
         )
     why.append(
         f"kind: text (answers are generated), for '{answer.name}' has {answer.distinct:,} different"

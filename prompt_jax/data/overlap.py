@@ -95,7 +95,7 @@ def refuse_identical_splits(task: Task, train: Source, validation: Source) -> No
     raise DataError(
         f"task '{task.name}': train and validation are the same {len(train):,} rows{where}, so the"
         " test would be answered by the training data. Name a file with other rows as 'validation',"
-        " or leave it out and say holdout = 0.2, which draws the test rows from 'train'."
+        " or leave it out and set holdout = 0.2, which draws the test rows from 'train'."
     )
 
 

@@ -273,7 +273,7 @@ def _files(table: Any, path: Path, holdout: bool) -> tuple[tuple[str, str], ...]
         )
     if table and "validation" not in table and not holdout:
         raise DataError(
-            f"{where}: 'validation' is missing.{hint} To draw the test rows from 'train', say"
+            f"{where}: 'validation' is missing.{hint} To draw the test rows from 'train', set"
             " holdout = 0.2 above the tables."
         )
     return tuple(

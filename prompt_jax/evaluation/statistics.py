@@ -198,7 +198,7 @@ def bounded(estimate: Estimate, low: float, high: float) -> Estimate:
     """Limits an interval to the values that can be: accuracy has no 120 points.
 
     Student's interval of two seeds may be many times as wide as the metric's range. An interval
-    that reaches beyond both ends says nothing and becomes NaN: so few seeds cannot support one.
+    that reaches beyond both ends carries no information and becomes NaN: too few seeds.
 
     Args:
       estimate: of a mean or a difference; its p-value is not changed.

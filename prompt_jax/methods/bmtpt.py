@@ -220,7 +220,7 @@ class BmtptParticles(_Posterior):
 
 @dataclass(frozen=True)
 class Bmtpt(_Posterior):
-    """The target prompt inherits the posterior of the sources: as its start and as its prior.
+    """The posterior of the sources is the start and the prior of the target prompt.
 
         min_theta  NLL(target rows; theta) - log p(theta | source rows),   theta_0 = mean particle
 

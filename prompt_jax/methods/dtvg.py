@@ -56,13 +56,13 @@ class Dtvg(BaseMethod):
     The rates of stage 2 (`rates`), where the budget's rate is stage 1's:
 
     - `released_t5`, as in the released scripts for T5 (text generation; 0.3 in stage 1, 0.001 for
-      prompt and scales in stage 2): the prompt goes on at 1 / 300 of its rate, scales move by 0.001
-      a step. The scripts also tried 0.0001 and 0.01 for the sources' scales: the budget's
+      prompt and scales in stage 2): the prompt continues at 1 / 300 of its rate, scales change by
+      0.001 a step. The scripts also tried 0.0001 and 0.01 for the sources' scales: the budget's
       `group_rates=source_scales=0.1` or `10`.
-    - `released_llama`, as in those for Llama (0.001 throughout): the prompt goes on at its rate,
-      scales move by 0.001 a step.
-    - `budget` (the default, nobody's): `second_rate` and `scale_rate`, by which the prompt goes on
-      at the budget's rate, and scales move by the same share of their size as embeddings do.
+    - `released_llama`, as in those for Llama (0.001 throughout): the prompt continues at its rate,
+      scales change by 0.001 a step.
+    - `budget` (the default, ours): `second_rate` and `scale_rate`. The prompt continues at the
+      budget's rate, and scales change by the same relative amount as embeddings.
 
     Params: `prompt` [L, D]; `target_scale` [L] and `source_scales` [K, L] times a constant that
     makes the prompt's learning rate the right one for them: the RMS of the model's embeddings, or,

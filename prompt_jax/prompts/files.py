@@ -65,7 +65,7 @@ def check_array(array: Any, *, rank: int = 2, what: str = "a prompt") -> np.ndar
     if bad:
         raise PromptError(
             f"{what} holds {bad} values of {result.size} that are NaN or infinite in float32."
-            " The run that made it diverged; take an earlier state or a smaller learning rate."
+            " Its training diverged: use an earlier state or a smaller learning rate."
         )
     return result
 
@@ -137,7 +137,7 @@ def read(path: str | os.PathLike[str], kind: str) -> Stored:
 def save_particles(
     path: str | os.PathLike[str], particles: Any, record: PromptRecord | None = None
 ) -> None:
-    """Writes particles [M, L, D] of one run to one file; see `write`."""
+    """Writes particles [M, L, D] of one replica to one file; see `write`."""
     write(path, "particles", particles, record or PromptRecord())
 
 

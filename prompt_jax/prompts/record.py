@@ -61,8 +61,8 @@ class PromptRecord:
       init: spec string of the initialiser, as `prompt_jax.prompts.parse` reads it.
       tokens: L.
       d_model: D.
-      seed: seed of the run.
-      config: of the training run, JSON only.
+      seed: seed of the replica.
+      config: of its training, JSON only.
       scores: metric name -> value.
       library_version: version of prompt_jax; not compared.
       created: ISO date, given by the caller; not compared.

@@ -1,4 +1,4 @@
-"""Recipes: experiments as populations of runs, with plans, artefacts and results."""
+"""Recipes: experiments as populations of replicas, with plans, artefacts and results."""
 
 from prompt_jax.recipes.artefacts import ArtefactStore as ArtefactStore
 from prompt_jax.recipes.config import DataConfig as DataConfig

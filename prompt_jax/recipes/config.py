@@ -38,18 +38,18 @@ class PromptConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where rows come from and how they are cut.
+    """Where rows come from and how they are split and truncated.
 
     Attributes:
       root: folder with one sub-folder per task; None: TFDS or the Hugging Face cache.
       cache: folder of tokenised rows, trained replicas and test results; "" (`data.cache=`) stores
         and reuses nothing, None (`data.cache=none`) is the user's cache folder.
-      max_input_tokens: longer inputs are cut, counted and reported.
-      max_target_tokens: longer targets are cut, counted and reported.
+      max_input_tokens: longer inputs are truncated, counted and reported.
+      max_target_tokens: longer targets are truncated, counted and reported.
       train_rows: at most this many training rows per task; 0: all.
       dev_rows: at most this many development rows per task.
       test_rows: at most this many test rows per task; 0: all.
-      protocol: `development` cuts the development set from train and tests on the official
+      protocol: `development` takes the development set from train and tests on the official
         validation set; `attempt` makes the sets of ATTEMPT, MPT and their followers, by the name of
         the task; `task_prompt_vectors` halves the validation set of a small task.
       shots_count: whether k counts the rows per class (`per_class`) or all rows (`total`, as in
@@ -75,7 +75,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.root == "":
             raise ConfigError(
-                "data.root is empty: name a folder, or say data.root=none for TFDS or the Hugging"
+                "data.root is empty: name a folder, or set data.root=none for TFDS or the Hugging"
                 " Face cache."
             )
         check_protocol(self.protocol)
@@ -183,7 +183,7 @@ class ExperimentConfig:
         if self.checkpoint_keep < 1:
             raise ConfigError(
                 f"checkpoint_keep must be at least 1, but is {self.checkpoint_keep}: to keep none,"
-                " say checkpoint_seconds=0."
+                " set checkpoint_seconds=0."
             )
         if not 1 <= self.seeds <= _SEEDS or not 0 <= self.first_seed < _SEED:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""Mistakes in a method of one's own: found before the first step, and told in one message.
+"""Mistakes in a user's method, reported before the first step in one message.
 
 The package's own methods are not checked here; the conformance tests do that.
 """

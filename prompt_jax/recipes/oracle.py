@@ -67,8 +67,8 @@ def oracle(
       lm: the frozen model that `config.model` names.
       base: the method whose first stage is merged; None: the first of the config's methods that has
         one, else DTVG as published.
-      tuned: tune every merged prompt with the target's budget first (2^K runs for each target, k
-        and seed), choosing the best step, the start included, by the development set.
+      tuned: tune every merged prompt with the target's budget first (2^K replicas for each target,
+        k and seed), choosing the best step, the start included, by the development set.
       show: progress lines on a terminal.
       say: receives what a person should read while it runs.
 
@@ -146,7 +146,7 @@ def _chooses(method: BaseMethod) -> bool:
 
 
 def _chosen(executor: Executor, method: BaseMethod | str, k: int) -> Choices:
-    """The choice of every healthy run of a method."""
+    """The choice of every replica of a method that did not diverge."""
     found: Choices = {}
     contexts = executor.contexts(method, k)
     for outcome in executor.run(method, k):

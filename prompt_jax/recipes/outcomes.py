@@ -115,5 +115,5 @@ def cost_of(
 
 
 def rank(trained: TrainedReplica) -> tuple[bool, float]:
-    """Larger is better; a replica that died is taken only where all did."""
+    """Larger is better; a diverged replica is taken only if all diverged."""
     return trained.healthy, trained.best_value if np.isfinite(trained.best_value) else -np.inf

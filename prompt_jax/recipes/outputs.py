@@ -88,17 +88,17 @@ def write_page(findings: Findings, say: Callable[[str], None]) -> None:
 
 
 def result_key(spec: str, method: BaseMethod, outcome: Outcome) -> RunKey:
-    """The key of a finished run: of the last stage of its method, which `spec` names."""
+    """The key of a finished replica: of the last stage of its method, which `spec` names."""
     m = outcome.key
     return RunKey(spec, method.stages()[-1].title, m.task, m.k or 0, m.seed, m.trial)
 
 
 def rows_of(key: RunKey, outcome: Outcome, task: Task) -> list[ResultRow]:
-    """The result rows of a finished run.
+    """The result rows of a finished replica.
 
     Args:
       key: as from `result_key`.
-      outcome: the run.
+      outcome: the replica.
       task: its target.
     """
     trained, cost = outcome.trained, outcome.cost
@@ -110,7 +110,7 @@ def rows_of(key: RunKey, outcome: Outcome, task: Task) -> list[ResultRow]:
             key=key,
             metric=metric,
             split=split,
-            # What a run that died kept is no result of its method.
+            # The state that a diverged replica kept is no result of its method.
             value=float(value) if trained.healthy else float("nan"),
             source_steps=cost.source_steps,
             target_steps=cost.target_steps,

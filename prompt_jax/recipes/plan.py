@@ -60,9 +60,9 @@ class PlannedStage:
     Attributes:
       label: method, stage and k.
       runs: R.
-      steps: optimizer steps of each run.
-      rows_per_step: B x V of one run.
-      flops: of the training of all runs, counted by hand at the longest input; real inputs are
+      steps: optimizer steps of each replica.
+      rows_per_step: B x V of one replica.
+      flops: of the training of all replicas, counted by hand at the longest input; real inputs are
         shorter, so this is an upper bound.
       learning_rates: peak rates, one for each trial of a sweep; empty where no step is taken.
       unit: of the rates, as in `OptimizerConfig`.
@@ -140,7 +140,7 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of all runs."""
+        """Optimizer steps of all replicas."""
         return sum(stage.steps * stage.runs for stage in self.stages)
 
     @property
@@ -415,7 +415,7 @@ def _all_layers(counted: float, lm: LanguageModel, rows: int, inputs: int, targe
 def _population_bytes(
     method: BaseMethod, budget: TrainConfig, tokens: int, lm: LanguageModel, runs: int, data: int
 ) -> int:
-    """Bytes on a device: parameters, best parameters, optimizer state and gradient of all runs."""
+    """Bytes on a device: (best) parameters, optimizer state and gradient of all replicas."""
     prompt = 4 * tokens * lm.d_model
     context = Context(lm, np.zeros((tokens, lm.d_model), np.float32), 0, "plan")
     params, consts = method.init(context)

@@ -1,4 +1,4 @@
-"""Measures what the results of an experiment are held against: majority class and no prompt."""
+"""Measures the reference values of an experiment: majority class and no prompt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prompt_jax.training.fingerprint import model_of, package_code, split_hash
 
 
 def lines(config: ExperimentConfig, rows: RowStore, runner: StageRunner) -> list[Line]:
-    """The reference lines of every target, on the test rows that all its runs share.
+    """The reference values of every target, on the test rows that all its replicas share.
 
     Args:
       config: the experiment.
@@ -68,11 +68,11 @@ def constant(target: str, task: Task, test: TokenisedSplit) -> Line | None:
 
 
 def tested(key: RunKey, outcome: Outcome, task: Task, test: TokenisedSplit) -> TestedRun:
-    """What a finished run shows beside its metric.
+    """The development curve and the most frequent answer of a finished replica.
 
     Args:
-      key: of the run.
-      outcome: the run.
+      key: of the replica.
+      outcome: the replica.
       task: its target.
       test: the test rows.
     """

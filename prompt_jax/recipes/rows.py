@@ -1,4 +1,4 @@
-"""The rows of an experiment: every task opened, cut and tokenised once, with what was lost."""
+"""The rows of an experiment: every task is opened, split and tokenised once."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class RowStore:
         )
 
     def report(self, sources: Sequence[str] = (), targets: Sequence[str] = ()) -> dict[str, Any]:
-        """What was opened and what was lost: rows, cut texts, notes; JSON-able.
+        """Rows, truncated texts and notes of every task; JSON-able.
 
         Args:
           sources: tasks that are trained on for others; their rows are looked for among those of

@@ -7,7 +7,7 @@
         tests = runner.test(job, trained)
         runner.keep(job, known, trained, tests)
 
-`StageRunner.run` is these lines. Nothing here knows an experiment or a published method.
+`StageRunner.run` is these lines. Nothing here depends on an experiment or a published method.
 """
 
 from __future__ import annotations
@@ -303,7 +303,7 @@ class StageRunner:
     def _report_diverged(
         self, job: StageJob, known: Resolved, trained: Mapping[RunKey, TrainedReplica]
     ) -> None:
-        """Reports replicas that died in one line, once: a table will only have a gap there."""
+        """Reports diverged replicas in one line, once: the table shows only a missing value."""
         dead = {key for key, replica in trained.items() if not replica.healthy}
         new = [key for key in job.replicas if key in dead and known.keys[key] not in self._diverged]
         self._diverged.update(known.keys[key] for key in dead)

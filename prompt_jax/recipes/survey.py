@@ -1,7 +1,7 @@
 """All subsets of the sources on one target: merged, perhaps tuned, and evaluated.
 
-Whatever was evaluated is kept in the store of trained runs, under the hash of the prompts, rows and
-weights: an oracle that was stopped goes on where it was.
+Evaluations are kept in the store of trained replicas, under the hash of the prompts, rows and
+weights, so that an interrupted oracle resumes.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def transfer(
       method: a spec, as in `prompt_jax.methods.create`.
       sources: source tasks, or one; empty for methods without sources.
       k: training rows per class of the target; 0: all.
-      seeds: runs, each with its own source prompts.
+      seeds: number of seeds, each with its own source prompts.
       tokens: L.
       steps: of every stage.
       learning_rate: peak rate of every stage, in units of the root mean square of the model's

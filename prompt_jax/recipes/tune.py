@@ -180,7 +180,7 @@ def check_overrides(overrides: Sequence[str]) -> ExperimentConfig:
         key = assignment.partition("=")[0].strip()
         if key in _OPTIONS:
             raise ConfigError(
-                f"override '{assignment}': say {_OPTIONS[key]} instead, which also decides what is"
+                f"override '{assignment}': use {_OPTIONS[key]} instead, which also decides what is"
                 " written and loaded."
             )
     return override(ExperimentConfig(targets=("-",), methods=(METHOD,)), overrides)
@@ -261,7 +261,7 @@ def describe_split(config: ExperimentConfig) -> list[str]:
     words = list(zip(task.labels, task.words(task.templates[0]), strict=True))
     if words:
         said = ", ".join(f"'{word}' for {label}" for label, word in words[:_SHOWN])
-        lines.append(f"label words: the model says {said}{', ...' if words[_SHOWN:] else ''}.")
+        lines.append(f"label words: the model answers {said}{', ...' if words[_SHOWN:] else ''}.")
     return lines
 
 

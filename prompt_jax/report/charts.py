@@ -107,7 +107,7 @@ def learning(run: RunDirectory) -> list[Figure]:
 
 
 def losses(run: RunDirectory) -> list[Figure]:
-    """Training loss over steps, stage by stage, on one scale: the mean over the runs of a stage."""
+    """Training loss over steps, stage by stage, on one scale: the mean over a stage's replicas."""
     stages: dict[str, Lines] = {}
     for group, lines in curves.collect(run, "loss").items():
         known = stages.setdefault(group.label, {})

@@ -47,11 +47,11 @@ class Curve(NamedTuple):
     number: int  # of the series
     steps: Sequence[float]
     values: Sequence[float]
-    strong: bool  # a mean; otherwise one run
+    strong: bool  # a mean; otherwise one replica
 
 
 def with_mean(runs: Sequence[tuple[list[int], list[float]]], colour: int) -> list[Curve]:
-    """Faint lines for the runs and a strong one for their mean, where all of them have a value."""
+    """Faint lines for the replicas, and a strong one for their mean where all have a value."""
     if len(runs) == 1:
         return [Curve(colour, *runs[0], True)]
     made = [Curve(colour, steps, values, False) for steps, values in runs]
@@ -178,7 +178,7 @@ def curves(
     up: tuple[float, float],
     description: str,
 ) -> str:
-    """Lines over steps: faint for one run, strong for their mean."""
+    """Lines over steps: faint for one replica, strong for their mean."""
     canvas = Canvas(WIDTH, 200)
     axes = canvas.axes(30, 8, WIDTH - 30 - 14, 160)
     axes.set_xlim(*across)

@@ -42,15 +42,15 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Section:
-    """What the page says of one method.
+    """The page's section about one method.
 
     Attributes:
       spec: as the config names it.
       paper: where it comes from; "" where this version does not know the method.
-      status: how the implementation stands to the paper.
+      status: how the implementation relates to the paper.
       stages: its stages, in words.
       panels: drawn.
-      remarks: (run, what its method logged as a summary at the end of training).
+      remarks: (replica, the summary that its method logged at the end of training).
     """
 
     spec: str
@@ -117,7 +117,7 @@ def _declared(spec: str, method: BaseMethod) -> dict[Panel, Stages]:
 
 
 def _remarks(run: RunDirectory, spec: str, method: BaseMethod) -> list[tuple[str, str]]:
-    """(run, summary of it) over all stages."""
+    """(replica, its summary) over all stages."""
     stages = {stage for _, stage in _trained(spec, method)}
     return [
         (f"{_name(run, group)}, seed {seed}", svg.clean(str(text)))

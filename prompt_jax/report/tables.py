@@ -84,7 +84,7 @@ def commands(run: RunDirectory) -> list[tuple[str, str]]:
         if prompt.array is not None:
             made += [
                 (
-                    "See which words its tokens lie near",
+                    "See the words nearest to its tokens",
                     f"prompt-jax prompts show {file} --model {model}",
                 ),
                 ("Carry it to PEFT", f"prompt-jax prompts convert {file} adapter/"),

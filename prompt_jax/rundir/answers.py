@@ -30,7 +30,7 @@ class Answered:
     """A test row and its answer.
 
     Attributes:
-      text: the input, cut to 300 characters.
+      text: the input, truncated to 300 characters.
       expected: the answer in the data, with the label that it stands for.
       answer: of the method, likewise.
       right: whether the primary metric counts it in full.
@@ -72,10 +72,10 @@ class AnswerLog:
         self._entries: dict[tuple[str, str, int], Entry] = {}
 
     def add(self, key: RunKey, task: Task, test: TokenisedSplit, evaluation: Evaluation) -> None:
-        """Adds the answers of a healthy run.
+        """Adds the answers of a replica that did not diverge.
 
         Args:
-          key: of the run.
+          key: of the replica.
           task: the target.
           test: the n rows that were answered.
           evaluation: the answers.

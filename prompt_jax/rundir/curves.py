@@ -1,4 +1,4 @@
-"""What the log of a run directory says over the steps, grouped for figures."""
+"""The numbers logged in a run directory, over the steps and grouped for figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prompt_jax.rundir.tables import heading
 
 
 class Group(NamedTuple):
-    """Runs that differ in seed and trial alone."""
+    """Replicas that differ in seed and trial alone."""
 
     method: str
     stage: str
@@ -43,7 +43,7 @@ def collect(run: RunDirectory, name: str) -> dict[Group, Lines]:
 
 
 def numbers(lines: Lines, scale: float = 1.0) -> list[tuple[list[int], list[float]]]:
-    """The finite numbers of every run, in order of the steps."""
+    """The finite numbers of every replica, in order of the steps."""
     made = []
     for member in sorted(lines):
         pairs = [(step, scale * number(value)) for step, value in sorted(lines[member].items())]
@@ -54,15 +54,15 @@ def numbers(lines: Lines, scale: float = 1.0) -> list[tuple[list[int], list[floa
 
 
 def arrays(lines: Lines, rank: int) -> tuple[list[int], np.ndarray] | None:
-    """What was logged as lists, averaged over the runs.
+    """What was logged as lists, averaged over the replicas.
 
     Args:
-      lines: of runs that differ in seed and trial alone.
+      lines: of replicas that differ in seed and trial alone.
       rank: of the array of one step: 0, 1 or 2.
 
     Returns:
-      The n steps that all runs have, and [n, ...] float64; None where shapes differ or nothing
-      is finite. NaN where no run has a finite number.
+      The n steps that all replicas have, and [n, ...] float64; None where shapes differ or nothing
+      is finite. NaN where no replica has a finite number.
     """
     tables = []
     for logged in lines.values():

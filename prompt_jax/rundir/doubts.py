@@ -1,6 +1,6 @@
-"""Results that say less than they seem to: too short a training, one class, no better than nothing.
+"""Warnings about results: training too short, answers of one class, no better than no training.
 
-Each doubt is a sentence among the warnings of `Findings`.
+Each is a sentence among the warnings of `Findings`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Level(NamedTuple):
 
 
 def find(run: RunDirectory, levels: Iterable[Level]) -> list[str]:
-    """The doubts about a run, in sentences; none where its directory has no `reference.json`.
+    """The warnings about a run's results, in sentences; none without a `reference.json`.
 
     Args:
       run: the directory.

@@ -1,4 +1,4 @@
-"""What a run shows: computed once from its files, and drawn from by everything that shows it.
+"""The results of a run, computed once from its files; every table and page shows these numbers.
 
 The terminal, JSON, `summary.md`, the page, CSV and LaTeX take their numbers from `Findings` and go
 through its rows and tables without knowing what they are. A new number is a new entry here.
@@ -105,7 +105,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Cost:
-    """The mean cost of one run of a method at one k, over targets and seeds.
+    """The mean cost of one replica of a method at one k, over targets and seeds.
 
     Attributes:
       method: its spec.
@@ -160,9 +160,9 @@ class Findings:
       minimum: smallest difference (a fraction) that counts.
       costs: of every method at every k.
       best: one per target and k.
-      references: methods that are only a reference, as full fine-tuning: no rivals of the others.
+      references: methods that are only a reference, as full fine-tuning: never the best method.
       truncation: truncated inputs and skipped rows, in sentences.
-      warnings: what is missing, damaged, in two splits or died, in sentences.
+      warnings: what is missing, damaged, in two splits or diverged, in sentences.
       answer: to the primary question; None where none was declared, or it has no answer here.
     """
 
@@ -204,7 +204,7 @@ def minimum_effect(run: RunDirectory) -> float:
 
 
 def status(spec: str) -> str:
-    """How a method stands to its paper; "" for one that this version does not know."""
+    """How a method relates to its paper; "" for one that this version does not know."""
     from prompt_jax.methods import create
 
     try:
@@ -220,7 +220,7 @@ def find(run: RunDirectory) -> Findings:
     minimum = minimum_effect(run)
     contrasts = _contrasts(run.methods, measured, minimum)
     references = frozenset(m for m in run.methods if status(m) == "reference")
-    # A reference is no rival, unless there is nothing else to compare.
+    # A reference cannot be the best method, unless there is nothing else to compare.
     rivals = [m for m in run.methods if m not in references]
     rivals = rivals if len(rivals) > 1 else list(run.methods)
     by_cell = {Cell(c.method, c.target, c.k): c for c in contrasts}

@@ -76,7 +76,7 @@ class PromptFile:
 class LogLine(NamedTuple):
     """A line of `metrics.jsonl`."""
 
-    key: RunKey  # of the run
+    key: RunKey  # of the replica
     step: int
     numbers: dict[str, Any]  # all that the line holds
 

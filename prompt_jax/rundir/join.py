@@ -96,7 +96,7 @@ def join(runs: Sequence[RunDirectory]) -> RunDirectory:
         made.prompts += [p for p in run.prompts if not p.is_source and p.record.method in new]
         made.problems += [f"{run.path}: {problem}" for problem in run.problems]
         made.problems += [
-            f"{method} stands in {owners[method].path} and in {run.path} with different numbers:"
+            f"{method} is in {owners[method].path} and in {run.path} with different numbers:"
             " the first are shown."
             for method in run.methods
             if method not in new and _values(run, method) != _values(owners[method], method)

@@ -26,11 +26,11 @@ _BESTS = (
 
 @dataclass(frozen=True)
 class Choice:
-    """Where the sources that a method chose stand among all subsets, by the test items.
+    """The rank of the sources that a method chose among all subsets, by the test items.
 
     Attributes:
       method: its spec.
-      seed: of the run.
+      seed: of the replica.
       subset: number of the subset.
       test: of that subset, merged as the oracle merges it.
       rank: 1 is the best; equal subsets share the mean of their ranks.

@@ -20,7 +20,7 @@ class Question:
       b: another one; it may be of another run directory.
       targets: all of the experiment's where empty.
       templates: of the test rows; all where empty.
-      why: what the difference says.
+      why: the question that the difference answers.
       role: `primary`: one test, not corrected; `secondary`: one of a family that is corrected
         together (Holm); `calibration`: compares how far the probabilities of two methods' answers
         can be trusted, outside the family.

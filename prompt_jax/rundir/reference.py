@@ -1,8 +1,8 @@
-"""Values that every result can be held against, and what single runs show beside their metric.
+"""Reference values of every target, and facts about tested replicas beside their metric.
 
-`reference.json` holds, for every target, what the majority class or a random choice and the frozen
-model without a prompt reach on its test rows; and for every tested run its development curve and
-the class that it answered most often.
+`reference.json` holds, for every target, the scores on its test rows of the majority class or a
+random choice and of the frozen model without a prompt; and for every tested replica its development
+curve and the class that it answered most often.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class Line:
 
 @dataclass(frozen=True)
 class TestedRun:
-    """What one tested run shows beside its metric.
+    """Facts about one tested replica beside its metric.
 
     Attributes:
-      key: of the run.
+      key: of the replica.
       history: (step, development value).
       answer: the class that it answers most often; "" where answers are no classes.
       share: of the test rows that it answers so.
@@ -81,7 +81,7 @@ class TestedRun:
 
 @dataclass(frozen=True)
 class Reference:
-    """The content of `reference.json`; runs of earlier versions have none."""
+    """The content of `reference.json`; those of earlier versions have none."""
 
     lines: list[Line] = field(default_factory=list)
     runs: list[TestedRun] = field(default_factory=list)

@@ -30,17 +30,17 @@ class ResultRow:
     """One measured number, with what it cost. One line of `results.jsonl`.
 
     Attributes:
-      key: of the run that was tested; its fields stand in the line by name.
+      key: of the replica that was tested; its fields are in the line by name.
       metric: name of one of the task's metrics, or on the test rows of `Calibration`'s fields.
       split: `dev` or `test`.
       value: in [0, 1], or [-1, 1] for correlations, [0, 2] for `brier`, nats for `nll`; NaN for a
-        run that died.
-      source_steps: optimizer steps of all source runs of this seed that the method uses, cached
-        ones included.
+        diverged replica.
+      source_steps: optimizer steps of all source replicas of this seed that the method uses, those
+        from the cache included.
       target_steps: steps on the target, probes and all trials included.
       rows_seen: training rows of all of these, repetitions counted.
       flops: counted by hand for these rows at their mean length, evaluation not included.
-      wall_s: seconds of training, shared equally among the runs of a population; cached stages
+      wall_s: seconds of training, shared equally among the replicas of a population; cached stages
         count what they took when they were trained.
       trained_parameters: numbers changed by the last stage.
       stored_parameters: numbers that must be kept to use the result, beside the frozen model.
@@ -92,7 +92,7 @@ class ResultRow:
 
     @property
     def seed(self) -> int:
-        """Of the run."""
+        """Of the replica."""
         return self.key.seed
 
 

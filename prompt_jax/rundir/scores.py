@@ -28,7 +28,7 @@ class Scores:
     """Values of one metric per target on one split.
 
     Attributes:
-      values: of each cell by seed; NaN for a run that died.
+      values: of each cell by seed; NaN for a diverged replica.
       items: likewise the test items [n] where the metric is their mean.
       ranges: the smallest and largest value of each target's metric; [-1, 1] where it is missing.
     """

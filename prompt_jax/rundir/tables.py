@@ -114,7 +114,7 @@ def heading(k: int) -> str:
 
 
 def cell_text(summary: Summary | None) -> str:
-    """A cell in points: mean and standard deviation over seeds, and runs that died."""
+    """A cell in points: mean and standard deviation over seeds, and diverged replicas."""
     if summary is None or summary.n == 0:
         return "failed" if summary is not None and summary.failed else "-"
     text = f"{100 * summary.mean:.1f}"

@@ -21,7 +21,7 @@ def notes(
       limit: the longest input, in tokens.
       tested: the tasks, as `data` names them, whose test rows are used.
       answer_limit: the longest target or candidate, in tokens. Every truncated one is reported:
-        an answer that is cut may be no answer.
+        a truncated answer may be no answer.
     """
     shares: dict[tuple[str, str], list[float]] = {}
     answers: dict[tuple[str, str], list[float]] = {}

@@ -346,7 +346,7 @@ def rows_of_tasks(run: RunDirectory) -> Table:
         ("task", "role", "data", "draws", *parts),
         tuple(sorted(lines, key=lambda line: line[1], reverse=True)),
         3,
-        note=f"k rows {counted} are drawn anew for every seed; a share is the largest over them.",
+        note=f"k rows {counted} are drawn again for every seed; a share is the largest over them.",
     )
 
 

@@ -118,7 +118,7 @@ def folder_name(text: str) -> str:
 
 
 class Wandb:
-    """One run of Weights & Biases for the whole experiment; metrics are named stage/run/metric.
+    """One run of Weights & Biases for the whole experiment; metrics are named stage/replica/metric.
 
     Args:
       project: its name there.

@@ -115,8 +115,8 @@ def test_what_is_refused(invoke: Invoke, files: World, tmp_path: Path) -> None:
         (("--out", "memory://run"), "out must be a directory of this machine"),
         (("--model", "nowhere/at/all"), "There is no directory nowhere/at/all."),
         (("steps=3",), "unknown option 'steps' in overrides. Did you mean one of these"),
-        (("model=t5-base",), "override 'model=t5-base': say --model (model=) instead"),
-        (("out=x",), "override 'out=x': say --out (out=) instead"),
+        (("model=t5-base",), "override 'model=t5-base': use --model (model=) instead"),
+        (("out=x",), "override 'out=x': use --out (out=) instead"),
         (("dtype=float16",), "option 'dtype' must be one of float32, bfloat16, not 'float16'"),
         (("--lr", "3"), "unknown option '--lr'. Write source.optimizer.learning_rate=3"),
     ):

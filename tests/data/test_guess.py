@@ -133,7 +133,7 @@ def test_labels_are_what_a_row_means_in_every_format() -> None:
         (table(5, text=text, label=["a", "b"]), {}, "t.csv has 5 rows; at least 20 are needed"),
         (table(text=text, label=["one"]), {}, "every row has the same 'label', 'one'"),
         (table(text=text, label=lambda i: f"x{i}"), {}, "has 40 different values in 40 rows, too"),
-        (table(text=text, score=lambda i: i / 7), {"label": "score"}, "say --kind regression"),
+        (table(text=text, score=lambda i: i / 7), {"label": "score"}, "use --kind regression"),
         (table(text=text, score=["1", "x"]), {"label": "score", "kind": "regression"}, "has 'x'"),
         (table(text=text, a=["x", "y"], b=["x", "y"]), {}, "which column is the answer? a, b have"),
         (table(a=text, b=text, c=text, label=["x", "y"]), {}, "which column is the text"),

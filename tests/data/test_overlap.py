@@ -89,7 +89,7 @@ def test_the_same_rows_as_train_and_validation_are_refused(tmp_path, make):
     for read in (load_splits, check_rows):
         with pytest.raises(
             DataError,
-            match=r"train and validation are the same 10 rows \(train\.jsonl.*say holdout = 0\.2",
+            match=r"train and validation are the same 10 rows \(train\.jsonl.*set holdout = 0\.2",
         ):
             read(task)
 

@@ -49,7 +49,7 @@ def test_equal_results_of_one_method_are_no_problem(made, copy):
 
 def test_different_results_of_one_method_are_named(made, other):
     (problem,) = join([read(made), read(other)]).problems
-    assert problem.startswith(f"prompt_tuning stands in {made} and in {other} with different")
+    assert problem.startswith(f"prompt_tuning is in {made} and in {other} with different")
 
 
 def test_one_run_is_itself(loaded):

@@ -1,4 +1,4 @@
-"""What to tell a user whose JAX does not start."""
+"""The error message for a JAX that does not start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`prompt-jax contrasts`: answers the questions that an experiment declared."""
+"""`prompt-jax contrasts`: tests the contrasts that an experiment declared."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def contrasts(
     ] = False,
     form: common.Format = "md",
 ) -> None:
-    """Answer the declared questions of an experiment from its results.
+    """Test the declared questions of an experiment on its results.
 
     The first DIR is the experiment's; more are searched for methods that it does not have.
     """

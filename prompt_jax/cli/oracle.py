@@ -1,4 +1,4 @@
-"""`prompt-jax oracle`: how every subset of the sources would have done."""
+"""`prompt-jax oracle`: scores of every subset of the sources."""
 
 from __future__ import annotations
 

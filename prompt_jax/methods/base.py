@@ -106,7 +106,7 @@ class Panel:
 
 @dataclass(frozen=True, eq=False)
 class Artefact:
-    """What an earlier stage left for one seed (and target): named prompts.
+    """The prompts of an earlier stage for one seed (and target), by name.
 
     Attributes:
       names: task names.
@@ -125,7 +125,7 @@ class Artefact:
 
 
 class TemplateTokens(NamedTuple):
-    """A template as a method may read it: what it says to every row alike."""
+    """The tokens of a template without its fields: the same for every row."""
 
     task: str
     template: str
@@ -136,7 +136,7 @@ class TemplateTokens(NamedTuple):
     def of(
         cls, task: str, templates: Sequence[Template], tokenizer: Any
     ) -> tuple[TemplateTokens, ...]:
-        """The wordings of a task's templates, in their order."""
+        """Of a task's templates, in their order."""
         texts = [template.instruction for template in templates]
         found = tokenizer.encode(texts, add_eos=False) if texts else []
         return tuple(
@@ -313,7 +313,7 @@ class BaseMethod:
         return {}
 
     def summarize(self, carry: Carry) -> str:
-        """Nothing to remark."""
+        """No summary."""
         return ""
 
     def groups(self, params: Params) -> Any:

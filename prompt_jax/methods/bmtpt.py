@@ -187,7 +187,7 @@ class BmtptParticles(_Posterior):
         return optax.chain(stein.svgd(kernel, self.temperature, ratio=self.ratio), base)
 
     def metrics(self, params: Params, consts: Consts, prompted: Prompted) -> Mapping[str, Array]:
-        """How far apart the particles are."""
+        """Distances of the particles, and their effective rank."""
         particles = params["particles"]
         if len(particles) == 1:
             return {}
@@ -352,7 +352,7 @@ class Bmtpt(_Posterior):
         return -jax.nn.logsumexp(-0.5 * squares) + math.log(len(squares))
 
     def metrics(self, params: Params, consts: Consts, prompted: Prompted) -> Mapping[str, Array]:
-        """How far the prompt has moved, and what the prior makes of it."""
+        """The prompt's distance from the prior's mean, and the prior's energy."""
         offset = params["prompt"] - consts["mean"]
         found = {
             "prior_distance": jnp.sqrt(jnp.mean(offset**2)) / consts["unit"],

@@ -1,4 +1,4 @@
-"""DTVG (Zhang et al., ACL Findings 2025, arXiv 2503.18063): merge the sources that help right now.
+"""DTVG (Zhang et al., ACL Findings 2025, arXiv 2503.18063): merge the vectors of sources that help.
 
 Written from the paper's formulas; the mathematics stands in `prompt_jax.task_vectors`.
 """

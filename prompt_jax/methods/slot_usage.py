@@ -1,4 +1,4 @@
-"""How the slots of a memory bank are used: what methods that have one log and show of it."""
+"""Usage of the slots of a memory bank: metrics, panels and summary of methods that have one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_LOGGED = 4096  # numbers of a table that is written into every line of the
 
 @dataclass(frozen=True)
 class SlotUsage(BaseMethod):
-    """Defaults of a method with a memory bank: panels, metrics and the remark on usage.
+    """Defaults of a method with a memory bank: panels, metrics and the summary of usage.
 
     Its carry has the counts `usage` [K, N] float32, how often each task has retrieved each slot
     since the start; the `aux` of its prompts the scalars `balance` and `pull`.

@@ -29,7 +29,7 @@ def source_similarity(target: np.ndarray, sources: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Spot(BaseMethod):
-    """Prompt tuning on the target that starts from what the sources learnt.
+    """Prompt tuning on the target that starts from source prompts.
 
     Only the start is SPoT's own: the target stage trains with prompt tuning's programs.
 

@@ -74,7 +74,7 @@ class Spt(SlotUsage):
       query: the `template`, or the `instance` with its template.
       pooling: of embedded tokens.
       centred: subtract the mean of the training templates. What instances have in common stays:
-        with `query=instance` few slots may be used, which the remark on usage shows.
+        with `query=instance` few slots may be used, as the summary of usage shows.
       projected: learn W of the query, the identity at the start.
       gradient: how keys and W learn, see `memory_bank.slot_weights`.
       temperature: divides scores in the soft weights. At 1 these sharpen with D, for queries and
@@ -146,7 +146,7 @@ class Spt(SlotUsage):
 
     @property
     def needs_embeddings(self) -> bool:
-        """Where each row asks for itself."""
+        """With `query=instance`: each row has its own query."""
         return self._by_row
 
     # Stages and starts --------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Runs an experiment into a run directory that somebody else can use."""
+"""Runs an experiment and writes its run directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The oracle of grouping: how every subset of the sources would have done on a target.
+"""The oracle of grouping: scores of every subset of the sources on a target.
 
 For each target, k and seed the sources' and the target's prompts of DTVG's first stage are merged,
 

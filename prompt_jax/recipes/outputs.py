@@ -77,7 +77,7 @@ def write_findings(folder: Path, say: Callable[[str], None], *, with_page: bool 
 
 
 def write_page(findings: Findings, say: Callable[[str], None]) -> None:
-    """Writes the report page. Whatever goes wrong with a picture, the results are there."""
+    """Writes the report page; a failure is a warning, since the results are written before."""
     if not distributed.is_main():
         return
     path = findings.run.path / page.NAME

@@ -101,7 +101,7 @@ class StageResult:
 
 
 class StageRunner:
-    """Runs stages for one model; what it has trained or found once it does not look for again.
+    """Runs stages for one model; its results are kept in memory.
 
     Args:
       lm: the frozen model.

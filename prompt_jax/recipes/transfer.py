@@ -1,4 +1,4 @@
-"""The five-line form: carry what sources learnt to one target."""
+"""Transfer from sources to one target in one call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A prompt for one's own table: read, split, tuned over several learning rates, and tested."""
+"""A prompt for a user's table: read, split, tuned over several learning rates, and tested."""
 
 from __future__ import annotations
 

@@ -108,6 +108,6 @@ class Unfinished:
             self._begun = None
 
     def clear(self) -> None:
-        """The experiment is finished: nothing is in the middle any more."""
+        """The experiment is finished: all checkpoints are deleted."""
         if self.folder is not None and distributed.is_main():
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -16,7 +16,7 @@ from prompt_jax.rundir.tables import cell_text, heading, interval_text
 
 
 class Figure(NamedTuple):
-    """An SVG element with what stands over it."""
+    """An SVG element with its title."""
 
     title: str
     svg: str

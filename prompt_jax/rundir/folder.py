@@ -83,7 +83,7 @@ class LogLine(NamedTuple):
 
 @dataclass(eq=False)
 class RunDirectory:
-    """What a run directory holds.
+    """The content of a run directory.
 
     Attributes:
       path: the directory.

@@ -1,4 +1,4 @@
-"""What the oracle of grouping found: tables for people, and all numbers for a program."""
+"""Results of the oracle of grouping: tables for people, and all numbers as JSON."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class OracleCell:
 
 @dataclass(frozen=True, eq=False)
 class OracleReport:
-    """What the oracle found.
+    """Results of the oracle.
 
     Attributes:
       folder: the run directory.

@@ -115,7 +115,7 @@ class ExperimentConfig:
         first is the baseline of the contrasts.
       shots: training rows per class (or in all, `data.shots_count`), one column group each; 0
         means all rows.
-      seeds: replicas per cell, with fresh source prompts for every seed.
+      seeds: number of seeds, each with its own source prompts.
       first_seed: the seeds are first_seed, first_seed + 1, ...
       prompt: the soft prompt.
       data: the rows.

@@ -307,9 +307,7 @@ def test_all_keys_of_a_config(invoke: Invoke, files: World) -> None:
     result = invoke("run", files.config, "--keys", "seeds=7")
     assert (result.code, result.err) == (0, "")
     lines = [" ".join(line.split()) for line in result.out.splitlines()]
-    assert (
-        "seeds whole number 7 replicas per cell, with fresh source prompts for every seed" in lines
-    )
+    assert "seeds whole number 7 number of seeds, each with its own source prompts" in lines
     assert "target.optimizer.learning_rate number 0.5 peak rate; see `unit`" in lines
     listed = json.loads(invoke("run", "few_shot", "--keys", "--json").out)
     assert {"name": "few_shot.steps", "type": "whole number", "value": "300"}.items() <= next(

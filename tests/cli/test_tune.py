@@ -64,7 +64,7 @@ def test_from_a_table_to_an_answer(invoke: Invoke, files: World, tmp_path: Path)
     assert any(
         line.startswith("rows: 2 of 42 rows repeat the text of another row") for line in lines
     )
-    assert "label words: the model says 'food' for food, 'tool' for tool." in lines
+    assert "label words: the model answers 'food' for food, 'tool' for tool." in lines
 
     # An ordinary run directory: it is resumed, and another reading does not touch it.
     (prompt,) = (out / "prompts").rglob("*.safetensors")

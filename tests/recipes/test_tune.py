@@ -88,7 +88,7 @@ def test_the_budget_grows_with_the_rows_within_limits(
     lines = recipe.describe_split(config)
     dev = min(200, count * 4 // 5 // 5)
     assert lines[0].startswith(f"rows: {count * 4 // 5 - dev:,} to train, {dev:,} to choose")
-    assert lines[1] == "label words: the model says 'bug' for Bug, 'new wish' for New wish."
+    assert lines[1] == "label words: the model answers 'bug' for Bug, 'new wish' for New wish."
 
 
 def test_long_rows_are_cut_at_a_limit(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_table_in_memory_is_tuned_by_an_ordinary_experiment(
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "answer: column 'label', for it is named like a label and has few values."
     assert "labels: 'Bug', 'bug' are one label, 'Bug'." in printed
-    assert printed[-1] == "label words: the model says 'bug' for Bug, 'new wish' for New wish."
+    assert printed[-1] == "label words: the model answers 'bug' for Bug, 'new wish' for New wish."
 
 
 def test_lengths() -> None:

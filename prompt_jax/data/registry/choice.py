@@ -44,8 +44,8 @@ WINOGRANDE = Task(
     split_protocol="own",
     sizes=(("train", 40_398), ("validation", 1_267)),
     licence="CC BY",
-    description="Which of two names fills a gap; local files cut the official development set in"
-    " 1,000 and 267 rows, TFDS has the official splits.",
+    description="Which of two names fills a gap; local files split the official development set"
+    " into 1,000 and 267 rows, TFDS has the official splits.",
     domain="coreference",
     reserved=True,
 )

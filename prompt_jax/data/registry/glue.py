@@ -82,8 +82,8 @@ MRPC = Task(
     split_protocol="own",
     sizes=_sizes(3_668, 408),
     licence="Microsoft Research licence",
-    description="Whether two sentences from the news say the same; local files cut the official"
-    " training set anew.",
+    description="Whether two sentences from the news say the same; local files split the official"
+    " training set differently.",
     domain="paraphrase",
     reserved=True,
 )

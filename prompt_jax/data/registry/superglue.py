@@ -137,8 +137,8 @@ MULTIRC = Task(
     split_protocol="own",
     sizes=_sizes(27_243, 4_848),
     licence="research use (MultiRC terms)",
-    description="Whether an answer to a question about a paragraph is right; local files cut the"
-    " official training set anew.",
+    description="Whether an answer to a question about a paragraph is right; local files split the"
+    " official training set differently.",
     max_input=348,
     domain="qa",
     reserved=True,

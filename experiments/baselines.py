@@ -74,7 +74,7 @@ def keys_sandbox() -> ExperimentConfig:
 
 
 def transfer_real() -> ExperimentConfig:
-    """Six sources, six targets, k = 16 and all rows, 3 seeds with a source set each.
+    """Six sources, six targets, k = 16 and all rows, 3 seeds with their own source prompts.
 
     The T5 must not have been trained on the targets (RTE, MRPC, MR, TREC, Subj and IMDB are in
     `prompt_jax.data.registry.RESERVED`). Result and spread: docs/results/real_text.md.

@@ -118,7 +118,7 @@ def main_real() -> ExperimentConfig:
     The T5 must not have been trained on the targets (all are in
     `prompt_jax.data.registry.RESERVED`). `model=mini` is the one of the package, which was made for
     the sandbox; sources, rows and rates are those of experiments/baselines.py, whose run showed
-    that its T5 is hard to steer.
+    that prompts have little effect on its T5.
 
     Primary contrast, declared before any run: DTVG with both stages inside the target's budget
     minus prompt tuning with that budget, mean over the four targets. With five seeds, p comes from
@@ -222,9 +222,9 @@ def released_sandbox() -> ExperimentConfig:
     """DTVG at the rates of its released scripts, for T5 and for Llama, with matched budgets.
 
     `main` and `ablations` trained stage 2 at stage 1's rate, as the scripts for Llama do, but
-    scales at the same share of their size as embeddings (0.3 a step), which nobody did. Here scales
-    move by 0.001 a step, and the prompt goes on at stage 1's rate (`released_llama`) or at 1 / 300
-    of it (`released_t5`).
+    scales at the same share of their size as embeddings (0.3 a step), unlike the released scripts.
+    Here scales move by 0.001 a step, and the prompt continues at stage 1's rate
+    (`released_llama`) or at 1 / 300 of it (`released_t5`).
 
     A rate of a step is not the same in 75 steps as in the scripts' 30,000. Under a linear decay
     the scripts' scales can move by 15 in all, and T5's prompt by 1.5 in units of its embeddings;

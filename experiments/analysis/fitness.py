@@ -8,12 +8,11 @@
     python -m experiments.analysis.fitness out=DIR seeds=2 first_seed=100 frozen=no
                              # while choosing budgets: other seeds, and never a held-out target
 
-Per seed a fresh source set. For every task: prompt tuning with all rows and full fine-tuning; for
-every target: prompt tuning with k rows per class from scratch and from each source's prompt, on
-`draws` draws of the rows, whose mean is the seed's value: sources and draws vary apart, and it is
-luck with the few rows that makes single runs noisy. The
-pairs are compared with `sandbox.truth()` by the statistics of docs/evaluation.md, in two families:
-the pairs of which an effect is expected (is it there?) and the neutral ones (is there any?).
+Source prompts are trained for every seed. For every task: prompt tuning with all rows and full
+fine-tuning; for every target: prompt tuning with k rows per class from the common initialisation
+and from each source's prompt, on `draws` draws of the rows, whose mean is the seed's value (single
+draws are noisy). The pairs are compared with `sandbox.truth()` by the statistics of
+docs/evaluation.md, in two families: the pairs of which an effect is expected, and the neutral ones.
 Result: docs/results/sandbox.md.
 """
 
@@ -64,7 +63,7 @@ class FitnessConfig:
     Attributes:
       out: directory of results; finished parts in it are not repeated.
       model: the T5.
-      seeds: how many, each with a source set of its own.
+      seeds: how many, each with its own source prompts.
       first_seed: the first of them.
       fine_tuned: seeds of full fine-tuning.
       draws: of k rows, their order and the start from scratch, for each seed.

@@ -4,7 +4,7 @@
 
 A RUN is a run directory or an archive of one (`prompt-jax archive`). Its results list the sources
 that each replica chose. They are compared with `sandbox.truth()`, the expected effect of each pair,
-and with what blind groups of the same size would contain.
+and with random groups of the same size.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def count(choices: Sequence[Choice], sources: int) -> Counts:
 
 
 def _any(sources: int, size: int, bad: int) -> float:
-    """The chance that a blind group of a size holds at least one of the bad ones."""
+    """The chance that a random group of a size holds at least one of the bad ones."""
     none = 1.0
     for i in range(size):
         none *= max(0, sources - bad - i) / (sources - i)

@@ -43,7 +43,7 @@ class Prediction:
     Attributes:
       label: name of the label, as in the task's `labels`; the letter of a choice without names;
         None for generated answers.
-      text: the words: what the model was asked to say for this label, the text of the choice, or
+      text: the words: the label's words under the template, the text of the choice, or
         the generated text.
       score: probability of the label among the task's labels, None for generated answers.
       scores: the probability of every label, in the task's order: the softmax of minus `nll`.
@@ -96,9 +96,9 @@ def predict(
 ) -> list[Prediction]:
     """Answers texts or rows: rendered, tokenised, batched, and given back as labels and words.
 
-    The task says how a row becomes the model's input and which answers there are. It is the one
+    The task defines how a row becomes the model's input and which answers there are. It is the one
     that `task` names, or else the one that the prompt was trained for, which its record holds.
-    Without either a text is the model's input as it stands, and the answer is generated.
+    Without either a text is the model's input unchanged, and the answer is generated.
 
     Args:
       lm: the model, with a tokenizer.

@@ -32,7 +32,7 @@ class Stage:
         from the joint replica what each target deploys.
       trains: the method whose programs train the replicas; None: the method itself. The last stage
         is always initialised by the method itself, whoever trains it.
-      budget: which budget of the experiment pays for it.
+      budget: name of its budget in the experiment's config.
       trials: replicas per target that differ only in `Context.trial`; the best on the development
         set is kept and the cost of all is counted.
       mixing: how the rows of a `mixture`, or of `targets`, are drawn, as in
@@ -45,7 +45,7 @@ class Stage:
         as such.
       batch: multiplies the rows of a step.
       steps: a number of steps of its own in place of `part`'s; 0: none.
-      rate: the peak learning rate, as a multiple of the budget's, or as it stands where
+      rate: the peak learning rate, as a multiple of the budget's, or the rate itself where
         `absolute_rate`.
       absolute_rate: whether `rate` holds in the parameters' own units, whatever the budget's rate
         and unit are.

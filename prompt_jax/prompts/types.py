@@ -186,7 +186,7 @@ def _short(text: str, longest: int = _LONGEST_SHOWN) -> str:
 class TaskVector(Matrix):
     """Difference of two prompts, or a stack of them with leading axes.
 
-    It is an array as a `SoftPrompt` is.
+    It behaves as an array, like a `SoftPrompt`.
 
     >>> tau = TaskVector(np.ones((2, 4), np.float32), init_id="17", name="mnli")
     >>> (2 * tau - tau).name

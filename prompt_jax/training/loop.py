@@ -29,7 +29,7 @@ def train(
 ) -> list[TrainedReplica]:
     """Trains a population of replicas of one method.
 
-    A replica's result does not depend on its neighbours, on the micro-batches or on the mesh,
+    A replica's result does not depend on other replicas, on the micro-batches or on the mesh,
     beyond floating-point summation order. Training that resumes from a checkpoint gives the same
     bits as training that was never interrupted.
 
@@ -49,8 +49,8 @@ def train(
       ConfigError: no replicas, unequal shapes, several replicas of a method that trains the model,
         or checkpoints of other training.
       ModelError: rows of another model's tokenizer.
-      TrainingError: out of device memory; says what to lower. Or checkpoints that are damaged or
-        cannot be written.
+      TrainingError: out of device memory, with what to lower; or checkpoints that are damaged
+        or cannot be written.
       StoppedError: SIGTERM or Ctrl-C came; a checkpoint is saved.
     """
     tracker = tracker or NullTracker()

@@ -26,7 +26,7 @@ class TrainConfig:
       eval_every: steps between development evaluations; the best step is kept. 0: only the start
         and the end.
       patience: stop a replica after this many evaluations without improvement; 0: never.
-      micro_batch_tokens: encoder tokens, prompts included, that pass through the model at once; 0
+      micro_batch_tokens: tokens of a micro-batch, prompts included (of a T5 the encoder's); 0
         chooses from the compiled memory analysis. Gradients are accumulated over micro-batches.
       log_every: steps between lines in metrics.jsonl.
       dropout: share of the frozen model's values that is dropped while the stage trains, where its
@@ -64,7 +64,7 @@ class Replica:
     """One member of a population.
 
     Attributes:
-      key: its identity; the fields stand in every line that is logged about it.
+      key: its identity; its fields are in every line that is logged about it.
       feed: its rows.
       params: initial parameters, without the axis R.
       consts: what the method reads but never trains.

@@ -59,7 +59,16 @@ def evaluate(
     opened: dict[Any, TokenisedSplit] = {}
     limits = [max_target_tokens or answer_limit(x.prompt.record, chosen) for x in loaded]
     splits = [
-        _rows(chosen, named, lm, root, split, max_rows, (max_input_tokens, limit), opened)
+        _rows(
+            _as_trained(chosen, named),
+            named,
+            lm,
+            root,
+            split,
+            max_rows,
+            (max_input_tokens, limit),
+            opened,
+        )
         for named, limit in zip(loaded, limits, strict=True)
     ]
     names = split_list(metrics) or chosen.metrics
@@ -101,6 +110,13 @@ def evaluate(
     return None
 
 
+def _as_trained(task: Task, named: common.NamedPrompt) -> Task:
+    from prompt_jax.evaluation.questions import as_trained
+
+    record = named.prompt.record
+    return task if record is None else as_trained(task, record)
+
+
 def _rows(
     task: Task,
     named: common.NamedPrompt,
@@ -126,7 +142,7 @@ def _rows(
     template = "first"
     if record is not None and record.task == task.name:
         template = task.template(recorded("template", None)).name
-    key = (seed, k, counted, protocol, dev, widths, template)
+    key = (task, seed, k, counted, protocol, dev, widths, template)
     if key not in opened:
         parts = Limits(dev=dev, test=max_rows)
         splits = load_splits(task, root, protocol, seed, parts, k, counted)

@@ -34,7 +34,8 @@ class Row(NamedTuple):
     @property
     def ranked(self) -> bool:
         """Whether the answer is chosen by rank classification, not generated."""
-        return self.task is not None and self.task.kind in ("classification", "choice")
+        task = self.task
+        return task is not None and task.kind in ("classification", "choice") and not task.generated
 
 
 def read(

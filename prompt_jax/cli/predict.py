@@ -10,6 +10,7 @@ import typer
 
 from prompt_jax.cli import common, inputs
 from prompt_jax.cli.inputs import Row as Row
+from prompt_jax.data.digits import SUFFIX
 from prompt_jax.errors import ConfigError, DataError, PromptError
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def predict(
     lm = common.load_model(model, dtype)
     loaded = common.load_prompts(prompt, lm, allow_other_model, methods=True)
     rows = [_assign_prompts(row, loaded) for row in rows]
+    _refuse_other_answers(rows, loaded)
     _warn_about_templates(rows, loaded)
     limits = Limits(max_input_tokens, max_target_tokens, max_new_tokens)
     answers = _answer(lm, loaded, rows, limits, beams)
@@ -198,6 +200,24 @@ def _assign_prompts(row: Row, loaded: Sequence[common.NamedPrompt]) -> Row:
             ' prompt is given. Give one, or name another with {"prompt": NAME}.'
         )
     return row._replace(prompts=tuple(matching))
+
+
+def _refuse_other_answers(rows: Sequence[Row], loaded: Sequence[common.NamedPrompt]) -> None:
+    """Refuses to rank words under a prompt that was trained to answer in digits.
+
+    Raises:
+      ConfigError: with the name of the task as the prompt answers it.
+    """
+    from prompt_jax.evaluation.questions import as_trained
+
+    for row in rows:
+        for i in row.prompts:
+            task, record = row.task, loaded[i].prompt.record
+            if task is not None and record is not None and task != as_trained(task, record):
+                raise ConfigError(
+                    f"the prompt {loaded[i].name} was trained to answer in digits: pass"
+                    f" --task {task.name}{SUFFIX}."
+                )
 
 
 def _warn_about_templates(rows: Sequence[Row], loaded: Sequence[common.NamedPrompt]) -> None:

@@ -286,10 +286,17 @@ def next_commands(made: RunResult, config: ExperimentConfig) -> list[str]:
     file, program = shlex.quote(str(stored.file)), common.program()
     return [
         f"echo {shlex.quote(row)} | {program} predict {model} --prompt {file}"
-        f" --task {shlex.quote(target)}{form}",
+        f" --task {shlex.quote(_answered(target, config))}{form}",
         *((f"{program} prompts show {file} --model {model}",) if stored.array is not None else ()),
         *(_onwards(program) if config.model == "mini" else ()),
     ]
+
+
+def _answered(target: str, config: ExperimentConfig) -> str:
+    """The name of a target as its prompts answer it."""
+    from prompt_jax.data.digits import SUFFIX
+
+    return target + SUFFIX if config.data.answers == "digits" else target
 
 
 def _best_prompt(made: RunResult) -> PromptFile | None:

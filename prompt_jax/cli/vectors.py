@@ -199,7 +199,15 @@ def _record(record: Any, expression: str, total: Any, records: list[Any]) -> Any
     record = record or PromptRecord()
     config = {**record.config, "expression": expression}
     first = records[0] if records else PromptRecord()
-    rows = ("max_input_tokens", "max_target_tokens", "protocol", "dev_rows", "k", "shots_count")
+    rows = (
+        "max_input_tokens",
+        "max_target_tokens",
+        "protocol",
+        "dev_rows",
+        "k",
+        "shots_count",
+        "answers",
+    )
     for name in rows:
         if name in first.config:
             config.setdefault(name, first.config[name])

@@ -23,6 +23,7 @@ _KEYS = (
     "optional_fields",
     "value_range",
     "value_step",
+    "generated",
     "max_input",
     "max_target",
     "licence",

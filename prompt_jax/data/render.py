@@ -29,6 +29,7 @@ class Example:
       references: accepted answers of a generated text; for a regression the exact label.
       template: name of the template.
       group: equal for rows that are scored together (a digest), or "".
+      generated: whether the answer is generated although there are candidates.
     """
 
     input: str
@@ -38,6 +39,7 @@ class Example:
     references: tuple[str, ...] = ()
     template: str = ""
     group: str = ""
+    generated: bool = False
 
 
 def render(
@@ -68,8 +70,9 @@ def render(
     choices: tuple[str, ...] = ()
     if task.kind == "choice":
         choices = choices_of(task, row, where)
+        marks = _marks(template, len(choices))
         values["choices"] = " ".join(
-            f"{letter}: {choice}" for letter, choice in zip(LETTERS, choices, strict=False)
+            f"{mark}: {choice}" for mark, choice in zip(marks, choices, strict=True)
         )
     for field in template.fields:
         if field not in values:
@@ -83,8 +86,8 @@ def render(
         if task.kind == "classification":
             answers = task.words(template)
         else:
-            by_letter = template.choice_answers == "letter"
-            answers = tuple(LETTERS[: len(choices)]) if by_letter else choices
+            by_text = template.choice_answers == "text"
+            answers = choices if by_text else _marks(template, len(choices))
         candidates = _targets(template.target, answers)
         if answered:
             label = label_of(task, row, where, len(answers))
@@ -116,6 +119,7 @@ def render(
         references=references,
         template=template.name,
         group=_group(task, row, where) if answered else "",
+        generated=task.generated,
     )
 
 
@@ -183,6 +187,11 @@ def format_value(task: Task, value: float) -> str:
     steps = round(value * (1.0 / task.value_step))
     decimals = max(0, -int(Decimal(str(task.value_step)).normalize().as_tuple().exponent))
     return f"{steps * task.value_step + 0.0:.{decimals}f}"  # + 0.0: never "-0.0"
+
+
+def _marks(template: Template, count: int) -> tuple[str, ...]:
+    """What the choices are called: letters, or numbers where these are answered."""
+    return tuple(map(str, range(count)) if template.choice_answers == "digit" else LETTERS[:count])
 
 
 def _fill(pattern: str, values: Mapping[str, str]) -> str:

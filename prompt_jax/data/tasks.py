@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from prompt_jax.errors import DataError, did_you_mean
 
 Kind = Literal["classification", "choice", "span", "regression", "text"]
-ChoiceAnswers = Literal["letter", "text"]
+ChoiceAnswers = Literal["letter", "text", "digit"]
 SplitProtocol = Literal["official", "own", "evaluation"]
 
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -63,11 +63,12 @@ class Template:
     Attributes:
       name: unique within its task.
       text: format string of the input over the row's fields; in a task of kind "choice",
-        `{choices}` stands for 'A: ... B: ...'.
+        `{choices}` stands for 'A: ... B: ...', or '0: ... 1: ...' where digits are answered.
       target: format string of the target; its only field is `{answer}` (the label word, letter,
         choice text, number or first reference).
       labels: label words of this template, in the order of the task's labels; empty: the task's.
-      choice_answers: whether the answer of a "choice" task is the letter or the text of the choice.
+      choice_answers: whether the answer of a "choice" task is the letter or the text of the choice,
+        or its number, counted from 0.
       discrete_prompt: the part of the prompt that all rows share, if the rows contain it already
         and `text` does not (P3); it is not rendered.
     """
@@ -94,7 +95,7 @@ class Template:
                 f"{where}: target {self.target!r} must contain the field {{answer}} and no other."
             )
         if self.choice_answers not in get_args(ChoiceAnswers):
-            raise DataError(f"{where}: choice_answers is 'letter' or 'text'.")
+            raise DataError(f"{where}: choice_answers is 'letter', 'text' or 'digit'.")
         _check_labels(self.labels, where)
 
     @property
@@ -213,6 +214,8 @@ class Task:
       value_range: smallest and largest label of a regression.
       value_step: a regression's label is rendered rounded to the nearest multiple of this (T5,
         Raffel et al. 2020, section 2.4: STS-B in steps of 0.2).
+      generated: whether the answer of a classification or choice is generated and compared with the
+        label's word or the choice, instead of ranked among them; other kinds always generate.
     """
 
     name: str
@@ -244,6 +247,7 @@ class Task:
     holdout_seed: int = 0
     value_range: tuple[float, float] = (0.0, 5.0)
     value_step: float = 0.2
+    generated: bool = False
 
     def __post_init__(self) -> None:
         where = f"task '{self.name}'"

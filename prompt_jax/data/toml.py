@@ -47,6 +47,7 @@ _TASK_KEYS = (
     "answers",
     "group_fields",
     "optional_fields",
+    "generated",
     "value_range",
     "value_step",
     "max_input",
@@ -63,6 +64,7 @@ _ONLY_FOR = {
     "value_range": ("regression",),
     "value_step": ("regression",),
     "labels": ("classification", "choice"),
+    "generated": ("classification", "choice"),
 }
 _SMALLEST_STEP, _HUGE = 1e-6, 1e300
 
@@ -137,6 +139,8 @@ def parse_task(table: Mapping[str, Any], path: Path, reserved: Collection[str] =
         options["value_range"] = top.value_range()
     if "value_step" in table:
         options["value_step"] = top.value_step()
+    if "generated" in table:
+        options["generated"] = top.truth("generated")
     if "columns" in table:
         options["columns"] = _columns(table["columns"], f"{where}: columns")
     if "holdout" in table:
@@ -199,6 +203,12 @@ class _Table:
         value = self._get(key, None)
         if isinstance(value, bool) or not isinstance(value, int):
             raise self._wrong(key, "a whole number", value)
+        return value
+
+    def truth(self, key: str) -> bool:
+        value = self._get(key, None)
+        if not isinstance(value, bool):
+            raise self._wrong(key, "true or false", value)
         return value
 
     def value_range(self) -> tuple[float, float]:

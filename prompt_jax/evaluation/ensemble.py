@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from prompt_jax.arrays import stack
+from prompt_jax.errors import DataError
 from prompt_jax.evaluation import ties as tied
 from prompt_jax.evaluation.evaluators import (
     Evaluation,
@@ -74,8 +75,16 @@ def evaluate_ensemble(
 
     Raises:
       ConfigError: An unknown metric or option, or a job's prompt that is not in `prompts`.
-      DataError: A row has no candidates, or a metric does not fit the rows.
+      DataError: A row has no candidates, a metric does not fit the rows, or the task generates its
+        answers.
     """
+    for job in jobs:
+        if any(example.generated for example in job.split.examples):
+            raise DataError(
+                f"the answers of '{job.split.name}' are generated, but an ensemble averages the"
+                " probabilities of candidates: use data.answers=words, or a method that deploys one"
+                " prompt."
+            )
     prompts = stack(prompts, "prompts")
     names, count = names_per_job(metrics, len(jobs)), prompts.shape[1]
     check_metrics(jobs, names)

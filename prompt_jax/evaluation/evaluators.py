@@ -221,7 +221,8 @@ def evaluate(
       jobs: The jobs.
       state: See `rank`.
       metrics: Names for all jobs, or one sequence of names per job.
-      mode: "rank", "generate", or "auto": rank where every row of the job has candidates.
+      mode: "rank", "generate", or "auto": rank where every row of the job has candidates, unless
+        its task generates answers (`Task.generated`).
       max_new_tokens: See `generate`.
       num_beams: See `generate`.
       normalise: See `rank`.
@@ -370,7 +371,7 @@ def _generate(
 
 
 def _has_candidates(split: TokenisedSplit) -> bool:
-    return all(example.candidates for example in split.examples)
+    return all(example.candidates and not example.generated for example in split.examples)
 
 
 def _check_candidates(split: TokenisedSplit) -> None:

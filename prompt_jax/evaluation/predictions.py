@@ -298,8 +298,10 @@ def _answer(
         )
         return [
             [
-                _generated(group.task, text, bool(truncated))
-                for text, truncated in zip(own, group.split.input_truncated, strict=True)
+                _generated(question, text, bool(truncated))
+                for question, text, truncated in zip(
+                    group.questions, own, group.split.input_truncated, strict=True
+                )
             ]
             for group, own in zip(groups, texts, strict=True)
         ]
@@ -310,11 +312,17 @@ def _answer(
     ]
 
 
-def _generated(task: Task | None, text: str, truncated: bool) -> Prediction:
+def _generated(question: Question, text: str, truncated: bool) -> Prediction:
+    task = question.task
     value = None
     if task is not None and task.kind == "regression":
         value = metrics.parse_number(text)
-    return Prediction(None, text, value=value, truncated=truncated)
+    label = None
+    if question.task is not None and question.example.candidates:
+        number = metrics.match_label(text, question.example.candidates)
+        names = _label_names(question.task, len(question.example.candidates))
+        label = names[number] if number >= 0 else None
+    return Prediction(label, text, value=value, truncated=truncated)
 
 
 def _ranked(group: _Group, result: RankResult, row: int) -> Prediction:

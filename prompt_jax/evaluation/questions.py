@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from prompt_jax.arrays import unwrap
-from prompt_jax.data import batching, registry
+from prompt_jax.data import batching, digits, registry
 from prompt_jax.data.render import Example, choices_of, render
 from prompt_jax.data.tasks import Task
 from prompt_jax.errors import ConfigError, DataError, PromptError, did_you_mean
@@ -51,7 +51,7 @@ class Question(NamedTuple):
     @property
     def ranked(self) -> bool:
         """Whether the answer is chosen among candidates."""
-        return bool(self.example.candidates)
+        return bool(self.example.candidates) and not self.example.generated
 
     def recorded(self, name: str, default: int) -> int:
         """A number of the prompt's training, or a default."""
@@ -88,11 +88,21 @@ def ask(
     for i, (row, number) in enumerate(zip(rows, numbers, strict=True)):
         record = records[number] if records else PromptRecord()
         chosen = tasks[i] or (defaults[number] if defaults else None)
+        chosen = None if chosen is None else as_trained(chosen, record)
         name = template
         if name is None and chosen is not None and chosen.name == record.task:
             name = trained_template(record, chosen)
         questions.append(_question(row, chosen, name, number, record, f"row {i}"))
     return questions, populations(lm, prompts)
+
+
+def as_trained(task: Task, record: PromptRecord) -> Task:
+    """The task with the answers that a prompt was trained for, where it was trained for this task.
+
+    A prompt that answers in digits would rank the words of a task as it stands in the registry.
+    """
+    trained = record.task == task.name and record.config.get("answers") == "digits"
+    return digits.with_digits(task) if trained else task
 
 
 def rows_of(texts: Any) -> list[Any]:

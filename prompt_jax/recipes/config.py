@@ -7,6 +7,7 @@ from typing import Literal
 
 from prompt_jax.config import split_list
 from prompt_jax.data import registry
+from prompt_jax.data.digits import Answers, check_answers
 from prompt_jax.data.protocols import Protocol, check_protocol
 from prompt_jax.data.shots import ShotsCount, check_shots_count
 from prompt_jax.errors import ConfigError
@@ -52,6 +53,9 @@ class DataConfig:
       protocol: `development` takes the development set from train and tests on the official
         validation set; `attempt` makes the sets of ATTEMPT, MPT and their followers, by the name of
         the task; `task_prompt_vectors` halves the validation set of a small task.
+      answers: of classifications and choices: label words that are ranked (`words`), or generated
+        digits that have to match, with the task's name before every input (`digits`, as in the
+        papers).
       shots_count: whether k counts the rows per class (`per_class`) or all rows (`total`, as in
         the papers).
       templates: of training rows: `first`; all templates of a task in turn (`cycle`); all but
@@ -68,6 +72,7 @@ class DataConfig:
     dev_rows: int = 200
     test_rows: int = 0
     protocol: Protocol = "development"
+    answers: Answers = "words"
     shots_count: ShotsCount = "per_class"
     templates: Literal["first", "cycle", "rest", "most"] = "first"
     test_templates: Literal["first", "all"] = "first"
@@ -80,6 +85,7 @@ class DataConfig:
             )
         check_protocol(self.protocol)
         check_shots_count(self.shots_count)
+        check_answers(self.answers)
         _refuse_url("data.root", self.root)
         _refuse_url("data.cache", self.cache)
 

@@ -16,6 +16,7 @@ from prompt_jax import code_digest, sharding, store
 from prompt_jax.config import digest
 from prompt_jax.data import overlap, registry
 from prompt_jax.data.batching import input_width, target_width
+from prompt_jax.data.digits import answered
 from prompt_jax.data.protocols import planned_sizes
 from prompt_jax.data.tasks import Task
 from prompt_jax.errors import MissingDataError
@@ -228,7 +229,7 @@ def _shared(config: ExperimentConfig) -> Iterator[str]:
 
 
 def _task(name: str, role: str, data: DataConfig) -> PlannedTask:
-    task = registry.get(name)
+    task = answered(registry.get(name), data.answers)
     known = dict(task.sizes)
     train, test, where = known.get("train"), known.get("validation"), "not on this machine"
     missing = False

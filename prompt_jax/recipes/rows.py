@@ -12,6 +12,7 @@ import numpy as np
 
 from prompt_jax.arrays import fields_repr
 from prompt_jax.data import overlap, registry
+from prompt_jax.data.digits import answered
 from prompt_jax.data.feed import Feed, Mixture, Mode
 from prompt_jax.data.overlap import Overlap
 from prompt_jax.data.splits import Limits, Splits, load_splits
@@ -58,7 +59,7 @@ class RowStore:
         A task file may be edited or lost while an experiment runs.
         """
         if name not in self._tasks:
-            self._tasks[name] = registry.get(name)
+            self._tasks[name] = answered(registry.get(name), self.config.answers)
         return self._tasks[name]
 
     def rows(self, name: str, seed: int, k: int = 0) -> TaskRows:

@@ -23,6 +23,7 @@ DECIDING = (
     "training",
     "models",
     "data.batching",
+    "data.digits",
     "data.feed",
     "data.ragged",
     "data.render",
@@ -95,7 +96,8 @@ def split_hash(split: TokenisedSplit) -> str:
         ]
     )
     texts = [(e.target, int(e.label), e.candidates, e.references, e.group) for e in split.examples]
-    return digest(arrays, texts)
+    generated = [example.generated for example in split.examples]
+    return digest(arrays, texts, *([generated] if any(generated) else []))
 
 
 def describe_feed(feed: Feed) -> str:

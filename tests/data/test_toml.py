@@ -294,7 +294,10 @@ def edited(old: str, new: str) -> str:
         pytest.param(GOOD + 'target = "x"\n', r"must contain the field \{answer\}", id="target"),
         pytest.param(GOOD + 'labels = ["one"]\n', "1 labels, but the task has 2", id="word count"),
         pytest.param(GOOD + 'labels = ["x", "x"]\n', "labels must be different", id="same words"),
-        pytest.param(GOOD + 'choice_answers = "word"\n', "'letter' or 'text'", id="answers"),
+        pytest.param('generated = "yes"\n' + GOOD, "'generated' must be true or false", id="made"),
+        pytest.param(
+            GOOD + 'choice_answers = "word"\n', "'letter', 'text' or 'digit'", id="answers"
+        ),
         pytest.param(edited('labels = ["low", "high"]', ""), "at least two labels", id="no labels"),
         pytest.param(
             edited('["low", "high"]', '["low", 1]'), "'labels' item '2' must be a text", id="item"

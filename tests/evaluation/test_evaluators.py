@@ -1,5 +1,6 @@
 """Evaluators over a tiny T5: together as alone, row by row as the model says."""
 
+import dataclasses
 import math
 
 import jax
@@ -11,7 +12,7 @@ from prompt_jax import sharding
 from prompt_jax.data import Example, Subset, encode, open_split, registry, tokenise_rows
 from prompt_jax.data.batching import EvalRows
 from prompt_jax.errors import ConfigError, DataError, ModelError
-from prompt_jax.evaluation import evaluators
+from prompt_jax.evaluation import evaluate_ensemble, evaluators
 from prompt_jax.evaluation.evaluators import evaluate, generate, nll, rank
 from prompt_jax.evaluation.sweep import Job
 from prompt_jax.models.t5 import FrozenT5
@@ -333,6 +334,23 @@ def test_evaluate_chooses_the_mode_per_job(spoken, prompts):
     assert set(results[0].metrics) == {"squad_em", "squad_f1"}
     assert done[-1] == (60, 60)
     assert [a for a, _ in done] == sorted(a for a, _ in done)
+
+
+def test_candidates_of_a_task_that_generates_are_not_ranked(monkeypatch):
+    """What is generated is compared with them, and what equals none is wrong."""
+    split = classification(8)
+    split = dataclasses.replace(
+        split, examples=tuple(dataclasses.replace(e, generated=True) for e in split.examples)
+    )
+    texts = [example.target for example in split.examples]
+    texts[:2] = [texts[0].upper(), "nonsense"]
+    monkeypatch.setattr(evaluators, "_generate", lambda *_: ([texts], [True]))
+    (result,) = evaluate(None, [Job(split)], metrics=("accuracy",))
+    assert result.predictions == texts
+    assert result.metrics == {"accuracy": 7 / 8}
+    assert (result.unparsable, result.scores) == (1, None)
+    with pytest.raises(DataError, match="an ensemble averages the probabilities"):
+        evaluate_ensemble(None, [Job(split)], np.zeros((1, 2, 3, 4)), metrics=("accuracy",))
 
 
 def test_evaluate_generate_counts_unparsable_labels(spoken, prompts):

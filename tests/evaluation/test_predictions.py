@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prompt_jax import PromptRecord, SoftPrompt, predict
-from prompt_jax.data import Task, Template, definition, registry
+from prompt_jax.data import Task, Template, definition, digits, registry
 from prompt_jax.errors import ConfigError, DataError, ModelError, PromptError
 from prompt_jax.evaluation import evaluators, predictions, questions, sweep, ties
 from prompt_jax.evaluation.evaluators import RankResult
@@ -52,6 +52,13 @@ class Letterbox(Letters):
 
     def encode(self, texts, add_eos=True):
         return super().encode([re.sub("[^a-z ]", "z", text.lower()) for text in texts], add_eos)
+
+
+class Counting(Letterbox):
+    """Reads digits as well."""
+
+    def encode(self, texts, add_eos=True):
+        return super().encode([text.translate({48: "a", 49: "b"}) for text in texts], add_eos)
 
 
 LM = SimpleNamespace(tokenizer=Letterbox(), d_model=16, name="toy", weights_hash="ab12", pad_id=0)
@@ -105,6 +112,20 @@ def test_a_classification_has_the_name_and_the_words(asked):
     assert answer.nll == {"food": 3.0, "sport": 4.0}
     assert (answer.value, answer.truncated) == (None, False)
     assert asked == [("what is a pie", None, ("eat", "play"))]
+
+
+def test_a_prompt_that_answers_in_digits_generates_them(asked):
+    """Whether the task comes from its record or is named as it stands in the registry."""
+    lm = SimpleNamespace(**vars(LM) | {"tokenizer": Counting()})
+    task = digits.with_digits(dataclasses.replace(TOPIC, templates=TOPIC.templates[:1]))
+    known = {"answers": "digits", DEFINITION: definition.to_json(task)}
+    trained = prompt(task="topic", config=known)
+    for options in ({}, {"task": TOPIC}):
+        answers = predict(lm, ["a 1", "a pie"], trained, **options)
+        assert [(a.label, a.text) for a in answers] == [(None, "a 1"), (None, "pie")]
+    assert asked[0] == ("topic a 1", 0, 32)
+    (answer,) = predict(lm, ["  1"], task=task)
+    assert (answer.label, answer.text, answer.scores) == ("sport", "  1", {})
 
 
 def test_one_text_is_a_batch_of_one_and_none_is_none():

@@ -12,12 +12,13 @@ import pytest
 from world import TEST, TRAIN
 
 from prompt_jax.data import Mixture
-from prompt_jax.errors import DataError
+from prompt_jax.errors import ConfigError, DataError
 from prompt_jax.recipes import DataConfig, make_plan
 from prompt_jax.recipes.resources import check_inputs
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.rundir import overlap as shared_rows
 from prompt_jax.rundir import truncation
+from prompt_jax.training.fingerprint import split_hash
 
 
 @pytest.fixture
@@ -67,6 +68,18 @@ def test_limits(store, world):
 def test_published_protocol(store, world):
     rows = store(protocol="task_prompt_vectors").rows(world.tasks["one"], 0)
     assert (len(rows.train), len(rows.dev), len(rows.test)) == (TRAIN, TEST // 2, TEST // 2)
+
+
+def test_answers_in_digits(store, world):
+    made = store(answers="digits")
+    assert made.task(world.tasks["one"]).generated
+    with pytest.raises(DataError, match="'0' and '1' have the same token ids"):
+        made.rows(world.tasks["one"], 0)  # a vocabulary without digits
+    words = store().rows(world.tasks["one"], 0).test
+    examples = tuple(dataclasses.replace(e, generated=True) for e in words.examples)
+    assert split_hash(words) != split_hash(dataclasses.replace(words, examples=examples))
+    with pytest.raises(ConfigError, match="Did you mean 'digits'"):
+        DataConfig(answers="digit")
 
 
 def test_shots_in_total(store, world):

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from types import MappingProxyType
 
-from prompt_jax.data import sandbox
+from prompt_jax.data import digits, sandbox
 from prompt_jax.data.files import SUFFIXES
 from prompt_jax.data.registry import (
     choice,
@@ -106,6 +106,8 @@ def families() -> dict[str, tuple[Task, ...]]:
 def get(name: str) -> Task:
     """Returns a task by name, alias, name of its local folder, or path of a TOML file.
 
+    `+digits` after it gives the task with answers in digits (`digits.with_digits`).
+
     Raises:
       DataError: for an unknown name, or a TOML file that is wrong.
 
@@ -113,6 +115,8 @@ def get(name: str) -> Task:
     'glue/rte'
     """
     known = (*_TASKS, *ALIASES)
+    if name.endswith(digits.SUFFIX):
+        return digits.with_digits(get(name.removesuffix(digits.SUFFIX)))
     if name in _TASKS:
         return _TASKS[name]
     if name in ALIASES:

@@ -69,6 +69,12 @@ class Splits:
     test: Source
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return (
+            f"Splits({len(self.train):,} training, {len(self.dev):,} development and"
+            f" {len(self.test):,} test rows)"
+        )
+
 
 def load_splits(
     task: Task,

@@ -249,6 +249,12 @@ class Task:
     value_step: float = 0.2
     generated: bool = False
 
+    def __repr__(self) -> str:
+        return (
+            f"Task({self.name!r}, {self.kind}, {len(self.labels)} labels, {len(self.templates)}"
+            " templates)"
+        )
+
     def __post_init__(self) -> None:
         where = f"task '{self.name}'"
         if not _NAME.fullmatch(self.name):

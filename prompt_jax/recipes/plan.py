@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_jax import code_digest, sharding, store
+from prompt_jax.arrays import fields_repr
 from prompt_jax.config import digest
 from prompt_jax.data import overlap, registry
 from prompt_jax.data.batching import input_width, target_width
@@ -122,6 +123,8 @@ class Plan:
     memory: PlannedMemory
     pace: Pace
     shared: tuple[str, ...] = ()
+
+    __repr__ = fields_repr
 
     @property
     def missing(self) -> tuple[str, ...]:

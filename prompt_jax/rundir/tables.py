@@ -42,6 +42,12 @@ class Table:
     note: str = ""
     marks: Mapping[tuple[int, int], frozenset[Mark]] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"Table({self.name!r}, {len(self.rows)} rows x {len(self.columns)} columns)"
+
+    def _repr_markdown_(self) -> str:
+        return f"**{self.title}**\n\n{markdown(self)}"
+
 
 def markdown(table: Table) -> str:
     """The table alone, as a Markdown table."""

@@ -11,6 +11,7 @@ from prompt_jax.data import Limits, Task, Template, few_shot, load_splits, make_
 from prompt_jax.data.protocols import Protocol, other_splits
 from prompt_jax.data.shots import draw_shots
 from prompt_jax.data.sources import Mapped
+from prompt_jax.data.splits import Splits
 from prompt_jax.data.torch_order import torch_permutation
 from prompt_jax.errors import ConfigError, DataError
 from prompt_jax.recipes import DataConfig
@@ -376,3 +377,11 @@ def test_few_shot_on_real_folders(shared_dir):
     assert len(splits.test) == 56
     assert len(splits.train) == len(splits.dev) < 48
     assert "neutral has" in splits.notes[0]
+
+
+def test_tasks_and_splits_are_shown_in_one_line():
+    task = registry.get("banking77")
+    assert repr(task) == "Task('banking77', classification, 77 labels, 4 templates)"
+    rows = [{"text": "what is this"}] * 3000
+    shown = repr(Splits(rows, rows[:200], rows[:10]))
+    assert shown == "Splits(3,000 training, 200 development and 10 test rows)"

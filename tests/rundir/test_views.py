@@ -199,3 +199,6 @@ def test_results_are_shown_in_one_line_and_as_a_table_in_a_notebook(found):
     result = RunResult(found, [], [Path("a.safetensors")] * 40)
     assert repr(result) == f"RunResult({size}, 40 target prompts)"
     assert result._repr_markdown_() == tables.markdown(views.results(found))
+    table = views.results(found)
+    assert repr(table) == f"Table('results', {len(table.rows)} rows x {len(table.columns)} columns)"
+    assert table._repr_markdown_() == f"**{table.title}**\n\n{tables.markdown(table)}"

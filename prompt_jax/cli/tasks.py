@@ -14,6 +14,7 @@ from prompt_jax.errors import ConfigError, DataError, did_you_mean
 if TYPE_CHECKING:
     from prompt_jax.data import Example, Task
     from prompt_jax.data.overlap import CheckedRows
+    from prompt_jax.models.base import Tokenizer
 
 app = typer.Typer(
     help="List tasks, show one, write one for a file, fetch data.",
@@ -113,13 +114,17 @@ def show(
     are training rows too are counted.
     """
     from prompt_jax.data import overlap, registry
+    from prompt_jax.models import texts
 
     task = registry.get(name)
     checked = None
     if task.files or root is not None:  # the user gave the location of the data
         checked = overlap.check_rows(task, root)
+    tokenizer = None if model is None else common.load_model(model).tokenizer
+    if tokenizer is not None:
+        task = texts.task_for(tokenizer, task)
     example, where = _example(task, template, root)
-    read = _as_read(model, example) if model is not None else None
+    read = None if tokenizer is None else _as_read(tokenizer, example)
     if as_json:
         example_facts: dict[str, Any] = {
             "input": example.input,
@@ -169,16 +174,15 @@ def show(
     return None
 
 
-def _as_read(model: str, example: Example) -> dict[str, Any]:
+def _as_read(tokenizer: Tokenizer, example: Example) -> dict[str, Any]:
     """Input and target as a model's tokenizer gives them: texts and ids, not truncated."""
     from prompt_jax.models import texts
 
-    tokenizer = common.load_model(model).tokenizer
-    shown = texts.shown(tokenizer, example.input, example.target)
+    text = texts.input_text(tokenizer, example.input, example.cue)
     return {
-        "input": shown[0],
-        "target": shown[1],
-        "input_ids": texts.encode_inputs(tokenizer, [example.input])[0],
+        "input": text,
+        "target": texts.answer_text(tokenizer, example.target),
+        "input_ids": texts.encode_inputs(tokenizer, [text])[0],
         "target_ids": texts.encode_answers(tokenizer, [example.target])[0],
     }
 

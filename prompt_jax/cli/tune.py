@@ -74,7 +74,7 @@ def tune(
             file, lm, model=model, name=name or "", seed=seed, out=out, overrides=overrides or ()
         )
         if not as_json:
-            typer.echo("\n".join([*recipe.describe_split(config), ""]))
+            typer.echo("\n".join([*recipe.describe_split(config, lm), ""]))
         run.execute(config, dry_run, as_json, lm=lm, finish=_usage)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from prompt_jax.data.tasks import LETTERS, Task, Template
+from prompt_jax.data.tasks import CUE, LETTERS, Task, Template
 from prompt_jax.data.values import as_number, as_text, is_missing, match_label, plain, whole_number
 from prompt_jax.errors import DataError, did_you_mean
 
@@ -30,6 +30,7 @@ class Example:
       template: name of the template.
       group: equal for rows that are scored together (a digest), or "".
       generated: whether the answer is generated although there are candidates.
+      cue: of its template, see there.
     """
 
     input: str
@@ -40,6 +41,7 @@ class Example:
     template: str = ""
     group: str = ""
     generated: bool = False
+    cue: str = CUE
 
 
 def render(
@@ -120,6 +122,7 @@ def render(
         template=template.name,
         group=_group(task, row, where) if answered else "",
         generated=task.generated,
+        cue=template.cue,
     )
 
 

@@ -7,6 +7,7 @@ and `render` turns a row into an `Example`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ SplitProtocol = Literal["official", "own", "evaluation"]
 KINDS: tuple[str, ...] = get_args(Kind)
 TEMPLATE_MODES = ("first", "all", "cycle", "rest", "most")
 LETTERS = string.ascii_uppercase
+CUE = "Answer"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*(/[A-Za-z0-9][A-Za-z0-9_.\-]*)*")
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
@@ -71,6 +73,9 @@ class Template:
         or its number, counted from 0.
       discrete_prompt: the part of the prompt that all rows share, if the rows contain it already
         and `text` does not (P3); it is not rendered.
+      cue: what the answer is called: a model that continues its input reads it, on a line of its
+        own and with a colon, before the answer.
+      cue_labels: label words of such models; empty: `labels`.
     """
 
     name: str
@@ -79,6 +84,8 @@ class Template:
     labels: tuple[str, ...] = ()
     choice_answers: ChoiceAnswers = "letter"
     discrete_prompt: str = ""
+    cue: str = CUE
+    cue_labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         where = f"template '{self.name}'"
@@ -96,7 +103,15 @@ class Template:
             )
         if self.choice_answers not in get_args(ChoiceAnswers):
             raise DataError(f"{where}: choice_answers is 'letter', 'text' or 'digit'.")
+        if not self.cue.strip() or self.cue != self.cue.strip() or "\n" in self.cue:
+            raise DataError(f"{where}: its cue {self.cue!r} must be words on one line.")
         _check_labels(self.labels, where)
+        _check_labels(self.cue_labels, where)
+
+    @property
+    def continued(self) -> Template:
+        """The template for a model that continues its input: its label words follow the cue."""
+        return dataclasses.replace(self, labels=self.cue_labels or self.labels, cue_labels=())
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -308,13 +323,14 @@ class Task:
             inside = f"{where}, template '{template.name}'"
             for field in template.fields:
                 _check_choice(field, known, inside, "field")
-            if template.labels and len(template.labels) != len(self.labels):
-                raise DataError(
-                    f"{inside}: {len(template.labels)} labels, but the task has "
-                    f"{len(self.labels)} ({', '.join(self.labels)})."
-                )
-            if template.labels and self.kind != "classification":
-                raise DataError(f"{inside}: only a classification has label words.")
+            for words in filter(None, (template.labels, template.cue_labels)):
+                if len(words) != len(self.labels):
+                    raise DataError(
+                        f"{inside}: {len(words)} labels, but the task has "
+                        f"{len(self.labels)} ({', '.join(self.labels)})."
+                    )
+                if self.kind != "classification":
+                    raise DataError(f"{inside}: only a classification has label words.")
 
     @property
     def folder(self) -> str:
@@ -345,6 +361,14 @@ class Task:
         by_name = {template.name: template for template in self.templates}
         _check_choice(name, tuple(by_name), f"task '{self.name}'", "template")
         return by_name[name]
+
+    @functools.cached_property
+    def continued(self) -> Task:
+        """The task for a model that continues its input; see `Template.continued`."""
+        templates = tuple(template.continued for template in self.templates)
+        return (
+            self if templates == self.templates else dataclasses.replace(self, templates=templates)
+        )
 
     def words(self, template: Template) -> tuple[str, ...]:
         """Label words of a classification under a template."""

@@ -13,7 +13,7 @@ from prompt_jax.data import token_cache
 from prompt_jax.data.ragged import Ragged
 from prompt_jax.data.render import Example, render
 from prompt_jax.data.sources import Source, row_name
-from prompt_jax.data.tasks import Task, Template
+from prompt_jax.data.tasks import CUE, Task, Template
 from prompt_jax.errors import DataError
 from prompt_jax.streams import rng
 
@@ -269,6 +269,9 @@ def tokenise_rows(
       DataError: for a row that does not match the task, or a task with two label words that have
         the same token ids.
     """
+    from prompt_jax.models import texts as model_texts
+
+    task = model_texts.task_for(tokenizer, task)
     examples = render_rows(task, source, templates, seed)
     return encode(
         examples,
@@ -317,11 +320,12 @@ def encode(
     """
     from prompt_jax.models import texts as model_texts
 
-    tail = model_texts.input_tail(tokenizer)
-    if max_input <= tail or max_target < 2:
+    examples = tuple(examples)
+    cues = {example.cue for example in examples} or {CUE}
+    tails = {cue: model_texts.input_tail(tokenizer, cue) for cue in cues}
+    if max_input <= (tail := max(tails.values())) or max_target < 2:
         needed = "at least 2 tokens" if tail == 1 else f"more than {tail} input and 1 target tokens"
         raise DataError(f"rows need {needed}, not {max_input} and {max_target}.")
-    examples = tuple(examples)
     if template_names is None:
         template_names = tuple(dict.fromkeys(example.template for example in examples))
     numbers = {template: i for i, template in enumerate(template_names)}
@@ -338,10 +342,23 @@ def encode(
         cache_dir,
         name=task_name or name or "examples",
         key=(tokenizer.fingerprint, max_input, max_target),
-        texts=([example.input for example in examples], list(texts)),
+        texts=(
+            [model_texts.input_text(tokenizer, example.input, example.cue) for example in examples],
+            list(texts),
+        ),
         make=lambda inputs, answers: {
-            **_truncate("inputs", model_texts.encode_inputs(tokenizer, inputs), max_input, tail),
-            **_truncate("answers", model_texts.encode_answers(tokenizer, answers), max_target),
+            **_truncate(
+                "inputs",
+                model_texts.encode_inputs(tokenizer, inputs),
+                max_input,
+                [tails[example.cue] for example in examples],
+            ),
+            **_truncate(
+                "answers",
+                model_texts.encode_answers(tokenizer, answers),
+                max_target,
+                [1] * len(answers),
+            ),
         },
     )
     inputs = Ragged(arrays["inputs_values"], arrays["inputs_offsets"])
@@ -369,10 +386,13 @@ def encode(
 
 
 def _truncate(
-    prefix: str, rows: list[list[int]], width: int, tail: int = 1
+    prefix: str, rows: list[list[int]], width: int, tails: list[int]
 ) -> dict[str, np.ndarray]:
     truncated = np.asarray([len(row) > width for row in rows], bool)
-    short = [[*row[: width - tail], *row[-tail:]] if len(row) > width else row for row in rows]
+    short = [
+        [*row[: width - tail], *row[-tail:]] if len(row) > width else row
+        for row, tail in zip(rows, tails, strict=True)
+    ]
     ragged = Ragged.of(short)
     return {
         f"{prefix}_values": ragged.values,

@@ -12,7 +12,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, cast
 
 from prompt_jax.data.files import SUFFIXES
-from prompt_jax.data.tasks import KINDS, ChoiceAnswers, Kind, Task, Template
+from prompt_jax.data.tasks import CUE, KINDS, ChoiceAnswers, Kind, Task, Template
 from prompt_jax.errors import DataError, did_you_mean
 
 METRICS_OF_KIND: Mapping[str, tuple[str, ...]] = {
@@ -56,7 +56,16 @@ _TASK_KEYS = (
     "licence",
     "description",
 )
-_TEMPLATE_KEYS = ("name", "text", "target", "labels", "choice_answers", "discrete_prompt")
+_TEMPLATE_KEYS = (
+    "name",
+    "text",
+    "target",
+    "labels",
+    "choice_answers",
+    "discrete_prompt",
+    "cue",
+    "cue_labels",
+)
 # Keys that would be ignored in a task of another kind.
 _ONLY_FOR = {
     "choices": ("choice",),
@@ -255,6 +264,8 @@ def _templates(table: Mapping[str, Any], where: str) -> tuple[Template, ...]:
                     labels=entry.texts("labels", ()),
                     choice_answers=cast(ChoiceAnswers, entry.text("choice_answers", "letter")),
                     discrete_prompt=entry.text("discrete_prompt", ""),
+                    cue=entry.text("cue", CUE),
+                    cue_labels=entry.texts("cue_labels", ()),
                 )
             )
         except DataError as error:

@@ -14,6 +14,7 @@ from prompt_jax.data.render import Example, choices_of, render
 from prompt_jax.data.tasks import Task
 from prompt_jax.errors import ConfigError, DataError, PromptError, did_you_mean
 from prompt_jax.evaluation.sweep import PromptFn, take_prompt
+from prompt_jax.models.texts import task_for
 from prompt_jax.prompts.card import recorded_task, trained_template
 from prompt_jax.prompts.record import PromptRecord, check_model
 
@@ -77,13 +78,15 @@ def ask(
 ) -> tuple[list[Question], list[Population]]:
     """Renders rows and finds the prompt of each; arguments as of `predictions.predict`."""
     rows = rows_of(texts)
-    tasks = _tasks(task, len(rows))
+    tasks = [_answered(lm, each) for each in _tasks(task, len(rows))]
     if isinstance(prompt, Mapping):
         prompts, numbers = list(prompt.values()), _by_task(list(prompt), tasks)
     else:
         prompts, numbers = _by_row(prompt, len(rows))
     records = [_checked(lm, each, allow_other_model) for each in prompts]
-    defaults = [recorded_task(record) if None in tasks else None for record in records]
+    defaults = [
+        _answered(lm, recorded_task(record)) if None in tasks else None for record in records
+    ]
     questions = []
     for i, (row, number) in enumerate(zip(rows, numbers, strict=True)):
         record = records[number] if records else PromptRecord()
@@ -143,6 +146,11 @@ def _task(task: Any) -> Task | None:
     if not isinstance(task, str):
         raise ConfigError(f"a task is a name, a TOML file or a Task, not {type(task).__name__}.")
     return registry.get(task)
+
+
+def _answered(lm: LanguageModel, task: Task | None) -> Task | None:
+    """The task with the label words that the model answers with."""
+    return None if task is None else task_for(lm.tokenizer, task)
 
 
 def _by_task(names: Sequence[str], tasks: Sequence[Task | None]) -> list[int]:

@@ -57,16 +57,17 @@ class ContinuingTokenizer(Tokenizer, Protocol):
     functions of `models.texts` choose.
     """
 
-    input_tail: int  # tokens at the end of an input that belong to the cue, not to the row's text
-
-    def input_text(self, text: str) -> str:
+    def input_text(self, text: str, cue: str) -> str:
         """An input as the model reads it: with the cue for the answer."""
+
+    def input_tail(self, cue: str) -> int:
+        """Tokens at the end of an input that belong to the cue, not to the row's text."""
 
     def answer_text(self, text: str) -> str:
         """An answer as it follows the input."""
 
     def encode_inputs(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of `input_text`, with what begins a text and without the end of sequence."""
+        """Ids of texts from `input_text`, after what begins a text; no end of sequence."""
 
     def encode_answers(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of `answer_text` as they follow an input, with the end of sequence."""

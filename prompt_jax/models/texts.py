@@ -1,18 +1,29 @@
 """Inputs and answers as a model reads them: the same templates, whatever the family.
 
 A T5 reads both apart, each with its end of sequence. A model that continues its input reads a cue
-before the answer, and the answer's leading space.
+before the answer, and the answer's leading space; a template may give it other label words.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from prompt_jax.data.tasks import Task
 from prompt_jax.models.base import ContinuingTokenizer, Tokenizer
 
 
+def task_for(tokenizer: Tokenizer, task: Task) -> Task:
+    """The task with the label words that the tokenizer's model answers with."""
+    return task.continued if isinstance(tokenizer, ContinuingTokenizer) else task
+
+
+def input_text(tokenizer: Tokenizer, text: str, cue: str) -> str:
+    """An input as the model reads it."""
+    return tokenizer.input_text(text, cue) if isinstance(tokenizer, ContinuingTokenizer) else text
+
+
 def encode_inputs(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of inputs, never truncated."""
+    """Token ids of texts from `input_text`, never truncated."""
     if isinstance(tokenizer, ContinuingTokenizer):
         return tokenizer.encode_inputs(texts)
     return tokenizer.encode(texts)
@@ -25,9 +36,9 @@ def encode_answers(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]
     return tokenizer.encode(texts)
 
 
-def input_tail(tokenizer: Tokenizer) -> int:
+def input_tail(tokenizer: Tokenizer, cue: str) -> int:
     """Tokens at the end of an input that truncation must keep: end of sequence or cue."""
-    return tokenizer.input_tail if isinstance(tokenizer, ContinuingTokenizer) else 1
+    return tokenizer.input_tail(cue) if isinstance(tokenizer, ContinuingTokenizer) else 1
 
 
 def decode_answers(tokenizer: Tokenizer, rows: Sequence[Sequence[int]]) -> list[str]:
@@ -38,8 +49,6 @@ def decode_answers(tokenizer: Tokenizer, rows: Sequence[Sequence[int]]) -> list[
     return texts
 
 
-def shown(tokenizer: Tokenizer, text: str, answer: str) -> tuple[str, str]:
-    """An input and an answer as the model reads them, as texts."""
-    if isinstance(tokenizer, ContinuingTokenizer):
-        return tokenizer.input_text(text), tokenizer.answer_text(answer)
-    return text, answer
+def answer_text(tokenizer: Tokenizer, text: str) -> str:
+    """An answer as the model reads it."""
+    return tokenizer.answer_text(text) if isinstance(tokenizer, ContinuingTokenizer) else text

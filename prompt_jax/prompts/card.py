@@ -86,7 +86,12 @@ def model_card(
     lines += [f"| {key} | {_cell(UNKNOWN if value is None else value)} |" for key, value in facts]
     lines += ["", "## Results", "", *_results(record, task), ""]
     if task is not None:
-        lines += ["## Inputs and answers", "", *_wording(record, task), ""]
+        lines += [
+            "## Inputs and answers",
+            "",
+            *_wording(record, task, "CausalLM" in auto_class),
+            "",
+        ]
     lines += [
         "## Use",
         "",
@@ -115,11 +120,11 @@ def _results(record: PromptRecord, task: Task | None) -> list[str]:
     return ["| metric | value |", "|-|-|", *(f"| {_cell(k)} | {v:.4g} |" for k, v in rows)]
 
 
-def _wording(record: PromptRecord, task: Task) -> list[str]:
+def _wording(record: PromptRecord, task: Task, continued: bool) -> list[str]:
     template = task.template(trained_template(record, task))
     lines = [f"Input (template `{template.name}`):", "", f"    {template.text}", ""]
     if task.kind == "classification":
-        words = task.words(template)
+        words = task.words(template.continued if continued else template)
         lines += ["| label | words of the answer |", "|-|-|"]
         pairs = list(zip(task.labels, words, strict=True))
         lines += [f"| {_cell(label)} | {_cell(word)} |" for label, word in pairs[:_SHOWN]]

@@ -19,6 +19,7 @@ from prompt_jax.data.splits import Limits, Splits, load_splits
 from prompt_jax.data.tasks import Task
 from prompt_jax.data.tokenise import TokenisedSplit, concat, render_rows, tokenise_rows
 from prompt_jax.evaluation import ties
+from prompt_jax.models.texts import task_for
 from prompt_jax.recipes.config import DataConfig
 
 
@@ -56,10 +57,12 @@ class RowStore:
     def task(self, name: str) -> Task:
         """A registered or user-defined task, as it was when it was first asked for.
 
-        A task file may be edited or lost while an experiment runs.
+        A task file may be edited or lost while an experiment runs. Its label words are those that
+        the model answers with.
         """
         if name not in self._tasks:
-            self._tasks[name] = answered(registry.get(name), self.config.answers)
+            named = task_for(self.tokenizer, registry.get(name))
+            self._tasks[name] = answered(named, self.config.answers)
         return self._tasks[name]
 
     def rows(self, name: str, seed: int, k: int = 0) -> TaskRows:

@@ -21,6 +21,7 @@ from prompt_jax.data.task_file import task_name, task_text
 from prompt_jax.data.tokenise import tokenise_rows
 from prompt_jax.errors import ConfigError, DataError
 from prompt_jax.models import LanguageModel, load
+from prompt_jax.models.texts import task_for
 from prompt_jax.paths import is_url, write_atomically
 from prompt_jax.prompts import SoftPrompt
 from prompt_jax.recipes import experiment
@@ -244,13 +245,14 @@ def tune_config(
     return override(config, overrides)
 
 
-def describe_split(config: ExperimentConfig) -> list[str]:
+def describe_split(config: ExperimentConfig, lm: LanguageModel) -> list[str]:
     """Sentences on the training, development and test rows of a run's task, and on its words.
 
     Args:
       config: from `tune_config`.
+      lm: the frozen model.
     """
-    task, data = registry.get(config.targets[0]), config.data
+    task, data = task_for(lm.tokenizer, registry.get(config.targets[0])), config.data
     limits = Limits(data.train_rows, data.dev_rows, data.test_rows)
     parts = load_splits(task, data.root, data.protocol, config.first_seed, limits)
     lines = [
@@ -326,7 +328,7 @@ def tune(
         overrides=overrides,
     )
     if show:
-        print("\n".join(describe_split(config)))
+        print("\n".join(describe_split(config, lm)))
     result = experiment.run(config, lm, show=show, say=lambda line: None)
     if not result.prompts:
         raise ConfigError(f"{', '.join(config.specs)} leaves no prompt: run it with `run`.")

@@ -62,19 +62,20 @@ def test_show_prints_the_row_as_a_model_reads_it(
     class Continuing(BaseTokenizer):
         """One id a character; answers follow a cue."""
 
-        input_tail = 2
-
         def _tokens(self, texts):
             return [[ord(letter) for letter in text] for text in texts]
 
-        def input_text(self, text):
-            return text + " ="
+        def input_text(self, text, cue):
+            return f"{text} {cue} ="
+
+        def input_tail(self, cue):
+            return len(cue) + 3
 
         def answer_text(self, text):
             return " " + text
 
         def encode_inputs(self, texts):
-            return self.encode([self.input_text(text) for text in texts], add_eos=False)
+            return self.encode(texts, add_eos=False)
 
         def encode_answers(self, texts):
             return self.encode([self.answer_text(text) for text in texts])
@@ -85,7 +86,7 @@ def test_show_prints_the_row_as_a_model_reads_it(
     monkeypatch.setattr("prompt_jax.cli.common.load_model", lambda name: Model())
     arguments = ("tasks", "show", "glue/rte", "--template", "t5", "--model", "tiny")
     read = json.loads(invoke(*arguments, "--json").out)["example"]["model"]
-    assert read["input"] == "rte sentence2: [sentence2] sentence1: [sentence1] ="
+    assert read["input"] == "rte sentence2: [sentence2] sentence1: [sentence1] Answer ="
     assert read["target"] == " entailment"
     assert "".join(map(chr, read["target_ids"])) == " entailment\x01"
     assert "".join(map(chr, read["input_ids"])) == read["input"]

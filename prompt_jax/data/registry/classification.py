@@ -14,7 +14,11 @@ AG_NEWS = Task(
     labels=("World", "Sports", "Business", "Sci/Tech"),
     templates=(
         Template(
-            "plain", "sentence: {sentence}", labels=("world", "sports", "business", "technology")
+            "plain",
+            "sentence: {sentence}",
+            labels=("world", "sports", "business", "technology"),
+            cue="Category",
+            cue_labels=("World", "Sports", "Business", "Technology"),
         ),
         Template(
             "section",
@@ -37,6 +41,22 @@ AG_NEWS = Task(
     domain="topic",
 )
 
+_DBPEDIA_CLASSES = (
+    "Company",
+    "Educational Institution",
+    "Artist",
+    "Athlete",
+    "Office Holder",
+    "Mean of Transportation",
+    "Building",
+    "Natural Place",
+    "Village",
+    "Animal",
+    "Plant",
+    "Album",
+    "Film",
+    "Written Work",
+)
 _DBPEDIA_PLAIN = (
     "company",
     "school",
@@ -57,24 +77,15 @@ DBPEDIA = Task(
     name="dbpedia",
     kind="classification",
     fields=("title", "content"),
-    labels=(
-        "Company",
-        "Educational Institution",
-        "Artist",
-        "Athlete",
-        "Office Holder",
-        "Mean of Transportation",
-        "Building",
-        "Natural Place",
-        "Village",
-        "Animal",
-        "Plant",
-        "Album",
-        "Film",
-        "Written Work",
-    ),
+    labels=_DBPEDIA_CLASSES,
     templates=(
-        Template("plain", "title: {title} content: {content}", labels=_DBPEDIA_PLAIN),
+        Template(
+            "plain",
+            "title: {title} content: {content}",
+            labels=_DBPEDIA_PLAIN,
+            cue="Category",
+            cue_labels=_DBPEDIA_CLASSES,
+        ),
         Template("class", "What kind of thing is {title}? {content}", labels=_DBPEDIA_PLAIN),
         Template("ontology", "Class of the entry {title} in an ontology: {content}"),
         Template("text_only", "This text describes something: {content} Its category is"),
@@ -119,6 +130,7 @@ YAHOO_ANSWERS = Task(
                 "family",
                 "politics",
             ),
+            cue="Category",
         ),
         Template("board", "On which board of a forum was this asked? {title} {content}"),
         Template("topic", "question: {title} topic:"),
@@ -142,14 +154,21 @@ YAHOO_ANSWERS = Task(
     domain="topic",
 )
 
+_TREC_CLASSES = ("description", "entity", "abbreviation", "human", "location", "number")
 _TREC_PLAIN = ("description", "thing", "short", "person", "place", "number")
 TREC = Task(
     name="trec",
     kind="classification",
     fields=("sentence",),
-    labels=("description", "entity", "abbreviation", "human", "location", "number"),
+    labels=_TREC_CLASSES,
     templates=(
-        Template("plain", "question: {sentence}", labels=_TREC_PLAIN),
+        Template(
+            "plain",
+            "question: {sentence}",
+            labels=_TREC_PLAIN,
+            cue="Category",
+            cue_labels=_TREC_CLASSES,
+        ),
         Template("answer", "What sort of answer does this question ask for? {sentence}"),
         Template(
             "expects",
@@ -190,7 +209,13 @@ SUBJ = Task(
     fields=("sentence",),
     labels=("subjective", "objective"),
     templates=(
-        Template("plain", "sentence: {sentence}", labels=("opinion", "fact")),
+        Template(
+            "plain",
+            "sentence: {sentence}",
+            labels=("opinion", "fact"),
+            cue="Category",
+            cue_labels=("subjective", "objective"),
+        ),
         Template(
             "view",
             "Does this sentence give a view or tell a plot? {sentence}",
@@ -303,7 +328,7 @@ BANKING77 = Task(
     fields=("sentence",),
     labels=BANKING77_INTENTS,
     templates=(
-        Template("plain", "sentence: {sentence}", labels=_INTENT_WORDS),
+        Template("plain", "sentence: {sentence}", labels=_INTENT_WORDS, cue="Category"),
         Template(
             "customer", "A bank's customer writes: {sentence} It is about", labels=_INTENT_WORDS
         ),

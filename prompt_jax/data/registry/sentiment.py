@@ -99,7 +99,13 @@ MPQA = Task(
     fields=("sentence",),
     labels=POLARITY,
     templates=(
-        Template("plain", "phrase: {sentence}", labels=("bad", "good")),
+        Template(
+            "plain",
+            "phrase: {sentence}",
+            labels=("bad", "good"),
+            cue="Sentiment",
+            cue_labels=POLARITY,
+        ),
         Template("tone", "Does this expression carry a negative or a positive view? {sentence}"),
         Template(
             "praise",
@@ -125,7 +131,13 @@ TWEETEVAL_EMOTION = Task(
     fields=("sentence",),
     labels=("anger", "joy", "optimism", "sadness"),
     templates=(
-        Template("plain", "tweet: {sentence}", labels=("anger", "joy", "hope", "sad")),
+        Template(
+            "plain",
+            "tweet: {sentence}",
+            labels=("anger", "joy", "hope", "sad"),
+            cue="Emotion",
+            cue_labels=("anger", "joy", "optimism", "sadness"),
+        ),
         Template("feeling", "Which feeling speaks from this tweet? {sentence}"),
         Template(
             "writer",

@@ -4,6 +4,10 @@ Three rules hold for all of them. The first template is the plain `field: value`
 label words, the default for training. The field that may be long comes last, so that truncation of
 an input never removes the question. No template suggests an answer that is not among the task's
 labels.
+
+Models that continue their input answer the plain template after a cue that says what is asked, with
+the task's own words: on training rows of sources (SST-2, Yelp, AG News) this was far better than
+`Answer:` and short words.
 """
 
 from __future__ import annotations
@@ -107,7 +111,13 @@ def polarity(noun: str, *, field: str = "sentence", prefix: str = "") -> tuple[T
     """
     text = f"{{{field}}}"
     own = (
-        Template("plain", f"{field}: {text}", labels=("bad", "good")),
+        Template(
+            "plain",
+            f"{field}: {text}",
+            labels=("bad", "good"),
+            cue="Sentiment",
+            cue_labels=POLARITY,
+        ),
         Template("tone", f"Is the tone of this {noun} negative or positive? {text}"),
         Template(
             "happy",
@@ -132,7 +142,13 @@ def five_degrees(noun: str, *, field: str = "sentence") -> tuple[Template, ...]:
     """
     text = f"{{{field}}}"
     return (
-        Template("plain", f"{field}: {text}", labels=("terrible", "bad", "okay", "good", "great")),
+        Template(
+            "plain",
+            f"{field}: {text}",
+            labels=("terrible", "bad", "okay", "good", "great"),
+            cue="Sentiment",
+            cue_labels=FIVE_DEGREES,
+        ),
         Template("tone", f"How negative or positive is this {noun}? {text}"),
         Template(
             "stars",

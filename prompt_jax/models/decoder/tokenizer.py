@@ -18,7 +18,7 @@ from prompt_jax.models.tokenizers import BaseTokenizer, configured_tokens, read_
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
-CUE = "\nAnswer:"
+CUE = "\n{}:"  # after the input, with the name of the answer
 PAD = 0  # padding is told by the mask, so any id does
 
 
@@ -53,32 +53,31 @@ class DecoderTokenizer(BaseTokenizer):
         batch = self._backend.encode_batch(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in batch]
 
-    def input_text(self, text: str) -> str:
+    def input_text(self, text: str, cue: str) -> str:
         """An input with the cue for the answer."""
-        return text.rstrip() + CUE
+        return text.rstrip() + CUE.format(cue)
 
     def answer_text(self, text: str) -> str:
         """An answer with its leading space."""
         return f" {text}"
 
-    @functools.cached_property
-    def input_tail(self) -> int:
+    def input_tail(self, cue: str) -> int:
         """Tokens of the cue."""
-        alone, cued = self._tokens(["a", self.input_text("a")])
+        alone, cued = self._tokens(["a", self.input_text("a", cue)])
         return len(cued) - len(alone)
 
     def encode_inputs(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of `input_text`, after those that begin a text."""
-        rows = self.encode([self.input_text(text) for text in texts], add_eos=False)
-        return [[*self.begin, *row] for row in rows]
+        """Ids of texts from `input_text`, after those that begin a text."""
+        return [[*self.begin, *row] for row in self.encode(texts, add_eos=False)]
 
     def encode_answers(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of `answer_text` as they follow the cue, and the end of sequence.
 
         Encoded together with the cue: some tokenizers put a space before whatever begins a text.
         """
-        (cue,) = self._tokens([CUE])
-        whole = self.encode([CUE + self.answer_text(text) for text in texts])
+        before = CUE.format("")
+        (cue,) = self._tokens([before])
+        whole = self.encode([before + self.answer_text(text) for text in texts])
         alone = self.encode([self.answer_text(text) for text in texts])
         pairs = zip(whole, alone, strict=True)
         return [row[len(cue) :] if row[: len(cue)] == cue else own for row, own in pairs]

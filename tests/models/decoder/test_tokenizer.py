@@ -9,12 +9,13 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
-from prompt_jax.data import Example, encode
+from prompt_jax.data import Example, Task, Template, encode, tokenise_rows
 from prompt_jax.errors import DataError, ModelError
 from prompt_jax.models import texts
 from prompt_jax.models.base import ContinuingTokenizer
 from prompt_jax.models.decoder.tokenizer import CUE, load_tokenizer
 
+CUED = CUE.format("Answer")
 BEGIN, END, STOP = 0, 1, 2
 
 
@@ -45,10 +46,10 @@ def write(folder: Path, *, begin: bool = True, metaspace: bool = False, **config
 
 def test_an_input_begins_as_its_tokenizer_wants_and_has_no_end(tmp_path) -> None:
     tokenizer = load_tokenizer(write(tmp_path), (END, STOP))
-    (ids,) = texts.encode_inputs(tokenizer, ["fine film \n"])
+    (ids,) = texts.encode_inputs(tokenizer, [texts.input_text(tokenizer, "fine film \n", "Answer")])
     assert ids[0] == BEGIN
     assert END not in ids
-    assert tokenizer.decode(ids) == "fine film" + CUE
+    assert tokenizer.decode(ids) == "fine film" + CUED
     (answer,) = texts.encode_answers(tokenizer, ["good"])
     assert tokenizer.decode(answer) == " good"
     assert answer[-1] == END
@@ -65,7 +66,7 @@ def test_an_answer_is_encoded_as_it_follows_the_cue(tmp_path) -> None:
     """A tokenizer that puts a space before each text does not put a second one."""
     tokenizer = load_tokenizer(write(tmp_path, metaspace=True), (END,))
     (ids,) = texts.encode_answers(tokenizer, ["good"])
-    assert tokenizer.encode([CUE + " good"])[0][-len(ids) :] == ids
+    assert tokenizer.encode([CUED + " good"])[0][-len(ids) :] == ids
     assert len(ids) == len("▁good") + 1
 
 
@@ -73,14 +74,38 @@ def test_truncation_keeps_the_beginning_and_the_cue(tmp_path) -> None:
     tokenizer = load_tokenizer(write(tmp_path), (END,))
     rows = [Example(text, "good", 0, ("good", "bad")) for text in ("short", "a long text")]
     split = encode(rows, tokenizer, max_input=16, max_target=6)
-    tail = tokenizer.input_tail
-    assert tail == len(CUE)
-    assert tokenizer.decode(split.inputs[1]) == "a long " + CUE
+    tail = tokenizer.input_tail("Answer")
+    assert tail == len(CUED)
+    assert tokenizer.decode(split.inputs[1]) == "a long " + CUED
     assert split.inputs[1][0] == BEGIN
     assert split.input_truncated.tolist() == [False, True]
     assert tokenizer.decode(split.targets[0]) == " good"
     with pytest.raises(DataError, match="more than 8 input"):
         encode(rows, tokenizer, max_input=tail, max_target=6)
+
+
+def test_each_row_keeps_the_cue_of_its_template(tmp_path) -> None:
+    tokenizer = load_tokenizer(write(tmp_path), (END,))
+    rows = [Example("a long text", "good", cue=cue) for cue in ("Answer", "Tone")]
+    split = encode(rows, tokenizer, max_input=16, max_target=6)
+    assert [tokenizer.decode(row) for row in split.inputs] == [
+        "a long \nAnswer:",
+        "a long te\nTone:",
+    ]
+
+
+def test_the_model_answers_with_the_label_words_of_its_family(tmp_path) -> None:
+    words = Template(
+        "plain", "{text}", labels=("bad", "good"), cue="Tone", cue_labels=("low", "high")
+    )
+    task = Task("review", "classification", ("text",), (words,), ("negative", "positive"))
+    tokenizer = load_tokenizer(write(tmp_path), (END,))
+    split = tokenise_rows(
+        task, [{"text": "fine", "label": "positive"}], tokenizer, max_input=16, max_target=6
+    )
+    assert split.examples[0].candidates == ("low", "high")
+    assert tokenizer.decode(split.targets[0]) == " high"
+    assert tokenizer.decode(split.inputs[0]) == "fine\nTone:"
 
 
 def test_a_generated_answer_is_cut_at_its_end(tmp_path) -> None:
@@ -95,7 +120,7 @@ def test_the_cue_is_part_of_the_key_of_cached_rows(tmp_path, monkeypatch) -> Non
     from prompt_jax.models.decoder import tokenizer as module
 
     first = load_tokenizer(write(tmp_path), (END,)).fingerprint
-    monkeypatch.setattr(module, "CUE", "\nLabel:")
+    monkeypatch.setattr(module, "CUE", "\n{} =")
     module._load.cache_clear()
     assert load_tokenizer(tmp_path, (END,)).fingerprint != first
     module._load.cache_clear()

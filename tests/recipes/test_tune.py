@@ -85,7 +85,7 @@ def test_the_budget_grows_with_the_rows_within_limits(
     # "text number 12" and the end are 15 letters, " new wish" with the end 9.
     assert (config.data.max_input_tokens, config.data.max_target_tokens) == (32, 12)
     assert config.method_objects[0].stages()[0].rates == (1.0, 0.3, 3.0)
-    lines = recipe.describe_split(config)
+    lines = recipe.describe_split(config, LM)
     dev = min(200, count * 4 // 5 // 5)
     assert lines[0].startswith(f"rows: {count * 4 // 5 - dev:,} to train, {dev:,} to choose")
     assert lines[1] == "label words: the model answers 'bug' for Bug, 'new wish' for New wish."

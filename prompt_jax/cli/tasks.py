@@ -114,7 +114,7 @@ def show(
     are training rows too are counted.
     """
     from prompt_jax.data import overlap, registry
-    from prompt_jax.models import texts
+    from prompt_jax.data.tokenise import task_for
 
     task = registry.get(name)
     checked = None
@@ -122,7 +122,7 @@ def show(
         checked = overlap.check_rows(task, root)
     tokenizer = None if model is None else common.load_model(model).tokenizer
     if tokenizer is not None:
-        task = texts.task_for(tokenizer, task)
+        task = task_for(tokenizer, task)
     example, where = _example(task, template, root)
     read = None if tokenizer is None else _as_read(tokenizer, example)
     if as_json:

@@ -190,6 +190,13 @@ def concat(splits: Sequence[TokenisedSplit], name: str | None = None) -> Tokenis
     )
 
 
+def task_for(tokenizer: Tokenizer, task: Task) -> Task:
+    """The task with the label words that the tokenizer's model answers with."""
+    from prompt_jax.models.texts import continues
+
+    return task.continued if continues(tokenizer) else task
+
+
 def trained_templates(task: Task, mode: str) -> tuple[Template, ...]:
     """The templates that rows rendered with a mode (see `render_rows`) can be under.
 
@@ -269,9 +276,7 @@ def tokenise_rows(
       DataError: for a row that does not match the task, or a task with two label words that have
         the same token ids.
     """
-    from prompt_jax.models import texts as model_texts
-
-    task = model_texts.task_for(tokenizer, task)
+    task = task_for(tokenizer, task)
     examples = render_rows(task, source, templates, seed)
     return encode(
         examples,

@@ -12,9 +12,9 @@ from prompt_jax.arrays import unwrap
 from prompt_jax.data import batching, digits, registry
 from prompt_jax.data.render import Example, choices_of, render
 from prompt_jax.data.tasks import Task
+from prompt_jax.data.tokenise import task_for
 from prompt_jax.errors import ConfigError, DataError, PromptError, did_you_mean
 from prompt_jax.evaluation.sweep import PromptFn, take_prompt
-from prompt_jax.models.texts import task_for
 from prompt_jax.prompts.card import recorded_task, trained_template
 from prompt_jax.prompts.record import PromptRecord, check_model
 

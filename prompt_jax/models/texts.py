@@ -1,20 +1,19 @@
 """Inputs and answers as a model reads them: the same templates, whatever the family.
 
 A T5 reads both apart, each with its end of sequence. A model that continues its input reads a cue
-before the answer, and the answer's leading space; a template may give it other label words.
+before the answer, and the answer's leading space.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prompt_jax.data.tasks import Task
 from prompt_jax.models.base import ContinuingTokenizer, Tokenizer
 
 
-def task_for(tokenizer: Tokenizer, task: Task) -> Task:
-    """The task with the label words that the tokenizer's model answers with."""
-    return task.continued if isinstance(tokenizer, ContinuingTokenizer) else task
+def continues(tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer's model continues its input, and so reads a cue before the answer."""
+    return isinstance(tokenizer, ContinuingTokenizer)
 
 
 def input_text(tokenizer: Tokenizer, text: str, cue: str) -> str:

@@ -17,9 +17,8 @@ from prompt_jax.data.feed import Feed, Mixture, Mode
 from prompt_jax.data.overlap import Overlap
 from prompt_jax.data.splits import Limits, Splits, load_splits
 from prompt_jax.data.tasks import Task
-from prompt_jax.data.tokenise import TokenisedSplit, concat, render_rows, tokenise_rows
+from prompt_jax.data.tokenise import TokenisedSplit, concat, render_rows, task_for, tokenise_rows
 from prompt_jax.evaluation import ties
-from prompt_jax.models.texts import task_for
 from prompt_jax.recipes.config import DataConfig
 
 

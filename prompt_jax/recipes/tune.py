@@ -18,10 +18,9 @@ from prompt_jax.data.label_words import label_words
 from prompt_jax.data.sources import Source, Subset, open_split
 from prompt_jax.data.splits import Limits, load_splits
 from prompt_jax.data.task_file import task_name, task_text
-from prompt_jax.data.tokenise import tokenise_rows
+from prompt_jax.data.tokenise import task_for, tokenise_rows
 from prompt_jax.errors import ConfigError, DataError
 from prompt_jax.models import LanguageModel, load
-from prompt_jax.models.texts import task_for
 from prompt_jax.paths import is_url, write_atomically
 from prompt_jax.prompts import SoftPrompt
 from prompt_jax.recipes import experiment

@@ -10,7 +10,7 @@ import dataclasses
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from prompt_jax.data.tasks import Task, Template
+from prompt_jax.data.tasks import CUE, Task, Template
 from prompt_jax.errors import ConfigError, DataError, did_you_mean
 
 Answers = Literal["words", "digits"]
@@ -84,7 +84,10 @@ def _digits(task: Task, template: Template) -> Template:
     text = template.text if template.text.startswith(first) else first + template.text
     if task.kind == "classification":
         labels = tuple(map(str, range(len(task.labels))))
-        return dataclasses.replace(template, text=text, target="{answer}", labels=labels)
+        # A digit is no sentiment or category.
+        return dataclasses.replace(
+            template, text=text, target="{answer}", labels=labels, cue=CUE, cue_labels=()
+        )
     if task.kind == "choice":
         # A number says nothing about choices that the input does not list.
         text += "" if "choices" in template.fields else " {choices}"

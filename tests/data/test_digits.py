@@ -30,9 +30,9 @@ def test_a_classification_has_the_numbers_of_its_labels():
 
 
 def test_digits_follow_the_plain_cue():
-    plain = with_digits(registry.get("mr").continued).template()
+    plain = digits.with_digits(registry.get("mr").continued).template()
     assert (plain.cue, plain.labels, plain.cue_labels) == ("Answer", ("0", "1"), ())
-    assert with_digits(registry.get("mr")).continued.template().labels == ("0", "1")
+    assert digits.with_digits(registry.get("mr")).continued.template().labels == ("0", "1")
 
 
 def test_a_target_pattern_is_left_out():

@@ -33,7 +33,7 @@ class FamilyClass(LanguageModel, Protocol):
 
     @classmethod
     def abstract(
-        cls, config: Any, dtype: Any = ..., *, remat: bool = False, name: str = ...
+        cls, config: Any, dtype: Any = ..., *, remat: bool = False, name: str | None = ...
     ) -> LanguageModel:
         """The shapes of a configuration without weights: leaves are `jax.ShapeDtypeStruct`."""
 

@@ -15,9 +15,9 @@ from prompt_jax.errors import ConfigError, DataError, ModelError
 from prompt_jax.evaluation import evaluate_ensemble, evaluators
 from prompt_jax.evaluation.evaluators import evaluate, generate, nll, rank
 from prompt_jax.evaluation.sweep import Job
+from prompt_jax.models.stored import Spec
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.models.t5.config import T5Config
-from prompt_jax.models.t5.model import T5Spec
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz .0123456789"
 
@@ -399,7 +399,7 @@ def test_out_of_range_prompts_and_tokens_raise(lm, prompts):
         rank(lm, [Job(split)], prompts, token_budget=0)
     with pytest.raises(ConfigError, match="max_new_tokens"):
         generate(lm, [Job(split)], prompts, max_new_tokens=0)
-    small = FrozenT5(lm.params, T5Spec(lm.config.replace(vocab_size=8)))
+    small = FrozenT5(lm.params, Spec(lm.config.replace(vocab_size=8)))
     with pytest.raises(ModelError, match="outside the vocabulary of 8"):
         rank(small, [Job(split)], prompts)
 

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 from prompt_jax.errors import ModelError
-from prompt_jax.models import formats, hub
+from prompt_jax.models import hub
 from prompt_jax.models.decoder import gguf
 from prompt_jax.models.decoder.config import DecoderConfig
 from prompt_jax.models.gguf_file import is_gguf, open_gguf
-
-
-class Checkpoint(NamedTuple):
-    """An opened checkpoint: nothing large has been read yet."""
-
-    tensors: formats.Tensors
-    config: DecoderConfig
-    tokenizer_path: str  # "" where the checkpoint has no tokenizer
+from prompt_jax.models.stored import Checkpoint
 
 
 def open_checkpoint(path: Path) -> Checkpoint:

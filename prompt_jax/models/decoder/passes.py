@@ -7,43 +7,19 @@ logits of a target token are those of the last real position before it.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from prompt_jax.models import decoding, ops
+from prompt_jax.models import decoding, ops, scoring
 from prompt_jax.models.base import Scores
-from prompt_jax.models.decoder.modules import Beginning, Decoder, Own
+from prompt_jax.models.decoder.config import DecoderConfig
+from prompt_jax.models.decoder.modules import Beginning, Own
 from prompt_jax.models.dropout import Dropout, by_row
+from prompt_jax.models.frozen import FrozenModel
 
-
-class Weights(NamedTuple):
-    """A module and its parameters."""
-
-    module: Decoder
-    params: Any
-
-    def apply(self, method: str, *args: Any) -> Any:
-        """Calls a method of the module."""
-        return self.module.apply({"params": self.params}, *args, method=method)
-
-
-def beginning_of(
-    lm: Weights, input_ids: jax.Array, mask: jax.Array, prompt: jax.Array | None
-) -> tuple[jax.Array, jax.Array]:
-    """Embeddings `[B, L + S, D]` of prompt and input, and the mask `[B, L + S]` bool."""
-    dtype = lm.module.dtype
-    embedded = lm.apply("embed", input_ids).astype(dtype)
-    mask = mask.astype(bool)
-    if prompt is None:
-        return embedded, mask
-    rows = input_ids.shape[0]
-    if prompt.ndim == 2:
-        prompt = jnp.broadcast_to(prompt[None], (rows, *prompt.shape))
-    # The prompt is float32 up to here, whatever the model computes in.
-    embedded = jnp.concatenate([prompt.astype(dtype), embedded], axis=1)
-    return embedded, jnp.concatenate([jnp.ones((rows, prompt.shape[1]), bool), mask], axis=1)
+Model = FrozenModel[DecoderConfig]
 
 
 def last_real(mask: jax.Array) -> jax.Array:
@@ -58,7 +34,7 @@ def _pick(states: jax.Array, index: jax.Array) -> jax.Array:
 
 
 def score(
-    lm: Weights,
+    lm: Model,
     input_ids: jax.Array,
     mask: jax.Array,
     labels: jax.Array,
@@ -67,7 +43,7 @@ def score(
     observe: frozenset[str],
 ) -> Scores:
     """Teacher-forced scores of `labels [B, T]`."""
-    embedded, mask = beginning_of(lm, input_ids, mask, prompt)
+    embedded, mask = scoring.embedded_rows(lm, input_ids, mask, prompt)
     start, length = embedded.shape[1], labels.shape[1]
     # The last target is predicted, never read.
     read, real = _tokens(labels)
@@ -81,22 +57,11 @@ def score(
         states = by_row(dropout, 0, module, lm.params, "states")(embedded, whole)
     before = last_real(whole)[:, start - 1 : start - 1 + length]
     hidden = lm.apply("finish", _pick(states, before))
-    logits = None
-    if "logits" in observe:
-        logits = lm.apply("logits", hidden)
-        nll = ops.logits_nll(logits, labels)
-    else:
-        nll = lm.apply("nll", hidden, labels)
-    return Scores(
-        nll=jnp.sum(nll, axis=1),
-        tokens=_count(labels),
-        logits=logits,
-        hidden=hidden.astype(jnp.float32) if "hidden" in observe else None,
-    )
+    return scoring.scores_of(lm, hidden, labels, observe)
 
 
 def rank(
-    lm: Weights,
+    lm: Model,
     input_ids: jax.Array,
     mask: jax.Array,
     candidates: jax.Array,
@@ -108,10 +73,8 @@ def rank(
     """
     last, beginning = _begin(lm, input_ids, mask, prompt)
     rows = input_ids.shape[0]
-    if candidates.ndim == 2:
-        candidates = jnp.broadcast_to(candidates[None], (rows, *candidates.shape))
-    choices, length = candidates.shape[1:]
-    labels = candidates.reshape(-1, length)
+    labels = scoring.candidates_of_rows(candidates, rows)
+    length, choices = labels.shape[1], candidates.shape[-2]
     states = jnp.repeat(last, choices, axis=0)[:, None]  # [N, 1, D]
     if length > 1:
         read, real = (x[:, :-1] for x in _tokens(labels))
@@ -119,22 +82,18 @@ def rank(
         more, _ = lm.apply("extend", read, real, 0, beginning, own)
         states = jnp.concatenate([states, more], axis=1)
         states = _pick(states, last_real(jnp.pad(real, ((0, 0), (1, 0)), constant_values=True)))
-    nll = jnp.sum(lm.apply("nll", lm.apply("finish", states), labels), axis=1)
-    tokens = _count(labels)
-    nll = jnp.where(tokens > 0, nll, jnp.inf)
-    return nll.reshape(rows, choices), tokens.reshape(rows, choices)
+    return scoring.candidate_scores(lm, lm.apply("finish", states), labels, rows)
 
 
 def generate(
-    lm: Weights,
+    lm: Model,
     input_ids: jax.Array,
     mask: jax.Array,
     prompt: jax.Array | None,
     max_new_tokens: int,
     num_beams: int,
-    fill: int,
 ) -> jax.Array:
-    """Token ids `[B, max_new_tokens]`, `fill` after the end."""
+    """Token ids `[B, max_new_tokens]`, `pad_id` after the end."""
     last, beginning = _begin(lm, input_ids, mask, prompt)
     rows = input_ids.shape[0]
     first_logits = lm.apply("logits", lm.apply("finish", last[:, None]))[:, 0]
@@ -154,8 +113,7 @@ def generate(
         return jax.lax.cond(position == 0, begun, further, own)
 
     own = lm.apply("empty", rows * num_beams, max(max_new_tokens - 1, 1))
-    config = lm.module.config
-    ids: dict[str, Any] = {"pad_id": fill, "eos_id": config.eos_token_ids}
+    ids: dict[str, Any] = {"pad_id": lm.pad_id, "eos_id": lm.config.eos_token_ids}
     if num_beams == 1:
         first = jnp.zeros((rows,), jnp.int32)  # not read
         return decoding.greedy(step, own, first, max_new_tokens, **ids)
@@ -164,10 +122,10 @@ def generate(
 
 
 def _begin(
-    lm: Weights, input_ids: jax.Array, mask: jax.Array, prompt: jax.Array | None
+    lm: Model, input_ids: jax.Array, mask: jax.Array, prompt: jax.Array | None
 ) -> tuple[jax.Array, Beginning]:
     """The state `[B, D]` of the last real position, and what continuations attend to."""
-    embedded, mask = beginning_of(lm, input_ids, mask, prompt)
+    embedded, mask = scoring.embedded_rows(lm, input_ids, mask, prompt)
     states, beginning = lm.apply("begin", embedded, mask)
     return _pick(states, last_real(mask)[:, -1:])[:, 0], beginning
 
@@ -180,7 +138,3 @@ def _tokens(labels: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Targets as ids that can be read, and which of them are real."""
     real = labels != ops.IGNORE
     return jnp.where(real, labels, 0), real
-
-
-def _count(labels: jax.Array) -> jax.Array:
-    return jnp.sum((labels != ops.IGNORE).astype(jnp.float32), axis=-1)

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 from prompt_jax.errors import ModelError
-from prompt_jax.models import formats, hub
+from prompt_jax.models import hub
 from prompt_jax.models.config_file import ConfigFile
+from prompt_jax.models.stored import Checkpoint
 from prompt_jax.models.t5 import t5x, weights
 from prompt_jax.models.t5.config import T5Config
 from prompt_jax.models.t5.tokenizer import has_tokenizer
-
-
-class Checkpoint(NamedTuple):
-    """An opened checkpoint: nothing large has been read yet."""
-
-    tensors: formats.Tensors
-    config: T5Config
-    tokenizer_path: str  # "" where the checkpoint has no tokenizer
 
 
 def open_checkpoint(path: Path) -> Checkpoint:

@@ -181,6 +181,18 @@ def test_wrong_arguments_are_refused(qwen3: Case) -> None:
         FrozenDecoder.from_pretrained(qwen3.path, "float16")
 
 
+@pytest.mark.parametrize("name", ["score", "rank", "logits", "loss", "generate"])
+def test_a_text_names_the_function_that_takes_it(qwen3: Case, name: str) -> None:
+    """Before Python misses the other arguments."""
+    with pytest.raises(ModelError, match=r"prompt_jax\.predict\(lm, texts, prompt\)"):
+        getattr(qwen3.lm, name)("The app crashes")
+
+
+def test_a_repr_is_one_line_without_weights(qwen3: Case) -> None:
+    parameters = f"{qwen3.lm.config.parameter_count:,} parameters"
+    assert repr(qwen3.lm).startswith(f"FrozenDecoder('qwen3', {parameters}, d_model=16")
+
+
 def test_facts(qwen3: Case) -> None:
     lm = qwen3.lm
     assert (lm.d_model, lm.vocab_size, lm.pad_id, lm.eos_id) == (16, 64, 0, 2)

@@ -100,6 +100,15 @@ def test_integers_are_no_weights(tmp_path) -> None:
         models.load(tmp_path)
 
 
+def test_more_layers_than_tensors_are_refused_before_their_names_are_listed(tmp_path) -> None:
+    edited("llama", tmp_path, lambda tensors: None)
+    file = tmp_path / "config.json"
+    content = json.loads(file.read_text("utf-8"))
+    file.write_text(json.dumps({**content, "num_hidden_layers": 10**9}), "utf-8")
+    with pytest.raises(ModelError, match="tensors, but its configuration has 1000000000 layers"):
+        models.load(tmp_path)
+
+
 def test_a_directory_without_weights(tmp_path) -> None:
     shutil.copy(FIXTURES / "llama" / "config.json", tmp_path)
     with pytest.raises(ModelError, match="holds no weights"):

@@ -33,7 +33,7 @@ def change(path, **values) -> None:
 def hf_tree(lm: FrozenT5) -> dict:
     """The parameters as transformers' Flax classes nested them."""
     tree: dict = {}
-    for name, array in weights.to_hf(lm.params):
+    for name, array in weights.LAYOUT.to_hf(lm.params):
         *parents, _ = name.split(".")
         if name == "lm_head.weight" and lm.config.tied_head:
             continue
@@ -52,7 +52,7 @@ def hf_tree(lm: FrozenT5) -> dict:
 
 def test_names_cover_a_transformers_file_exactly(case):
     names = set(load_file(case.path / "model.safetensors"))
-    ours = {name for name, _ in weights.to_hf(case.lm.params)}
+    ours = {name for name, _ in weights.LAYOUT.to_hf(case.lm.params)}
     assert ours - names <= {"lm_head.weight"}
     assert names <= ours
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+from prompt_jax.errors import ConfigError
 
 
 def scale_to_unit(value: float, step: float, units: Sequence[str]) -> str:
@@ -25,6 +28,25 @@ def format_count(value: float) -> str:
 def format_bytes(value: float) -> str:
     """Formats a number of bytes, like '1.5 GiB'."""
     return scale_to_unit(value, 1024, (" B", " KiB", " MiB", " GiB", " TiB"))
+
+
+def parse_bytes(text: str) -> int:
+    """The bytes of a size like '80GB' (10^9 bytes each) or '80 GiB' (2^30).
+
+    >>> parse_bytes("80GB"), parse_bytes("1.5 KiB")
+    (80000000000, 1536)
+
+    Raises:
+      ConfigError: not a positive number with one of the units B, KB to TB, KiB to TiB.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B\s*", text, re.IGNORECASE)
+    size = 0
+    if match and (match[2] or not match[3]):
+        step = 1024 if match[3] else 1000
+        size = int(float(match[1]) * step ** "BKMGT".index(match[2].upper() or "B"))
+    if size < 1:
+        raise ConfigError(f"'{text}' is no size in bytes: write it like 80GB or 40GiB.")
+    return size
 
 
 def format_flops(value: float) -> str:

@@ -7,6 +7,7 @@ compilations.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from prompt_jax.data import Example, Feed, Ragged, TokenisedSplit
+from prompt_jax.models.decoder import DecoderConfig, FrozenDecoder
 from prompt_jax.models.t5 import FrozenT5, T5Config
 from prompt_jax.run_key import RunKey
 from prompt_jax.training.optimizers import OptimizerConfig
@@ -42,6 +44,30 @@ MICRO_TOKENS = 16 * (L + 8)
 def tiny_t5() -> FrozenT5:
     """2 + 2 layers, 128 tokens, width 32."""
     return FrozenT5.from_config(CONFIG, seed=7, name="tiny")
+
+
+@functools.cache
+def tiny_decoder() -> FrozenDecoder:
+    """2 layers, the vocabulary and width of `tiny_t5`.
+
+    Its weights are larger than at the start of a pre-training: each sublayer matters.
+    """
+    import jax
+
+    config = DecoderConfig(
+        vocab_size=CONFIG.vocab_size,
+        d_model=D,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=8,
+        eos_token_ids=(EOS,),
+        tied_head=False,
+    )
+    lm = FrozenDecoder.from_config(config, seed=7, name="tiny")
+    large = jax.tree.map(lambda x: x * 10 if x.ndim > 2 else x * 3, lm.params)
+    return FrozenDecoder(large, dataclasses.replace(lm.spec, weights_hash=""))
 
 
 def make_split(

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prompt_jax.cli import common
-from prompt_jax.errors import PromptJaxError, StoppedError
+from prompt_jax.errors import ConfigError, PromptJaxError, StoppedError
+from prompt_jax.units import parse_bytes
 
 if TYPE_CHECKING:
     from prompt_jax.models import LanguageModel
@@ -40,6 +41,12 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its cost, and stop.")
     ] = False,
+    device_memory: Annotated[
+        str,
+        typer.Option(
+            metavar="80GB", help="With --dry-run: plan for devices with this much memory."
+        ),
+    ] = "",
     keys: Annotated[
         bool, typer.Option("--keys", help="Print every key with its type and value, and stop.")
     ] = False,
@@ -94,6 +101,10 @@ def run(
     if keys:
         return _keys(config, changes, as_json)
     loaded = common.load_experiment(config, changes)
+    if device_memory:
+        if not dry_run:
+            raise ConfigError("--device-memory is of plans: add --dry-run, or leave it out.")
+        return execute(loaded, True, as_json, device_memory=parse_bytes(device_memory))
     if dry_run or not jobs.initialize(distributed, coordinator, processes, process):
         return execute(loaded, dry_run, as_json, observe)
     with _exit_with_one_message():
@@ -107,6 +118,7 @@ def execute(
     observe: TrackingConfig | None = None,
     lm: LanguageModel | None = None,
     finish: Callable[[common.Printer, RunResult, ExperimentConfig], None] | None = None,
+    device_memory: int = 0,
 ) -> None:
     """Plans an experiment, executes it and prints what was found.
 
@@ -117,6 +129,7 @@ def execute(
       observe: who else listens.
       lm: its model; None: it is loaded, or for a dry run its shapes where they are known.
       finish: prints how to go on; None: "Try next".
+      device_memory: bytes of each device that a dry run is for; 0: those at hand.
 
     Raises:
       PromptJaxError: as `recipes.experiment.run`.
@@ -143,7 +156,7 @@ def execute(
         experiment.run(loaded, lm, show=False, say=lambda line: None)
         return None
     cache = cache_folder(loaded)
-    plan = make_plan(loaded, lm, None if dry_run else cache, cache)
+    plan = make_plan(loaded, lm, None if dry_run else cache, cache, device_memory)
     if dry_run and as_json:
         return common.emit(plan.to_dict())
     if not as_json:

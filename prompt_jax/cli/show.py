@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from prompt_jax.data import Task
     from prompt_jax.recipes import ExperimentConfig, Plan, RunResult
-    from prompt_jax.recipes.plan import PlannedStage
+    from prompt_jax.recipes.plan import PlannedMemory, PlannedStage
     from prompt_jax.rundir.folder import PromptFile
     from prompt_jax.rundir.tables import Table
 
@@ -59,7 +59,7 @@ def plan(out: common.Printer, made: Plan, config: ExperimentConfig, folder: str)
     out.print()
     _tasks(out, made)
     _stages(out, made)
-    _costs(out, made)
+    _costs(out, made, config)
 
 
 def _tasks(out: common.Printer, made: Plan) -> None:
@@ -120,7 +120,7 @@ def _time(made: Plan) -> str:
     )
 
 
-def _costs(out: common.Printer, made: Plan) -> None:
+def _costs(out: common.Printer, made: Plan, config: ExperimentConfig) -> None:
     memory = made.memory
     devices = memory.data * memory.model
     held = [
@@ -133,9 +133,8 @@ def _costs(out: common.Printer, made: Plan) -> None:
     each = ""
     if devices > 1:
         each = "each device: "
-        together = memory.weights + memory.population + memory.micro_batch
         without = " without full fine-tuning" if memory.fine_tuning else ""
-        held.append(f"together {common.format_bytes(together)}{without}")
+        held.append(f"together {common.format_bytes(memory.together)}{without}")
     micro = f"{memory.micro_batch_rows} rows x {memory.micro_batch_tokens} tokens"
     counted = f"{common.format_flops(memory.hand_flops)} by hand"
     if math.isfinite(memory.xla_flops):
@@ -162,9 +161,26 @@ def _costs(out: common.Printer, made: Plan) -> None:
                 ("time", _time(made)),
                 ("memory", each + ", ".join(held)),
                 ("micro-batch", f"{each}{micro}: {counted}"),
+                *([("fits", _fits(memory, config))] if memory.assumed else []),
             ]
         )
     )
+
+
+def _fits(memory: PlannedMemory, config: ExperimentConfig) -> str:
+    """Whether the plan fits the devices that it is for."""
+
+    def fits(needed: int) -> str:
+        return f"{'yes' if needed <= memory.assumed else 'no'}, {common.format_bytes(needed)}"
+
+    text = f"{fits(memory.together)} of {common.format_bytes(memory.assumed)}"
+    if memory.fine_tuning:
+        text += f"; full fine-tuning: {fits(memory.trained)}"
+    if max(memory.together, memory.trained) > memory.assumed:
+        less = ["dtype=bfloat16"] if config.dtype != "bfloat16" else []
+        less += [] if config.remat else ["remat=true"]
+        text += f" ({', '.join([*less, f'--mesh model={2 * memory.model}'])} need less)"
+    return text
 
 
 def table(out: common.Printer, shown: Table) -> None:

@@ -103,26 +103,38 @@ load = from_pretrained
 
 def has_known_shape(name: str) -> bool:
     """Whether `abstract` has the shape of a published model of that name."""
-    return any(name in family.load_class().SHAPES for family in FAMILIES)
+    return _known_shape(name) is not None
 
 
 def abstract(name: str, dtype: Any = "float32", *, remat: bool = False) -> LanguageModel:
     """The shapes of a published model by its name, without any file: for plans.
 
+    The organisation may be left out where one model alone has the rest of the name.
+
     >>> abstract("google/flan-t5-base").d_model
     768
+    >>> abstract("Llama-3.2-3B").name
+    'meta-llama/Llama-3.2-3B'
 
     Raises:
       ModelError: the shape of that name is not known.
     """
-    known: list[str] = []
-    for family in FAMILIES:
-        model_class = family.load_class()
-        if name in model_class.SHAPES:
-            config = model_class.SHAPES[name]
-            return model_class.abstract(config, dtype, remat=remat, name=name)
-        known += model_class.SHAPES
+    if (found := _known_shape(name)) is not None:
+        model_class, published = found
+        config = model_class.SHAPES[published]
+        return model_class.abstract(config, dtype, remat=remat, name=published)
+    known = [shape for family in FAMILIES for shape in family.load_class().SHAPES]
     raise ModelError(
         f"The shape of '{name}' is not known offline.{did_you_mean(name, known)} "
         "Give a local directory with config.json, or one of: " + ", ".join(sorted(known))
     )
+
+
+def _known_shape(name: str) -> tuple[type[FamilyClass], str] | None:
+    """The class of a published model, and its whole name."""
+    classes = [family.load_class() for family in FAMILIES]
+    for matches in (name.__eq__, lambda shape: shape.endswith(f"/{name}")):
+        found = [(cls, shape) for cls in classes for shape in cls.SHAPES if matches(shape)]
+        if len(found) == 1:
+            return found[0]
+    return None

@@ -20,7 +20,7 @@ from prompt_jax.data.batching import input_width, target_width
 from prompt_jax.data.digits import answered
 from prompt_jax.data.protocols import planned_sizes
 from prompt_jax.data.tasks import Task
-from prompt_jax.errors import MissingDataError
+from prompt_jax.errors import MissingDataError, TrainingError
 from prompt_jax.methods import BaseMethod, Context, Stage
 from prompt_jax.models import LanguageModel
 from prompt_jax.recipes.config import DataConfig, ExperimentConfig, is_on_targets
@@ -30,6 +30,7 @@ from prompt_jax.training import memory
 from prompt_jax.training.fingerprint import package_code
 from prompt_jax.training.step import programs
 from prompt_jax.training.types import TrainConfig
+from prompt_jax.units import format_bytes
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class PlannedMemory:
       micro_batch_tokens: L + S of each row.
       xla_flops: of that micro-batch, as XLA counts them, every layer counted.
       hand_flops: of the same, counted by hand.
+      assumed: bytes of the device that the plan is for; 0: the one at hand.
     """
 
     data: int
@@ -107,6 +109,17 @@ class PlannedMemory:
     micro_batch_tokens: int
     xla_flops: float
     hand_flops: float
+    assumed: int = 0
+
+    @property
+    def together(self) -> int:
+        """Of a population of prompts, its model and one micro-batch."""
+        return self.weights + self.population + self.micro_batch
+
+    @property
+    def trained(self) -> int:
+        """Of a model that is trained whole and one micro-batch; 0 where none is."""
+        return self.weights + self.fine_tuning + self.micro_batch if self.fine_tuning else 0
 
 
 @dataclass(frozen=True)
@@ -173,6 +186,7 @@ def make_plan(
     lm: LanguageModel,
     cache: Path | None = None,
     speeds: Path | None = None,
+    device_memory: int = 0,
 ) -> Plan:
     """Plans an experiment; compiles one micro-batch and trains nothing.
 
@@ -184,6 +198,7 @@ def make_plan(
       lm: the model, or its shapes (`models.abstract`).
       cache: a folder where the analysis of the compiled micro-batch is kept; None: nowhere.
       speeds: a folder with the speeds of earlier runs; None: a matrix product is measured.
+      device_memory: bytes of each device that the plan is for; 0: those at hand.
 
     Raises:
       PromptJaxError: for an unknown task or method, tasks that leak into each other, or files of
@@ -198,16 +213,19 @@ def make_plan(
         for role, names in (("source", config.sources), ("target", config.targets))
         for name in names
     )
-    device = jax.devices()[0]
+    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    if device_memory:
+        mesh = sharding.parse_mesh(config.mesh)
+        device = f"{mesh['data'] * mesh['model']} x {format_bytes(device_memory)}, assumed"
     return Plan(
         config.name,
-        config.model,
+        lm.name if lm.name.endswith(f"/{config.model}") else config.model,
         sum(x.size for x in jax.tree.leaves(lm.params)),
         config.prompt.tokens * lm.d_model,
-        f"{jax.device_count()} x {device.device_kind}",
+        device,
         tasks,
         tuple(_stages(config, lm)),
-        _memory(config, lm, cache),
+        _memory(config, lm, cache, device_memory),
         pace(speeds, lm),
         tuple(_shared(config)),
     )
@@ -319,21 +337,28 @@ def _targets(config: ExperimentConfig) -> int:
     )
 
 
-def _memory(config: ExperimentConfig, lm: LanguageModel, cache: Path | None) -> PlannedMemory:
+def _memory(
+    config: ExperimentConfig, lm: LanguageModel, cache: Path | None, assumed: int
+) -> PlannedMemory:
     mesh = sharding.parse_mesh(config.mesh)
     budget, width = config.target, input_width(config.data.max_input_tokens)
     method = BaseMethod()
     targets, length = _targets(config), config.prompt.tokens
+    stages = _stages(config, lm)
+    runs = max(s.runs for s in stages)
+    population = _population_bytes(method, budget, length, lm, runs, mesh["data"])
+    weights = sharding.bytes_per_device(lm.params, lm.partition_rules, mesh["data"], mesh["model"])
     # What one device computes is a model with its share of the weights.
     # A CPU computes bfloat16 in float32 and keeps widened weights beside: count float32, which is
     # an upper bound, instead.
     dtype = jnp.float32 if jax.default_backend() == "cpu" else lm.dtype
     part = lm.on_device(mesh["model"], dtype)
-    micro = _micro_batch(part, method, budget, width, targets, length, cache)
+    room = None
+    if assumed:
+        step = max(s.runs * s.rows_per_step for s in stages)  # no micro-batch is larger
+        room = _Room(memory.usable(assumed - weights - population), -(-step // mesh["data"]))
+    micro = _micro_batch(part, method, budget, width, targets, length, cache, room)
     rows, counted = micro.rows, micro.flops
-    runs = max(s.runs for s in _stages(config, lm))
-    population = _population_bytes(method, budget, length, lm, runs, mesh["data"])
-    weights = sharding.bytes_per_device(lm.params, lm.partition_rules, mesh["data"], mesh["model"])
     # Parameters, best parameters, gradient and two moments of the weights, split alike.
     fine_tuning = 5 * weights if any(m.trains_lm for m in config.method_objects) else 0
     return PlannedMemory(
@@ -347,7 +372,13 @@ def _memory(config: ExperimentConfig, lm: LanguageModel, cache: Path | None) -> 
         width + length,
         _all_layers(counted, part, rows, width + length, targets),
         float(part.flops(rows, width + length, targets, backward="prompt")),
+        assumed,
     )
+
+
+class _Room(NamedTuple):
+    bytes: int  # for the temporaries of a micro-batch
+    rows: int  # of a step on one device
 
 
 class _MicroBatch(NamedTuple):
@@ -364,6 +395,7 @@ def _micro_batch(
     targets: int,
     length: int,
     cache: Path | None,
+    room: _Room | None,
 ) -> _MicroBatch:
     """The micro-batch of one device and the analysis of its program, which takes seconds."""
     device = jax.devices()[0]
@@ -373,23 +405,14 @@ def _micro_batch(
         (jax.__version__, device.platform, device.device_kind),
         str(shapes),
         (lm.name, str(np.dtype(lm.dtype)), repr(getattr(lm, "spec", ""))),
-        (asdict(budget.optimizer), budget.micro_batch_tokens, width, targets, length),
+        (asdict(budget.optimizer), budget.micro_batch_tokens, width, targets, length, room),
         budget.dropout,
     )
     path = None if cache is None else cache / "plans" / f"{key}.safetensors"
     entry = None if path is None else store.read(path)
     if entry is not None:
         return _MicroBatch(**entry.facts)
-    tokens = budget.micro_batch_tokens or memory.token_budget(
-        lm,
-        method,
-        budget.optimizer,
-        width=width,
-        targets=targets,
-        prompt_tokens=length,
-        dropout=budget.dropout,
-    )
-    rows = max(1, tokens // lm.row_tokens(width, targets, length))
+    rows = _rows_of_micro_batch(lm, method, budget, width, targets, length, room)
     compiled = memory.compile_micro(
         lm,
         method,
@@ -406,6 +429,36 @@ def _micro_batch(
         with suppress(OSError):  # the run itself reports a cache that cannot be written
             store.write(path, micro._asdict(), {})
     return micro
+
+
+def _rows_of_micro_batch(
+    lm: LanguageModel,
+    method: BaseMethod,
+    budget: TrainConfig,
+    width: int,
+    targets: int,
+    length: int,
+    room: _Room | None,
+) -> int:
+    tokens = budget.micro_batch_tokens
+    if not tokens:
+        try:
+            tokens = memory.token_budget(
+                lm,
+                method,
+                budget.optimizer,
+                width=width,
+                targets=targets,
+                prompt_tokens=length,
+                dropout=budget.dropout,
+                limit=None if room is None else room.bytes,
+            )
+        except TrainingError:
+            if room is None:
+                raise
+            return 1  # what is printed is how much is missing
+    rows = max(1, tokens // lm.row_tokens(width, targets, length))
+    return rows if room is None else min(rows, room.rows)
 
 
 def _all_layers(counted: float, lm: LanguageModel, rows: int, inputs: int, targets: int) -> float:

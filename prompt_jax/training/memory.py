@@ -112,12 +112,17 @@ def fit_rows(measure: Callable[[int], int], limit: int, start: int = 2) -> int:
     return 1 << (fit.bit_length() - 1)
 
 
+def usable(free: int) -> int:
+    """Of free bytes, those that temporaries may take; the rest is for fragments of memory."""
+    return int(free * _HEADROOM)
+
+
 def free_bytes(device: jax.Device | None = None) -> int | None:
     """Bytes a device still has for temporaries; None where it does not say (CPU)."""
     stats = (device or jax.local_devices()[0]).memory_stats()
     if not stats or "bytes_limit" not in stats:
         return None
-    return int((stats["bytes_limit"] - stats.get("bytes_in_use", 0)) * _HEADROOM)
+    return usable(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
 
 
 def token_budget(
@@ -131,12 +136,28 @@ def token_budget(
     state: Any = None,
     teacher: bool = False,
     dropout: float = 0.0,
+    limit: int | None = None,
 ) -> int:
-    """Tokens (`LanguageModel.row_tokens`) of one micro-batch on the devices at hand.
+    """Tokens (`LanguageModel.row_tokens`) of one micro-batch.
 
     Sized at the widest shape, whose attention costs most per token, so that narrower ones fit too.
+
+    Args:
+      lm: a model, or its abstract shapes.
+      method: the method.
+      config: its optimizer.
+      width: S.
+      targets: T.
+      prompt_tokens: L.
+      state: abstract training state, for methods that train the model.
+      teacher: whether rows have a second pass under other prompts.
+      dropout: rate of the stage.
+      limit: bytes for temporaries; None: those of the devices at hand.
+
+    Raises:
+      TrainingError: when not even one row fits.
     """
-    limit = free_bytes()
+    limit = free_bytes() if limit is None else limit
     if limit is None:
         return CPU_TOKENS // 2 if lm.d_model <= _NARROW else CPU_TOKENS
 

@@ -43,6 +43,36 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(invoke: Invoke, files: Wor
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("memory", "device", "texts"),
+    [
+        ("80GB", "74.5 GiB", ["yes, ", " of 74.5 GiB; full fine-tuning: yes, "]),
+        ("1KiB", "1 KiB", ["no, ", "(dtype=bfloat16, remat=true, --mesh model=2 need less)"]),
+    ],
+)
+def test_a_dry_run_for_an_assumed_device(
+    invoke: Invoke, files: World, memory: str, device: str, texts: list[str]
+) -> None:
+    budget = "target.micro_batch_tokens=16"
+    result = invoke("run", files.config, budget, "--dry-run", "--device-memory", memory)
+    assert result.code == 0, result.err
+    assert f"1 x {device}, assumed" in result.out
+    (line,) = (line for line in result.out.splitlines() if line.startswith("fits"))
+    assert [text for text in texts if text not in line] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(("80GB",), "add --dry-run"), (("80", "--dry-run"), "'80' is no size in bytes")],
+)
+def test_an_assumed_device_is_refused(
+    invoke: Invoke, files: World, options: tuple[str, ...], message: str
+) -> None:
+    result = invoke("run", files.config, "--device-memory", *options)
+    assert result.code == 2
+    assert message in result.err
+
+
 def test_a_dry_run_as_json(invoke: Invoke, files: World) -> None:
     result = invoke("run", files.config, "--dry-run", "--json", "seeds=2")
     plan = json.loads(result.out)

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from prompt_jax import sharding
 from prompt_jax.methods import REGISTRY
-from prompt_jax.models.t5.partition import T5_RULES
+from prompt_jax.models import LanguageModel
 from prompt_jax.training.population import Population
 
 from .test_conformance import METHODS, make_runs
@@ -21,11 +21,11 @@ PLATFORMS = ("tpu", "cuda")
 BUDGET = toy.budget(2, learning_rate=0.1, unit="absolute", clip_norm=1.0)
 
 
-def exported(name: str, mesh: Any) -> dict[str, export.Exported]:
+def exported(lm: LanguageModel, name: str, mesh: Any) -> dict[str, export.Exported]:
     """The programs of a step, exported on the arguments that the step itself gives them."""
-    lm, method = toy.tiny_t5(), METHODS[name]
+    method = METHODS[name]
     if mesh is not None:
-        lm = sharding.shard_tree(lm, T5_RULES, mesh)
+        lm = sharding.shard_tree(lm, lm.partition_rules, mesh)
     population = Population(lm, method, make_runs(method), BUDGET, mesh)
     found: dict[str, export.Exported] = {}
 
@@ -52,11 +52,18 @@ def exported(name: str, mesh: Any) -> dict[str, export.Exported]:
 
 @pytest.mark.multidevice
 @pytest.mark.parametrize("sizes", [None, (4, 2)], ids=["one", "data4model2"])
-@pytest.mark.parametrize("name", sorted(REGISTRY))
-def test_the_step_lowers_for_tpu_and_cuda(name: str, sizes: tuple[int, int] | None) -> None:
+@pytest.mark.parametrize(
+    ("family", "name"),
+    # What trains weights and what asks a model for most: embeddings, hidden states, two passes.
+    [("t5", name) for name in sorted(REGISTRY)]
+    + [("decoder", name) for name in ("full_fine_tuning", "prompt_tuning", "spt")],
+)
+def test_the_step_lowers_for_tpu_and_cuda(
+    family: str, name: str, sizes: tuple[int, int] | None
+) -> None:
     """Export refuses what a platform cannot lower, and calls of libraries that only one has."""
     mesh = None if sizes is None else sharding.make_mesh(*sizes)
-    found = exported(name, mesh)
+    found = exported(toy.tiny_t5() if family == "t5" else toy.tiny_decoder(), name, mesh)
     assert set(found) == {"prepare", "micro", "finish"}
     assert all(tuple(made.platforms) == PLATFORMS for made in found.values())
     devices = 1 if mesh is None else mesh.size

@@ -91,6 +91,28 @@ def test_abstract_has_the_shapes_of_a_published_model() -> None:
         models.abstract("t5-smal")
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters"),  # as their model cards have them, in millions
+    [
+        ("SmolLM2-135M", 134.5),
+        ("SmolLM2-360M", 361.8),
+        ("SmolLM2-1.7B", 1711.4),
+        ("Llama-3.2-1B", 1235.8),
+        ("Llama-3.2-3B", 3212.7),
+        ("Qwen2.5-0.5B", 494.0),
+        ("Qwen3-0.6B", 596.0),
+        ("Qwen3-8B", 8190.7),
+    ],
+)
+def test_shapes_of_decoder_only_models_are_known(name: str, parameters: float) -> None:
+    """Also without the organisation; a name that two organisations share would need it."""
+    lm = models.abstract(name)
+    assert lm.name.endswith(f"/{name}")
+    assert sum(x.size for x in jax.tree.leaves(lm)) == pytest.approx(1e6 * parameters, rel=1e-3)
+    assert models.abstract(lm.name).spec == lm.spec
+    assert not models.has_known_shape(name[1:])
+
+
 @pytest.mark.slow
 def test_what_plans_use() -> None:
     config = T5Config.known("t5-base")

@@ -298,6 +298,54 @@ def test_the_analysis_of_the_micro_batch_is_kept(world, tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == ["plans"]
 
 
+class Compiled:
+    """A program that takes 1,000 bytes, and 500 more for each row."""
+
+    def __init__(self, rows: int) -> None:
+        self.temp_size_in_bytes = 1000 + 500 * rows
+
+    def memory_analysis(self) -> Compiled:
+        return self
+
+    def cost_analysis(self) -> dict[str, float]:
+        return {}
+
+
+@pytest.fixture
+def sized(world, tmp_path, monkeypatch):
+    """Plans for a device with so many bytes beside weights and prompts."""
+    monkeypatch.setattr(memory, "compile_micro", lambda *_, rows, **__: Compiled(rows))
+    config, lm = world.experiment(tmp_path, methods=METHODS), toy.tiny_decoder()
+    target = dataclasses.replace(config.target, micro_batch_tokens=0)
+    config = dataclasses.replace(config, target=target)
+    held = make_plan(config, lm).memory
+    kept = held.weights + held.population
+    return lambda free: make_plan(config, lm, device_memory=kept + free)
+
+
+def test_a_micro_batch_is_sized_for_the_device_that_is_assumed(sized):
+    """4/5 of what is free: 1,000 bytes and as many rows, a power of two, as fit into the rest."""
+    made = sized(20_000)
+    assert made.memory.micro_batch_rows == 16
+    assert made.memory.micro_batch == 9_000
+    assert made.memory.together <= made.memory.assumed
+    assert made.device.endswith("KiB, assumed")
+    assert made.to_dict()["memory"]["assumed"] == made.memory.assumed
+
+
+def test_a_micro_batch_has_no_more_rows_than_a_step(sized):
+    made = sized(10**9)
+    assert made.memory.micro_batch_rows == max(s.runs * s.rows_per_step for s in made.stages)
+    assert made.memory.trained == made.memory.weights * 6 + made.memory.micro_batch
+
+
+@pytest.mark.parametrize("free", [1_000, -10_000])
+def test_a_device_that_is_too_small_gets_a_plan_of_one_row(sized, free):
+    made = sized(free)
+    assert made.memory.micro_batch_rows == 1
+    assert made.memory.together > made.memory.assumed
+
+
 def test_how_long_it_takes_here(world, tmp_path):
     """From the speed of earlier runs where there is one, else from a product of the model's."""
     config, lm = world.experiment(tmp_path), world.lm

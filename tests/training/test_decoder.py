@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-
-import jax
 import numpy as np
 import pytest
 import toy
 
 from prompt_jax.evaluation import Job, evaluate
 from prompt_jax.methods import PromptTuning
-from prompt_jax.models.decoder import DecoderConfig, FrozenDecoder
 from prompt_jax.training.fingerprint import array_hash
 from prompt_jax.training.loop import train
-
-CONFIG = DecoderConfig(
-    vocab_size=toy.CONFIG.vocab_size,
-    d_model=toy.D,
-    d_ff=64,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=8,
-    eos_token_ids=(toy.EOS,),
-    tied_head=False,
-)
-
-
-@functools.cache
-def tiny_decoder() -> FrozenDecoder:
-    """Weights ten times as large as at the start of a pre-training: each sublayer matters."""
-    lm = FrozenDecoder.from_config(CONFIG, seed=7, name="tiny")
-    large = jax.tree.map(lambda x: x * 10 if x.ndim > 2 else x * 3, lm.params)
-    return FrozenDecoder(large, dataclasses.replace(lm.spec, weights_hash=""))
 
 
 @pytest.mark.slow
 def test_prompts_of_a_population_learn_and_the_weights_stay() -> None:
-    lm = tiny_decoder()
+    lm = toy.tiny_decoder()
     before = array_hash(lm.params)
     recorder = toy.Recorder()
     runs = [toy.make_run(seed, dev=True) for seed in range(2)]

@@ -19,8 +19,6 @@ from prompt_jax.training.population import Population
 from prompt_jax.training.step import Table, _dropout, micro_program, programs
 from prompt_jax.training.types import TrainConfig
 
-from .test_decoder import tiny_decoder
-
 PLAIN = PromptTuning()
 RATE = 0.25
 

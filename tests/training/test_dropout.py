@@ -45,7 +45,7 @@ LABELS = np.random.default_rng(1).integers(8, 20, (4, 2)).astype(np.int32)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [toy.tiny_t5, tiny_decoder], ids=["t5", "decoder"])
+@pytest.mark.parametrize("make", [toy.tiny_t5, toy.tiny_decoder], ids=["t5", "decoder"])
 def test_a_mask_is_a_function_of_the_key_of_its_row(make):
     lm = make()
     ids, mask = np.tile(ROWS[:1], (4, 1)), np.ones_like(ROWS)

@@ -26,7 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "evaluation",
         "training",
         "methods",
-        "rundir",
+        "published rundir",
         "report",
         "recipes",
         "configs",

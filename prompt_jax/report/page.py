@@ -13,7 +13,7 @@ from typing import Any, Literal
 from prompt_jax.errors import DataError
 from prompt_jax.paths import write_atomically
 from prompt_jax.report import answers, charts, panels, similarity, svg, tables
-from prompt_jax.rundir import archive, views
+from prompt_jax.rundir import archive, published, views
 from prompt_jax.rundir.findings import Findings
 from prompt_jax.rundir.folder import RunDirectory, get
 from prompt_jax.rundir.tables import Table, heading
@@ -92,6 +92,7 @@ def _context(findings: Findings) -> dict[str, Any]:
         "lead": views.lead(findings),
         "warnings": [_shortened(line, run.prefix) for line in findings.warnings],
         "tables": {name: _short(table, run.prefix) for name, table in shown.items()},
+        "published": [_short(table, run.prefix) for table in published.tables(run)],
         "minimum": f"{100 * findings.minimum:g}",
         "baseline": findings.baseline,
         "answered": findings.answer is not None,
@@ -127,6 +128,7 @@ def _sections(made: dict[str, Any]) -> list[tuple[str, str, bool]]:
     listed = (
         ("answer", "Comparison", made["forests"]),
         ("results", "Results", True),
+        ("published", "Published numbers", made["published"]),
         ("answers", "Answers", answered),
         ("transfer", "Similarity", made["near"]),
         ("learning", "Learning curves", made["learning"] or made["losses"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,24 @@ def page(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def published_pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Pages of one run, under the protocol of published numbers and under another."""
+    pages = {}
+    for protocol in ("attempt", "development"):
+        folder = tmp_path_factory.mktemp(protocol) / "run"
+        write_run(folder, targets=("glue/rte", "super_glue/boolq"), shots=(0,), seeds=2)
+        path = folder / "config.json"
+        config = json.loads(path.read_text("utf-8"))
+        config["data"] = {"protocol": protocol}
+        path.write_text(json.dumps({**config, "model": "t5-base"}))
+        facts = json.loads((folder / "provenance.json").read_text("utf-8"))
+        facts["model"]["name"] = "t5-base"
+        (folder / "provenance.json").write_text(json.dumps(facts))
+        pages[protocol] = report.write(find(read(folder)), folder / "report.html")
+    return pages
+
+
+@pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browsers.Browser]:
     assert PROGRAM is not None
     with browsers.browser(PROGRAM, tmp_path_factory.mktemp("profile")) as started:
@@ -100,6 +119,22 @@ def test_the_page_in_a_browser(browser, page, width, scheme):
     shown = browser.run("[...document.querySelectorAll('figure svg')].map(e => e.clientWidth)")
     assert len(shown) > 10
     assert min(shown) > 200
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_published_numbers_stand_beside_a_run_of_their_protocol(browser, published_pages, width):
+    browser.open(published_pages["attempt"], width)
+    text = browser.run("document.querySelector('#published').innerText")
+    for shown in ("measured by others, not by this run", "SPoT", "69.8", "T5 v1.0"):
+        assert shown in text
+    # Not among the run's own results and comparisons.
+    assert "69.8" not in browser.run("document.querySelector('#results').innerText")
+    assert "ULPT" not in browser.run("document.querySelector('#answer').innerText")
+    assert browser.run("document.scrollingElement.scrollWidth") <= width
+    assert browser.run(OVERFLOW) == []
+    assert browser.run(SCROLLED) == []
+    browser.open(published_pages["development"], width)
+    assert browser.run("document.querySelector('#published')") is None
 
 
 def test_the_page_in_print(browser, page):

@@ -290,6 +290,6 @@ def _warn_about_tasks(rows: Sequence[Row], loaded: Sequence[common.NamedPrompt])
         task = None if named.prompt.record is None else named.prompt.record.task
         if task and any(i in row.prompts and row.task is None for row in rows):
             common.warn(
-                f"{named.name} is for the task '{task}', but the texts are the model's input as"
-                f" they stand: --task {task} (or its TOML file) renders them as in training."
+                f"{named.name} is for the task '{task}', but the texts are the model's input"
+                f" unchanged: --task {task} (or its TOML file) renders them as in training."
             )

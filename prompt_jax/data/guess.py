@@ -250,8 +250,8 @@ def _labels(answer: Column, name: str, why: list[str]) -> tuple[tuple[str, ...],
     )
     if numeric:
         why.append(
-            "label words: the labels are numbers, which the model has to say; words that mean"
-            " something serve better (labels of the template in the task file)."
+            "label words: the labels are numbers, which the model has to answer; words with a"
+            " meaning work better (labels of the template in the task file)."
         )
     return tuple(order), tuple(counts[label] for label in order)
 

@@ -284,7 +284,7 @@ def _files(table: Any, path: Path, holdout: bool) -> tuple[tuple[str, str], ...]
     where = f"{path}: files"
     hint = (
         " (What you call the test set is 'validation' here: it is read once at the end; the"
-        " development set is cut from 'train'.)"
+        " development set is taken from 'train'.)"
     )
     entries = _Table(table, where, SPLITS, hint)
     if holdout and set(table) != {"train"}:

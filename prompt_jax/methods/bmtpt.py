@@ -274,8 +274,8 @@ class Bmtpt(_Posterior):
             unused = _of_particles(self)
             if unused != BmtptParticles():
                 raise ConfigError(
-                    f"{self.name}: posterior=independent has no particles, so {unused.spec} says"
-                    " nothing."
+                    f"{self.name}: posterior=independent has no particles, so {unused.spec} has"
+                    " no effect: leave its options out."
                 )
         elif self.particles == 1:
             self._check_spread(1)

@@ -169,12 +169,12 @@ class Dtvg(BaseMethod):
         if self.second_steps and self.budget == "matched":
             raise ConfigError(
                 "dtvg: with budget=matched both stages share one budget (first_share), so"
-                " second_steps has no meaning: leave it out, or say budget=published."
+                " second_steps has no meaning: leave it out, or set budget=published."
             )
         if self.rates != "budget" and self._rates != _Rates():
             raise ConfigError(
                 f"dtvg: rates={self.rates} sets the rates of stage 2: leave out second_rate,"
-                " second_unit, scale_rate and scale_unit, or say rates=budget."
+                " second_unit, scale_rate and scale_unit, or set rates=budget."
             )
 
     @property

@@ -197,15 +197,15 @@ class Spt(SlotUsage):
         return templates[:1], self._pooled(context, templates).mean(0, keepdims=True)
 
     def _check_wordings(self, known: mb.Texts) -> None:
-        """Templates that all say the same would retrieve one prompt for all tasks."""
+        """Templates of the same words would retrieve one prompt for all tasks."""
         if self._by_row or not self._retrieval.by_query:
             return
         tasks = set(known.tasks)
         if len(tasks) > 1 and len(np.unique(known.queries, axis=0)) == 1:
             raise ConfigError(
                 f"{self.name}: without their fields, the templates that the {len(tasks)} sources"
-                " are trained under say the same, so nothing tells tasks apart. Use"
-                " data.templates=cycle for other wordings, or query=instance."
+                " are trained under have the same words, so that tasks cannot be distinguished. Use"
+                " data.templates=cycle for other templates, or query=instance."
             )
 
     def _slots_per_prompt(self, length: int) -> int:

@@ -323,7 +323,7 @@ def test_stages_hold_their_trainer():
 
 
 def test_independent_source_prompts_take_no_options_of_particles():
-    with pytest.raises(ConfigError, match=r"bmtpt_particles\(ratio=1\) says nothing"):
+    with pytest.raises(ConfigError, match=r"bmtpt_particles\(ratio=1\) has no effect"):
         Bmtpt(posterior="independent", ratio=1.0)
     Bmtpt(posterior="independent", target="average")
 

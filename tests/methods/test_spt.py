@@ -478,7 +478,7 @@ def test_prompts_that_cannot_be_made():
     with pytest.raises(ConfigError, match="retrieves by templates"):
         Spt(**SMALL).init(context(()))
     alike = tuple(w._replace(ids=(1,)) for w in SOURCES)
-    with pytest.raises(ConfigError, match=r"3 sources are trained under say the same.*cycle"):
+    with pytest.raises(ConfigError, match=r"3 sources are .* have the same words.*cycle"):
         Spt(**SMALL).init(context(source_templates=alike))
     Spt(query="instance", **SMALL).init(context(source_templates=alike))
     Spt(retrieval="random", **SMALL).init(context(source_templates=alike))

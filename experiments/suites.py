@@ -6,6 +6,7 @@ cache, so what one command has trained the next one reads.
 
 - `SANDBOX`: fourteen targets whose related sources are known, k = 16, ten seeds, the mini T5.
 - `REAL_TEXT`: six sources and four targets of real text for a small T5, k = 16, five seeds.
+- `SMOLLM2`: six sources and eleven targets of real text for SmolLM2-135M, k = 16, three seeds.
 - `PAPERS`: GLUE and SuperGLUE from six large sources with T5-base, as the transfer papers do it.
 """
 
@@ -159,6 +160,27 @@ REAL_TEXT = ExperimentConfig(
     probe=replace(_REAL_SOURCE, steps=25, eval_every=0),
     target=_REAL_FEW_SHOT,
     few_shot=_REAL_FEW_SHOT,
+)
+
+
+# --- a real language model -------------------------------------------------------------------
+
+_SMOLLM2_SOURCE = budget(150, 0.1, every=50, batch=8)
+_SMOLLM2_FEW_SHOT = budget(60, 0.1, every=20, batch=8)
+SMOLLM2 = ExperimentConfig(
+    name="smollm2",
+    model="smollm2",
+    sources=("glue/sst2", "ag_news", "dbpedia", "glue/qqp", "glue/qnli", "snli"),
+    targets=("mr",),
+    methods=("prompt_tuning",),
+    shots=(16,),
+    seeds=3,
+    prompt=PromptConfig(tokens=20, init="vocab:5000"),
+    data=DataConfig(max_input_tokens=96, max_target_tokens=10, dev_rows=64, test_rows=300),
+    source=_SMOLLM2_SOURCE,
+    probe=replace(_SMOLLM2_FEW_SHOT, steps=20, eval_every=0),
+    target=_SMOLLM2_FEW_SHOT,
+    few_shot=_SMOLLM2_FEW_SHOT,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prompt_jax.methods.attempt import Attempt as Attempt
 from prompt_jax.methods.base import Artefact as Artefact
 from prompt_jax.methods.base import BaseMethod as BaseMethod
 from prompt_jax.methods.base import Context as Context
@@ -12,6 +13,8 @@ from prompt_jax.methods.bmtpt import Bmtpt as Bmtpt
 from prompt_jax.methods.bmtpt import BmtptParticles as BmtptParticles
 from prompt_jax.methods.dtvg import Dtvg as Dtvg
 from prompt_jax.methods.full_fine_tuning import FullFineTuning as FullFineTuning
+from prompt_jax.methods.mpt import Mpt as Mpt
+from prompt_jax.methods.mpt import MptTasks as MptTasks
 from prompt_jax.methods.prompt_tuning import PromptTuning as PromptTuning
 from prompt_jax.methods.registry import REGISTRY as REGISTRY
 from prompt_jax.methods.registry import as_method as as_method

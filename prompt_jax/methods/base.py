@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from prompt_jax.errors import ConfigError
+from prompt_jax.errors import ConfigError, did_you_mean
 from prompt_jax.models.base import LanguageModel, Scores
 from prompt_jax.training.protocol import Array, Carry, Consts, Params, Prompted, RowLoss, Rows
 
@@ -343,6 +344,42 @@ class BaseMethod:
     def deploy(self, params: Params, consts: Consts) -> jax.Array | None:
         """The trained prompt itself."""
         return params["prompt"]
+
+
+def by_task(values: Array, task: Array) -> jax.Array:
+    """What belongs to the task of each row.
+
+    Args:
+      values: [K, ...], one entry for each task; a single one (K = 1) is that of every row.
+      task: int [B].
+
+    Returns:
+      [B, ...].
+    """
+    if len(values) == 1:
+        return jnp.broadcast_to(values, (len(task), *values.shape[1:]))
+    return values[task]
+
+
+def source_number(method: str, name: str, sources: Sequence[str]) -> int:
+    """The source that a name in an option means: as the experiment lists it, or its last part.
+
+    Args:
+      method: for the message.
+      name: in the option.
+      sources: of the experiment.
+
+    Raises:
+      ConfigError: it is none of the sources, or several.
+    """
+    short = [PurePath(known.removesuffix(".toml")).name for known in sources]
+    for known in (list(sources), short):
+        if known.count(name) == 1:
+            return known.index(name)
+    raise ConfigError(
+        f"{method}: '{name}' is {'more than one' if name in short else 'none'} of the"
+        f" sources ({', '.join(sources)})." + did_you_mean(name, [*sources, *short])
+    )
 
 
 def _text(value: Any) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Literal
 
 import numpy as np
 
-from prompt_jax.errors import ConfigError, PromptError, did_you_mean
-from prompt_jax.methods.base import Artefact, BaseMethod, Context, Stage
+from prompt_jax.errors import ConfigError, PromptError
+from prompt_jax.methods.base import Artefact, BaseMethod, Context, Stage, source_number
 from prompt_jax.prompts.expression import linear
 from prompt_jax.training.protocol import Consts, Params
 
@@ -113,17 +112,5 @@ class TaskPromptVectors(BaseMethod):
             return np.full(len(sources.names), 1.0 if text == _ALL else 0.0)
         factors = np.zeros(len(sources.names))
         for name, factor in linear(text).items():
-            factors[_find(name, sources.names)] += factor
+            factors[source_number(self.name, name, sources.names)] += factor
         return factors
-
-
-def _find(name: str, names: tuple[str, ...]) -> int:
-    """The source that a name of the sum means: as the experiment lists it, or its last part."""
-    short = [PurePath(known.removesuffix(".toml")).name for known in names]
-    for known in (list(names), short):
-        if known.count(name) == 1:
-            return known.index(name)
-    raise ConfigError(
-        f"task_prompt_vectors: '{name}' is {'more than one' if name in short else 'none'} of the"
-        f" sources ({', '.join(names)})." + did_you_mean(name, [*names, *short])
-    )

@@ -51,15 +51,18 @@ def context(method: BaseMethod, seed: int) -> Context:
     prompts = np.stack([toy.prompt(10 + i) for i in range(3)])
     names = ("one", "two", "three")
     first = Context(toy.tiny_t5(), toy.prompt(seed), seed, "mixture", 0, {}, WORDINGS, WORDINGS)
-    artefacts = {}
+    first = dataclasses.replace(first, sources=names, targets=("target",))
+    artefacts: dict[str, Artefact] = {}
     for stage in method.stages()[:-1]:
         n = 3 if stage.on == "source" else 1
         trainer = stage.trains or method
-        params = (trainer.init(first)[0],) * n
+        before = dataclasses.replace(first, stage=stage.name, artefacts=dict(artefacts))
+        params = (trainer.init(before)[0],) * n
         artefacts[stage.name] = Artefact(
             names[:n], prompts[:n] + seed, np.full(n, 0.5), params=params
         )
-    return dataclasses.replace(first, target="target", artefacts=artefacts)
+    last = method.stages()[-1].name
+    return dataclasses.replace(first, target="target", artefacts=artefacts, stage=last)
 
 
 @functools.cache

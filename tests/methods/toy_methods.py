@@ -276,4 +276,4 @@ class Dying(BaseMethod):
         return Prompted((params["prompt"] + spoilt)[None], carry=carry)
 
 
-TOYS = (Attentive, Distilled, Membership)
+TOYS = (Distilled, Membership)

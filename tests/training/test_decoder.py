@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import toy
+from methods.test_conformance import context
 
 from prompt_jax.evaluation import Job, evaluate
-from prompt_jax.methods import PromptTuning
+from prompt_jax.methods import Attempt, BaseMethod, Mpt, MptTasks, PromptTuning
 from prompt_jax.training.fingerprint import array_hash
 from prompt_jax.training.loop import train
 
@@ -36,3 +37,22 @@ def test_prompts_of_a_population_learn_and_the_weights_stay() -> None:
     assert own.scores is not None
     assert other.scores is not None
     assert own.scores.min(axis=1).mean() < other.scores.min(axis=1).mean()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "of", "stage"),
+    [(Attempt(width=4), Attempt(), "target"), (MptTasks(distil=0.5), Mpt(), "student")],
+    ids=["attempt", "mpt"],
+)
+def test_prompts_of_each_row_learn(method: BaseMethod, of: BaseMethod, stage: str) -> None:
+    """Attention over the row's embeddings; logits and hidden states under two prompts."""
+    params, consts = method.init(dataclasses.replace(context(of, 0), stage=stage))
+    run = toy.make_run(0, params=params, consts=consts, split=toy.make_split(tasks=2), dev=True)
+    recorder = toy.Recorder()
+    config = toy.budget(20, learning_rate=0.3, unit="absolute", clip_norm=5.0, eval_every=20)
+    (trained,) = train(toy.tiny_decoder(), method, [run], config, tracker=recorder)
+    losses = recorder.of("loss", run.key)
+    assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.5
+    assert trained.healthy
+    assert trained.prompt is None

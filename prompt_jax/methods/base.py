@@ -239,6 +239,11 @@ class BaseMethod:
         return False
 
     @property
+    def has_teacher(self) -> bool:
+        """Rows are not scored under a teacher's prompt too; costs and plans count such a pass."""
+        return False
+
+    @property
     def per_view_batches(self) -> bool:
         """Every view sees all rows."""
         return False

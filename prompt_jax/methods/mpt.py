@@ -135,6 +135,11 @@ class MptTasks(_Decomposed):
             return frozenset()
         return frozenset({"logits", "hidden"} if self.on == "both" else {self.on})
 
+    @property
+    def has_teacher(self) -> bool:
+        """Where something is distilled."""
+        return self.distil > 0
+
     def stages(self) -> tuple[Stage, ...]:
         """The target alone.
 

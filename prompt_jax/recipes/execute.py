@@ -263,4 +263,5 @@ class Executor:
         return cost
 
     def _cost(self, trainer: BaseMethod, stage: Stage, trained: TrainedReplica) -> Cost:
-        return cost_of(self.lm, trainer, stage, trained, len(self.config.targets))
+        tokens, targets = self.config.prompt.tokens, len(self.config.targets)
+        return cost_of(self.lm, trainer, stage, trained, prompt_tokens=tokens, targets=targets)

@@ -79,7 +79,13 @@ class Outcome:
 
 
 def cost_of(
-    lm: LanguageModel, method: BaseMethod, stage: Stage, trained: TrainedReplica, targets: int = 1
+    lm: LanguageModel,
+    method: BaseMethod,
+    stage: Stage,
+    trained: TrainedReplica,
+    *,
+    prompt_tokens: int,
+    targets: int = 1,
 ) -> Cost:
     """What a replica of a stage took; of one on all targets together, the share of each.
 
@@ -88,21 +94,18 @@ def cost_of(
       method: what has trained it.
       stage: the stage.
       trained: the replica.
+      prompt_tokens: L where each row has its own prompt.
       targets: number of targets of the experiment.
     """
     tokens = round(trained.tokens_seen / max(1, trained.rows_seen))
-    tokens += 0 if trained.prompt is None else len(trained.prompt)
+    if trained.prompt is not None:
+        tokens += len(trained.prompt)
+    elif method.rowwise:
+        tokens += prompt_tokens
     passes = 1 if method.per_view_batches else method.views
-    flops = (
-        trained.rows_seen
-        * passes
-        * lm.flops(
-            1,
-            tokens,
-            max(1, round(trained.targets_seen / max(1, trained.rows_seen))),
-            backward="full" if method.trains_lm else "prompt",
-        )
-    )
+    answer = max(1, round(trained.targets_seen / max(1, trained.rows_seen)))
+    each = flops_of_row(lm, method, tokens, answer)
+    flops = trained.rows_seen * passes * each
     share = targets if stage.on == "targets" else 1  # a step has rows for each of them
     target = trained.steps if is_on_targets(stage) else 0
     return Cost(
@@ -112,6 +115,20 @@ def cost_of(
         float(flops) / share,
         trained.seconds / share,
     )
+
+
+def flops_of_row(lm: LanguageModel, method: BaseMethod, inputs: int, targets: int) -> int:
+    """Operations of a training row under one view, with the pass under its teacher if it has one.
+
+    Args:
+      lm: the frozen model.
+      method: what is trained.
+      inputs: L + S.
+      targets: T.
+    """
+    backward = "full" if method.trains_lm else "prompt"
+    trained = lm.flops(1, inputs, targets, backward=backward)
+    return trained + (lm.flops(1, inputs, targets) if method.has_teacher else 0)
 
 
 def rank(trained: TrainedReplica) -> tuple[bool, float]:

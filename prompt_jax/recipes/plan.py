@@ -24,6 +24,7 @@ from prompt_jax.errors import MissingDataError, TrainingError
 from prompt_jax.methods import BaseMethod, Context, Stage
 from prompt_jax.models import LanguageModel
 from prompt_jax.recipes.config import DataConfig, ExperimentConfig, is_on_targets
+from prompt_jax.recipes.outcomes import flops_of_row
 from prompt_jax.recipes.pace import Pace, pace
 from prompt_jax.rundir import overlap as shared_rows
 from prompt_jax.training import memory
@@ -310,12 +311,8 @@ def _stage(
     rows = config.batch_size(stage, k) * (1 if method.per_view_batches else method.views)
     # A method that trains the model has prompts only where rows have their own.
     prompt = 0 if method.trains_lm and not method.rowwise else config.prompt.tokens
-    flops = lm.flops(
-        rows,
-        prompt + config.data.max_input_tokens,
-        _targets(config),
-        backward="full" if method.trains_lm else "prompt",
-    )
+    longest = prompt + config.data.max_input_tokens
+    flops = rows * flops_of_row(lm, method, longest, _targets(config))
     rates = tuple(
         spent.optimizer.learning_rate * factor
         for factor in (stage.rates or (1.0,))

@@ -139,9 +139,11 @@ def transfer(
     if made.trains_lm:
         raise ConfigError(f"{method} leaves no prompt: run it with `prompt-jax run`.")
     if (last or made).rowwise:
+        by_template = made.name + "(transfer=prompt)" if hasattr(made, "transfer") else ""
         raise ConfigError(
-            f"{method} leaves a prompt for every template, not one: run it with `prompt-jax run`,"
-            f" or tune one prompt from them with {made.name}(transfer=prompt)."
+            f"{method} leaves a prompt for every {'template' if by_template else 'row'}, not one:"
+            " run it with `prompt-jax run`"
+            + (f", or tune one prompt from them with {by_template}." if by_template else ".")
         )
     base = ExperimentConfig(
         name="transfer",

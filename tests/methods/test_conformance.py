@@ -288,6 +288,7 @@ def test_no_replica_holds_a_copy_of_the_embedding_table(name):
     """On T5-base a copy would take 98 MB for each of R replicas."""
     method, runs = METHODS[name], outcome(name).runs
     population = loop.Population(toy.tiny_t5(), method, runs, BUDGET, None)
+    assert population.has_teacher == method.has_teacher
     shapes = {leaf.shape for leaf in jax.tree.leaves((population.consts, population.state.carry))}
     assert not [shape for shape in shapes if toy.CONFIG.vocab_size in shape]
 

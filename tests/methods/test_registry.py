@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 from prompt_jax.errors import ConfigError
 from prompt_jax.methods import (
     REGISTRY,
+    Attempt,
     BaseMethod,
     Bmtpt,
     BmtptParticles,
     Dtvg,
     FullFineTuning,
+    Mpt,
+    MptTasks,
     PromptTuning,
     Spot,
     Spt,
@@ -56,7 +59,7 @@ def test_every_name_is_a_spec(name):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("spott", r"unknown method 'spott' \(known: bmtpt.*Did you mean 'spot'"),
+        ("spott", r"unknown method 'spott' \(known: attempt.*Did you mean 'spot'"),
         ("", "not of the form"),
         ("spot(", "not of the form"),
         ("spot)", "not of the form"),
@@ -64,7 +67,7 @@ def test_every_name_is_a_spec(name):
         ("1spot", "not of the form"),
         (
             "spot(topk=2)",
-            r"no option 'topk' \(it has variant, top_k, steps, batch\).*Did you mean 'top_k'",
+            r"no option 'topk' \(it has variant, top_k, steps, batch, keys\).*Did you mean 'top_k'",
         ),
         ("spot(mixture)", "no option 'mixture'"),
         ("full_fine_tuning(x=1)", "no option 'x'; it takes none"),
@@ -109,6 +112,9 @@ def test_only_config_errors_escape(name, options):
         Spt(slots=12, tokens=1, tied=True, balance=0.0, key_init="values"),
         SptFull(transfer="zero_shot", lm_rate=1.0),
         FullFineTuning(),
+        Attempt(shared=True, pretrained=True, temperature=math.inf, norm="trained"),
+        Mpt(rank=2, start="exact", source="a/b", distil=0.0, shared=True),
+        MptTasks(factors="normal", distil=0.5, on="hidden"),
     ],
     ids=lambda method: method.spec,
 )

@@ -109,6 +109,7 @@ class Distilled(BaseMethod):
 
     name = "toy_distilled"
     rowwise = True
+    has_teacher = True
     observe = frozenset({"logits", "hidden"})
 
     def init(self, context):

@@ -14,8 +14,10 @@ from prompt_jax import methods
 from prompt_jax.config import to_dict
 from prompt_jax.errors import ConfigError
 from prompt_jax.evaluation import Evaluation
-from prompt_jax.recipes.outcomes import Cost
+from prompt_jax.recipes.outcomes import Cost, cost_of
+from prompt_jax.run_key import RunKey
 from prompt_jax.training import population
+from prompt_jax.training.types import TrainedReplica
 
 
 def stages(pretender):
@@ -378,6 +380,24 @@ def test_cost_counts_every_stage(pretender, executor):
 def test_full_fine_tuning_is_counted_without_prompt_and_with_weight_gradients(pretender, executor):
     cost = executor().run("full_fine_tuning", 0)[0].cost
     assert cost.flops == cost.rows * toy.tiny_t5().flops(1, 6, 2, backward="full")
+
+
+@pytest.mark.parametrize("on", ["mixture", "targets"])
+def test_rows_with_their_own_prompt_and_a_teacher_are_counted_with_both(on):
+    """L of the experiment, a pass forward under the teacher's; of two targets, a half each."""
+    key, lm = RunKey(), toy.tiny_t5()
+    trained = TrainedReplica(key, {}, None, 5, 0.5, (), 5, 40, 240, 80, True, 8.0)
+    stage = methods.Stage("student", on=on)
+    forward, trains = (lm.flops(1, 6 + 4, 2, backward=how) for how in ("none", "prompt"))
+    for method, each in (
+        (methods.MptTasks(distil=0.5), trains + forward),
+        (methods.MptTasks(), trains),
+    ):
+        cost = cost_of(lm, method, stage, trained, prompt_tokens=4, targets=2)
+        if on == "mixture":
+            assert cost == Cost(5, 0, 40, 40 * each, 8.0)
+        else:
+            assert cost == Cost(0, 5, 20, 20 * each, 4.0)
 
 
 def test_a_warm_cache_trains_nothing_and_costs_the_same(pretender, executor):

@@ -78,6 +78,7 @@ def test_a_dry_run_is_a_plan_and_trains_nothing(pretender, world, tmp_path, monk
         ("full_fine_tuning", "leaves no prompt"),
         ("spt(slots=6)", "a prompt for every template, not one"),
         ("spt(slots=6,transfer=zero_shot)", "a prompt for every template, not one"),
+        ("attempt", "attempt leaves a prompt for every row, not one: run it with `prompt-jax run`"),
     ],
 )
 def test_a_method_without_a_prompt_is_refused(world, tmp_path, method, says):

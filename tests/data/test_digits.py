@@ -41,6 +41,12 @@ def test_a_target_pattern_is_left_out():
     assert render.render(task, task.template("question"), row).target == "1"
 
 
+def test_a_model_that_continues_its_input_answers_in_digits_too():
+    words = dataclasses.replace(NLI.templates[0], cue_labels=("Yes", "No"))
+    task = digits.with_digits(dataclasses.replace(NLI, templates=(words,)))
+    assert task.continued.words(task.continued.template("plain")) == ("0", "1")
+
+
 def test_a_choice_is_answered_by_its_number():
     row = {"sentence": "He and _", "option1": "Ann", "option2": "Bob", "label": "option2"}
     example = rendered("winogrande+digits", row)

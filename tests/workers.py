@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 TESTS = Path(__file__).resolve().parent
 STEPS = 20
+DEVICES = "--xla_force_host_platform_device_count"
 
 
 class Ended(NamedTuple):
@@ -45,7 +46,7 @@ def start(folder: Path, count: int = 2, devices: int = 1, **options: Any) -> lis
     environment = {
         **os.environ,
         "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}={devices}",  # the last counts
         "JAX_PLATFORMS": "cpu",
     }
     began, port, running = time.monotonic(), free_port(), []

@@ -41,7 +41,8 @@ def environment(number: int, count: int, port: int, devices: int) -> dict[str, s
     }
     if devices:
         flag = f"--xla_force_host_platform_device_count={devices}"
-        variables |= {"XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"}
+        flags = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+        variables |= {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     return variables
 
 

@@ -45,6 +45,7 @@ DECIDING = (
 # Among these: what only stores, shows, measures or summarises.
 NOT_DECIDING = (
     "training.checkpoints",
+    "training.commits",
     "training.fingerprint",
     "training.manifest",
     "training.profiling",

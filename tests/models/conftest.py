@@ -1,17 +1,20 @@
-"""Tiny T5s with PyTorch's outputs beside them."""
+"""Tiny models with PyTorch's outputs beside them: T5s, and for tests/models/decoder the others."""
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
+from prompt_jax.models.decoder import FrozenDecoder
 from prompt_jax.models.t5 import FrozenT5, T5Config
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "t5"
+FAMILIES = {"t5": FrozenT5, "decoder": FrozenDecoder}
+ALL_FIXTURES = Path(__file__).parents[1] / "fixtures"
+FIXTURES = ALL_FIXTURES / "t5"
 CASES = ("v1_0", "v1_1", "buckets", "layers")
 
 TINY = T5Config(
@@ -32,7 +35,7 @@ TINY = T5Config(
 class Case(NamedTuple):
     """A fixture: the model, where it lies, and what PyTorch computed."""
 
-    lm: FrozenT5
+    lm: Any
     path: Path
     arrays: dict[str, np.ndarray]
 
@@ -46,13 +49,18 @@ class Case(NamedTuple):
         """Inputs, mask and labels."""
         return (*self.rows, self.arrays["labels"])
 
+    @property
+    def real(self) -> np.ndarray:
+        """Where there is a target, `[B, T]`."""
+        return self.arrays["labels"] >= 0
+
 
 @functools.cache
-def load_case(name: str) -> Case:
-    path = FIXTURES / name
+def load_case(name: str, family: str = "t5") -> Case:
+    path = ALL_FIXTURES / family / name
     with np.load(path / "outputs.npz", allow_pickle=False) as file:
         arrays = dict(file)
-    return Case(FrozenT5.from_pretrained(path), path, arrays)
+    return Case(FAMILIES[family].from_pretrained(path), path, arrays)
 
 
 @pytest.fixture(params=CASES)

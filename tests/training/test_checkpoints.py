@@ -320,8 +320,12 @@ def test_other_arrays_and_formats_are_refused(tmp_path):
 def test_impossible_options(tmp_path, wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         Checkpoints(tmp_path, **wrong)
-    with pytest.raises(ConfigError, match="local directory"):
-        Checkpoints("gs://bucket/c")
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/c", "memory://c"])
+def test_a_url_is_refused_with_what_to_do_instead(url):
+    with pytest.raises(ConfigError, match=rf"mounted directory, not {url}: .*Run with out=URL"):
+        Checkpoints(url)
 
 
 # When, and what fails

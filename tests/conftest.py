@@ -38,6 +38,7 @@ if metadata.version("jaxlib").startswith("0.10."):
         f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}".strip()
     )
 
+import hypothesis
 import jax
 import pytest
 
@@ -45,6 +46,11 @@ if TYPE_CHECKING:
     from world import Ran, World
 
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+# A loaded machine makes an example slow, not wrong.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tests")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

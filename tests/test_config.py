@@ -139,7 +139,7 @@ def test_keys_are_leaves():
     assert not {"target", "target.optimizer", "data"} & set(KEYS)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(
         st.one_of(

@@ -22,12 +22,15 @@ ROOT = Path(__file__).resolve().parents[1]
 FORBIDDEN = (
     "datasets",
     "flax.nnx",
+    "fsspec",
     "huggingface_hub",
     "matplotlib",
     "optax",
     "orbax",
     "pandas",
+    "peft",
     "pyarrow",
+    "safetensors",
     "scipy",
     "sklearn",
     "tensorflow",
@@ -70,6 +73,8 @@ import jax
 # jax refuses to change the number of CPU devices once a backend exists: a public way to ask.
 config = {name: getattr(jax.config, name) for name in ("jax_enable_x64", "jax_platforms")}
 import prompt_jax
+import prompt_jax.prompts
+assert "optax" not in sys.modules, "prompts need no optimizer"
 for name in prompt_jax.__all__:
     getattr(prompt_jax, name)
 assert dict(os.environ) == before, "the environment changed"

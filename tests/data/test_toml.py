@@ -451,7 +451,7 @@ def test_only_data_errors_escape(table: dict[str, Any]) -> None:
     assert isinstance(result, Task) or result.startswith("mood.toml: ")
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@settings(max_examples=100, derandomize=True, database=None)
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 def test_only_data_errors_escape_from_any_bytes(tmp_path_factory: Any, content: bytes) -> None:
     path = tmp_path_factory.mktemp("toml") / "any.toml"

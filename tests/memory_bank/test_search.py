@@ -69,7 +69,7 @@ def test_exact_search_matches_brute_force(slots, queries, k, small_chunks):
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 2**31), st.integers(1, 6))
 def test_exact_search_breaks_ties_by_the_lower_index(seed, k):
     """Keys of small integers: sums are exact and many are equal."""
@@ -321,7 +321,7 @@ def test_scores_have_the_derivative_of_the_inner_product():
     def loss(keys, query):
         return jnp.vdot(retrieve(MemoryBank(keys, bank.values), query, 5)[1], probe)
 
-    dkeys, dquery = jax.grad(loss, (0, 1))(bank.keys, query)
+    dkeys, dquery = jax.jit(jax.grad(loss, (0, 1)))(bank.keys, query)
     indices = brute_force(bank.keys, query, 5)[0]
     expected = np.zeros(bank.keys.shape)
     np.add.at(expected, indices, probe[..., None].astype(np.float64) * query[:, None])
@@ -339,7 +339,7 @@ def test_vmap_over_banks():
         return retrieve(MemoryBank(keys, keys[:, None]), query, 6, approximate=approximate)[0]
 
     for approximate in (False, True):
-        found = jax.vmap(functools.partial(find, approximate=approximate))(keys, queries)
+        found = jax.jit(jax.vmap(functools.partial(find, approximate=approximate)))(keys, queries)
         for (bank, query), one in zip(banks, found, strict=True):
             np.testing.assert_array_equal(one, brute_force(bank.keys, query, 6)[0])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ KNOWN = mb.Texts(("a", "a", "b"), np.eye(3, D, dtype=np.float32))
 
 
 def read(strategy, assigned=None):
-    return strategy.read(BANK, jnp.asarray(QUERY), K_SLOTS, assigned)
+    return jax.jit(lambda bank, query: strategy.read(bank, query, K_SLOTS, assigned))(BANK, QUERY)
 
 
 @pytest.mark.parametrize(

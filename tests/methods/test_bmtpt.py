@@ -106,10 +106,10 @@ def test_svgd_stands_before_the_optimizer():
 def test_panels_draw_what_is_measured():
     method = BmtptParticles(particles=M)
     params, consts = method.init(context())
-    made = method.metrics(params, consts, Prompted(params["particles"]))
+    made = jax.jit(method.metrics)(params, consts, Prompted(params["particles"]))
     tx = method.transform(optax.identity())
-    update = jax.tree.map(jnp.asarray, params)
-    measured = {*made, *method.update_metrics(tx.update(update, tx.init(update), update)[1])}
+    _, state = jax.jit(tx.update)(params, tx.init(params), params)
+    measured = {*made, *method.update_metrics(state)}
     assert {panel.metric for panel in method.panels} == measured
     flat = params["particles"].reshape(M, -1)
     apart = sorted(
@@ -264,7 +264,7 @@ def test_the_mixture_pulls_to_its_particles_by_responsibility():
     particles, prompt, s = draws(), 0.1 * draws(1, seed=7)[0], 5.0
     method = Bmtpt(particles=M, prior="mixture", widths=(s,))
     _, consts = method.init(context(0, particles))
-    got = jax.grad(method.penalty)({"prompt": jnp.asarray(prompt)}, consts, (), 0)["prompt"]
+    got = jax.jit(jax.grad(method.penalty))({"prompt": prompt}, consts, (), 0)["prompt"]
     squares = np.sum((prompt - particles).astype(np.float64) ** 2, (1, 2)) / (s * UNIT) ** 2
     w = np.exp(-0.5 * (squares - squares.min()))
     w /= w.sum()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -70,9 +71,15 @@ def rows(template, task=None, ids=None, mask=None):
     )
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def call(method, params, consts, rows):
     carry = method.carry(params, consts)
     return method.prompts(params, consts, carry, rows, jnp.int32(0), jax.random.key(0))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def template_prompts(method, params, consts):
+    return method.template_prompts(params, consts)
 
 
 def oracle(params, centre, embedded, k):
@@ -108,8 +115,8 @@ def test_every_row_gets_what_its_template_retrieves():
     consts = method.init(context())[1]
     order, expected = oracle(params, centre_of_sources(), [embed(w.ids) for w in SOURCES], 2)
     np.testing.assert_allclose(consts["centre"], centre_of_sources(), atol=1e-5)
-    template_prompts = method.template_prompts(params, consts)
-    np.testing.assert_allclose(template_prompts, expected, rtol=1e-3, atol=1e-4)
+    retrieved = template_prompts(method, params, consts)
+    np.testing.assert_allclose(retrieved, expected, rtol=1e-3, atol=1e-4)
     template, task = [3, 0, 3, 5, 1], [1, 0, 1, 2, 0]
     made = call(method, params, consts, rows(template, task))
     assert made.prompts.shape == (1, 5, toy.L, toy.D)
@@ -135,7 +142,7 @@ def test_instances_are_retrieved_by_their_own_tokens():
     _, expected = oracle(params, centre_of_sources(), [embed(t) for t in texts], 2)
     np.testing.assert_allclose(made.prompts[0], expected, rtol=1e-3, atol=1e-4)
     assert np.abs(expected[0] - expected[1]).max() > 0.1
-    assert method.template_prompts(params, consts) is None
+    assert template_prompts(method, params, consts) is None
 
 
 @pytest.mark.slow
@@ -201,7 +208,7 @@ def test_tied_slots_are_their_own_keys():
     given = {**params, "keys": params["values"][:, 0]}
     _, expected = oracle(given, centre_of_sources(), [embed(w.ids) for w in SOURCES], 4)
     np.testing.assert_allclose(
-        method.template_prompts(params, consts), expected, rtol=1e-3, atol=1e-4
+        template_prompts(method, params, consts), expected, rtol=1e-3, atol=1e-4
     )
 
 
@@ -234,7 +241,7 @@ def test_random_slots_are_fixed_by_the_task():
 def test_one_prompt_for_all_and_one_for_each_task():
     method, params, consts = assigned("shared")
     assert params["values"].shape == (2, 2, toy.D)
-    for prompt in method.template_prompts(params, consts):
+    for prompt in template_prompts(method, params, consts):
         np.testing.assert_array_equal(prompt, params["values"].reshape(toy.L, toy.D))
     method, params, consts = assigned("task")
     assert params["values"].shape == (3 * 2, 2, toy.D)
@@ -248,7 +255,7 @@ def test_one_prompt_for_all_and_one_for_each_task():
 def test_attention_over_all_slots_is_as_long_and_as_large():
     method, params, consts = assigned("attention")
     assert params["values"].shape == (6, 4, toy.D)
-    prompts = np.asarray(method.template_prompts(params, consts))
+    prompts = np.asarray(template_prompts(method, params, consts))
     weights = np.asarray(
         mb.probabilities(
             mb.MemoryBank(params["keys"], params["values"]),
@@ -271,14 +278,20 @@ def test_penalty_and_metrics():
     params, consts = trained(method), method.init(context())[1]
     template, task = [0, 1, 2, 4], [0, 0, 1, 2]
     made = call(method, params, consts, rows(template, task))
-    bank = mb.MemoryBank(params["keys"], params["values"])
-    query = mb.make_query(consts["pooled"][template], consts["centre"], params["projection"])
-    indices, _ = mb.retrieve(bank, query, 2)
-    balance = mb.load_balance(mb.probabilities(bank, query), indices)
-    pull = mb.key_pull(bank, query, indices)
+
+    @jax.jit
+    def directly(params, consts):
+        bank = mb.MemoryBank(params["keys"], params["values"])
+        pooled = consts["pooled"][np.asarray(template)]
+        query = mb.make_query(pooled, consts["centre"], params["projection"])
+        indices, _ = mb.retrieve(bank, query, 2)
+        balance = mb.load_balance(mb.probabilities(bank, query), indices)
+        return indices, balance, mb.key_pull(bank, query, indices)
+
+    indices, balance, pull = directly(params, consts)
     penalty = method.penalty(params, consts, made.aux, jnp.int32(0))
     np.testing.assert_allclose(penalty, 0.5 * balance + 2.0 * pull, rtol=1e-5)
-    own = method.metrics(params, consts, made)
+    own = jax.jit(method.metrics)(params, consts, made)
     usage = np.zeros((3, 12))
     for t, row in zip(task, np.asarray(indices), strict=True):
         np.add.at(usage[t], row, 1)
@@ -312,7 +325,7 @@ def test_where_the_gradient_goes(gradient):
             params, consts, made.aux, jnp.int32(0)
         )
 
-    size = {name: np.abs(leaf).max() for name, leaf in jax.grad(loss)(params).items()}
+    size = {name: np.abs(leaf).max() for name, leaf in jax.jit(jax.grad(loss))(params).items()}
     assert size["values"] > 0.1
     for name in ("keys", "projection"):
         assert (size[name] > 1e-4) == (gradient != "hard")
@@ -384,7 +397,7 @@ def test_bank_and_zero_shot_start_from_the_trained_bank():
             np.testing.assert_array_equal(params[name], leaf)
         _, expected = oracle(left, centre_of_sources(), [embed(w.ids) for w in TARGET], 2)
         np.testing.assert_allclose(
-            method.template_prompts(params, consts), expected, rtol=1e-3, atol=1e-4
+            template_prompts(method, params, consts), expected, rtol=1e-3, atol=1e-4
         )
         assert consts["tasks"].shape == (1,)
 
@@ -435,7 +448,7 @@ def test_only_retrieved_slots_are_tuned():
     assert used <= set(consts["where"].tolist())
     assert len(set(consts["where"].tolist())) == 6
     np.testing.assert_allclose(
-        method.template_prompts(params, consts), expected, rtol=1e-3, atol=1e-4
+        template_prompts(method, params, consts), expected, rtol=1e-3, atol=1e-4
     )
     # What is trained is what is deployed, and keys stay.
     moved = {"values": params["values"] + 1.0}
@@ -443,7 +456,7 @@ def test_only_retrieved_slots_are_tuned():
     grown["values"][consts["where"]] += 1.0
     _, expected = oracle(grown, centre_of_sources(), [embed(w.ids) for w in TARGET], 2)
     np.testing.assert_allclose(
-        method.template_prompts(moved, consts), expected, rtol=1e-3, atol=1e-4
+        template_prompts(method, moved, consts), expected, rtol=1e-3, atol=1e-4
     )
     assert method.groups(params) == {"values": "values"}
     assert method.carry(params, consts)["usage"].shape == (1, 12)

@@ -21,7 +21,7 @@ from prompt_jax.prompts import (
 
 MATRICES = hnp.arrays(np.float32, (3, 4), elements=st.floats(-100, 100, width=32))
 FACTORS = st.floats(-10, 10, allow_nan=False)
-SETTINGS = hypothesis.settings(max_examples=40, deadline=None, database=None, derandomize=True)
+SETTINGS = hypothesis.settings(max_examples=40, database=None, derandomize=True)
 
 
 def vector(seed: int = 0, **known: str) -> TaskVector:

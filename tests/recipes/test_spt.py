@@ -12,6 +12,7 @@ import toy
 
 from prompt_jax.methods import Spt, trained
 from prompt_jax.prompts import SoftPrompt
+from prompt_jax.recipes import outputs
 from prompt_jax.recipes.artefacts import ArtefactStore
 from prompt_jax.recipes.experiment import run
 from prompt_jax.report import tables
@@ -19,6 +20,12 @@ from prompt_jax.run_key import RunKey
 from prompt_jax.training.types import TrainedReplica
 
 OPTIONS = "slots=6,tokens=2"
+
+
+@pytest.fixture(autouse=True)
+def no_page(monkeypatch):
+    """The report page is drawn in other tests."""
+    monkeypatch.setattr(outputs, "write_page", lambda *args: None)
 
 
 def spec(transfer, name="spt"):

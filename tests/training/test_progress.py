@@ -90,7 +90,7 @@ def test_lines_without_a_terminal(tmp_path, capsys, quick):
         tracker.start("sources", 10, 3)
         tracker.advance(4, "loss 1.25")
         tracker.log(A, {"step": 4, "dev": 0.5})
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         seen = ""
         while "dev 50.0" not in seen and time.monotonic() < deadline:
             time.sleep(0.01)

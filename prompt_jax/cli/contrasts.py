@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prompt_jax.cli import common
+from prompt_jax.cli import common, loading
 
 
 def contrasts(
@@ -41,7 +41,7 @@ def contrasts(
         asked, groups = questions.declared(runs[0].config)
     else:
         address, *assignments = shlex.split(config)
-        loaded = common.load_experiment(address, assignments)
+        loaded = loading.load_experiment(address, assignments)
         asked, groups = loaded.questions, loaded.target_groups
     answers = answer(runs, asked, groups, partly=answerable)
     for number, table in enumerate(answers.tables):

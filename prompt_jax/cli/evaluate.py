@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prompt_jax.cli import common
+from prompt_jax.cli import common, loading
 from prompt_jax.errors import DataError
 
 if TYPE_CHECKING:
@@ -49,13 +49,13 @@ def evaluate(
     from prompt_jax.evaluation import evaluate as evaluate_jobs
     from prompt_jax.evaluation.questions import answer_limit, populations
 
-    common.load_plugins(plugin)
+    loading.load_plugins(plugin)
     chosen = registry.get(task)
     common.check_choice(split, ("test", "dev"), "--split")
-    common.short_names(prompts)
-    common.check_prompt_files(prompts)
-    lm = common.load_model(model, dtype)
-    loaded = common.load_prompts(prompts, lm, allow_other_model, methods=True)
+    loading.short_names(prompts)
+    loading.check_prompt_files(prompts)
+    lm = loading.load_model(model, dtype)
+    loaded = loading.load_prompts(prompts, lm, allow_other_model, methods=True)
     opened: dict[Any, TokenisedSplit] = {}
     limits = [max_target_tokens or answer_limit(x.prompt.record, chosen) for x in loaded]
     splits = [
@@ -81,7 +81,7 @@ def evaluate(
     if truncated:
         common.warn(f"{truncated} inputs were too long and were truncated.")
     ties = max(evaluation.ties for evaluation in evaluations.values())
-    common.warn_about_answers(splits, ties)
+    loading.warn_about_answers(splits, ties)
     if as_json:
         return common.emit(
             [
@@ -110,7 +110,7 @@ def evaluate(
     return None
 
 
-def _as_trained(task: Task, named: common.NamedPrompt) -> Task:
+def _as_trained(task: Task, named: loading.NamedPrompt) -> Task:
     from prompt_jax.evaluation.questions import as_trained
 
     record = named.prompt.record
@@ -119,7 +119,7 @@ def _as_trained(task: Task, named: common.NamedPrompt) -> Task:
 
 def _rows(
     task: Task,
-    named: common.NamedPrompt,
+    named: loading.NamedPrompt,
     lm: LanguageModel,
     root: str | None,
     split: str,
@@ -131,7 +131,7 @@ def _rows(
     from prompt_jax.data import Limits, Subset, load_splits, tokenise_rows
 
     def recorded(name: str, default: Any) -> Any:
-        return common.record_value(named.prompt, name, default)
+        return loading.record_value(named.prompt, name, default)
 
     record = named.prompt.record
     seed = record.seed or 0 if record is not None and split == "dev" else 0

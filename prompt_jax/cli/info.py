@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from prompt_jax import __version__
-from prompt_jax.cli import common
+from prompt_jax.cli import common, loading
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets", "pyarrow", "torch")
 _NEEDS_WEIGHTS = ("weights_sha256", "embedding_rms", "tokenizer")
@@ -106,7 +106,7 @@ def _model(name: str) -> dict[str, Any]:
             **dict.fromkeys(_NEEDS_WEIGHTS),
             **lm.model_config,
         }
-    lm = common.load_model(name)
+    lm = loading.load_model(name)
     facts: dict[str, Any] = {
         "name": lm.name,
         "weights_sha256": lm.weights_hash,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prompt_jax.cli import common, show
+from prompt_jax.cli import common, loading, show
 
 if TYPE_CHECKING:
     from prompt_jax.rundir.oracle import OracleReport
@@ -40,10 +40,10 @@ def oracle(
     """
     from prompt_jax.recipes import oracle as recipe
 
-    common.load_plugins(plugin)
-    loaded = common.load_experiment(config, overrides)
+    loading.load_plugins(plugin)
+    loaded = loading.load_experiment(config, overrides)
     recipe.check(loaded, base)
-    lm = common.load_model(loaded.model, loaded.dtype, remat=loaded.remat)
+    lm = loading.load_model(loaded.model, loaded.dtype, remat=loaded.remat)
     report = recipe.oracle(loaded, lm, base=base, tuned=tuned, say=_say)
     if as_json:
         return common.emit(report.to_dict())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from prompt_jax.cli import common, inputs
+from prompt_jax.cli import common, inputs, loading
 from prompt_jax.cli.inputs import Row as Row
 from prompt_jax.data.digits import SUFFIX
 from prompt_jax.errors import ConfigError, DataError, PromptError
@@ -82,15 +82,15 @@ def predict(
     from prompt_jax.data import registry
     from prompt_jax.evaluation.predictions import Limits
 
-    common.load_plugins(plugin)
+    loading.load_plugins(plugin)
     chosen = None if task is None else registry.get(task)
     if template is not None and chosen is None:
         raise ConfigError("--template needs --task.")
-    names = common.short_names(prompt)
-    common.check_prompt_files(prompt)
+    names = loading.short_names(prompt)
+    loading.check_prompt_files(prompt)
     rows = inputs.read(source, jsonl, chosen, template, names)
-    lm = common.load_model(model, dtype)
-    loaded = common.load_prompts(prompt, lm, allow_other_model, methods=True)
+    lm = loading.load_model(model, dtype)
+    loaded = loading.load_prompts(prompt, lm, allow_other_model, methods=True)
     rows = [_assign_prompts(row, loaded) for row in rows]
     _refuse_other_answers(rows, loaded)
     _warn_about_templates(rows, loaded)
@@ -179,7 +179,7 @@ def _shown(row: Row, answer: Answer) -> str:
 # --- prompts of rows ------------------------------------------------------------------------------
 
 
-def _assign_prompts(row: Row, loaded: Sequence[common.NamedPrompt]) -> Row:
+def _assign_prompts(row: Row, loaded: Sequence[loading.NamedPrompt]) -> Row:
     """The row with the prompts of its own task and template, unless it already has prompts.
 
     Raises:
@@ -191,7 +191,7 @@ def _assign_prompts(row: Row, loaded: Sequence[common.NamedPrompt]) -> Row:
     matching = []
     for i, named in enumerate(loaded):
         record = named.prompt.record
-        recorded = common.record_value(named.prompt, "template", template)
+        recorded = loading.record_value(named.prompt, "template", template)
         if record is not None and (record.task, recorded) == (row.task.name, template):
             matching.append(i)
     if not matching:
@@ -202,7 +202,7 @@ def _assign_prompts(row: Row, loaded: Sequence[common.NamedPrompt]) -> Row:
     return row._replace(prompts=tuple(matching))
 
 
-def _refuse_other_answers(rows: Sequence[Row], loaded: Sequence[common.NamedPrompt]) -> None:
+def _refuse_other_answers(rows: Sequence[Row], loaded: Sequence[loading.NamedPrompt]) -> None:
     """Refuses to rank words under a prompt that was trained to answer in digits.
 
     Raises:
@@ -220,7 +220,7 @@ def _refuse_other_answers(rows: Sequence[Row], loaded: Sequence[common.NamedProm
                 )
 
 
-def _warn_about_templates(rows: Sequence[Row], loaded: Sequence[common.NamedPrompt]) -> None:
+def _warn_about_templates(rows: Sequence[Row], loaded: Sequence[loading.NamedPrompt]) -> None:
     """Warns about prompts that are used with another template than in training."""
     mismatches: dict[int, str] = {}
     for row in rows:
@@ -228,7 +228,7 @@ def _warn_about_templates(rows: Sequence[Row], loaded: Sequence[common.NamedProm
             record = loaded[i].prompt.record
             template = row.example.template
             if record is not None and row.task is not None and record.task == row.task.name:
-                recorded = common.record_value(loaded[i].prompt, "template", template)
+                recorded = loading.record_value(loaded[i].prompt, "template", template)
                 if recorded != template:
                     mismatches[i] = f"is for template '{recorded}', not '{template}'"
     for i, mismatch in mismatches.items():
@@ -240,7 +240,7 @@ def _warn_about_templates(rows: Sequence[Row], loaded: Sequence[common.NamedProm
 
 def _answer(
     lm: LanguageModel,
-    loaded: Sequence[common.NamedPrompt],
+    loaded: Sequence[loading.NamedPrompt],
     rows: Sequence[Row],
     limits: Limits,
     beams: int,
@@ -266,7 +266,7 @@ def _answer(
         common.warn(note)
     if truncated := sum(split.truncated_inputs for split in found.splits):
         common.warn(f"{truncated} of {len(answers)} inputs were too long and were truncated.")
-    common.warn_about_answers(found.splits, found.ties)
+    loading.warn_about_answers(found.splits, found.ties)
     return answers
 
 
@@ -284,7 +284,7 @@ def _of(prediction: Prediction, row: Row, prompt: str) -> Answer:
     )
 
 
-def _warn_about_tasks(rows: Sequence[Row], loaded: Sequence[common.NamedPrompt]) -> None:
+def _warn_about_tasks(rows: Sequence[Row], loaded: Sequence[loading.NamedPrompt]) -> None:
     """Warns about prompts of a task whose template the rows are not rendered with."""
     for i, named in enumerate(loaded):
         task = None if named.prompt.record is None else named.prompt.record.task

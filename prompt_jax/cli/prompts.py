@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prompt_jax.cli import common
+from prompt_jax.cli import common, loading
 from prompt_jax.errors import ConfigError
 
 app = typer.Typer(
@@ -47,15 +47,15 @@ def show(
 
     from prompt_jax.prompts import nearest_words
 
-    lm = None if model is None else common.load_model(model)
+    lm = None if model is None else loading.load_model(model)
     if lm is None:
-        names = common.short_names(files)
+        names = loading.short_names(files)
         loaded = [
-            common.NamedPrompt(name, path, common.open_prompt(path))
+            loading.NamedPrompt(name, path, loading.open_prompt(path))
             for name, path in zip(names, files, strict=True)
         ]
     else:
-        loaded = common.load_prompts(files, lm, allow_other_model=False)
+        loaded = loading.load_prompts(files, lm, allow_other_model=False)
     entries = []
     for named in loaded:
         tokens = np.asarray(named.prompt.embeddings)
@@ -142,9 +142,9 @@ def convert(
     to_folder = suffix not in (".safetensors", ".npy")
     if base_model_name is not None and not to_folder:
         raise ConfigError("--base-model-name is for a PEFT folder.")
-    prompt = common.open_prompt(source, key)
+    prompt = loading.open_prompt(source, key)
     if model is not None:
-        lm = common.load_model(model)
+        lm = loading.load_model(model)
         record = prompt.record or prompts.PromptRecord()
         no_hash = record.model_hash is None
         prompts.check_model(record, lm, source, prompt.d_model, allow_other_model=no_hash)
@@ -191,7 +191,7 @@ def push(
     """
     from prompt_jax.prompts import publish
 
-    upload = publish.prepare(common.open_prompt(file), repository, base_model_name)
+    upload = publish.prepare(loading.open_prompt(file), repository, base_model_name)
     visible = "public" if public else "private"
     if dry_run:
         typer.echo(f"{repository} ({visible} if it is new), base model {upload.base_model}:")
@@ -213,8 +213,8 @@ def compare(
     """Pairwise similarity of prompts."""
     from prompt_jax.prompts import similarity
 
-    names = common.short_names(files)
-    matrix = similarity([common.open_prompt(path) for path in files], metric)
+    names = loading.short_names(files)
+    matrix = similarity([loading.open_prompt(path) for path in files], metric)
     if as_json:
         return common.emit({"prompts": names, "metric": metric, "similarity": matrix.tolist()})
     shown = common.table("", *(str(number) for number in range(len(names))))

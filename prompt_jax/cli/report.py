@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prompt_jax.cli import common
+from prompt_jax.cli import common, loading
 
 
 def report(
@@ -28,6 +28,6 @@ def report(
     """
     from prompt_jax.report import page
 
-    findings = common.load_findings(directories)
+    findings = loading.load_findings(directories)
     path = Path(out) if out else page.default_path(directories)
     typer.echo(str(page.write(findings, path)))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prompt_jax.cli import common
+from prompt_jax.cli import common, loading
 from prompt_jax.errors import ConfigError, PromptJaxError, StoppedError
 from prompt_jax.units import parse_bytes
 
@@ -95,12 +95,12 @@ def run(
     from prompt_jax import distributed as jobs
     from prompt_jax.training.tracking import TrackingConfig
 
-    common.load_plugins(plugin)
+    loading.load_plugins(plugin)
     observe = TrackingConfig(tensorboard, wandb, profile, log_seconds)
     changes = [*(overrides or []), *([] if mesh is None else [f"mesh={mesh}"])]
     if keys:
         return _keys(config, changes, as_json)
-    loaded = common.load_experiment(config, changes)
+    loaded = loading.load_experiment(config, changes)
     if device_memory:
         if not dry_run:
             raise ConfigError("--device-memory is of plans: add --dry-run, or leave it out.")
@@ -151,7 +151,7 @@ def execute(
     if lm is None and dry_run:
         lm = _shapes(loaded)
     if lm is None:
-        lm = common.load_model(loaded.model, loaded.dtype, remat=loaded.remat)
+        lm = loading.load_model(loaded.model, loaded.dtype, remat=loaded.remat)
     if not dry_run and not jobs.is_main():
         experiment.run(loaded, lm, show=False, say=lambda line: None)
         return None
@@ -191,7 +191,7 @@ def _keys(config: str, changes: list[str], as_json: bool) -> None:
     """Every option of a config: what it may be, what it is, and what it means."""
     from prompt_jax.config import config_arguments, describe
 
-    found = [*config_arguments(config), *describe(common.load_config(config, changes))]
+    found = [*config_arguments(config), *describe(loading.load_config(config, changes))]
     if as_json:
         return common.emit([key._asdict() for key in found])
     shown = common.table("key", "type", "value", "meaning", left=4)

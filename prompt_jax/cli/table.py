@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from prompt_jax.cli import common
+from prompt_jax.cli import common, loading
 
 
 def table(
@@ -23,7 +23,7 @@ def table(
     """
     from prompt_jax.rundir import tables, views
 
-    findings = common.load_findings(directories)
+    findings = loading.load_findings(directories)
     shown = views.tables(findings)
     if what not in shown:
         raise typer.BadParameter(f"there is no table {what}, but {', '.join(shown)}.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prompt_jax.cli import common
+from prompt_jax.cli import common, loading
 from prompt_jax.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def show(
     checked = None
     if task.files or root is not None:  # the user gave the location of the data
         checked = overlap.check_rows(task, root)
-    tokenizer = None if model is None else common.load_model(model).tokenizer
+    tokenizer = None if model is None else loading.load_model(model).tokenizer
     if tokenizer is not None:
         task = task_for(tokenizer, task)
     example, where = _example(task, template, root)
@@ -329,7 +329,7 @@ def fetch(
         task.name: task for task in map(registry.get, (n for n in given if n not in overrides))
     }
     if config is not None:
-        loaded = common.load_experiment(config, overrides)
+        loaded = loading.load_experiment(config, overrides)
         wanted = [registry.get(name) for name in (*loaded.sources, *loaded.targets)]
         missing = {t.name: t for t in wanted if not is_here(t, loaded.data.root)}
         if not missing and not tasks:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prompt_jax.cli import common, run, show
+from prompt_jax.cli import common, loading, run, show
 
 if TYPE_CHECKING:
     from prompt_jax.recipes import ExperimentConfig, RunResult
@@ -64,7 +64,7 @@ def tune(
                 typer.echo(line)
     if model == "mini":
         common.warn(_TOY)
-    lm = common.load_model(model, wanted.dtype, remat=wanted.remat)
+    lm = loading.load_model(model, wanted.dtype, remat=wanted.remat)
     with tempfile.TemporaryDirectory(prefix="prompt-jax-") as temporary:
         if table is not None:
             name = name or table.name

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prompt_jax.cli import common
+from prompt_jax.cli import common, loading
 from prompt_jax.errors import ConfigError, PromptError
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def vectors(
     paths = _files_of_names(list(factors), names or [])
     _check_options(out, model, as_vector, task)
     common.check_choice(split, ("test", "dev"), "--split")
-    lm = None if model is None else common.load_model(model)
-    origin = None if init is None else _as_origin(common.open_prompt(init))
+    lm = None if model is None else loading.load_model(model)
+    origin = None if init is None else _as_origin(loading.open_prompt(init))
     terms: dict[str, TaskVector] = {}
     bases: list[SoftPrompt] = []
     records: list[prompts.PromptRecord] = []
@@ -78,7 +78,7 @@ def vectors(
         assert out is not None
         total.save(out)
         return typer.echo(f"{out}: a task vector, {total.values.shape[0]} tokens")
-    base = common.open_prompt(to) if to is not None else origin or (bases[0] if bases else None)
+    base = loading.open_prompt(to) if to is not None else origin or (bases[0] if bases else None)
     if base is None:
         raise PromptError("vector files contain no prompt to add the sum to: give one with --to.")
     result = prompts.apply_vector(base, total, across_inits=across_inits)
@@ -129,7 +129,7 @@ def _vector(
         tensors, _ = files.parse_safetensors(files.read_bytes(path), path)
         if list(tensors) == ["vector"]:
             return prompts.TaskVector.load(path), None
-    prompt = common.open_prompt(path)
+    prompt = loading.open_prompt(path)
     record = prompt.record or prompts.PromptRecord()
     records.append(record)
     if lm is not None:

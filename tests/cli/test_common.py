@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from prompt_jax.cli import common
+from prompt_jax.cli import common, loading
 from prompt_jax.errors import ConfigError, PromptError
 from prompt_jax.prompts import PromptRecord, SoftPrompt
 
@@ -41,13 +41,13 @@ def test_format_count_bytes_and_flops(text: str, expected: str) -> None:
     ],
 )
 def test_short_names_are_distinct(paths: list[str], names: list[str]) -> None:
-    assert common.short_names(paths) == names
+    assert loading.short_names(paths) == names
     assert len(set(names)) == len(names)
 
 
 def test_short_names_of_a_repeated_path_raises() -> None:
     with pytest.raises(ConfigError, match=r"a\.npy is given more than once"):
-        common.short_names(["a.npy", "b.npy", "a.npy"])
+        loading.short_names(["a.npy", "b.npy", "a.npy"])
 
 
 def test_check_choice_suggests_the_nearest() -> None:
@@ -73,16 +73,16 @@ def test_printer_does_not_wrap_output_to_files(capsys: pytest.CaptureFixture[str
 def test_record_value() -> None:
     array = np.zeros((1, 2), np.float32)
     told = SoftPrompt(array, PromptRecord(config={"max_input_tokens": 7}))
-    assert common.record_value(told, "max_input_tokens", 9) == 7
-    assert common.record_value(told, "k", 0) == 0
-    assert common.record_value(SoftPrompt(array), "max_input_tokens", 9) == 9
+    assert loading.record_value(told, "max_input_tokens", 9) == 7
+    assert loading.record_value(told, "k", 0) == 0
+    assert loading.record_value(SoftPrompt(array), "max_input_tokens", 9) == 9
 
 
 def test_open_prompt_key_of_single_prompt_formats_raises(tmp_path: object) -> None:
     with pytest.raises(PromptError, match="omit --key"):
-        common.open_prompt("a.safetensors", "rte")
+        loading.open_prompt("a.safetensors", "rte")
     with pytest.raises(PromptError, match="must be a number, not 'rte'"):
-        common.open_prompt(str(tmp_path), "rte")
+        loading.open_prompt(str(tmp_path), "rte")
 
 
 def test_printer_does_not_wrap_names_and_numbers_on_narrow_terminals(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prompt_jax.cli import common
+from prompt_jax.cli import loading
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.prompts import PromptRecord, SoftPrompt, to_npy, to_peft
 from tests.cli.conftest import Invoke, Rowwise, World
@@ -163,7 +163,7 @@ def test_a_prompt_of_another_model_is_refused(invoke: Invoke, world: World) -> N
     assert f"was made for base model {ours[:4]}" in result.err
     assert f"this model is {theirs[:4]}" in result.err
     other = FrozenT5.from_pretrained(world.other_model)
-    (named,) = common.load_prompts([world.prompt("spot")], other, allow_other_model=True)
+    (named,) = loading.load_prompts([world.prompt("spot")], other, allow_other_model=True)
     assert named.name == "one-all-seed0"
 
 

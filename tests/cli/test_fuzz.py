@@ -21,7 +21,7 @@ from recipes.conftest import Pretender
 from world import Result, World, call, make_world
 
 from prompt_jax import config as configs
-from prompt_jax.cli import common
+from prompt_jax.cli import loading
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.recipes import outputs, stages
 from prompt_jax.training import memory, population
@@ -58,8 +58,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Any:
         return pretender.train(lm, method, runs, config, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        load = functools.cache(common.load_model)
-        patch.setattr(common, "load_model", lambda name, *_, **__: load(name))
+        load = functools.cache(loading.load_model)
+        patch.setattr(loading, "load_model", lambda name, *_, **__: load(name))
         patch.setattr(stages, "train", train)
         patch.setattr(stages, "evaluate_runs", pretender.evaluate_runs)
         patch.setattr(outputs, "write_page", lambda *_: None)
@@ -340,5 +340,5 @@ def test_the_fuzzed_command_works(desk: World) -> None:
     )
     assert result.code == 0, result
     assert (out / "summary.md").is_file()
-    assert isinstance(common.load_model(desk.model), FrozenT5)
+    assert isinstance(loading.load_model(desk.model), FrozenT5)
     print(f"{time.monotonic() - began:.1f} s")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from prompt_jax import methods
-from prompt_jax.cli import common, inputs, predict
+from prompt_jax.cli import common, inputs, loading, predict
 from prompt_jax.data import registry
 from prompt_jax.errors import ConfigError, DataError
 from tests.cli.conftest import Invoke
@@ -150,8 +150,8 @@ def answered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
             made[row.line, 0] = predict.Answer("broken", scores, 0, tied)
         return made
 
-    monkeypatch.setattr(common, "load_model", lambda *_, **__: None)
-    monkeypatch.setattr(common, "load_prompts", lambda *_, **__: [])
+    monkeypatch.setattr(loading, "load_model", lambda *_, **__: None)
+    monkeypatch.setattr(loading, "load_prompts", lambda *_, **__: [])
     monkeypatch.setattr(predict, "_warn_about_templates", lambda *_: None)
     monkeypatch.setattr(predict, "_answer", answer)
     return str(path)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from world import METHODS
 
-from prompt_jax.cli import common, show
+from prompt_jax.cli import common, loading, show
 from prompt_jax.errors import ConfigError
 from prompt_jax.recipes.plan import PlannedTask
 from tests.cli.conftest import Invoke, Ran, World
@@ -317,10 +317,9 @@ def test_the_table_of_a_run_is_its_config(
     invoke: Invoke, files: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`config.json`, and the directory it lies in, run the same experiment again."""
-    from prompt_jax.cli import common
     from prompt_jax.config import to_dict
 
-    config = common.load_experiment(files.config, ["seeds=2", "methods=spot(top_k=2)"])
+    config = loading.load_experiment(files.config, ["seeds=2", "methods=spot(top_k=2)"])
     (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
     got = []
 

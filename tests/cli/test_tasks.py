@@ -83,7 +83,7 @@ def test_show_prints_the_row_as_a_model_reads_it(
     class Model:
         tokenizer = Continuing("letters", 0, 1, 2**20)
 
-    monkeypatch.setattr("prompt_jax.cli.common.load_model", lambda name: Model())
+    monkeypatch.setattr("prompt_jax.cli.loading.load_model", lambda name: Model())
     arguments = ("tasks", "show", "glue/rte", "--template", "t5", "--model", "tiny")
     read = json.loads(invoke(*arguments, "--json").out)["example"]["model"]
     assert read["input"] == "rte sentence2: [sentence2] sentence1: [sentence1] Answer ="

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from prompt_jax.cli.common import load_experiment
+from prompt_jax.cli.loading import load_experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(

@@ -160,18 +160,20 @@ def test_processes_that_share_a_directory_save_and_restore_shards(
         ({"TPU_WORKER_HOSTNAMES": "a,b"}, None),  # without libtpu
     ],
 )
-def test_what_the_environment_says(environment: dict[str, str], expected: str | None) -> None:
+def test_detect_cluster_from_the_environment(
+    environment: dict[str, str], expected: str | None
+) -> None:
     assert distributed.detect_cluster(environment) == expected
 
 
-def test_a_tpu_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_detect_cluster_on_a_tpu_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "find_spec", lambda name: name == "libtpu" or None)
     assert distributed.detect_cluster({"TPU_WORKER_HOSTNAMES": "a,b,c"}) == "TPU"
     assert distributed.detect_cluster({"TPU_WORKER_HOSTNAMES": "localhost"}) is None
     assert distributed.detect_cluster({"TPU_SKIP_MDS_QUERY": "1"}) is None
 
 
-def test_an_open_mpi_that_does_not_say_where_it_is() -> None:
+def test_detect_cluster_of_open_mpi_without_an_address_is_refused() -> None:
     with pytest.raises(ConfigError, match="--coordinator HOST:PORT"):
         distributed.detect_cluster({"OMPI_COMM_WORLD_SIZE": "2"})
 
@@ -186,12 +188,12 @@ def test_an_open_mpi_that_does_not_say_where_it_is() -> None:
         (("auto", "host:1", 2, 2), "--process must lie in 0 ... 1, not be 2"),
     ],
 )
-def test_what_cannot_be_meant(arguments: tuple[Any, ...], says: str) -> None:
+def test_initialize_refuses_contradictory_arguments(arguments: tuple[Any, ...], says: str) -> None:
     with pytest.raises(ConfigError, match=says.replace(".", r"\.")):
         distributed.initialize(*arguments)
 
 
-def test_a_process_of_its_own_is_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_initialize_leaves_a_single_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**options: Any) -> None:
         raise AssertionError(options)
 
@@ -202,7 +204,9 @@ def test_a_process_of_its_own_is_not_joined(monkeypatch: pytest.MonkeyPatch) -> 
     assert not distributed.initialize("auto", "host:1", 1, 0)
 
 
-def test_those_that_do_not_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_initialize_names_the_first_line_of_a_failed_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked: dict[str, Any] = {}
 
     def fail(**options: Any) -> None:
@@ -218,7 +222,7 @@ def test_those_that_do_not_find_each_other(monkeypatch: pytest.MonkeyPatch) -> N
     assert asked["heartbeat_timeout_seconds"] < 60  # a lost process is noticed in time
 
 
-def test_alone_everything_is_the_main_process() -> None:
+def test_collectives_of_a_single_process_do_nothing() -> None:
     assert distributed.is_main()
     assert not distributed.is_multiprocess()
     assert distributed.broadcast_bytes(b"x") == b"x"
@@ -234,7 +238,7 @@ def test_alone_everything_is_the_main_process() -> None:
 # --- launchers -----------------------------------------------------------------------------------
 
 
-def test_the_jobset_counts_its_processes_once() -> None:
+def test_jobset_counts_its_processes_once() -> None:
     described = yaml.safe_load((LAUNCH / "jobset.yaml").read_text())
     (job,) = described["spec"]["replicatedJobs"]
     spec = job["template"]["spec"]
@@ -249,7 +253,7 @@ def test_the_jobset_counts_its_processes_once() -> None:
     assert {"containerPort": int(port)} in container["ports"]
 
 
-def test_the_local_launcher_ends_with_the_first_code_that_is_not_0() -> None:
+def test_local_launcher_ends_with_the_first_code_that_is_not_0() -> None:
     sys.path.insert(0, str(LAUNCH))
     try:
         import local

@@ -41,7 +41,7 @@ def mini() -> FrozenT5:
 # --- the model that ships ------------------------------------------------------------------------
 
 
-def test_it_is_small_and_says_where_it_comes_from() -> None:
+def test_mini_model_is_small_and_says_where_it_comes_from() -> None:
     folder = hub.locate("mini")
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 12 * MEGABYTE
     card = (folder / "README.md").read_text("utf-8")
@@ -61,7 +61,7 @@ def test_it_is_small_and_says_where_it_comes_from() -> None:
 
 
 @pytest.mark.slow
-def test_it_follows_instructions_about_the_sandbox(mini: FrozenT5) -> None:
+def test_mini_model_follows_instructions_about_the_sandbox(mini: FrozenT5) -> None:
     # Far above chance (one word of 155) on instructions that its training never drew.
     rows = list(itertools.islice(instructions.worded(77), 100))
     ids = mini.tokenizer.encode([row.input for row in rows])
@@ -75,7 +75,7 @@ def test_it_follows_instructions_about_the_sandbox(mini: FrozenT5) -> None:
     assert np.mean([a == row.target for a, row in zip(said, rows, strict=True)]) > 0.7
 
 
-def test_its_vocabulary_knows_the_words_of_the_sandbox(mini: FrozenT5) -> None:
+def test_mini_vocabulary_has_the_words_of_the_sandbox(mini: FrozenT5) -> None:
     texts = [str(row["text"]) for row in registry.get("sandbox/topic_headlines").make_rows("train")]  # type: ignore[misc]
     ids = mini.tokenizer.encode(texts, add_eos=False)
     assert mini.tokenizer.decode_batch(ids) == texts
@@ -86,7 +86,7 @@ def test_its_vocabulary_knows_the_words_of_the_sandbox(mini: FrozenT5) -> None:
 # --- the run -------------------------------------------------------------------------------------
 
 
-def test_its_tasks_are_the_sandbox_and_something_helps_and_hurts() -> None:
+def test_quickstart_tasks_are_of_the_sandbox_and_some_help_and_some_hurt() -> None:
     config = quickstart.get_config()
     assert config.model == "mini"
     expected = {
@@ -100,7 +100,7 @@ def test_its_tasks_are_the_sandbox_and_something_helps_and_hurts() -> None:
     assert set(config.specs) >= {"prompt_tuning", "spot"}
 
 
-def test_the_readme_shows_a_run_of_this_config() -> None:
+def test_readme_shows_a_run_of_quickstart() -> None:
     config = quickstart.get_config()
     text = (ROOT / "README.md").read_text("utf-8")
     spot, base = config.questions[0].a, config.questions[0].b
@@ -120,7 +120,7 @@ def test_the_readme_shows_a_run_of_this_config() -> None:
 
 
 @pytest.mark.slow
-def test_the_plan_needs_no_data_and_no_network(
+def test_quickstart_plan_needs_no_data_and_no_network(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -133,7 +133,7 @@ def test_the_plan_needs_no_data_and_no_network(
 
 
 @pytest.mark.slow
-def test_a_small_run_leaves_a_table_prompts_and_a_report(
+def test_small_quickstart_leaves_a_table_prompts_and_a_report(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -159,7 +159,9 @@ def test_a_small_run_leaves_a_table_prompts_and_a_report(
     )
 
 
-def test_a_wrong_name_costs_no_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_quickstart_with_a_wrong_name_trains_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     other = call(["run", "quickstart", "model=nowhere/at/all"])
     assert (other.code, "There is no directory" in other.err) == (2, True)

@@ -64,7 +64,7 @@ def again(done: Done) -> Again:
 
 
 @pytest.mark.slow
-def test_every_cell_has_its_rows(done):
+def test_run_has_rows_for_every_cell(done):
     keys = [(r.method, r.target, r.k, r.seed, r.metric, r.split) for r in done.findings.run.rows]
     assert len(keys) == len(set(keys))
     one, two = done.config.targets
@@ -81,7 +81,7 @@ def test_every_cell_has_its_rows(done):
 
 
 @pytest.mark.slow
-def test_numbers_of_a_row_are_sane(done):
+def test_result_rows_have_plausible_numbers(done):
     for row in done.findings.run.rows:
         assert 0 <= row.value <= {"nll": 10, "brier": 2}.get(row.metric, 1)
         steps = {"prompt_tuning": 4, "spot": 4 + 2, "full_fine_tuning": 2}
@@ -100,12 +100,12 @@ def test_numbers_of_a_row_are_sane(done):
 
 
 @pytest.mark.slow
-def test_the_file_holds_the_rows(done):
+def test_results_file_holds_the_rows(done):
     assert results.read_rows(done.folder / "results.jsonl") == done.findings.run.rows
 
 
 @pytest.mark.slow
-def test_values_are_those_of_the_saved_prompts(done):
+def test_result_values_are_those_of_the_saved_prompts(done):
     """Whoever loads a prompt of the run directory measures what the table says."""
     data = dataclasses.replace(done.config.data, cache="")
     rows = RowStore(data, done.world.lm.tokenizer, None)
@@ -145,7 +145,7 @@ def test_values_are_those_of_the_saved_prompts(done):
 
 
 @pytest.mark.slow
-def test_the_prompts_of_a_run_say_what_they_are(done):
+def test_saved_prompts_carry_their_records(done):
     folder = done.folder / "prompts"
     paths = {path.relative_to(folder).as_posix() for path in folder.glob("*/*")}
     assert paths == {
@@ -173,7 +173,7 @@ def test_the_prompts_of_a_run_say_what_they_are(done):
 
 
 @pytest.mark.slow
-def test_items_come_back(done):
+def test_items_file_holds_scores_of_items(done):
     items = results.read_items(done.folder / "items.npz")
     # Only the first target's primary metric is a mean of items: F1 is not.
     one = done.config.targets[0]
@@ -191,7 +191,7 @@ def test_items_come_back(done):
 
 
 @pytest.mark.slow
-def test_contrasts(done):
+def test_run_has_contrasts_with_the_baseline(done):
     assert len(done.findings.contrasts) == 2 * 2 * 2  # methods x targets x shots
     assert {c.baseline for c in done.findings.contrasts} == {"prompt_tuning"}
     items = {(c.target, c.verdict.comparison.items) for c in done.findings.contrasts}
@@ -202,7 +202,7 @@ def test_contrasts(done):
 
 
 @pytest.mark.slow
-def test_the_run_directory_is_complete(done):
+def test_run_directory_is_complete(done):
     names = {path.name for path in done.folder.iterdir()}
     assert names == {
         "config.json",
@@ -247,7 +247,7 @@ def test_the_run_directory_is_complete(done):
 
 
 @pytest.mark.slow
-def test_lines_of_the_results(done):
+def test_results_file_has_all_columns(done):
     rows = read_lines(done.folder / "results.jsonl")
     assert set(rows[0]) == {
         "method",
@@ -284,7 +284,7 @@ def test_lines_of_the_results(done):
 
 
 @pytest.mark.slow
-def test_every_stage_is_in_the_log(done):
+def test_metrics_file_has_every_stage(done):
     records = read_lines(done.folder / "metrics.jsonl")
     stages = {(r["method"], r["stage"], r["k"]) for r in records}
     assert {("prompt_tuning", "sources", None), ("spot", "target", 4)} <= stages
@@ -299,7 +299,7 @@ def read_lines(path):
 
 
 @pytest.mark.slow
-def test_how_fast_it_went(done, again):
+def test_speed_is_in_file_summary_and_tensorboard(done, again):
     """Every stage that was trained, in the file, in the summary and at TensorBoard."""
     records = read_lines(done.folder / "speed.jsonl")
     trained = {f"{r['method']}: {r['stage']}" for r in read_lines(done.folder / "metrics.jsonl")}
@@ -322,7 +322,7 @@ def test_how_fast_it_went(done, again):
 
 
 @pytest.mark.slow
-def test_the_steps_asked_for_are_traced(done, again):
+def test_profile_traces_the_steps_asked_for(done, again):
     assert list((done.folder / "profile").rglob("*.xplane.pb"))
     assert not (again.folder / "profile").exists()
 
@@ -352,7 +352,7 @@ def test_a_warm_cache_trains_nothing_and_counts_it(ran, done, again):
 
 
 @pytest.mark.slow
-def test_a_finished_directory_is_left_as_it_is(again, monkeypatch):
+def test_run_of_a_finished_directory_changes_nothing(again, monkeypatch):
     """The same command once more: no page is drawn, and the time that the run took stays."""
     kept = {
         path: path.read_bytes()
@@ -372,7 +372,7 @@ def test_a_finished_directory_is_left_as_it_is(again, monkeypatch):
 
 
 @pytest.mark.slow
-def test_another_config_does_not_overwrite_a_run(done):
+def test_run_of_another_config_in_a_directory_is_refused(done):
     before = (done.folder / "config.json").read_text()
     result = call([*done.world.arguments, "target.steps=9"])
     assert result.code == 2
@@ -383,7 +383,7 @@ def test_another_config_does_not_overwrite_a_run(done):
     assert call([*done.world.arguments, "target.steps=9", "--dry-run"]) == result
 
 
-def test_a_foreign_folder_is_refused(world, tmp_path):
+def test_run_in_a_foreign_folder_is_refused(world, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("precious")
     with pytest.raises(ConfigError, match="is not empty and is no run directory"):
@@ -391,7 +391,7 @@ def test_a_foreign_folder_is_refused(world, tmp_path):
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["thesis.tex"]
 
 
-def test_a_second_process_in_the_same_directory_is_refused(world, tmp_path):
+def test_second_process_in_one_run_directory_is_refused(world, tmp_path):
     """It would write every line of the logs twice, and remove the other's checkpoints."""
     config = world.experiment(tmp_path)
 
@@ -427,13 +427,13 @@ def usual(folder):
         ({"out": "gss://bucket/run"}, "out=gss://bucket/run cannot be used"),
     ],
 )
-def test_what_is_wrong_is_found_before_anything_is_written(world, tmp_path, changes, error):
+def test_run_refuses_a_wrong_config_before_anything_is_written(world, tmp_path, changes, error):
     with pytest.raises(PromptJaxError, match=error):
         run(world.experiment(tmp_path, **changes), world.lm, show=False)
     assert not (tmp_path / "run").exists()
 
 
-def test_overlap_must_be_allowed(world, tmp_path):
+def test_source_and_target_overlap_must_be_allowed(world, tmp_path):
     config = world.experiment(tmp_path, targets=(world.tasks["first"],))
     with pytest.raises(ConfigError, match="allow_overlap"):
         config.check_tasks()
@@ -462,7 +462,7 @@ def test_overlap_must_be_allowed(world, tmp_path):
         ({"methods": ("sopt",)}, "unknown method"),
     ],
 )
-def test_impossible_experiments(world, tmp_path, changes, message):
+def test_impossible_experiments_are_refused(world, tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
         world.experiment(tmp_path, **changes)
 
@@ -498,7 +498,7 @@ def test_budgets_by_name(world, tmp_path):
 # What a dead run leaves
 
 
-def test_a_run_that_died_has_no_result(world, tmp_path, pretender):
+def test_diverged_replica_has_no_result(world, tmp_path, pretender):
     target = world.tasks["one"]
     pretender.dead = {("prompt_tuning: target, all rows", f"{target} seed=0")}
     config = world.experiment(
@@ -514,7 +514,7 @@ def test_a_run_that_died_has_no_result(world, tmp_path, pretender):
     assert [key.seed for key in results.read_items(report.folder / "items.npz")] == [1]
 
 
-def test_a_page_that_cannot_be_made_loses_nothing(world, tmp_path, pretender, monkeypatch):
+def test_failing_report_page_loses_no_results(world, tmp_path, pretender, monkeypatch):
     def fail(findings, path):
         raise RuntimeError("no\nfont")
 

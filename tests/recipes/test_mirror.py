@@ -73,7 +73,7 @@ def write(mirror: Mirror, name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["memory", "file"])
-def test_it_comes_back(machine, kind):
+def test_fetch_returns_what_was_pushed(machine, kind):
     url = URL if kind == "memory" else (machine / "mounted" / "run").as_uri()
     mirror = opened(url, a="1", trained__b="2", checkpoints__c__d="3")
     mirror.push()
@@ -88,12 +88,12 @@ def test_it_comes_back(machine, kind):
     assert after == before
 
 
-def test_one_folder_per_url():
+def test_staging_folder_is_one_per_url():
     assert staging(URL) == staging(URL + "/") != staging(URL + "2")
     assert staging(URL).is_relative_to(user_cache())
 
 
-def test_only_what_changed_is_sent(monkeypatch):
+def test_push_sends_only_changed_files(monkeypatch):
     mirror = opened(a="1", trained__b="2")
     sent = []
     for name, place in (("pipe_file", 0), ("put_file", 1)):
@@ -117,7 +117,7 @@ def test_only_what_changed_is_sent(monkeypatch):
     assert sent == ["a.txt"]
 
 
-def test_checkpoints_that_are_gone_are_gone_there_too():
+def test_push_deletes_removed_checkpoints_only():
     mirror = opened(a="1", checkpoints__p__1__x="1", checkpoints__p__2__x="2")
     fsspec.filesystem("memory").pipe_file("/bucket/run/notes.md", b"mine")
     mirror.push()
@@ -137,7 +137,7 @@ def test_checkpoints_that_are_gone_are_gone_there_too():
 # Whose it is
 
 
-def test_a_folder_that_was_sent_stays_as_it_is():
+def test_fetch_keeps_the_folder_that_wrote_last():
     """What was not sent any more is newer than what is there."""
     opened(a="1").push()
     write(Mirror(URL), "a.txt", "later")
@@ -148,7 +148,7 @@ def test_a_folder_that_was_sent_stays_as_it_is():
     assert content(URL)["a.txt"] == b"later"
 
 
-def test_the_url_belongs_to_the_last_writer(machine, monkeypatch):
+def test_push_over_another_writer_is_refused(machine, monkeypatch):
     first = opened(a="1", b="only here")
     first.push()
     monkeypatch.setenv("XDG_CACHE_HOME", str(machine / "other"))
@@ -169,7 +169,7 @@ def test_the_url_belongs_to_the_last_writer(machine, monkeypatch):
     assert not (again.folder / "b.txt").exists()
 
 
-def test_a_url_that_was_emptied_is_filled_again():
+def test_push_fills_an_emptied_url_again():
     mirror = opened(a="1")
     mirror.push()
     before = content(URL)
@@ -183,7 +183,7 @@ def test_a_url_that_was_emptied_is_filled_again():
     assert content(URL) == before
 
 
-def test_half_of_it_came_back(monkeypatch):
+def test_fetch_replaces_a_half_fetched_folder(monkeypatch):
     """A start that was killed while it fetched is no state to resume from."""
     opened(a="1", b="2").push()
     another_machine()
@@ -222,7 +222,7 @@ def cut_off(monkeypatch, mirror, calls):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_counts_only_when_all_of_it_is_there(monkeypatch):
+def test_push_killed_at_any_write_leaves_an_intact_checkpoint(monkeypatch):
     """An upload that ends at any of its writes or removals leaves a state that is whole."""
     state = {"x": np.arange(6, dtype=np.float32)}
     steps = []
@@ -260,7 +260,7 @@ def test_a_checkpoint_counts_only_when_all_of_it_is_there(monkeypatch):
 @pytest.mark.parametrize(
     "name", ["../stolen", "a/../../stolen", "/etc/stolen", "a//b", "a\\..\\..\\b", "c:stolen"]
 )
-def test_names_stay_inside(machine, monkeypatch, name):
+def test_fetch_refuses_names_outside_the_folder(machine, monkeypatch, name):
     opened(a="1").push()
     another_machine()
     inside = ["/bucket/run/config.json", f"/bucket/run/{name}"]
@@ -274,7 +274,7 @@ def test_names_stay_inside(machine, monkeypatch, name):
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_links_stay_inside(machine, kind):
+def test_fetch_refuses_links_to_outside(machine, kind):
     (machine / "secret").mkdir()
     (machine / "secret" / "key.txt").write_text("secret")
     url = (machine / "mounted").as_uri()
@@ -286,13 +286,13 @@ def test_links_stay_inside(machine, kind):
         Mirror(url).fetch()
 
 
-def test_something_else_at_the_url():
+def test_fetch_of_a_url_that_is_no_run_directory_is_refused():
     fsspec.filesystem("memory").pipe_file("/bucket/run/thesis.tex", b"x")
     with pytest.raises(ConfigError, match="is not empty and is no run directory"):
         Mirror(URL).fetch()
 
 
-def test_unknown_protocols():
+def test_fetch_of_an_unknown_protocol_is_refused():
     with pytest.raises(ConfigError, match=r"out=gss://b/run cannot be used: .*gss"):
         Mirror("gss://b/run").fetch()
     fsspec.register_implementation(
@@ -379,7 +379,7 @@ def broken_off(config, world, monkeypatch, at=6):
 
 
 @pytest.mark.slow
-def test_a_run_at_a_url_is_the_same(config, world, whole, machine):
+def test_run_at_a_url_equals_a_local_run(config, world, whole, machine):
     said: list[str] = []
     report = execute(config, world, said.append)
     assert report.folder == staging(URL)
@@ -391,7 +391,7 @@ def test_a_run_at_a_url_is_the_same(config, world, whole, machine):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("at", [2, 4, 6])
-def test_another_machine_resumes(config, world, whole, machine, monkeypatch, at):
+def test_run_at_a_url_resumes_on_another_machine(config, world, whole, machine, monkeypatch, at):
     broken_off(config, world, monkeypatch, at)
     another_machine()
     steps = counted(monkeypatch)
@@ -401,7 +401,7 @@ def test_another_machine_resumes(config, world, whole, machine, monkeypatch, at)
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_not_trained_again(config, world, whole, machine, monkeypatch):
+def test_finished_run_at_a_url_is_not_trained_again(config, world, whole, machine, monkeypatch):
     execute(config, world)
     another_machine()
     steps = counted(monkeypatch)
@@ -434,7 +434,9 @@ def test_sigterm_uploads_the_last_step(config, world, whole, machine, monkeypatc
 
 
 @pytest.mark.slow
-def test_a_cut_off_upload_falls_back(config, world, whole, machine, monkeypatch, caplog):
+def test_truncated_upload_falls_back_to_the_previous_checkpoint(
+    config, world, whole, machine, monkeypatch, caplog
+):
     broken_off(config, world, monkeypatch)
     newest = max(n for n in content(URL) if n.startswith("checkpoints/") and "/arrays/" in n)
     step = newest.split("/")[2]
@@ -451,7 +453,7 @@ def test_a_cut_off_upload_falls_back(config, world, whole, machine, monkeypatch,
     assert there(machine) == whole
 
 
-def test_a_remote_that_fails_at_the_start(config, world, monkeypatch):
+def test_url_that_fails_at_the_start_trains_nothing(config, world, monkeypatch):
     """Before anything is trained."""
     steps = counted(monkeypatch)
     with monkeypatch.context() as patch:
@@ -469,7 +471,9 @@ def test_a_remote_that_fails_at_the_start(config, world, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_remote_that_fails_in_the_middle(config, world, whole, machine, monkeypatch):
+def test_url_that_fails_during_training_resumes_from_the_local_folder(
+    config, world, whole, machine, monkeypatch
+):
     """One message that says where everything is; the same command resumes from there."""
     steps = counted(monkeypatch)
     with monkeypatch.context() as patch:
@@ -492,7 +496,7 @@ def test_a_remote_that_fails_in_the_middle(config, world, whole, machine, monkey
 
 
 @pytest.mark.slow
-def test_another_config_is_refused(config, world):
+def test_run_of_another_config_at_the_url_is_refused(config, world):
     execute(config, world)
     another_machine()
     with pytest.raises(ConfigError, match="holds a run of another config"):
@@ -502,7 +506,7 @@ def test_another_config_is_refused(config, world):
 
 
 @pytest.mark.parametrize("cache", ["", "own"])
-def test_a_cache_of_ones_own_does_not_travel(config, world, machine, pretender, cache):
+def test_own_cache_is_not_copied_to_the_url(config, world, machine, pretender, cache):
     place = cache and str(machine / cache)
     changed = dataclasses.replace(config, data=dataclasses.replace(config.data, cache=place))
     execute(changed, world)
@@ -511,12 +515,12 @@ def test_a_cache_of_ones_own_does_not_travel(config, world, machine, pretender, 
 
 
 @pytest.mark.parametrize("key", ["root", "cache"])
-def test_data_stay_on_the_machine(world, machine, key):
+def test_data_root_and_cache_at_a_url_are_refused(world, machine, key):
     with pytest.raises(PromptJaxError, match=rf"data.{key} must be a directory of this machine"):
         dataclasses.replace(world.experiment(machine).data, **{key: URL})
 
 
-def test_a_second_process_of_this_machine_is_refused(world, tmp_path):
+def test_second_process_at_one_url_is_refused(world, tmp_path):
     """Both would work in the one local folder of the URL; the first has not written there yet."""
     config = world.experiment(tmp_path, out=URL)
     with experiment.opened(config, world.lm, show=False) as (folder, _):

@@ -94,7 +94,7 @@ def planted(pretender, world, executor, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_planted_subset_is_the_best(planted, world, pretender):
+def test_oracle_finds_the_planted_subset(planted, world, pretender):
     config, asked = planted
     said: list[str] = []
     report = oracle(config, world.lm, show=False, say=said.append)
@@ -123,7 +123,7 @@ def test_the_planted_subset_is_the_best(planted, world, pretender):
     assert sum("subsets" in line for line in said) == 2
 
 
-def test_choices_of_methods_stand_where_they_should(planted, world, pretender):
+def test_oracle_ranks_the_choices_of_methods(planted, world, pretender):
     config, _ = planted
     report = oracle(config, world.lm, show=False, say=lambda line: None)
     (cell,) = report.cells
@@ -150,7 +150,7 @@ def test_choices_of_methods_stand_where_they_should(planted, world, pretender):
         assert choice.rank == better + (1 + equal) / 2
 
 
-def test_what_it_writes(planted, world):
+def test_oracle_writes_its_files(planted, world):
     config, _ = planted
     report = oracle(config, world.lm, show=False, say=lambda line: None)
     found = json.loads((report.folder / "oracle.json").read_text())
@@ -181,7 +181,7 @@ def test_what_it_writes(planted, world):
 
 
 @pytest.mark.slow
-def test_a_dead_run_s_choice_is_left_out(planted, world, pretender):
+def test_oracle_leaves_out_the_choice_of_a_diverged_replica(planted, world, pretender):
     config, _ = planted
     pretender.dead.add(("spot: target, k = 4", f"{config.targets[0]} k=4 seed=1"))
     report = oracle(config, world.lm, show=False, say=lambda line: None)
@@ -189,7 +189,7 @@ def test_a_dead_run_s_choice_is_left_out(planted, world, pretender):
 
 
 @pytest.mark.slow
-def test_an_oracle_that_was_stopped_goes_on(planted, world, monkeypatch):
+def test_oracle_resumes_where_it_was_stopped(planted, world, monkeypatch):
     """Whatever was evaluated is read; other test rows are evaluated again."""
     config, asked = planted
     pretend = survey.evaluate
@@ -226,7 +226,7 @@ def test_an_oracle_that_was_stopped_goes_on(planted, world, monkeypatch):
 
 
 @pytest.mark.slow
-def test_values_are_those_of_merged_prompts_and_nothing_is_trained_twice(
+def test_oracle_values_are_those_of_merged_prompts_and_nothing_is_trained_twice(
     world, executor, tmp_path, monkeypatch
 ):
     config = world.experiment(tmp_path, methods=("dtvg",), shots=(4,), seeds=1)
@@ -276,7 +276,7 @@ def test_values_are_those_of_merged_prompts_and_nothing_is_trained_twice(
 
 
 @pytest.mark.slow
-def test_tuned_subsets_go_on_from_where_they_were_merged(world, executor, tmp_path, monkeypatch):
+def test_oracle_tunes_from_the_merged_prompt(world, executor, tmp_path, monkeypatch):
     config = world.experiment(tmp_path, methods=("dtvg",), shots=(4,), seeds=1)
     plain = oracle(config, world.lm, show=False, say=lambda line: None)
     before = (plain.folder / "oracle.json").read_bytes()
@@ -338,21 +338,23 @@ def test_tuned_subsets_go_on_from_where_they_were_merged(world, executor, tmp_pa
         ({}, "dtgv", "unknown method 'dtgv'"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_happens(world, tmp_path, changes, base, says):
+def test_oracle_refuses_wrong_arguments_before_anything_is_trained(
+    world, tmp_path, changes, base, says
+):
     config = world.experiment(tmp_path, **changes)
     with pytest.raises(ConfigError, match=says):
         oracle(config, world.lm, base=base and base.replace("\\", ""), show=False)
     assert not (tmp_path / "run").exists()
 
 
-def test_whose_first_stage_is_merged(world, tmp_path):
+def test_oracle_merges_the_first_stage_of_the_method(world, tmp_path):
     config = world.experiment(tmp_path, methods=("spot", "dtvg(budget=matched)", "dtvg"))
     assert check(config) == "dtvg(budget=matched)"
     assert check(config, "dtvg") == "dtvg"
     assert check(world.experiment(tmp_path, methods=("spot",))) == "dtvg"
 
 
-def test_another_config_s_run_is_not_touched(planted, world):
+def test_oracle_refuses_a_run_directory_of_another_config(planted, world):
     config, _ = planted
     report = oracle(config, world.lm, show=False, say=lambda line: None)
     before = (report.folder / "oracle.json").read_bytes()

@@ -36,7 +36,7 @@ def plan(world, tmp_path_factory):
     return config, make_plan(config, FrozenT5.abstract(toy.CONFIG, name="tiny"))
 
 
-def test_sums_of_stages(plan):
+def test_plan_sums_its_stages(plan):
     _, made = plan
     assert made.steps == sum(s.steps * s.runs for s in made.stages)
     assert made.flops == sum(s.flops for s in made.stages)
@@ -63,7 +63,7 @@ def test_sums_of_stages(plan):
     assert json.loads(json.dumps(made.to_dict()))["steps"] == made.steps
 
 
-def test_steps_are_those_of_a_run(plan, pretender, executor):
+def test_plan_has_the_steps_of_a_run(plan, pretender, executor):
     """A run with an empty cache takes the planned steps, less what methods share by chance."""
     config, made = plan
     running = executor(config)
@@ -83,7 +83,7 @@ def test_steps_are_those_of_a_run(plan, pretender, executor):
     assert {label: actual[label] for label in planned} == planned
 
 
-def test_flops_of_a_stage(plan):
+def test_plan_counts_flops_of_a_stage(plan):
     _, made = plan
     by_label = {s.label: s for s in made.stages}
     lm = FrozenT5.abstract(toy.CONFIG)
@@ -95,7 +95,7 @@ def test_flops_of_a_stage(plan):
     assert full.flops == 4 * 2 * lm.flops(toy.B, 8, 4, backward="full")
 
 
-def test_memory_and_sizes(plan):
+def test_plan_names_memory_and_sizes(plan):
     _, made = plan
     weights = sum(x.size * 4 for x in jax.tree.leaves(toy.tiny_t5().params))
     assert made.parameters == toy.CONFIG.parameter_count == weights // 4
@@ -125,7 +125,7 @@ def test_runs_are_planned_where_they_will_be():
     assert population(9, 4) == pytest.approx(9 * 5, rel=0.05)
 
 
-def test_tasks(plan, world):
+def test_plan_lists_tasks(plan, world):
     _, made = plan
     assert [(t.name, t.role) for t in made.tasks] == [
         (world.tasks["first"], "source"),
@@ -136,7 +136,7 @@ def test_tasks(plan, world):
     assert {(t.train, t.test) for t in made.tasks} == {(TRAIN, TEST)}
 
 
-def test_data_that_are_not_here_are_planned_by_their_published_sizes(tmp_path):
+def test_plan_of_absent_data_uses_published_sizes(tmp_path):
     task = plans._task("glue/rte", "target", DataConfig(root=str(tmp_path)))
     assert (task.train, task.test) == (2490, 277)
     assert task.where == "not on this machine"
@@ -158,7 +158,7 @@ def test_data_that_are_not_here_are_planned_by_their_published_sizes(tmp_path):
         plans._task("trec", "target", papers)
 
 
-def test_rows_of_files_are_read_for_a_plan(plan, world, tmp_path):
+def test_plan_reads_rows_of_files(plan, world, tmp_path):
     """A label that the task does not have is found before anything is computed."""
     shutil.copytree(world.root / "one", tmp_path / "one")
     path = Path(shutil.copy(world.tasks["one"], tmp_path))
@@ -183,7 +183,7 @@ def test_rows_of_files_are_read_for_a_plan(plan, world, tmp_path):
         plans._task(str(path), "target", DataConfig())
 
 
-def test_a_damaged_folder_is_no_missing_data(tmp_path):
+def test_plan_of_a_damaged_folder_is_refused(tmp_path):
     (tmp_path / "glue_rte").mkdir()
     (tmp_path / "glue_rte" / "validation.jsonl").write_text("{")
     with pytest.raises(DataError, match="not valid JSON"):
@@ -218,7 +218,7 @@ def test_a_smaller_budget_plans_fewer_rows(plan):
     assert other.memory.fine_tuning == 0
 
 
-def test_what_cannot_run_is_not_planned(world, tmp_path):
+def test_plan_refuses_what_cannot_run(world, tmp_path):
     lm = FrozenT5.abstract(toy.CONFIG)
     config = world.experiment(tmp_path)
     with pytest.raises(DataError, match="unknown task"):
@@ -229,7 +229,7 @@ def test_what_cannot_run_is_not_planned(world, tmp_path):
         make_plan(dataclasses.replace(config, sources=("squad",), targets=("squad_small",)), lm)
 
 
-def test_schedules_cost_nothing_in_memory(world, tmp_path):
+def test_plan_memory_does_not_depend_on_the_schedule(world, tmp_path):
     """The state of a run depends on the optimizer, not on its rates."""
     lm = toy.tiny_t5()
     method = BaseMethod()
@@ -240,7 +240,7 @@ def test_schedules_cost_nothing_in_memory(world, tmp_path):
     assert len(sizes) == 1
 
 
-def test_stages_that_share_a_budget_add_up(world, tmp_path):
+def test_plan_adds_stages_that_share_a_budget(world, tmp_path):
     zero = "task_prompt_vectors(zero_shot=true)"
     config = world.experiment(
         tmp_path,
@@ -266,7 +266,7 @@ def test_a_mixture_for_each_target_is_planned(world, tmp_path):
     assert made["prompt_tuning: mixture, all rows"] == (4, 6)
 
 
-def test_more_than_the_budget_is_planned(world, tmp_path):
+def test_plan_counts_trials_and_larger_budgets_of_a_method(world, tmp_path):
     methods = ("prompt_tuning(steps=2,rates=[1,3])", "spot(variant=mixture,steps=3,batch=2)")
     config = world.experiment(tmp_path, methods=methods, shots=(0,), seeds=1)
     made = {s.label: s for s in plans._stages(config, world.lm)}
@@ -276,7 +276,7 @@ def test_more_than_the_budget_is_planned(world, tmp_path):
     assert (mixture.steps, mixture.rows_per_step) == (18, 2 * config.source.batch_size)
 
 
-def test_the_analysis_of_the_micro_batch_is_kept(world, tmp_path, monkeypatch):
+def test_plan_keeps_the_analysis_of_the_micro_batch(world, tmp_path, monkeypatch):
     """Compiled once, and again for another budget; a damaged entry is made again."""
     config, lm = world.experiment(tmp_path), FrozenT5.abstract(toy.CONFIG, name="tiny")
     first = make_plan(config, lm, tmp_path)
@@ -346,7 +346,7 @@ def test_a_device_that_is_too_small_gets_a_plan_of_one_row(sized, free):
     assert made.memory.together > made.memory.assumed
 
 
-def test_how_long_it_takes_here(world, tmp_path):
+def test_plan_estimates_seconds_from_measured_speed(world, tmp_path):
     """From the speed of earlier runs where there is one, else from a product of the model's."""
     config, lm = world.experiment(tmp_path), world.lm
     unknown = pace(tmp_path, lm)
@@ -369,7 +369,7 @@ def test_how_long_it_takes_here(world, tmp_path):
     assert made.to_dict()["pace"] == known._asdict()
 
 
-def test_learning_rates_of_stages(world, tmp_path):
+def test_plan_names_learning_rates_of_stages(world, tmp_path):
     methods = (
         "prompt_tuning(rates=[1,3])",
         "full_fine_tuning",

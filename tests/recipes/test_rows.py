@@ -30,7 +30,7 @@ def store(world, tmp_path):
     return make
 
 
-def test_all_rows(store, world):
+def test_rows_of_all(store, world):
     rows = store().rows(world.tasks["one"], 0)
     assert (len(rows.train), len(rows.dev), len(rows.test)) == (TRAIN - 8, 8, TEST)
     assert rows.task.name == "one"
@@ -60,7 +60,7 @@ def test_rows_are_opened_once(store, world):
     assert made.rows(world.tasks["one"], 0) is made.rows(world.tasks["one"], 0)
 
 
-def test_limits(store, world):
+def test_rows_are_limited_by_the_config(store, world):
     rows = store(train_rows=10, dev_rows=3, test_rows=5).rows(world.tasks["one"], 0)
     assert (len(rows.train), len(rows.dev), len(rows.test)) == (10, 3, 5)
 
@@ -88,7 +88,7 @@ def test_shots_in_total(store, world):
     assert len(rows.dev) == 4
 
 
-def test_templates(store, world):
+def test_rows_have_the_templates_of_the_config(store, world):
     first = store().rows(world.tasks["one"], 0)
     assert set(first.train.template.tolist()) == {0}
     cycled = store(templates="cycle").rows(world.tasks["one"], 0)
@@ -101,7 +101,7 @@ def test_templates(store, world):
     assert unseen.test.template.tolist() == [0, 1] * TEST
 
 
-def test_feeds(store, world):
+def test_feeds_of_tasks_and_mixtures(store, world):
     made = store()
     feed = made.feed(world.tasks["one"], 3, 4, 5, "order")
     assert (feed.seed, feed.batch_size, feed.stream, len(feed.split)) == (3, 5, "order", 8)
@@ -208,7 +208,7 @@ def test_all_tasks_whose_data_is_not_here_are_in_one_error(store, world, tmp_pat
         check_inputs(config, None, store(root=None))
 
 
-def test_nothing_is_truncated_here(store, world):
+def test_short_rows_are_not_truncated(store, world):
     made = store()
     made.rows(world.tasks["one"], 0)
     assert truncation.notes(made.report(), 128) == []
@@ -223,7 +223,7 @@ def test_token_ids_are_cached(world, tmp_path):
     assert rows.train.inputs.values.max() < world.lm.vocab_size
 
 
-def test_an_unknown_task(store):
+def test_unknown_task_is_refused(store):
     with pytest.raises(DataError, match=r"unknown task 'glue/rtee'.*Did you mean 'glue/rte'"):
         store().rows("glue/rtee", 0)
 

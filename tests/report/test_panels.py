@@ -68,7 +68,7 @@ def run(tmp_path, monkeypatch):
     return read(folder)
 
 
-def test_what_seeds_number_differently_is_drawn_of_the_first(run, monkeypatch):
+def test_panel_with_first_seed_draws_the_first_seed_alone(run, monkeypatch):
     """Two seeds log one corner and the other: their mean would be grey in both."""
     tables = {(seed, 0): {1: np.eye(2)[[seed, seed]].tolist()} for seed in (0, 1)}
     shown = [(panels.Group("fake", "target", "target", 16), tables)]
@@ -81,14 +81,14 @@ def test_what_seeds_number_differently_is_drawn_of_the_first(run, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_method_without_a_status_is_drawn(run, monkeypatch):
+def test_panels_of_a_method_without_a_status(run, monkeypatch):
     monkeypatch.delattr(Fake, "status")
     with svg.drawing():
         assert panels.sections(run)[1].status == ""
 
 
 @pytest.mark.slow
-def test_every_kind_is_drawn(run):
+def test_every_kind_of_panel_is_drawn(run):
     with svg.drawing():
         first, fake, unknown = panels.sections(run)
     assert first.panels == []
@@ -140,7 +140,7 @@ def test_panels_of_the_method_that_trains_an_earlier_stage(run, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_page_shows_them(run):
+def test_page_shows_the_panels(run):
     text = report.render(find(read(run.path)))
     section = text[text.index('id="methods"') : text.index('id="use"')]
     assert section.count("<svg") == 4 * 4 + len(SOURCES)  # figures, and a legend
@@ -150,7 +150,7 @@ def test_the_page_shows_them(run):
 
 
 @pytest.mark.slow
-def test_remarks_stand_beside_the_panels(run):
+def test_page_shows_remarks_beside_the_panels(run):
     """Those of the method's own stages."""
     key = RunKey("fake", "target", "t/near", 16, 1)
     other = dataclasses.replace(key, method="x")
@@ -167,7 +167,7 @@ def test_remarks_stand_beside_the_panels(run):
 
 
 @pytest.mark.slow
-def test_labels_fall_back_to_numbers(run):
+def test_panel_labels_fall_back_to_numbers(run):
     run.sources = ("only",)
     with svg.drawing():
         fake = panels.sections(run)[1]
@@ -175,14 +175,14 @@ def test_labels_fall_back_to_numbers(run):
 
 
 @pytest.mark.slow
-def test_more_figures_than_fit_are_counted(run, monkeypatch):
+def test_figures_beyond_the_limit_of_a_panel_are_counted(run, monkeypatch):
     monkeypatch.setattr(panels, "_MOST", 3)
     with svg.drawing():
         fake = panels.sections(run)[1]
     assert {(len(p.figures), p.left_out) for p in fake.panels} == {(3, 1)}
 
 
-def test_what_was_logged_does_not_fit_the_panel(run):
+def test_panels_of_damaged_values_are_left_out(run):
     for line in run.metrics:
         for key in ("group", "usage", "spread", "weights"):
             if key in line.numbers:

@@ -54,7 +54,7 @@ def files(folder):
 
 
 @pytest.mark.slow
-def test_what_was_saved_comes_back(tmp_path):
+def test_restore_returns_what_was_saved(tmp_path):
     made = filled(tmp_path / "deep" / "er")
     saved = Checkpoints(made.directory).restore(tree(9), MARK)
     assert (saved.step, saved.host) == (4, {"position": 4, "value": 4.1})
@@ -65,7 +65,7 @@ def test_what_was_saved_comes_back(tmp_path):
     ]
 
 
-def test_a_relative_directory(tmp_path, monkeypatch):
+def test_save_into_a_relative_directory(tmp_path, monkeypatch):
     """As `runs/NAME` is, where nobody names another one."""
     monkeypatch.chdir(tmp_path)
     made = filled(Path("runs/c"))
@@ -74,7 +74,7 @@ def test_a_relative_directory(tmp_path, monkeypatch):
     made.close()
 
 
-def test_arrays_are_copied_at_once(tmp_path):
+def test_save_copies_arrays_at_once(tmp_path):
     """What the caller does to its buffers after `save` is not in the file."""
     made, mine = Checkpoints(tmp_path / "c"), tree(1)
     made.save(1, mine, {}, MARK)
@@ -83,7 +83,7 @@ def test_arrays_are_copied_at_once(tmp_path):
     assert array_hash(made.restore(tree(), MARK).arrays) == array_hash(tree(1))
 
 
-def test_nothing_there(tmp_path):
+def test_restore_from_an_empty_directory_is_none(tmp_path):
     made = Checkpoints(tmp_path / "c")
     assert made.restore(tree(), MARK) is None
     made.delete()
@@ -91,7 +91,7 @@ def test_nothing_there(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_without_arrays_the_record_alone_is_written(tmp_path):
+def test_save_without_arrays_writes_the_record_alone(tmp_path):
     made = Checkpoints(tmp_path / "c")
     made.save(0, None, {"position": 0}, MARK, wait=True)
     assert not list(made.directory.rglob("arrays"))
@@ -104,7 +104,7 @@ def test_without_arrays_the_record_alone_is_written(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [1, 3])
-def test_the_last_ones_are_kept(tmp_path, keep):
+def test_save_keeps_the_newest(tmp_path, keep):
     made = filled(tmp_path / "c", (1, 2, 3, 10), keep=keep)
     left = sorted(int(p.name) for p in made.directory.iterdir())
     assert left == [1, 2, 3, 10][-keep:]
@@ -118,7 +118,7 @@ def test_saving_a_step_again_replaces_it(tmp_path):
     made.close()
 
 
-def test_deleting(tmp_path):
+def test_delete_removes_the_directory(tmp_path):
     made = filled(tmp_path / "c")
     made.delete()
     assert not list(tmp_path.iterdir())
@@ -127,7 +127,7 @@ def test_deleting(tmp_path):
 @pytest.mark.parametrize(
     "left", ["c/00000006.orbax-checkpoint-tmp", "c/.00000002.old.tmp", ".c.old.tmp"]
 )
-def test_what_a_kill_left_is_cleared_away(tmp_path, left):
+def test_restore_removes_unfinished_folders(tmp_path, left):
     made = filled(tmp_path / "c")
     half = tmp_path / left / "arrays"
     half.mkdir(parents=True)
@@ -136,7 +136,7 @@ def test_what_a_kill_left_is_cleared_away(tmp_path, left):
     assert not half.exists()
 
 
-def test_a_kill_may_leave_half_of_a_small_file(tmp_path):
+def test_restore_removes_unfinished_files(tmp_path):
     """Who the members are is written beside the checkpoints, through a draft that is a file."""
     made = filled(tmp_path / "c")
     half = tmp_path / "c" / ".members.json.c06d5003.tmp"
@@ -146,7 +146,7 @@ def test_a_kill_may_leave_half_of_a_small_file(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_moment_leaves_an_intact_checkpoint(tmp_path):
+def test_save_killed_at_any_moment_leaves_an_intact_checkpoint(tmp_path):
     """Whatever file operation of Python is the last one that happens."""
     made = filled(tmp_path / "c", (2,), keep=1)
     copies, state = [], threading.local()
@@ -199,7 +199,7 @@ def spoil(path, kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["flip", "cut", "empty", "gone"])
-def test_any_damage_is_noticed_and_the_one_before_taken(tmp_path, kind):
+def test_restore_skips_a_damaged_checkpoint(tmp_path, kind):
     whole = filled(tmp_path / "whole").directory
     names = [p.relative_to(whole) for p in files(whole) if p.parent.parts[-1] != "00000002"]
     names = [name for name in names if name.parts[0] == "00000004"]
@@ -233,7 +233,7 @@ def test_any_damage_is_noticed_and_the_one_before_taken(tmp_path, kind):
 
 
 @pytest.mark.parametrize("restart", [False, True])
-def test_nothing_whole_is_left(tmp_path, restart):
+def test_restore_with_every_checkpoint_damaged(tmp_path, restart):
     made = filled(tmp_path / "c")
     said: list[str] = []
     made = Checkpoints(tmp_path / "c", restart=restart, say=said.append)
@@ -257,7 +257,7 @@ def forge(path, change):
     path.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
 
 
-def test_a_manifest_that_is_none(tmp_path):
+def test_manifest_of_other_content_is_damage(tmp_path):
     made = filled(tmp_path / "c", (2,), restart=True, say=lambda line: None)
     for change in (lambda r: 5, lambda r: {"format": 2}, lambda r: {**r, "files": 3}):
         filled(tmp_path / "c", (2,))
@@ -265,7 +265,7 @@ def test_a_manifest_that_is_none(tmp_path):
         assert made.restore(tree(), MARK) is None
 
 
-def test_files_outside_are_never_read(tmp_path):
+def test_manifest_names_outside_are_never_read(tmp_path):
     made = filled(tmp_path / "c", (2,), restart=True, say=lambda line: None)
     (tmp_path / "secret").write_bytes(b"x")
     forge(
@@ -278,7 +278,7 @@ def test_files_outside_are_never_read(tmp_path):
     assert made.restore(tree(), MARK) is None
 
 
-def test_arrays_that_orbax_cannot_read(tmp_path):
+def test_restore_of_arrays_that_orbax_cannot_read_is_damage(tmp_path):
     """Should the checksums hold and the format be foreign: the one before, without a traceback."""
     said: list[str] = []
     made = filled(tmp_path / "c", say=said.append)
@@ -292,7 +292,7 @@ def test_arrays_that_orbax_cannot_read(tmp_path):
 # What does not belong together
 
 
-def test_another_fingerprint_is_refused_with_the_difference(tmp_path):
+def test_restore_for_another_fingerprint_shows_the_difference(tmp_path):
     made = filled(tmp_path / "c")
     other = {"budget": {"steps": 9, "rate": 0.1}, "run": {"0 (b)": {"seed": 0}}}
     with pytest.raises(ConfigError) as caught:
@@ -307,7 +307,7 @@ def test_another_fingerprint_is_refused_with_the_difference(tmp_path):
     assert made.restore(tree(), MARK).step == 4
 
 
-def test_other_arrays_and_formats_are_refused(tmp_path):
+def test_restore_of_other_arrays_or_formats_is_refused(tmp_path):
     made = filled(tmp_path / "c")
     with pytest.raises(ConfigError, match="holds other arrays"):
         made.restore({"a": np.ones(3)}, MARK)
@@ -317,13 +317,13 @@ def test_other_arrays_and_formats_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [{"keep": 0}, {"every_steps": -1}, {"every_seconds": -0.5}])
-def test_impossible_options(tmp_path, wrong):
+def test_options_out_of_range_are_refused(tmp_path, wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         Checkpoints(tmp_path, **wrong)
 
 
 @pytest.mark.parametrize("url", ["gs://bucket/c", "memory://c"])
-def test_a_url_is_refused_with_what_to_do_instead(url):
+def test_directory_at_a_url_is_refused_with_what_to_do_instead(url):
     with pytest.raises(ConfigError, match=rf"mounted directory, not {url}: .*Run with out=URL"):
         Checkpoints(url)
 
@@ -331,7 +331,7 @@ def test_a_url_is_refused_with_what_to_do_instead(url):
 # When, and what fails
 
 
-def test_when_they_are_due(tmp_path, monkeypatch):
+def test_due_by_steps_seconds_and_evaluations(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     at_evaluations = Checkpoints(tmp_path)
@@ -348,7 +348,7 @@ def test_when_they_are_due(tmp_path, monkeypatch):
     seconds.close()
 
 
-def test_a_failing_write_of_arrays_is_one_message(tmp_path, capfd):
+def test_save_on_a_full_disk_is_one_message(tmp_path, capfd):
     """A real one, in the threads of orbax: the system refuses files beyond a size."""
     made = filled(tmp_path / "c", (2,))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -365,7 +365,7 @@ def test_a_failing_write_of_arrays_is_one_message(tmp_path, capfd):
     assert made.restore(tree(), MARK).step == 2
 
 
-def test_an_error_in_the_background_is_one_message(tmp_path, monkeypatch, capfd):
+def test_error_in_the_background_is_one_message(tmp_path, monkeypatch, capfd):
     made = filled(tmp_path / "c", (2,))
 
     def full(folder, ignored):
@@ -384,7 +384,7 @@ def test_an_error_in_the_background_is_one_message(tmp_path, monkeypatch, capfd)
     assert made.restore(tree(), MARK).step == 6
 
 
-def test_a_place_that_cannot_be_written(tmp_path):
+def test_save_into_an_unwritable_place_is_one_message(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     made = Checkpoints(tmp_path / "file" / "c")
     with pytest.raises(TrainingError, match="Not a directory"):
@@ -392,7 +392,7 @@ def test_a_place_that_cannot_be_written(tmp_path):
     made.close()
 
 
-def test_a_place_that_cannot_be_read(tmp_path, monkeypatch):
+def test_restore_from_an_unreadable_place_is_one_message(tmp_path, monkeypatch):
     made = filled(tmp_path / "c")
 
     def refused(path):
@@ -417,7 +417,7 @@ def as_process(monkeypatch, number, sent):
         monkeypatch.setattr(distributed, "broadcast_bytes", lambda raw: next(received))
 
 
-def test_without_a_shared_directory_process_0_writes_and_broadcasts(tmp_path, monkeypatch):
+def test_save_without_a_shared_directory_is_by_process_0(tmp_path, monkeypatch):
     """That two real processes resume is tested in test_distributed.py."""
     arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros((0,), np.int32)}
     arrays["c"] = jnp.asarray([1.5, -0.0], jnp.bfloat16)
@@ -453,7 +453,7 @@ def test_an_error_of_process_0_is_raised_in_all(tmp_path, monkeypatch):
     assert distributed.is_reported(second.value)
 
 
-def test_no_thread_stays_behind(tmp_path):
+def test_close_ends_all_threads(tmp_path):
     def threads() -> set[threading.Thread]:
         """All but the pool of the event loop that orbax keeps for the process."""
         return {t for t in threading.enumerate() if not t.name.startswith("asyncio_")}

@@ -91,7 +91,7 @@ def test_neighbours_of_a_nan_are_bit_identical():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dev", [False, True])
-def test_a_run_that_dies_on_the_way(dev):
+def test_replica_that_diverges_keeps_its_last_good_state(dev):
     """It keeps its last good state; one that is alone stops the loop."""
 
     def make(seed, dies):
@@ -122,7 +122,7 @@ def test_a_run_that_dies_on_the_way(dev):
 
 
 @pytest.mark.slow
-def test_the_loop_ends_when_every_run_is_dead():
+def test_training_ends_when_every_replica_has_diverged():
     recorder = toy.Recorder()
     runs = [toy.make_run(s, consts={"dies": np.int32(2)}) for s in range(2)]
     dead = train(toy.tiny_t5(), Dying(), runs, toy.budget(50), tracker=recorder)
@@ -221,7 +221,7 @@ def script(monkeypatch, values):
 
 
 @pytest.mark.slow
-def test_the_best_step_is_kept(monkeypatch):
+def test_train_returns_the_best_step(monkeypatch):
     """run0 is best after 2 steps, run1 at the start, run2 at the end."""
     script(monkeypatch, {"run0": [0.1, 0.9, 0.5], "run1": [0.8, 0.8, 0.1], "run2": [0.0, 0.1, 0.2]})
     runs = [toy.make_run(s, dev=True) for s in range(3)]
@@ -241,7 +241,7 @@ def test_the_best_step_is_kept(monkeypatch):
     assert four[0].history == ()
 
 
-def test_a_start_that_may_not_win(monkeypatch):
+def test_start_wins_only_where_keep_start_allows_it(monkeypatch):
     """Its value is not asked for; who dies before the first one keeps the last good state."""
     asked = script(monkeypatch, {"run0": [0.3, 0.2], "run1": [0.9, 0.3, 0.2], "run2": [0.0, 0.0]})
     runs = [toy.make_run(s, dev=True) for s in range(3)]
@@ -255,7 +255,7 @@ def test_a_start_that_may_not_win(monkeypatch):
     assert not trained[2].healthy
 
 
-def test_patience_stops_a_run_and_frees_its_rows(monkeypatch):
+def test_patience_stops_a_replica_and_frees_its_rows(monkeypatch):
     asked = script(
         monkeypatch,
         {
@@ -287,7 +287,7 @@ def test_patience_stops_a_run_and_frees_its_rows(monkeypatch):
         assert result.healthy
 
 
-def test_everybody_stops(monkeypatch):
+def test_training_ends_when_every_replica_has_stopped(monkeypatch):
     script(monkeypatch, {f"run{s}": [0.5, 0.1, 0.1] for s in range(3)})
     runs = [toy.make_run(s, dev=True) for s in range(3)]
     trained = train(toy.tiny_t5(), PLAIN, runs, toy.budget(9, eval_every=2, patience=1))
@@ -295,7 +295,7 @@ def test_everybody_stops(monkeypatch):
 
 
 @pytest.mark.slow
-def test_evaluation_is_of_the_run_s_own_prompt():
+def test_evaluation_is_of_the_replica_s_own_prompt():
     """The development value is what `evaluate` says about the trained prompt."""
     runs = [toy.make_run(s, dev=True) for s in range(3)]
     trained = train(toy.tiny_t5(), PLAIN, runs, toy.budget(3, learning_rate=1.0, unit="absolute"))
@@ -332,7 +332,7 @@ def test_row_wise_prompts_are_evaluated_row_by_row():
 @pytest.mark.parametrize(
     ("every", "steps", "expected"), [(0, 7, [7]), (3, 7, [3, 6, 7]), (9, 7, [7]), (7, 7, [7])]
 )
-def test_when_the_development_set_is_read(every, steps, expected):
+def test_development_set_is_read_at_eval_every(every, steps, expected):
     config = TrainConfig(steps=steps, eval_every=every)
     assert [s for s in range(1, steps + 1) if config.evaluates_at(s)] == expected
 
@@ -340,7 +340,7 @@ def test_when_the_development_set_is_read(every, steps, expected):
 # Rates
 
 
-def test_rates_per_run_and_unit():
+def test_learning_rate_per_replica_and_unit():
     """`rate` multiplies the learning rate; `embedding_rms` multiplies it by the table's RMS."""
     lm = toy.tiny_t5()
     rms = float(np.sqrt(np.mean(np.square(np.asarray(lm.params["shared"], np.float64)))))
@@ -355,7 +355,7 @@ def test_rates_per_run_and_unit():
     assert moved[0] > 1.5 * moved[1]
 
 
-def test_the_schedule_reaches_the_step():
+def test_schedule_reaches_the_step():
     """Linear decay over two steps is a full and a half step of a constant rate."""
     runs = [toy.make_run(0)]
     options = {"learning_rate": 0.2, "unit": "absolute", "b1": 0.0, "b2": 0.0}
@@ -372,7 +372,7 @@ def test_the_schedule_reaches_the_step():
 # What is refused
 
 
-def test_refusals():
+def test_train_refuses_impossible_replicas():
     lm, run = toy.tiny_t5(), toy.make_run(0)
     with pytest.raises(ConfigError, match="at least one replica"):
         train(lm, PLAIN, [], toy.budget(1))
@@ -392,7 +392,7 @@ def test_refusals():
         train(lm, PLAIN, [wide], toy.budget(1))
 
 
-def test_tokens_of_another_model_are_refused():
+def test_train_refuses_tokens_of_another_model():
     """A token outside the vocabulary embeds as NaN: it is an error, not a run that dies."""
     split = toy.make_split()
     split.inputs.values[5] = toy.CONFIG.vocab_size
@@ -415,12 +415,12 @@ def test_tokens_of_another_model_are_refused():
         {"micro_batch_tokens": -5},
     ],
 )
-def test_impossible_budgets(wrong):
+def test_impossible_budgets_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         TrainConfig(**wrong)
 
 
-def test_out_of_memory_says_what_to_lower(monkeypatch):
+def test_out_of_memory_error_says_what_to_lower(monkeypatch):
     programs = step.programs(PLAIN, toy.budget(1).optimizer)
 
     def full(*args):
@@ -494,7 +494,7 @@ def test_a_method_may_not_log_under_the_trainer_s_names():
         train(toy.tiny_t5(), Greedy(), [toy.make_run(0)], toy.budget(1))
 
 
-def test_the_caller_s_arrays_stay():
+def test_train_leaves_the_caller_s_arrays():
     """Programs donate their state; what the caller passed in is never a part of it."""
     params = [{"prompt": jax.numpy.asarray(toy.prompt(s))} for s in range(3)]
     runs = [toy.make_run(s, params=p) for s, p in enumerate(params)]

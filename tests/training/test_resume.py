@@ -108,7 +108,7 @@ METHODS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
-def test_the_same_bits(name, tmp_path):
+def test_resumed_training_has_the_same_bits(name, tmp_path):
     """Killed twice: before, between and after development evaluations."""
     method = METHODS[name]
     runs = make_runs(method, 1 if method.trains_lm else 2)
@@ -164,7 +164,7 @@ def test_patience_and_a_lost_newest_checkpoint(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_metrics_file_is_the_same(tmp_path):
+def test_resumed_metrics_file_is_the_same(tmp_path):
     """Lines after the checkpoint are cut off; lines of earlier stages stay."""
     runs = make_runs(PromptTuning())
     config = toy.budget(STEPS, **OPTIONS)
@@ -190,7 +190,7 @@ def test_metrics_file_is_the_same(tmp_path):
 
 
 @pytest.mark.multidevice
-def test_resuming_on_a_mesh(tmp_path):
+def test_resume_on_a_mesh(tmp_path):
     mesh = sharding.make_mesh(8, 1)
     runs, config = make_runs(PromptTuning(), dev=False), toy.budget(STEPS, **OPTIONS)
     whole = train(toy.tiny_t5(), PromptTuning(), runs, config, mesh=mesh)
@@ -201,7 +201,7 @@ def test_resuming_on_a_mesh(tmp_path):
     assert facts(again) == facts(whole)
 
 
-def test_micro_batches_stay_as_they_were(tmp_path, monkeypatch):
+def test_resume_keeps_micro_batches(tmp_path, monkeypatch):
     """What memory was free when training began decides; a number in the budget wins."""
     runs = make_runs(PromptTuning())
     free, chosen = toy.budget(4, micro_batch_tokens=0), toy.budget(4, micro_batch_tokens=96)
@@ -226,7 +226,7 @@ def test_micro_batches_stay_as_they_were(tmp_path, monkeypatch):
     assert set(seen) == {96}
 
 
-def test_other_training_is_refused(tmp_path):
+def test_resume_of_other_training_is_refused(tmp_path):
     """Budget, method, rows, start, order of the runs: each is named."""
     runs = make_runs(PromptTuning())
     kept = Checkpoints(tmp_path / "c")
@@ -269,7 +269,7 @@ def heeded():
 @pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("at", [2, STEPS - 1])
-def test_a_signal_saves_and_stops(tmp_path, monkeypatch, at, number):
+def test_signal_saves_and_stops(tmp_path, monkeypatch, at, number):
     """The step is finished and saved, whenever checkpoints are due; then the same bits."""
     runs, config = make_runs(PromptTuning()), toy.budget(STEPS, **OPTIONS)
     whole = facts(train(toy.tiny_t5(), PromptTuning(), runs, config))
@@ -302,7 +302,7 @@ def test_a_signal_saves_and_stops(tmp_path, monkeypatch, at, number):
 
 
 @pytest.mark.usefixtures("heeded")
-def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch):
+def test_second_ctrl_c_stops_at_once(tmp_path, monkeypatch):
     runs, config = make_runs(PromptTuning()), toy.budget(STEPS, **OPTIONS)
     said: list[str] = []
     kept = Checkpoints(tmp_path / "c", every_seconds=1e6, say=said.append)
@@ -324,7 +324,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_an_ignored_ctrl_c_stays_ignored(tmp_path, monkeypatch):
+def test_ignored_ctrl_c_stays_ignored(tmp_path, monkeypatch):
     """Shells start jobs in the background so."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     original = loop.Population.step
@@ -341,7 +341,7 @@ def test_an_ignored_ctrl_c_stays_ignored(tmp_path, monkeypatch):
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_late_signal_is_not_swallowed(tmp_path, monkeypatch):
+def test_late_signal_is_not_swallowed(tmp_path, monkeypatch):
     """One that comes after the last step ends the process as it would have without us."""
     seen = []
     before = signal.signal(signal.SIGTERM, lambda *a: seen.append(1))
@@ -366,7 +366,7 @@ def test_a_late_signal_is_not_swallowed(tmp_path, monkeypatch):
         signal.signal(signal.SIGTERM, before)
 
 
-def test_in_a_thread(tmp_path):
+def test_training_works_in_any_thread(tmp_path):
     """Python takes signals in the main thread only; training works in any."""
     done = []
 
@@ -380,7 +380,7 @@ def test_in_a_thread(tmp_path):
     assert done[0][0].steps == 1
 
 
-def test_without_checkpoints_signals_are_left_alone(monkeypatch):
+def test_training_without_checkpoints_installs_no_signal_handler(monkeypatch):
     def never(*args):
         raise AssertionError
 
@@ -389,7 +389,7 @@ def test_without_checkpoints_signals_are_left_alone(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_up_ends_the_training_with_what_was_saved(tmp_path, monkeypatch):
+def test_full_disk_ends_training_with_what_was_saved(tmp_path, monkeypatch):
     runs, config = make_runs(PromptTuning()), toy.budget(STEPS, **OPTIONS)
     whole = facts(train(toy.tiny_t5(), PromptTuning(), runs, config))
     kept = Checkpoints(tmp_path / "c", every_steps=1, say=lambda line: None)
@@ -408,7 +408,7 @@ def test_a_disk_that_fills_up_ends_the_training_with_what_was_saved(tmp_path, mo
     assert facts(train(toy.tiny_t5(), PromptTuning(), runs, config, checkpoints=kept)) == whole
 
 
-def test_seconds_add_up(tmp_path):
+def test_resumed_seconds_add_up(tmp_path):
     """The wall-clock of all processes, shared by the runs."""
     runs, config = make_runs(PromptTuning()), toy.budget(2)
     kept = Checkpoints(tmp_path / "c", every_steps=1, say=lambda line: None)

@@ -23,31 +23,27 @@ SMALL = ("methods=prompt_tuning", "shots=0", "sources=", "checkpoint_seconds=0.0
 
 
 def launch(devices: str, *command: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command in two processes, as somebody would."""
+    """Runs a command in two processes, as somebody would.
+
+    It is started again where the processes lost each other, as the message says. Gloo connects them
+    when a program first needs it, and gives up after 30 s. On a loaded machine one of them may
+    start, compile or read for longer than that.
+    """
     program = str(ROOT / "experiments" / "launch" / "local.py")
     kept = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
-    # The devices of a process wait 40 s for each other; on a loaded machine that can be too short.
+    # The devices of a process wait 40 s for each other; that can be too short, too.
     patient = "--xla_cpu_collective_call_terminate_timeout_seconds=300"
     kept["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {patient}"
-    return subprocess.run(
-        [sys.executable, program, "--processes", "2", "--devices", devices, *command],
-        env={**kept, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-
-
-def launch_until_done(devices: str, *command: str) -> subprocess.CompletedProcess[str]:
-    """The same, started again where the processes lost each other, as the message says.
-
-    Gloo connects the processes when a program first needs it, and gives up after 30 s. On a loaded
-    machine one of them may compile for longer than the other.
-    """
     for _ in range(3):
-        ended = launch(devices, *command)
-        if ended.returncode == 0 or distributed.PEER_LOST not in ended.stderr:
+        ended = subprocess.run(
+            [sys.executable, program, "--processes", "2", "--devices", devices, *command],
+            env={**kept, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        if distributed.PEER_LOST not in ended.stderr:
             break
     return ended
 
@@ -68,7 +64,7 @@ def test_two_processes_do_what_one_does(invoke: Invoke, files: World, tmp_path: 
         folders = (f"out={tmp_path / name}", f"data.cache={tmp_path / name}-cache")
         return ["run", files.config, *SMALL, *folders]
 
-    ended = launch_until_done("2", *command("two"), "--mesh", "data=2,model=2", "--json")
+    ended = launch("2", *command("two"), "--mesh", "data=2,model=2", "--json")
     assert ended.returncode == 0, ended.stderr
     alone = invoke(*command("one"))
     assert alone.code == 0, alone.err

@@ -152,6 +152,7 @@ def answered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
 
     monkeypatch.setattr(loading, "load_model", lambda *_, **__: None)
     monkeypatch.setattr(loading, "load_prompts", lambda *_, **__: [])
+    monkeypatch.setattr(predict, "_refuse_other_answers", lambda *_: None)
     monkeypatch.setattr(predict, "_warn_about_templates", lambda *_: None)
     monkeypatch.setattr(predict, "_answer", answer)
     return str(path)

@@ -21,6 +21,7 @@ from prompt_jax.methods.registry import as_method as as_method
 from prompt_jax.methods.registry import create as create
 from prompt_jax.methods.registry import load_plugin as load_plugin
 from prompt_jax.methods.registry import register as register
+from prompt_jax.methods.registry import resolve as resolve
 from prompt_jax.methods.registry import spec_of as spec_of
 from prompt_jax.methods.spot import Spot as Spot
 from prompt_jax.methods.spot import source_similarity as source_similarity

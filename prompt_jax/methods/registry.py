@@ -34,6 +34,7 @@ _TRAINING = frozenset(
     if not name.startswith("_") and name != "name"
 )
 _SPEC = re.compile(r"\s*([A-Za-z_][\w]*)\s*(?:\((.*)\))?\s*", re.DOTALL)
+_FILE = re.compile(r"\s*([^():]+\.py)\s*(?::\s*(\w+)\s*)?(\(.*\))?\s*", re.DOTALL)
 
 
 def register(kind: M) -> M:
@@ -55,8 +56,35 @@ def register(kind: M) -> M:
     return kind
 
 
+def resolve(spec: str) -> str:
+    """The spec by name of a method that is given by its file; any other spec as it is.
+
+    Args:
+      spec: `./my_method.py:Mine`, or `./my_method.py:Mine(option=value)`; the class may be left out
+        where the file defines one method. Its methods are registered.
+
+    Raises:
+      ConfigError: as `load_plugin`; or the file has no such class, or several.
+    """
+    match = _FILE.fullmatch(spec)
+    if match is None:
+        return spec
+    path, wanted, options = match.group(1), match.group(2), match.group(3) or ""
+    names = load_plugin(path)
+    classes = [REGISTRY[name].__name__ for name in names]
+    known = " and ".join(classes)
+    if wanted is None and len(names) > 1:
+        raise ConfigError(f"{path} defines {known}: name one, as in {path}:{classes[0]}.")
+    if wanted is not None and wanted not in (*classes, *names):
+        raise ConfigError(
+            f"{path} defines no method '{wanted}', but {known}.{did_you_mean(wanted, classes)}"
+        )
+    number = 0 if wanted is None else [*classes, *names].index(wanted) % len(names)
+    return names[number] + options
+
+
 def create(spec: str) -> BaseMethod:
-    """The method of a spec.
+    """The method of a spec, or of a file as for `resolve`.
 
     Raises:
       ConfigError: unknown method or option, or an option of the wrong type.
@@ -66,7 +94,7 @@ def create(spec: str) -> BaseMethod:
     >>> create("spot(top_k=3, variant=mixture)").spec
     'spot(variant=mixture)'
     """
-    match = _SPEC.fullmatch(spec)
+    match = _SPEC.fullmatch(resolve(spec))
     if match is None:
         raise ConfigError(f"method '{spec}' is not of the form name or name(option=value, ...).")
     name, options = match.group(1), match.group(2) or ""

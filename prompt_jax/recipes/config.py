@@ -11,7 +11,7 @@ from prompt_jax.data.digits import Answers, check_answers
 from prompt_jax.data.protocols import Protocol, check_protocol
 from prompt_jax.data.shots import ShotsCount, check_shots_count
 from prompt_jax.errors import ConfigError
-from prompt_jax.methods import BaseMethod, Stage, as_method, spec_of
+from prompt_jax.methods import BaseMethod, Stage, as_method, resolve, spec_of
 from prompt_jax.paths import is_url
 from prompt_jax.rundir.questions import Question, TargetGroup
 from prompt_jax.training.optimizers import OptimizerConfig
@@ -117,7 +117,8 @@ class ExperimentConfig:
       allow_overlap: let a task be source and target, as the transfer papers do: such a target may
         then start from a prompt that was trained on its own rows.
       methods: objects of method classes (a class need not be registered), or specs, as in
-        `prompt_jax.methods.create`; a spec is also the method's name in files and tables. The
+        `prompt_jax.methods.create`; a spec is also the method's name in files and tables. A file of
+        one's own stands for its method: `./my_method.py:Mine(option=value)`. The
         first is the baseline of the contrasts.
       shots: training rows per class (or in all, `data.shots_count`), one column group each; 0
         means all rows.
@@ -176,6 +177,8 @@ class ExperimentConfig:
         for name in ("sources", "targets", "methods"):
             if isinstance(text := getattr(self, name), str):
                 object.__setattr__(self, name, split_list(text))
+        named = (resolve(m) if isinstance(m, str) else m for m in self.methods)
+        object.__setattr__(self, "methods", tuple(named))
         if isinstance(self.shots, int):
             object.__setattr__(self, "shots", (self.shots,))
         if not self.targets:

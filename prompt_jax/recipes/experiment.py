@@ -18,6 +18,7 @@ from prompt_jax.recipes import finished, outputs, reference
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.execute import Executor
 from prompt_jax.recipes.finished import Finished
+from prompt_jax.recipes.method_stages import check_methods
 from prompt_jax.recipes.pace import remember
 from prompt_jax.recipes.resources import RunFolder, cache_folder, check_inputs, make_mesh
 from prompt_jax.recipes.rows import RowStore
@@ -90,6 +91,13 @@ def opened(
             lm = sharding.shard_tree(lm, lm.partition_rules, mesh)
         rows = RowStore(config.data, lm.tokenizer, cache_folder(config))
         check_inputs(config, lm, rows)
+        check_methods(
+            config.method_objects,
+            lm,
+            tokens=config.prompt.tokens,
+            sources=config.sources,
+            targets=config.targets,
+        )
         # Only now: a start that fails leaves no directory for the next one to stumble over.
         with folder.created(lm) as path:
             observe = (observe if distributed.is_main() else None) or TrackingConfig()

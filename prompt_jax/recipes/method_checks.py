@@ -24,6 +24,12 @@ from prompt_jax.training.protocol import Method, Prompted, RowLoss, Rows
 
 _ROWS, _TOKENS, _TARGETS = 2, 4, 3  # of the made-up rows, B, S and T
 _PACKAGE = Path(__file__).resolve().parents[1]
+_HOST = (
+    jax.errors.ConcretizationTypeError,  # .item(), float() and if
+    jax.errors.TracerArrayConversionError,  # numpy
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
 
 
 @contextmanager
@@ -42,13 +48,18 @@ def own_errors(method: Method, function: str = "") -> Iterator[None]:
     except (PromptJaxError, MemoryError):
         raise
     except Exception as error:
-        file = _file(method)
+        file = source_file(method)
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
         if file is None or not (frames or function):
             raise
         place = f"line {frames[-1].lineno} of {file}" if frames else file
         called = function or frames[-1].name
         hint = "" if frames or not function else _hint(method, function)
+        if isinstance(error, _HOST):
+            hint += (
+                " It runs inside a compiled program, where arrays have no values yet: use"
+                " jax.numpy, jnp.where and jax.lax.cond in place of numpy, Python numbers and if."
+            )
         first = next(iter(str(error).strip().splitlines()), "")
         raise ConfigError(
             f"method {_name(method)}: {called} fails ({place}): {type(error).__name__}: {first}"
@@ -56,7 +67,9 @@ def own_errors(method: Method, function: str = "") -> Iterator[None]:
         ) from error
 
 
-def check_method(method: Method, params: Any, consts: Any, lm: LanguageModel) -> None:
+def check_method(
+    method: Method, params: Any, consts: Any, lm: LanguageModel, *, every: bool = False
+) -> None:
     """Traces the functions of a method of one's own on shapes, and checks what they return.
 
     Args:
@@ -64,13 +77,14 @@ def check_method(method: Method, params: Any, consts: Any, lm: LanguageModel) ->
       params: of a replica, from `init`.
       consts: likewise.
       lm: the frozen model.
+      every: whether the package's own methods are checked as well.
 
     Raises:
       ConfigError: a function fails or returns something else than the protocol says.
     """
-    if _file(method) is None:
+    if source_file(method) is None and not every:
         return
-    check = _Checks(method)
+    check = Checks(method)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), _dtype(x)), (params, consts))
     carry = check.traced("carry", method.carry, *shapes)
     prompted = check.traced(
@@ -83,13 +97,18 @@ def check_method(method: Method, params: Any, consts: Any, lm: LanguageModel) ->
         jax.eval_shape(lambda: jax.random.key(0)),
     )
     check.kind("prompts", prompted, Prompted, "a Prompted")
+    _check_prompts(check, prompted, carry, lm)
     scores = _scores(method, lm)
     teacher = None if prompted.teacher is None else scores
     loss = check.traced("row_loss", method.row_loss, scores, teacher)
     check.kind("row_loss", loss, RowLoss, "a RowLoss")
+    for part in loss:
+        check.shape("row_loss", part, (_ROWS,), "a RowLoss of floats [b], one number per row")
     step = jax.ShapeDtypeStruct((), jnp.int32)
     penalty = check.traced("penalty", method.penalty, *shapes, prompted.aux, step)
     check.shape("penalty", penalty, (), "a scalar")
+    if (method.lm_params(params) is not None) != method.trains_lm:
+        raise check.says("lm_params() must return the model's weights if trains_lm, else None")
     names = check.called("groups", method.groups, params)
     structures: list[Any] = [jax.tree.structure(tree) for tree in (names, params)]
     if structures[0] != structures[1]:
@@ -107,8 +126,35 @@ def check_method(method: Method, params: Any, consts: Any, lm: LanguageModel) ->
             check.shape(function, found, shape, f"floats [{', '.join(letters)}], or None")
 
 
-class _Checks(NamedTuple):
-    """Calls of a method's functions, with one message for what is wrong."""
+def _check_prompts(check: Checks, prompted: Prompted, carry: Any, lm: LanguageModel) -> None:
+    """The shapes of what `prompts` returns."""
+    method = check.method
+    letters = "V, B, L, D" if method.rowwise else "V, L, D"
+    shape: tuple[int | None, ...] = (method.views, None, lm.d_model)
+    if method.rowwise:
+        shape = (method.views, _ROWS, None, lm.d_model)
+    for what, value in (("prompts", prompted.prompts), ("teacher", prompted.teacher)):
+        if value is not None:
+            wanted = f"{what} as floats [{letters}], with V = {method.views} and D = {lm.d_model}"
+            check.shape("prompts", value, shape, wanted)
+    if prompted.row_weights is not None:
+        check.shape("prompts", prompted.row_weights, (method.views, _ROWS), "row_weights [V, B]")
+    before, after = (
+        jax.tree.map(lambda x: (np.shape(x), _dtype(x)), tree) for tree in (carry, prompted.carry)
+    )
+    if before != after:
+        raise check.says(
+            "prompts() must return a carry of the shapes and types of carry():"
+            f" Prompted(..., carry=carry). It is {after}, not {before}"
+        )
+
+
+class Checks(NamedTuple):
+    """Calls of a method's functions, with one message for what is wrong.
+
+    Attributes:
+      method: whose functions are called.
+    """
 
     method: Method
 
@@ -133,18 +179,24 @@ class _Checks(NamedTuple):
         fits = len(found) == len(shape)
         if not fits or any(n not in (None, m) for n, m in zip(shape, found, strict=True)):
             raise self.wrong(function, wanted, value)
+        if not jnp.issubdtype(_dtype(value), jnp.floating):
+            raise self.says(f"{function}() must return floats, not {_dtype(value)}")
 
     def wrong(self, function: str, wanted: str, value: Any) -> ConfigError:
         """The error about a value that was returned."""
         shape = getattr(value, "shape", None)
         what = type(value).__name__ if shape is None else f"an array {list(shape)}"
+        return self.says(f"{function}() must return {wanted}, not {what}")
+
+    def says(self, text: str) -> ConfigError:
+        """An error about the method."""
         return ConfigError(
-            f"method {_name(self.method)}: {function}() must return {wanted}, not {what}"
-            f" ({_file(self.method)})."
+            f"method {_name(self.method)}: {text}"
+            f" ({source_file(self.method) or type(self.method).__module__})."
         )
 
 
-def _file(method: Method) -> str | None:
+def source_file(method: Method) -> str | None:
     """The file of a method of one's own; None for the package's and where it is unknown."""
     try:
         file = inspect.getsourcefile(type(method))

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from prompt_jax.errors import ConfigError
-from prompt_jax.methods import REGISTRY, create, load_plugin
+from prompt_jax.methods import REGISTRY, create, load_plugin, resolve
+from prompt_jax.recipes import ExperimentConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = """
@@ -49,6 +50,31 @@ def test_a_plugin_is_a_file_or_a_module(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     assert load_plugin("plug_b_module") == ["plug_b"]  # from the working directory
     assert create("plug_b").name == "plug_b"
+
+
+def test_a_method_is_named_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "plug_f")
+    monkeypatch.chdir(tmp_path)
+    for spec in ("./plug_f_module.py:Mine", "plug_f_module.py", "./plug_f_module.py:plug_f"):
+        assert resolve(f"{spec}(factor=2)") == "plug_f(factor=2)"
+        assert create(spec).spec == "plug_f"
+    assert resolve("spot(top_k=2)") == "spot(top_k=2)"
+    config = ExperimentConfig(
+        targets="mr", sources="sst5", methods="spot, ./plug_f_module.py:Mine(factor=3)"
+    )
+    assert config.methods == config.specs == ("spot", "plug_f(factor=3)")
+    more = TEXT.format(kind="Other", name="plug_g")
+    path = tmp_path / "plug_f_module.py"
+    path.write_text(path.read_text() + more)
+    assert create("./plug_f_module.py:Other").name == "plug_g"
+    for spec, says in (
+        ("./plug_f_module.py", "defines Mine and Other: name one, as in ./plug_f_module.py:Mine"),
+        ("./plug_f_module.py:Othr", "no method 'Othr', but Mine and Other. Did you mean 'Other'?"),
+        ("./nothere.py:Mine", "there is no plugin nothere.py"),
+        ("./plug_f_module.py:Mine(scale=2)", "method plug_f has no option 'scale' (it has factor)"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(says)):
+            create(spec)
 
 
 @pytest.mark.parametrize(

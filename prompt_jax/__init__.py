@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prompt_jax import report as report
     from prompt_jax import svgd as svgd
     from prompt_jax import task_vectors as task_vectors
+    from prompt_jax import testing as testing
     from prompt_jax import training as training
     from prompt_jax.errors import PromptJaxError as PromptJaxError
     from prompt_jax.evaluation import Prediction as Prediction
@@ -74,6 +75,7 @@ __all__ = [
     "svgd",
     "target_similarity",
     "task_vectors",
+    "testing",
     "training",
     "transfer",
     "tune",
@@ -115,6 +117,7 @@ _SUBPACKAGES = frozenset(
         "report",
         "svgd",
         "task_vectors",
+        "testing",
         "training",
     }
 )

@@ -29,7 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "published rundir",
         "report",
         "recipes",
-        "configs",
+        "configs testing",
         "cli __main__",
     )
 )

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from prompt_jax.data import Example, Feed, Ragged, TokenisedSplit
+from prompt_jax import testing
+from prompt_jax.data import Feed, TokenisedSplit
 from prompt_jax.models.decoder import DecoderConfig, FrozenDecoder
 from prompt_jax.models.t5 import FrozenT5, T5Config
 from prompt_jax.run_key import RunKey
@@ -93,33 +94,20 @@ def make_split(
       templates: likewise.
       name: of the split.
     """
-    rng = np.random.default_rng(seed)
-    label = rng.integers(0, labels, rows).astype(np.int32)
-    inputs = []
-    for k in label.tolist():
-        words = rng.integers(FIRST_WORD, CONFIG.vocab_size, rng.integers(labels, longest)).tolist()
-        words[:k] = [MARKER] * k
-        inputs.append([*rng.permutation(words).tolist(), EOS])
-    first = FIRST_ANSWER + 3 * (seed % 8)
-    answers = [[first + k] * (answer - 1) + [EOS] for k in range(labels)]
-    texts = tuple(f"answer {k}" for k in range(labels))
-    return TokenisedSplit(
+    return testing.toy_split(
+        CONFIG.vocab_size,
+        EOS,
+        rows=rows,
+        seed=seed,
+        labels=labels,
+        longest=longest,
+        answer=answer,
+        tasks=tasks,
+        templates=templates,
         name=name,
-        inputs=Ragged.of(inputs),
-        targets=Ragged.of([answers[k] for k in label]),
-        label=label,
-        template=(np.arange(rows) % templates).astype(np.int32),
-        task=(np.arange(rows) % tasks).astype(np.int32),
-        candidates=Ragged.of([list(range(labels))] * rows),
-        answers=Ragged.of(answers),
-        input_truncated=np.zeros(rows, bool),
-        target_truncated=np.zeros(rows, bool),
-        examples=tuple(
-            Example(f"row {i}", texts[k], k, texts, (texts[k],))
-            for i, k in enumerate(label.tolist())
-        ),
-        template_names=tuple(f"toy/{i}" for i in range(templates)),
-        task_names=tuple(f"task{i}" for i in range(tasks)),
+        marker=MARKER,
+        first_answer=FIRST_ANSWER,
+        first_word=FIRST_WORD,
     )
 
 

@@ -88,6 +88,7 @@ def made_up(
     *,
     sources: tuple[str, ...] = (),
     targets: tuple[str, ...] = (),
+    seed: int = 0,
 ) -> Iterator[tuple[Stage, BaseMethod, Context]]:
     """What each stage of a method starts from, with invented artefacts of the stages before it.
 
@@ -97,11 +98,12 @@ def made_up(
       tokens: L.
       sources: names of the source tasks.
       targets: of the targets.
+      seed: of what is invented, and of the replica.
 
     Yields:
       The stage, the method whose `init` makes its replicas, and a context for it.
     """
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     sources = sources or ("source 1", "source 2", "source 3")
     targets = targets or ("target",)
     wording = TemplateTokens("task", "template", (lm.eos_id,))
@@ -113,7 +115,7 @@ def made_up(
         context = Context(
             lm,
             initial,
-            0,
+            seed,
             {"source": sources[0], "target": targets[0]}.get(stage.on, stage.on),
             artefacts=dict(done),
             templates=(wording,),

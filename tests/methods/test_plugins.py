@@ -13,7 +13,6 @@ from prompt_jax.errors import ConfigError
 from prompt_jax.methods import REGISTRY, create, load_plugin, resolve
 from prompt_jax.recipes import ExperimentConfig
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXT = """
 from dataclasses import dataclass
 from prompt_jax.methods import BaseMethod, PromptTuning
@@ -129,13 +128,3 @@ def test_an_installed_package_lists_its_methods(
     ):
         with pytest.raises(ConfigError, match=says):
             create(name)
-
-
-def test_the_documented_method_is_one(tmp_path: Path) -> None:
-    """The example of docs/methods.md, as it stands there."""
-    text = (ROOT / "docs" / "methods.md").read_text("utf-8")
-    (example,) = re.findall(r"```python\n(.*?class Gain.*?)```", text, re.DOTALL)
-    path = tmp_path / "gain.py"
-    path.write_text(example)
-    assert load_plugin(str(path)) == ["gain"]
-    assert create("gain(start=0.5)").spec == "gain(start=0.5)"

@@ -6,7 +6,7 @@ import dataclasses
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prompt_jax.errors import ConfigError
@@ -91,6 +91,7 @@ def test_errors(spec, message):
         create(spec)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_only_config_errors_escape(name, options):
     for spec in (name, f"{name}({options})", f"spot({options})", f"spot(top_k={options})"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -129,6 +130,7 @@ def _rows(
 ) -> TokenisedSplit:
     """The rows on which a prompt is evaluated; prompts with equal rows share them."""
     from prompt_jax.data import Limits, Subset, load_splits, tokenise_rows
+    from prompt_jax.evaluation.questions import rank_by
 
     def recorded(name: str, default: Any) -> Any:
         return loading.record_value(named.prompt, name, default)
@@ -142,7 +144,8 @@ def _rows(
     template = "first"
     if record is not None and record.task == task.name:
         template = task.template(recorded("template", None)).name
-    key = (task, seed, k, counted, protocol, dev, widths, template)
+    ranked = rank_by(record, task)
+    key = (task, ranked, seed, k, counted, protocol, dev, widths, template)
     if key not in opened:
         parts = Limits(dev=dev, test=max_rows)
         splits = load_splits(task, root, protocol, seed, parts, k, counted)
@@ -151,7 +154,8 @@ def _rows(
             rows = Subset(splits.dev, range(min(max_rows or len(splits.dev), len(splits.dev))))
         if not len(rows):
             raise DataError(f"task '{task.name}' has no {split} rows.")
-        opened[key] = tokenise_rows(
+        made = tokenise_rows(
             task, rows, lm.tokenizer, templates=template, max_input=widths[0], max_target=widths[1]
         )
+        opened[key] = dataclasses.replace(made, rank_by=ranked)
     return opened[key]

@@ -207,6 +207,7 @@ def _record(record: Any, expression: str, total: Any, records: list[Any]) -> Any
         "k",
         "shots_count",
         "answers",
+        "rank_by",
     )
     for name in rows:
         if name in first.config:

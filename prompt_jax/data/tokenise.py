@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from prompt_jax.streams import rng
 
 if TYPE_CHECKING:
     from prompt_jax.models.base import Tokenizer
+
+RankBy = Literal["mean", "sum"]
 
 # Words of the "order" stream for the template of each row; no feed has two words starting with 0.
 _TEMPLATE_WORDS = (0, 1)
@@ -44,6 +46,8 @@ class TokenisedSplit:
       task_names: names of the tasks.
       notes: warnings for the report.
       answer_truncated: bool, whether each of `answers` was truncated; empty: none was.
+      rank_by: whether candidates are ranked by the mean or by the sum of their tokens'
+        log-likelihoods, where nothing else is asked.
     """
 
     name: str
@@ -61,6 +65,7 @@ class TokenisedSplit:
     task_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
     answer_truncated: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
+    rank_by: RankBy = "mean"
 
     def __post_init__(self) -> None:
         per_row = (self.inputs, self.targets, self.label, self.template, self.task, self.candidates)
@@ -187,6 +192,7 @@ def concat(splits: Sequence[TokenisedSplit], name: str | None = None) -> Tokenis
                 for split in splits
             ]
         ),
+        rank_by="sum" if all(split.rank_by == "sum" for split in splits) else "mean",
     )
 
 

@@ -54,7 +54,7 @@ def evaluate_ensemble(
     prompts: Any,
     *,
     metrics: Sequence[str] | Sequence[Sequence[str]],
-    normalise: Literal["mean", "sum"] = "mean",
+    normalise: Literal["mean", "sum"] | None = None,
     mesh: Mesh | None = None,
 ) -> list[Evaluation]:
     """Rank classification by the average of M prompts' predictions.
@@ -67,7 +67,7 @@ def evaluate_ensemble(
       jobs: Splits whose rows have candidates; `Job.prompt` is a row of `prompts`.
       prompts: [P, M, L, D].
       metrics: Names for all jobs, or one sequence of names per job.
-      normalise: "mean" divides the NLL by the candidate's tokens, "sum" does not.
+      normalise: See `evaluators.rank`.
       mesh: Rows are split over its axis 'data'.
 
     Returns:

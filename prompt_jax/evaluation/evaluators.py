@@ -77,7 +77,7 @@ def rank(
     state: Any = None,
     *,
     prompt_fn: PromptFn = take_prompt,
-    normalise: Literal["mean", "sum"] = "mean",
+    normalise: Literal["mean", "sum"] | None = None,
     token_budget: int | None = None,
     mesh: Mesh | None = None,
     progress: Progress | None = None,
@@ -93,7 +93,8 @@ def rank(
         None.
       prompt_fn: `(state, index [b], rows) -> [b, L, D] or None`, pure. Pass the same function
         object every time: each new lambda is compiled again.
-      normalise: "mean" divides the NLL by the candidate's tokens, "sum" does not.
+      normalise: "mean" divides the NLL by the candidate's tokens, "sum" does not; None: as the
+        split of each job says (`TokenisedSplit.rank_by`).
       token_budget: Tokens of a batch (prompt + input + candidates); None: a default for the device.
       mesh: Rows are split over its axis 'data'.
       progress: Called as `progress(rows done, total rows)`.
@@ -106,7 +107,7 @@ def rank(
       DataError: A row has no candidates.
       ModelError: Token ids lie outside the model's vocabulary.
     """
-    if normalise not in ("mean", "sum"):
+    if normalise not in ("mean", "sum", None):
         raise ConfigError(f"normalise is 'mean' or 'sum', not '{normalise}'.")
     for job in jobs:
         _check_candidates(job.split)
@@ -114,10 +115,11 @@ def rank(
     tables = [_candidates(split) for split in sweep.pool.splits]
     results: list[RankResult] = [_NO_ROWS] * len(jobs)
     for number, (nll, tokens, finite) in sweep.run(_rank_program, tables):
-        score = nll / np.maximum(tokens, 1) if normalise == "mean" else nll
+        split = jobs[number].split
+        mean = (normalise or split.rank_by) == "mean"
+        score = nll / np.maximum(tokens, 1) if mean else nll
         score = np.where(tokens > 0, np.minimum(score, _LARGEST), np.float32(np.inf))
         score = np.where(finite[:, None], score, np.float32(np.nan))
-        split = jobs[number].split
         score = tied.equalise(score, split)
         ties = tied.of(score)
         results[number] = RankResult(score, tied.choose(score, split, ties), ties)
@@ -206,7 +208,7 @@ def evaluate(
     mode: Mode = "auto",
     max_new_tokens: int | None = None,
     num_beams: int = 1,
-    normalise: Literal["mean", "sum"] = "mean",
+    normalise: Literal["mean", "sum"] | None = None,
     prompt_fn: PromptFn = take_prompt,
     token_budget: int | None = None,
     mesh: Mesh | None = None,

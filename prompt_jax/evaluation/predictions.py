@@ -20,7 +20,7 @@ from prompt_jax.data.tokenise import TokenisedSplit, encode
 from prompt_jax.errors import ConfigError
 from prompt_jax.evaluation import evaluators, metrics
 from prompt_jax.evaluation.ensemble import probabilities
-from prompt_jax.evaluation.questions import Population, Question, answer_limit, ask
+from prompt_jax.evaluation.questions import Population, Question, answer_limit, ask, rank_by
 from prompt_jax.evaluation.sweep import Job
 
 if TYPE_CHECKING:
@@ -271,6 +271,8 @@ def _groups(
             template_names=None if task is None else [each.name for each in task.templates],
             own_choices=task is not None and task.kind == "choice",
         )
+        if task is not None:
+            split = dataclasses.replace(split, rank_by=rank_by(first.record, task))
         new_tokens = 0 if first.ranked else limits.new or longest
         groups.append(_Group(rows, own, split, task, list(prompts).index(number), new_tokens))
     return groups

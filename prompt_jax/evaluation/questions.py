@@ -12,7 +12,7 @@ from prompt_jax.arrays import unwrap
 from prompt_jax.data import batching, digits, registry
 from prompt_jax.data.render import Example, choices_of, render
 from prompt_jax.data.tasks import Task
-from prompt_jax.data.tokenise import task_for
+from prompt_jax.data.tokenise import RankBy, task_for
 from prompt_jax.errors import ConfigError, DataError, PromptError, did_you_mean
 from prompt_jax.evaluation.sweep import PromptFn, take_prompt
 from prompt_jax.prompts.card import recorded_task, trained_template
@@ -38,6 +38,13 @@ def answer_limit(record: PromptRecord | None, task: Task) -> int:
     if isinstance(limit, int) and limit >= 2:
         return limit
     return WHOLE if task.kind in ("classification", "choice") else task.max_target
+
+
+def rank_by(record: PromptRecord | None, task: Task) -> RankBy:
+    """How candidates are ranked when a prompt is used for a task: where it was trained, as then."""
+    if record is None or record.task != task.name:
+        return "mean"
+    return "sum" if record.config.get("rank_by") == "sum" else "mean"
 
 
 class Question(NamedTuple):

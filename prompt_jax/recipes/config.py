@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from prompt_jax.config import split_list
 from prompt_jax.data import registry
 from prompt_jax.data.digits import Answers, check_answers
 from prompt_jax.data.protocols import Protocol, check_protocol
 from prompt_jax.data.shots import ShotsCount, check_shots_count
+from prompt_jax.data.tokenise import RankBy
 from prompt_jax.errors import ConfigError
 from prompt_jax.methods import BaseMethod, Stage, as_method, resolve, spec_of
 from prompt_jax.paths import is_url
@@ -56,6 +57,8 @@ class DataConfig:
       answers: of classifications and choices: label words that are ranked (`words`), or generated
         digits that have to match, with the task's name before every input (`digits`, as in the
         papers).
+      rank_by: whether candidates are ranked by the mean log-likelihood of their tokens, or by the
+        `sum`, as T0 does.
       shots_count: whether k counts the rows per class (`per_class`) or all rows (`total`, as in
         the papers).
       templates: of training rows: `first`; all templates of a task in turn (`cycle`); all but
@@ -73,6 +76,7 @@ class DataConfig:
     test_rows: int = 0
     protocol: Protocol = "development"
     answers: Answers = "words"
+    rank_by: RankBy = "mean"
     shots_count: ShotsCount = "per_class"
     templates: Literal["first", "cycle", "rest", "most"] = "first"
     test_templates: Literal["first", "all"] = "first"
@@ -86,6 +90,8 @@ class DataConfig:
         check_protocol(self.protocol)
         check_shots_count(self.shots_count)
         check_answers(self.answers)
+        if self.rank_by not in get_args(RankBy):
+            raise ConfigError(f"data.rank_by is mean or sum, not '{self.rank_by}'.")
         _refuse_url("data.root", self.root)
         _refuse_url("data.cache", self.cache)
 

@@ -246,7 +246,8 @@ class PromptWriter:
         # What an evaluation needs to see the rows as this experiment saw them.
         rows = ("max_input_tokens", "max_target_tokens", "protocol", "dev_rows", "templates")
         seen: dict[str, Any] = {
-            name: getattr(self.config.data, name) for name in (*rows, "shots_count", "answers")
+            name: getattr(self.config.data, name)
+            for name in (*rows, "shots_count", "answers", "rank_by")
         }
         best = {"dev": finite(trained.best_value), "best_step": trained.best_step}
         seen[TASK_DEFINITION] = definition.to_json(task)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from prompt_jax.data import overlap, registry
 from prompt_jax.data.digits import answered
 from prompt_jax.data.feed import Feed, Mixture, Mode
 from prompt_jax.data.overlap import Overlap
+from prompt_jax.data.sources import Source
 from prompt_jax.data.splits import Limits, Splits, load_splits
 from prompt_jax.data.tasks import Task
 from prompt_jax.data.tokenise import TokenisedSplit, concat, render_rows, task_for, tokenise_rows
@@ -75,7 +76,7 @@ class RowStore:
         c, task = self.config, self.task(name)
         limits = Limits(c.train_rows, c.dev_rows, c.test_rows)
         splits = load_splits(task, c.root, c.protocol, seed, limits, k, c.shots_count)
-        encode = functools.partial(
+        tokenise = functools.partial(
             tokenise_rows,
             task,
             tokenizer=self.tokenizer,
@@ -83,6 +84,10 @@ class RowStore:
             max_target=c.max_target_tokens,
             cache_dir=self.cache,
         )
+
+        def encode(rows: Source, **options: Any) -> TokenisedSplit:
+            return replace(tokenise(rows, **options), rank_by=c.rank_by)
+
         if name not in self._tests:
             self._tests[name] = encode(splits.test, templates=c.test_templates)
             self._tested[name] = overlap.fingerprints(task, splits.test)

@@ -98,7 +98,9 @@ def split_hash(split: TokenisedSplit) -> str:
     )
     texts = [(e.target, int(e.label), e.candidates, e.references, e.group) for e in split.examples]
     generated = [example.generated for example in split.examples]
-    return digest(arrays, texts, *([generated] if any(generated) else []))
+    special: list[Any] = [generated] if any(generated) else []
+    special += [split.rank_by] if split.rank_by != "mean" else []
+    return digest(arrays, texts, *special)
 
 
 def describe_feed(feed: Feed) -> str:

@@ -87,6 +87,8 @@ NEVER_SEEN = [
     "commonsenseqa_v1.1",
     "sciq",
     "blimp",
+    "hellaswag",
+    "story_cloze",
 ]
 
 # What TensorFlow Datasets and the Hub name the labels, in their order; None: no such label here.
@@ -110,6 +112,8 @@ def made_up_row(task: Task) -> dict[str, object]:
         row["choices"] = ["<one>", "<two>", "<three>"]
     if task.kind == "regression":
         row["label"] = 2.5
+    elif task.kind == "choice" and task.answers:
+        row[task.answers] = "<two>"
     elif task.answer_field == "answers":
         row["answers"] = ["<right>", "<also right>"]
     elif task.fixed_label is None:
@@ -365,6 +369,18 @@ def test_get_toml_file(tmp_path: Path) -> None:
         'name = "mine"\nkind = "text"\nfields = ["q"]\n[[templates]]\ntext = "q: {q}"\n'
     )
     assert registry.get(str(file)).templates == (Template("template1", "q: {q}"),)
+
+
+def test_story_cloze_reads_the_file_that_its_authors_send(tmp_path: Path) -> None:
+    (tmp_path / "story_cloze").mkdir()
+    names = "InputStoryid,InputSentence1,InputSentence2,InputSentence3,InputSentence4"
+    names += ",RandomFifthSentenceQuiz1,RandomFifthSentenceQuiz2,AnswerRightEnding"
+    (tmp_path / "story_cloze" / "validation.csv").write_text(f"{names}\n7,A.,B.,C.,D.,E.,F.,2\n")
+    task = registry.get("story_cloze")
+    (row,) = open_split(task, "validation", tmp_path)
+    example = render(task, task.template("text"), row)
+    assert example.input == "A. B. C. D. The story ends:"
+    assert (example.candidates, example.label) == (("E.", "F."), 1)
 
 
 # Leakage ---------------------------------------------------------------------------------------

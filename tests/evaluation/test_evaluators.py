@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from prompt_jax import sharding
-from prompt_jax.data import Example, Subset, encode, open_split, registry, tokenise_rows
+from prompt_jax.data import Example, Subset, concat, encode, open_split, registry, tokenise_rows
 from prompt_jax.data.batching import EvalRows
 from prompt_jax.errors import ConfigError, DataError, ModelError
 from prompt_jax.evaluation import evaluate_ensemble, evaluators
@@ -18,6 +18,7 @@ from prompt_jax.evaluation.sweep import Job
 from prompt_jax.models.stored import Spec
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.models.t5.config import T5Config
+from prompt_jax.training.fingerprint import split_hash
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz .0123456789"
 
@@ -136,6 +137,24 @@ def test_rank_matches_one_pass_per_candidate(lm, prompts, normalise):
 
 
 @pytest.mark.slow
+def test_a_split_says_how_it_is_ranked(lm, prompts):
+    split = classification(12)
+    (mean,) = rank(lm, [Job(split)], prompts)
+    assert rank(lm, [Job(split)], prompts, normalise="mean")[0].scores.tolist() == (
+        mean.scores.tolist()
+    )
+    summed = dataclasses.replace(split, rank_by="sum")
+    (own,) = rank(lm, [Job(summed)], prompts)
+    (asked,) = rank(lm, [Job(split)], prompts, normalise="sum")
+    np.testing.assert_array_equal(own.scores, asked.scores)
+    assert (own.scores != mean.scores).any()
+    (evaluated,) = evaluate(lm, [Job(summed)], prompts, metrics=("accuracy",))
+    np.testing.assert_array_equal(evaluated.scores, own.scores)
+    assert split_hash(summed) != split_hash(split)
+    assert concat([summed, summed]).rank_by == "sum"
+    assert concat([summed, split]).rank_by == "mean"
+
+
 def test_rank_mean_divides_by_the_tokens_of_each_candidate(lm, prompts):
     """An exact relation: which candidate wins under random weights proves nothing."""
     job = Job(classification(40, names=("a", "b", "longest")), 0)

@@ -128,6 +128,22 @@ def test_a_prompt_that_answers_in_digits_generates_them(asked):
     assert (answer.label, answer.text, answer.scores) == ("sport", "  1", {})
 
 
+def test_a_prompt_ranks_as_in_its_training(monkeypatch):
+    seen = []
+
+    def rank(lm, jobs, state, **options):
+        seen.extend(job.split.rank_by for job in jobs)
+        scores = np.zeros((1, 2), np.float32)
+        return [RankResult(scores, np.zeros(1, np.int64)) for _ in jobs]
+
+    monkeypatch.setattr(evaluators, "rank", rank)
+    known = {"rank_by": "sum", DEFINITION: definition.to_json(TOPIC)}
+    trained = prompt(task="topic", config=known)
+    predict(LM, ["a pie"], trained)
+    predict(LM, {"one": "a", "two": "b"}, trained, task=PAIR)
+    assert seen == ["sum", "mean"]
+
+
 def test_one_text_is_a_batch_of_one_and_none_is_none():
     assert predict(LM, "a pie", task=TOPIC) == predict(LM, ["a pie"], task=TOPIC)
     assert predict(LM, {"one": "a", "two": "b"}, task=PAIR)[0].text == "it is no"

@@ -82,6 +82,14 @@ def test_answers_in_digits(store, world):
         DataConfig(answers="digit")
 
 
+def test_how_candidates_are_ranked(store, world):
+    assert store().rows(world.tasks["one"], 0).test.rank_by == "mean"
+    rows = store(rank_by="sum").rows(world.tasks["one"], 0)
+    assert rows.dev.rank_by == rows.test.rank_by == "sum"
+    with pytest.raises(ConfigError, match="rank_by is mean or sum, not 'total'"):
+        DataConfig(rank_by="total")
+
+
 def test_shots_in_total(store, world):
     rows = store(shots_count="total").rows(world.tasks["one"], 0, 4)
     assert np.bincount(rows.train.label).tolist() == [2, 2]

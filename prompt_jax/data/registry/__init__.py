@@ -22,6 +22,7 @@ from prompt_jax.data.registry import (
     qa,
     sentiment,
     superglue,
+    t0,
 )
 from prompt_jax.data.tasks import Task
 from prompt_jax.data.toml import load_task
@@ -49,6 +50,7 @@ _FAMILIES = MappingProxyType(
         "Classification": classification.TASKS,
         "Choice": choice.TASKS,
         "Questions": qa.TASKS,
+        "T0": t0.TASKS,
     }
 )
 _TASKS = MappingProxyType({task.name: task for tasks in _FAMILIES.values() for task in tasks})
@@ -84,6 +86,7 @@ CONFLICTS: tuple[tuple[str, str, str], ...] = (
         "nq_qed is cut from the development set of Natural Questions",
     ),
     ("scitail", "scitail_snli", "both are SciTail"),
+    ("kilt/hotpotqa", "mrqa/hotpot_qa", "both are HotpotQA"),
     (
         "commonsenseqa",
         "commonsenseqa_v1.1",

@@ -208,3 +208,36 @@ def listed_choices(field: str = "question") -> tuple[Template, ...]:
         ),
         Template("open", f"{ask} The answer is", choice_answers="text"),
     )
+
+
+def told_choices(field: str = "context") -> tuple[Template, ...]:
+    """Templates of questions about a text, with a list of choices.
+
+    Args:
+      field: name of the field with the text.
+    """
+    text = f"{{{field}}}"
+    return (
+        Template("plain", f"question: {{question}} choices: {{choices}} {field}: {text}"),
+        Template("which", f"{{question}} Which of these is it? {{choices}} Read: {text}"),
+        Template(
+            "text",
+            f"{{question}} Write out the best of these answers. {{choices}} They are about: {text}",
+            choice_answers="text",
+        ),
+    )
+
+
+def summary(field: str, noun: str) -> tuple[Template, ...]:
+    """Templates of summaries.
+
+    Args:
+      field: name of the field with the text.
+      noun: what the text is, like "news article".
+    """
+    text = f"{{{field}}}"
+    return (
+        Template("plain", f"summarize: {text}"),
+        Template("short", f"What does this {noun} say, in short? {text}"),
+        Template("gist", f"Somebody has no time to read a {noun}. Tell them what matters: {text}"),
+    )

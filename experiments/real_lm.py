@@ -30,7 +30,18 @@ HELD_BACK = ("mpqa", "sst5", "banking77", "glue/mrpc", "super_glue/cb", "super_g
 MATCHED = spec("dtvg", budget="matched")
 RELEASED = spec("dtvg", budget="matched", rates="released_llama")
 JOINT = spec("spot", variant="mixture", steps=5)
-LINES = ("prompt_tuning", LONG, TUNED, "spot", MATCHED, RELEASED, "bmtpt", JOINT)
+LINES = (
+    "prompt_tuning",
+    LONG,
+    TUNED,
+    "spot",
+    "attempt",
+    "mpt",
+    MATCHED,
+    RELEASED,
+    "bmtpt",
+    JOINT,
+)
 
 
 def _declared(config: ExperimentConfig) -> ExperimentConfig:
@@ -39,6 +50,8 @@ def _declared(config: ExperimentConfig) -> ExperimentConfig:
         config,
         Question("spot", TUNED, why="does any source help a target that is well tuned without?"),
         (
+            Question("attempt", TUNED, why="attention of each row over the sources"),
+            Question("mpt", TUNED, why="a prompt that the sources share, with low-rank factors"),
             Question(MATCHED, TUNED, why="groups of task vectors at every step"),
             Question(RELEASED, TUNED, why="the same at the released rates"),
             Question("bmtpt", TUNED, why="a posterior over source prompts"),

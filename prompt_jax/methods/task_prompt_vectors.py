@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from prompt_jax import task_vectors
 from prompt_jax.errors import ConfigError, PromptError
 from prompt_jax.methods.base import Artefact, BaseMethod, Context, Stage, source_number
 from prompt_jax.prompts.expression import linear
@@ -28,7 +30,8 @@ class TaskPromptVectors(BaseMethod):
 
     Only the start is the method's own: the target trains with prompt tuning's programs.
 
-    Our extensions: the mean, other factors than 1 and -1, and alternatives.
+    Our extensions: the mean and the other merging rules, factors other than 1 and -1, and
+    alternatives.
 
     Attributes:
       vectors: a sum of sources by name, such as `mnli + 0.5*qqp - sst2`, in the grammar of
@@ -36,24 +39,42 @@ class TaskPromptVectors(BaseMethod):
         Several such sums with `;` between them, as in `none; mnli; all`: one replica each, the
         development set chooses.
       combine: the `sum`, or the `mean`, which divides it by the number of sources in it and so does
-        not grow with them.
+        not grow with them; or a rule of `prompt_jax.task_vectors`: `awd`, the sum without what all
+        share (`disentangle`); `consensus`, those numbers of the sum that several sources use
+        (`tall_masks`); `ties`. A target has no mask of its own: it is tuned from the sources'.
       coefficient: c.
       zero_shot: evaluate the start; the target stage takes no step.
       origin: `shared`: sources were trained from the very prompt that their vectors are added to;
         `other`: from that of the next seed.
+      threshold: of `consensus`, lambda of the masks.
+      agree: of `consensus`, how many sources use what is kept; at most as many as there are.
+      per_token: of `consensus`, masks of whole tokens.
+      keep: of `ties`, the share of each vector's numbers that is kept.
     """
 
     vectors: str = ""
-    combine: Literal["sum", "mean"] = "sum"
+    combine: Literal["sum", "mean", "awd", "consensus", "ties"] = "sum"
     coefficient: float = 1.0
     zero_shot: bool = False
     origin: Literal["shared", "other"] = "shared"
+    threshold: float = 0.4
+    agree: int = 2
+    per_token: bool = False
+    keep: float = 0.2
 
     name = "task_prompt_vectors"
     paper = "Belanec et al. 2024, arXiv 2408.01119"
     status = "as published"
 
     def __post_init__(self) -> None:
+        of = {"threshold": "consensus", "agree": "consensus", "per_token": "consensus"}
+        for option, rule in {**of, "keep": "ties"}.items():
+            if self.combine != rule and getattr(self, option) != getattr(type(self), option):
+                raise ConfigError(f"{self.name}: {option} is of combine={rule}.")
+        if not 0 <= self.threshold < math.inf or self.agree < 1 or not 0 < self.keep <= 1:
+            raise ConfigError(
+                f"{self.name}: threshold must not be negative, agree at least 1, keep in (0, 1]."
+            )
         sums = self._sums()
         if len(set(sums)) < len(sums):
             raise ConfigError(f"{self.name}: the alternatives '{self.vectors}' are not different.")
@@ -96,8 +117,24 @@ class TaskPromptVectors(BaseMethod):
         scale = self.coefficient
         if self.combine == "mean":
             scale /= max(1, int(np.count_nonzero(factors)))
-        added = np.tensordot(scale * factors, sources.prompts - origin[None], 1)
+        vectors = sources.prompts - origin[None]
+        used = np.flatnonzero(factors)
+        if self.combine in ("sum", "mean") or not used.size:
+            added = np.tensordot(scale * factors, vectors, 1)
+        else:
+            added = scale * self._merged(factors[used, None, None] * vectors[used])
         return {"prompt": (context.initial + added).astype(np.float32)}, {}
+
+    def _merged(self, vectors: np.ndarray) -> np.ndarray:
+        """The sources' scaled vectors [n, L, D], n > 0, by one of the merging rules: [L, D]."""
+        vectors = vectors.astype(np.float32)
+        if self.combine == "ties":
+            return np.asarray(task_vectors.ties(vectors, self.keep))
+        if self.combine == "awd":
+            return np.asarray(task_vectors.disentangle(vectors).vectors).sum(0)
+        masks = task_vectors.tall_masks(vectors, self.threshold, per_token=self.per_token)
+        kept = np.asarray(task_vectors.consensus(masks, min(self.agree, len(vectors))))
+        return np.where(kept[:, None] if self.per_token else kept, vectors.sum(0), 0)
 
     def selected_sources(self, context: Context, params: Params) -> np.ndarray | None:
         """The sources of the alternative that was taken; None for a single sum."""

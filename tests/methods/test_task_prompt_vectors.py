@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import toy
 
+from prompt_jax import task_vectors as tv
 from prompt_jax.errors import ConfigError
 from prompt_jax.methods import Artefact, BaseMethod, Context, TaskPromptVectors, create
 
@@ -48,6 +49,52 @@ def test_starts(spec, vector):
     method = create(f"task_prompt_vectors({spec})")
     np.testing.assert_allclose(start(method), INITIAL + vector, atol=1e-5)
     assert hash(method) == hash(create(f"task_prompt_vectors({spec})"))
+
+
+EACH = np.stack([A, 0.5 * B, -C])
+
+
+@pytest.mark.parametrize(
+    ("options", "merged"),
+    [
+        ("combine=awd", lambda: tv.disentangle(EACH).vectors.sum(0)),
+        ("combine=consensus", lambda: np.where(tv.consensus(tv.tall_masks(EACH)), EACH.sum(0), 0)),
+        (
+            "combine=consensus,threshold=0.55,agree=3,per_token=true",
+            lambda: np.where(
+                tv.consensus(tv.tall_masks(EACH, 0.55, per_token=True), 3)[:, None], EACH.sum(0), 0
+            ),
+        ),
+        ("combine=ties,keep=0.5", lambda: tv.ties(EACH, 0.5)),
+    ],
+)
+def test_merging_rules(options, merged):
+    method = create(f"task_prompt_vectors(vectors=rte + 0.5*my-own - mr,coefficient=2,{options})")
+    expected = np.asarray(merged())
+    assert np.abs(expected - EACH.sum(0)).max() > 0
+    np.testing.assert_allclose(start(method), INITIAL + 2 * expected, rtol=1e-5, atol=1e-5)
+    assert create(method.spec) == method
+
+
+def test_rules_for_several_vectors_leave_one_as_it_is():
+    for rule in ("awd", "consensus"):
+        one = TaskPromptVectors("mr", rule)
+        np.testing.assert_allclose(start(one), INITIAL + C, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(start(TaskPromptVectors("none", rule)), INITIAL)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"agree": 3}, "agree is of combine=consensus"),
+        ({"combine": "awd", "keep": 0.5}, "keep is of combine=ties"),
+        ({"combine": "ties", "keep": 0.0}, r"keep in \(0, 1\]"),
+        ({"combine": "consensus", "threshold": -1.0}, "threshold must not be negative"),
+    ],
+)
+def test_options_of_other_rules_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        TaskPromptVectors(**options)
 
 
 def test_vectors_are_measured_from_their_own_origin():

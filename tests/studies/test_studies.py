@@ -15,14 +15,14 @@ from prompt_jax.config import load_config, to_dict
 from prompt_jax.data import registry
 from prompt_jax.data.registry import RESERVED
 from prompt_jax.errors import ConfigError
-from prompt_jax.methods import create
+from prompt_jax.methods import REGISTRY, create
 from prompt_jax.training.types import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHIVES = ROOT / "docs" / "results" / "archives"
 STUDIES = {
     name: importlib.import_module(f"experiments.{name}")
-    for name in ("baselines", "bmtpt", "dtvg", "spt", "vectors")
+    for name in ("baselines", "bmtpt", "compare", "dtvg", "spt", "vectors")
 }
 EVERY = {
     (name, *key): study.get_config(*key) for name, study in STUDIES.items() for key in study.STUDY
@@ -41,7 +41,7 @@ FIVE_SEEDS = {
 
 
 def test_studies_name_their_experiments_apart():
-    assert len(BY_NAME) == len(EVERY) == 26
+    assert len(BY_NAME) == len(EVERY) == 27
     assert len(DECLARED) == 23
 
 
@@ -188,3 +188,9 @@ def test_spec_writes_options_as_methods_read_them():
 def test_experiment_without_questions_declares_none():
     undeclared = [config.name for config in EVERY.values() if not config.questions]
     assert undeclared == ["real_text", "glue_superglue", "spt_t0"]
+
+
+def test_every_registered_method_is_compared():
+    config = BY_NAME["compare_smoke"]
+    assert config.specs == tuple(kind().spec for kind in REGISTRY.values())
+    assert (len(config.targets), config.seeds) == (2, 1)

@@ -33,23 +33,7 @@ import jax.numpy as jnp
 
 from prompt_jax.arrays import stack
 from prompt_jax.errors import ConfigError, PromptError, did_you_mean
-
-__all__ = [
-    "METRICS",
-    "RULES",
-    "TIE",
-    "Metric",
-    "Rule",
-    "consistency_from_gram",
-    "group_from_gram",
-    "knowledge_consistency",
-    "merge",
-    "pairwise",
-    "pool",
-    "select_group",
-    "similarity",
-    "target_similarity",
-]
+from prompt_jax.task_vectors.arrays import common, matrices
 
 Metric = Literal["dot", "cosine"]
 Rule = Literal["prefix", "objective", "consistency", "positive", "all", "none"]
@@ -77,7 +61,7 @@ def pool(vectors: Any, scales: Any = None) -> jax.Array:
     >>> pool(jnp.ones((2, 3)), jnp.array([1.0, 3.0]))
     Array([2., 2., 2.], dtype=float32)
     """
-    vectors = _matrices(vectors, "task vectors")
+    vectors = matrices(vectors, "task vectors")
     scales = stack(scales, "scales")
     if scales is None:
         return vectors.mean(-2)
@@ -86,7 +70,7 @@ def pool(vectors: Any, scales: Any = None) -> jax.Array:
             f"scales {list(jnp.shape(scales))} do not match vectors {list(vectors.shape)}: give one"
             " scale per token and vector."
         )
-    scales, vectors = _common(scales, vectors)
+    scales, vectors = common(scales, vectors)
     summed = jnp.einsum("...l,...ld->...d", scales, vectors, precision=_EXACT)
     return summed / vectors.shape[-2]
 
@@ -114,7 +98,7 @@ def similarity(a: Any, b: Any, metric: Metric = "dot") -> jax.Array:
     >>> similarity(jnp.ones((2, 3)), jnp.full((2, 3), 2.0))
     Array(6., dtype=float32)
     """
-    mean_a, mean_b = (_normalise(x, metric) for x in _common(pool(a), pool(b)))
+    mean_a, mean_b = (_normalise(x, metric) for x in common(pool(a), pool(b)))
     if mean_a.shape != mean_b.shape:
         shapes = [list(jnp.shape(stack(x, "task vectors"))) for x in (a, b)]
         raise PromptError(f"task vectors {shapes[0]} and {shapes[1]} do not match.")
@@ -137,7 +121,7 @@ def pairwise(target: Any, sources: Any, metric: Metric = "dot") -> tuple[jax.Arr
       ConfigError: for an unknown metric.
       PromptError: for other shapes.
     """
-    target, sources = _common(target, sources)
+    target, sources = common(target, sources)
     if target.ndim != 1 or sources.ndim != 2 or target.shape != sources.shape[1:]:
         raise PromptError(
             f"pooled vectors must be [D] and [K, D], not {list(target.shape)} and"
@@ -200,7 +184,7 @@ def consistency_from_gram(gram: Any, group: Any) -> jax.Array:
     group = jnp.asarray(group, bool)
     chex.assert_rank(group, 1)
     chex.assert_shape(gram, (len(group), len(group)))
-    (gram,) = _common(gram)
+    (gram,) = common(gram)
     pairs = jnp.sum(jnp.where(group[:, None] & group[None, :], _off_diagonal(gram), 0.0))
     return pairs / _pairs(group.sum(), gram.dtype)
 
@@ -303,7 +287,7 @@ def group_from_gram(
         raise ConfigError(
             f"rule must be one of {', '.join(RULES)}, not '{rule}'." + did_you_mean(rule, RULES)
         )
-    target_dot, gram = jax.lax.stop_gradient(_common(target_dot, gram))
+    target_dot, gram = jax.lax.stop_gradient(common(target_dot, gram))
     count = target_dot.shape[0] if target_dot.ndim == 1 else -1
     if gram.shape != (count, count):
         raise PromptError(
@@ -362,14 +346,14 @@ def merge(
       PromptError: for shapes that do not match; it names the argument.
     """
     init, target, sources = (
-        _matrices(x, what)
+        matrices(x, what)
         for x, what in (
             (init, "init"),
             (target_vector, "target_vector"),
             (source_vectors, "source_vectors"),
         )
     )
-    init, target, sources, target_scale, source_scales = _common(
+    init, target, sources, target_scale, source_scales = common(
         init, target, sources, target_scale, source_scales
     )
     length, width = init.shape[-2:]
@@ -401,25 +385,6 @@ def merge(
     scales = jnp.where(group[:, None], source_scales, 0.0)
     from_sources = jnp.einsum("kl,kld->ld", scales, sources, precision=_EXACT)
     return init + target_scale[:, None] * target + from_sources
-
-
-def _common(*values: Any) -> tuple[jax.Array, ...]:
-    """Arrays of one type: float64 if one of them is, else float32. Plain numbers do not decide."""
-    found = [jnp.asarray(value) for value in values]
-    wide = any(x.dtype == jnp.float64 and not x.weak_type for x in found)
-    return tuple(x.astype(jnp.float64 if wide else jnp.float32) for x in found)
-
-
-def _matrices(x: Any, what: str) -> jax.Array:
-    x = stack(x, what)
-    if jnp.ndim(x) < 2:
-        raise PromptError(f"{what} must have shape [.., L, D], not {list(jnp.shape(x))}.")
-    return _common(x)[0]
-
-
-def __dir__() -> list[str]:
-    """The public names alone."""
-    return sorted(__all__)
 
 
 def _normalise(pooled: jax.Array, metric: str) -> jax.Array:

@@ -1,0 +1,53 @@
+"""Task vectors: similarity and selection of a group (`grouping`), merging (`merging`).
+
+Arrays in, arrays out, without a language model or a trainer.
+"""
+
+from __future__ import annotations
+
+from prompt_jax.task_vectors.grouping import METRICS as METRICS
+from prompt_jax.task_vectors.grouping import RULES as RULES
+from prompt_jax.task_vectors.grouping import TIE as TIE
+from prompt_jax.task_vectors.grouping import Metric as Metric
+from prompt_jax.task_vectors.grouping import Rule as Rule
+from prompt_jax.task_vectors.grouping import consistency_from_gram as consistency_from_gram
+from prompt_jax.task_vectors.grouping import group_from_gram as group_from_gram
+from prompt_jax.task_vectors.grouping import knowledge_consistency as knowledge_consistency
+from prompt_jax.task_vectors.grouping import merge as merge
+from prompt_jax.task_vectors.grouping import pairwise as pairwise
+from prompt_jax.task_vectors.grouping import pool as pool
+from prompt_jax.task_vectors.grouping import select_group as select_group
+from prompt_jax.task_vectors.grouping import similarity as similarity
+from prompt_jax.task_vectors.grouping import target_similarity as target_similarity
+from prompt_jax.task_vectors.merging import Disentangled as Disentangled
+from prompt_jax.task_vectors.merging import consensus as consensus
+from prompt_jax.task_vectors.merging import disentangle as disentangle
+from prompt_jax.task_vectors.merging import tall_masks as tall_masks
+from prompt_jax.task_vectors.merging import ties as ties
+
+__all__ = [
+    "METRICS",
+    "RULES",
+    "TIE",
+    "Disentangled",
+    "Metric",
+    "Rule",
+    "consensus",
+    "consistency_from_gram",
+    "disentangle",
+    "group_from_gram",
+    "knowledge_consistency",
+    "merge",
+    "pairwise",
+    "pool",
+    "select_group",
+    "similarity",
+    "tall_masks",
+    "target_similarity",
+    "ties",
+]
+
+
+def __dir__() -> list[str]:
+    """The public names alone."""
+    return sorted(__all__)

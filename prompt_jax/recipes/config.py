@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from prompt_jax.config import split_list
 from prompt_jax.data import registry
-from prompt_jax.data.digits import Answers, check_answers
+from prompt_jax.data.digits import SUFFIX, Answers, check_answers
 from prompt_jax.data.protocols import Protocol, check_protocol
 from prompt_jax.data.shots import ShotsCount, check_shots_count
 from prompt_jax.data.tokenise import RankBy
@@ -250,8 +250,14 @@ class ExperimentConfig:
 
         Raises:
           DataError: for an unknown task, or a target whose test rows a source trains on.
-          ConfigError: for one task under two names.
+          ConfigError: for one task under two names, or a task with answers of its own.
         """
+        for name in (*self.sources, *self.targets):
+            if name.endswith(SUFFIX):
+                raise ConfigError(
+                    f"'{name}' cannot be a source or target: data.answers=digits gives all tasks of"
+                    f" an experiment their answers in digits. Leave {SUFFIX} out."
+                )
         found = {
             role: [registry.get(name).name for name in names]
             for role, names in (("sources", self.sources), ("targets", self.targets))

@@ -11,6 +11,7 @@ import numpy as np
 
 from prompt_jax.config import override
 from prompt_jax.data import registry
+from prompt_jax.data.digits import answered
 from prompt_jax.data.files import SUFFIXES, data_name, read_rows
 from prompt_jax.data.frames import as_jsonl, frame_rows
 from prompt_jax.data.guess import Guess, guess
@@ -251,7 +252,8 @@ def describe_split(config: ExperimentConfig, lm: LanguageModel) -> list[str]:
       config: from `tune_config`.
       lm: the frozen model.
     """
-    task, data = task_for(lm.tokenizer, registry.get(config.targets[0])), config.data
+    data = config.data
+    task = answered(task_for(lm.tokenizer, registry.get(config.targets[0])), data.answers)
     limits = Limits(data.train_rows, data.dev_rows, data.test_rows)
     parts = load_splits(task, data.root, data.protocol, config.first_seed, limits)
     lines = [

@@ -441,6 +441,9 @@ def test_source_and_target_overlap_must_be_allowed(world, tmp_path):
     twice = world.experiment(tmp_path, targets=("mr", "mr"))
     with pytest.raises(ConfigError, match="more than once"):
         twice.check_tasks()
+    for name in ("mr+digits", f"{world.tasks['one']}+digits"):
+        with pytest.raises(ConfigError, match=r"data\.answers=digits .* Leave \+digits out"):
+            world.experiment(tmp_path, targets=(name,)).check_tasks()
     leaking = world.experiment(tmp_path, sources=("squad",), targets=("squad_small",))
     with pytest.raises(DataError, match="cannot be a source"):
         leaking.check_tasks()

@@ -94,7 +94,7 @@ def disentangle(
 def tall_masks(vectors: Any, threshold: Any = 0.4, *, per_token: bool = False) -> jax.Array:
     """Which numbers of the sum of task vectors belong to each task.
 
-    m_t = |T_t| > threshold |sum of all - T_t|, strictly. `T_init + m_t * sum` is nearly the prompt
+    m_t = |T_t| > threshold |sum of all - T_t|, strictly. `P_init + m_t * sum` is nearly the prompt
     of task t, for one bit a number: a compressed library of prompts.
 
     Args:

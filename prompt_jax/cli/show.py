@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prompt_jax.rundir.folder import PromptFile
     from prompt_jax.rundir.tables import Table
 
+_HOURS = 1  # on the fastest accelerator, from which on a plan says what it takes there
 _EXAMPLES = 50  # test rows among which a short one is looked for
 _LONGEST_EXAMPLE = 160  # characters of a row that stands in a command to copy
 
@@ -120,6 +121,21 @@ def _time(made: Plan) -> str:
     )
 
 
+def _chips(made: Plan) -> str:
+    """What the plan would take on one accelerator; "" where that is minutes."""
+    from prompt_jax.recipes import accelerators
+
+    costs = accelerators.chip_hours(made.flops, made.dtype)
+    if min(cost.hours for cost in costs) < _HOURS:
+        return ""
+    hours = ", ".join(f"{cost.hours:,.0f} h on one {cost.chip}" for cost in costs)
+    peaks = ", ".join(f"{cost.peak / 1e12:.0f}" for cost in costs)
+    return (
+        f"at most {hours}, if {accelerators.SHARE:.0%} of its peak in {made.dtype} is reached"
+        f" ({peaks} TFLOP/s)"
+    )
+
+
 def _costs(out: common.Printer, made: Plan, config: ExperimentConfig) -> None:
     memory = made.memory
     devices = memory.data * memory.model
@@ -159,6 +175,7 @@ def _costs(out: common.Printer, made: Plan, config: ExperimentConfig) -> None:
                     else []
                 ),
                 ("time", _time(made)),
+                *([("chips", chips)] if (chips := _chips(made)) else []),
                 ("memory", each + ", ".join(held)),
                 ("micro-batch", f"{each}{micro}: {counted}"),
                 *([("fits", _fits(memory, config))] if memory.assumed else []),

@@ -23,6 +23,7 @@ from prompt_jax.data.tasks import Task
 from prompt_jax.errors import MissingDataError, TrainingError
 from prompt_jax.methods import BaseMethod, Context, Stage
 from prompt_jax.models import LanguageModel
+from prompt_jax.recipes.accelerators import chip_hours
 from prompt_jax.recipes.config import DataConfig, ExperimentConfig, is_on_targets
 from prompt_jax.recipes.outcomes import flops_of_row
 from prompt_jax.recipes.pace import Pace, pace
@@ -137,6 +138,7 @@ class Plan:
     memory: PlannedMemory
     pace: Pace
     shared: tuple[str, ...] = ()
+    dtype: str = "float32"  # of weights and activations
 
     __repr__ = fields_repr
 
@@ -178,6 +180,7 @@ class Plan:
             "seconds": self.seconds,
             "missing": self.missing,
             "warnings": self.warnings,
+            "chip_hours": [made._asdict() for made in chip_hours(self.flops, self.dtype)],
         }
         return {**asdict(self), "pace": self.pace._asdict(), **computed}
 
@@ -229,6 +232,7 @@ def make_plan(
         _memory(config, lm, cache, device_memory),
         pace(speeds, lm),
         tuple(_shared(config)),
+        config.dtype,
     )
 
 

@@ -12,11 +12,13 @@ import pytest
 import toy
 from world import TEST, TRAIN
 
+from prompt_jax.cli import show
 from prompt_jax.errors import ConfigError, DataError
 from prompt_jax.methods import BaseMethod
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.recipes import DataConfig, make_plan
 from prompt_jax.recipes import plan as plans
+from prompt_jax.recipes.accelerators import PEAKS, chip_hours
 from prompt_jax.recipes.pace import pace, remember
 from prompt_jax.training import memory, speed
 from prompt_jax.training.optimizers import OptimizerConfig
@@ -387,3 +389,19 @@ def test_plan_names_learning_rates_of_stages(world, tmp_path):
     assert made["dtvg(second_rate=0.1): target, all rows"].learning_rates == (0.05,)
     (own,) = (s for label, s in made.items() if "second_steps" in label)
     assert (own.learning_rates, own.unit, own.steps) == ((0.002,), "absolute", 9)
+
+
+def test_hours_on_accelerators(plan):
+    _, made = plan
+    assert [cost["chip"] for cost in made.to_dict()["chip_hours"]] == list(PEAKS)
+    a100, h100, _ = chip_hours(0.4 * 3600 * 312e12, "bfloat16")
+    assert (a100.chip, a100.hours) == ("A100", pytest.approx(1.0))
+    assert h100.hours == pytest.approx(312 / 989)
+    assert chip_hours(1e18, "float32")[0].hours == pytest.approx(
+        2 * chip_hours(1e18, "bfloat16")[0].hours
+    )
+    assert show._chips(made) == ""  # minutes at most
+    large = dataclasses.replace(made.stages[0], flops=0.4 * 3600 * 494e12 * 1000)
+    text = show._chips(dataclasses.replace(made, stages=(large,)))
+    assert "1,000 h on one H100" in text
+    assert "40% of its peak in float32 is reached (156, 494, 197 TFLOP/s)" in text

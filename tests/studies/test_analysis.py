@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rundir.synthetic import write_cells as write_run
 
-from experiments.analysis import groups, key_gradient, real_prompts, retrieval
+from experiments.analysis import groups, key_gradient, origins, real_prompts, retrieval
 from prompt_jax.data import registry
 from prompt_jax.errors import DataError
 from prompt_jax.models.t5 import FrozenT5
@@ -183,3 +183,26 @@ def test_key_gradient_is_zero_under_hard_retrieval(monkeypatch):
     assert min(soft["keys"], through["keys"], soft["values"]) > 0
     assert through["values"] == pytest.approx(hard["values"], rel=1e-5)
     assert " of 64 slots were retrieved" in key_gradient.usage(lm, forms[0])
+
+
+# Origins
+
+
+def test_cosines_by_kind_of_pair():
+    one, two = np.eye(4)[:2].reshape(2, 2, 2)
+    vectors = {("a", 0): one, ("a", 1): 3 * one, ("b", 0): two, ("b", 1): one + two}
+    found = origins.cosines(vectors)
+    assert found[origins.KINDS[0]] == pytest.approx((0.5 + 0.5**1.5, 0.5**0.5, 1.0, 2))
+    assert found[origins.KINDS[1]] == pytest.approx((0.5**1.5, 0.0, 0.5**0.5, 2))
+    assert found[origins.KINDS[2]].pairs == 2
+    assert set(origins.cosines({("a", 0): one, ("a", 1): one})) == {origins.KINDS[0]}
+    text = origins.report(vectors, vectors)
+    assert "| task vectors, all tokens | 0.85 [0.71, 1.00] | 0.35 [0.00, 0.71] |" in text
+
+
+def test_origins_need_source_prompts_of_several_seeds(tmp_path):
+    run = write_run(tmp_path / "run", {("dtvg", TALK): draw(0.5)})
+    with pytest.raises(DataError, match="no source prompts of several seeds"):
+        origins.source_vectors(run, None)
+    with pytest.raises(DataError, match="name one run"):
+        origins.main([])

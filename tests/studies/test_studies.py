@@ -12,6 +12,7 @@ import pytest
 from experiments import bmtpt, suites
 from experiments.suites import CONTRARY, RELATED, SANDBOX
 from prompt_jax.config import load_config, to_dict
+from prompt_jax.configs import glue_superglue
 from prompt_jax.data import registry
 from prompt_jax.data.registry import RESERVED
 from prompt_jax.errors import ConfigError
@@ -183,6 +184,30 @@ def test_spec_writes_options_as_methods_read_them():
     assert create(text) == type(create(text))(steps=2, rates=(1.0, 0.3))
     text = suites.spec("dtvg", target_vector=False)
     assert create(text) == type(create(text))(target_vector=False)
+
+
+def test_the_papers_table_has_their_methods_metrics_and_protocol():
+    config = glue_superglue.get_config()
+    published = {name for name, kind in REGISTRY.items() if kind.status != "our extension"}
+    # Two are stages of others; the full form of SPT has no frozen model.
+    stages = {"bmtpt_particles", "mpt_tasks"}
+    ours = {create(spec).name for spec in config.specs}
+    assert published - stages - {"spt_full"} == ours
+    assert config.specs[0] == "prompt_tuning"
+    assert (config.model, config.data.protocol) == ("t5-base", "attempt")
+    assert set(config.sources) == set(registry.PAPER_SOURCES)
+    assert [len(group.targets) for group in config.target_groups] == [8, 5]
+    metrics = {name: registry.get(name).metrics for name in config.targets}
+    assert metrics["glue/stsb"] == ("pearson", "spearman")
+    assert metrics["glue/mrpc"] == metrics["glue/qqp"] == ("accuracy", "f1")
+    assert metrics["glue/cola"][0] == "matthews"
+    assert metrics["super_glue/multirc"][0] == "multirc_f1a"
+    others = {name: m for name, m in metrics.items() if m[0] == "accuracy"}
+    assert len(others) == 10
+    # As released for T5: 0.3 in stage 1, 0.001 in stage 2.
+    stage = create("dtvg(rates=released_t5)").stages()[-1]
+    optimizer = config.stage_budget(stage).optimizer
+    assert (optimizer.unit, optimizer.learning_rate) == ("absolute", pytest.approx(1e-3))
 
 
 def test_experiment_without_questions_declares_none():

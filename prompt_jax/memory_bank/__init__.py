@@ -39,6 +39,7 @@ from prompt_jax.memory_bank.queries import Pooling, make_query, pool
 from prompt_jax.memory_bank.search import num_blocks, retrieve
 from prompt_jax.memory_bank.strategies import (
     Attention,
+    InstanceLibrary,
     RandomSlots,
     Retrieval,
     Retrieved,
@@ -61,6 +62,7 @@ __all__ = [
     "BANK_RULES",
     "Attention",
     "Gradient",
+    "InstanceLibrary",
     "MemoryBank",
     "Pooling",
     "RandomSlots",

@@ -5,6 +5,7 @@
 `RandomSlots`   k slots drawn by the name of the text's task
 `TaskSlots`     k slots for each task
 `SharedSlots`   the same k slots for every text
+`InstanceLibrary`  k slots for each text; a new row gets those of the nearest stored instance
 """
 
 from __future__ import annotations
@@ -53,10 +54,12 @@ class Retrieval:
     Attributes:
       by_query: whether queries and keys decide. If not, each text has fixed slots (`assign`).
       selects: whether a text uses k slots only, not all.
+      by_instance: whether new rows get the slots of the nearest stored instance (`nearest`).
     """
 
     by_query: ClassVar[bool] = True
     selects: ClassVar[bool] = True
+    by_instance: ClassVar[bool] = False
 
     def bank_shape(self, slots: int, tokens: int, k: int, tasks: int) -> tuple[int, int]:
         """The size of a new bank.
@@ -65,7 +68,7 @@ class Retrieval:
           slots: N, as the user asks for it.
           tokens: m, likewise.
           k: slots of a prompt.
-          tasks: number of tasks that the bank is trained on.
+          tasks: number of tasks that the bank is trained on; of texts if `by_instance`.
 
         Returns:
           Its number of slots, and the tokens of a slot.
@@ -254,3 +257,46 @@ class SharedSlots(_FixedSlots):
     def assign(self, texts: Texts, known: Texts, slots: int, k: int, seed: int) -> np.ndarray:
         """All slots."""
         return np.tile(np.arange(k, dtype=np.int32), (len(texts.tasks), 1))
+
+
+@dataclass(frozen=True)
+class InstanceLibrary(_FixedSlots):
+    """Slots of their own for each text, and a library of instances that were trained under it.
+
+    As RoSPr (Ye et al. 2022, arXiv 2210.03029): a prompt is trained for each hard prompt and stored
+    with embeddings of some of its training instances. A new row gets the prompt of the nearest
+    instance.
+    """
+
+    by_instance = True
+
+    def bank_shape(self, slots: int, tokens: int, k: int, tasks: int) -> tuple[int, int]:
+        """K slots for each text."""
+        return k * tasks, tokens
+
+    def assign(self, texts: Texts, known: Texts, slots: int, k: int, seed: int) -> np.ndarray:
+        """Block n belongs to the n-th text of `known`; others of its task share the nearest."""
+        of = np.asarray(known.tasks)
+        blocks = []
+        for task, query in zip(texts.tasks, texts.queries, strict=True):
+            scores = known.queries @ query
+            own = of == task
+            blocks.append(int(np.argmax(np.where(own, scores, -np.inf) if own.any() else scores)))
+        return (np.asarray(blocks)[:, None] * k + np.arange(k)[None]).astype(np.int32)
+
+    def nearest(
+        self, bank: MemoryBank, query: Array, k: int, library: Array, texts: Array
+    ) -> Retrieved:
+        """The prompts of B rows.
+
+        Args:
+          bank: of k slots for each text.
+          query: [B, D], of the rows.
+          k: slots of a prompt.
+          library: [n, D], the queries of the stored instances.
+          texts: [n] int32, the text that each was trained under.
+        """
+        found = jnp.argmax(jnp.matmul(query, jnp.asarray(library).T, precision="highest"), axis=1)
+        ranks = jnp.arange(k, dtype=jnp.int32)[None]
+        indices = jnp.asarray(texts)[found][:, None] * k + ranks
+        return Retrieved(gather(bank, indices), query, indices)

@@ -7,6 +7,7 @@ from prompt_jax.methods.base import Artefact as Artefact
 from prompt_jax.methods.base import BaseMethod as BaseMethod
 from prompt_jax.methods.base import Context as Context
 from prompt_jax.methods.base import Panel as Panel
+from prompt_jax.methods.base import SourceInstances as SourceInstances
 from prompt_jax.methods.base import Stage as Stage
 from prompt_jax.methods.base import TemplateTokens as TemplateTokens
 from prompt_jax.methods.bmtpt import Bmtpt as Bmtpt

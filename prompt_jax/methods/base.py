@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
@@ -151,6 +151,14 @@ class TemplateTokens(NamedTuple):
         )
 
 
+class SourceInstances(NamedTuple):
+    """Training rows of the sources, as a method may read them."""
+
+    ids: np.ndarray  # [n, S] int32
+    mask: np.ndarray  # [n, S] int32
+    template: np.ndarray  # [n] int32, index into `Context.source_templates`
+
+
 @dataclass(frozen=True, eq=False)
 class Context:
     """What a method may use to initialise a replica.
@@ -171,6 +179,8 @@ class Context:
       stage: name of the stage that the replica is of.
       sources: names of all sources: `Rows.task` numbers them so in a stage on their mixture.
       targets: names of all targets: likewise in a stage on `targets`.
+      instances: returns up to that many training rows of each source template, drawn by the seed;
+        None where there are no rows.
     """
 
     lm: LanguageModel
@@ -186,6 +196,7 @@ class Context:
     stage: str = ""
     sources: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+    instances: Callable[[int], SourceInstances] | None = None
 
     def artefact(self, stage: str) -> Artefact:
         """The artefact of an earlier stage.

@@ -38,6 +38,7 @@ _RETRIEVALS: dict[str, Callable[[Spt], mb.Retrieval]] = {
     "random": lambda _: mb.RandomSlots(),
     "task": lambda _: mb.TaskSlots(),
     "shared": lambda _: mb.SharedSlots(),
+    "instance_library": lambda _: mb.InstanceLibrary(),
 }
 _TRANSFERS: dict[str, mb.Transfer] = {
     "bank": mb.WholeBank(),
@@ -70,8 +71,12 @@ class Spt(SlotUsage):
         (`zero_shot`).
       retrieval: `top_k`; or a baseline: `attention` over all N / k slots of L tokens,
         `random` slots fixed by the task's name, slots of their own for each `task` (a new task
-        takes those of the task whose templates are nearest), or one prompt `shared` by all.
+        takes those of the task whose templates are nearest), or one prompt `shared` by all. Or
+        `instance_library`, as RoSPr (Ye et al. 2022, arXiv 2210.03029): slots of their own for
+        each template of the sources; each row of a target takes those of the template under which
+        the nearest stored source row was trained.
       query: the `template`, or the `instance` with its template.
+      instances: rows that `instance_library` stores of each template.
       pooling: of embedded tokens.
       centred: subtract the mean of the training templates. What instances have in common stays:
         with `query=instance` few slots may be used, as the summary of usage shows.
@@ -93,7 +98,9 @@ class Spt(SlotUsage):
     slots: int = 256
     tokens: int = 2
     transfer: Literal["bank", "slots", "prompt", "zero_shot"] = "bank"
-    retrieval: Literal["top_k", "attention", "random", "task", "shared"] = "top_k"
+    retrieval: Literal["top_k", "attention", "random", "task", "shared", "instance_library"] = (
+        "top_k"
+    )
     query: Literal["template", "instance"] = "template"
     pooling: mb.Pooling = "mean"
     centred: bool = True
@@ -106,6 +113,7 @@ class Spt(SlotUsage):
     tied: bool = False
     approximate: bool = False
     key_rate: float = 0.01
+    instances: int = 32
 
     name = "spt"
     paper = "Bari et al. 2022, arXiv 2212.10929"
@@ -116,8 +124,8 @@ class Spt(SlotUsage):
         for option, known in (("retrieval", _RETRIEVALS), ("transfer", _TRANSFERS)):
             if (value := getattr(self, option)) not in known:
                 raise ConfigError(f"{self.name}: {option} is {', '.join(known)}, not '{value}'.")
-        if self.slots < 1 or self.tokens < 1:
-            raise ConfigError(f"{self.name}: slots and tokens must be at least 1.")
+        if min(self.slots, self.tokens, self.instances) < 1:
+            raise ConfigError(f"{self.name}: slots, tokens and instances must be at least 1.")
         if self.temperature <= 0 or min(self.balance, self.pull, self.key_rate) < 0:
             raise ConfigError(
                 f"{self.name}: temperature must be positive; balance, pull and key_rate not"
@@ -125,10 +133,13 @@ class Spt(SlotUsage):
             )
         if self.tied and (self.tokens, self.retrieval) != (1, "top_k"):
             raise ConfigError(f"{self.name}: tied slots need tokens=1 and retrieval=top_k.")
-        if self._by_row and not self._retrieval.by_query:
+        if self._by_row and not (self._retrieval.by_query or self._retrieval.by_instance):
             raise ConfigError(f"{self.name}: retrieval={self.retrieval} is fixed by the template.")
         if self._by_row and self._transfer.by_template:
-            raise ConfigError(f"{self.name}: transfer={self.transfer} needs query=template.")
+            raise ConfigError(
+                f"{self.name}: transfer={self.transfer} needs query=template, and no"
+                " retrieval=instance_library."
+            )
         if self._transfer.selects and not self._retrieval.selects:
             raise ConfigError(f"{self.name}: under attention every slot is used: transfer=bank.")
 
@@ -142,7 +153,7 @@ class Spt(SlotUsage):
 
     @property
     def _by_row(self) -> bool:
-        return self.query == "instance"
+        return self.query == "instance" or self._retrieval.by_instance
 
     @property
     def needs_embeddings(self) -> bool:
@@ -180,7 +191,9 @@ class Spt(SlotUsage):
             "tasks": np.arange(len(tasks), dtype=np.int32),
             "ranks": np.arange(k, dtype=np.int32),
         }
-        if not self._retrieval.by_query:
+        if self._retrieval.by_instance and context.artefacts:
+            consts |= self._library(context)
+        elif not self._retrieval.by_query:
             texts = _texts(templates, pooled, centre)
             consts["assigned"] = self._retrieval.assign(texts, known, self.slots, k, context.seed)
         if not context.artefacts:
@@ -195,6 +208,16 @@ class Spt(SlotUsage):
         # One prompt is tuned for all templates: they ask for it together.
         templates = _with_words(context)
         return templates[:1], self._pooled(context, templates).mean(0, keepdims=True)
+
+    def _library(self, context: Context) -> dict[str, np.ndarray]:
+        """Stored source rows: their queries [n, D], and the template of each [n]."""
+        if context.instances is None:
+            raise ConfigError(f"{self.name}: instance_library needs rows of the sources.")
+        ids, mask, template = context.instances(self.instances)
+        pooled = np.asarray(mb.pool(context.lm.embed(ids), mask, self.pooling))
+        centre = pooled.mean(0) if self.centred else np.zeros_like(pooled[0])
+        library = np.asarray(mb.make_query(pooled, centre))
+        return {"centre": centre, "library": library, "library_texts": template}
 
     def _check_wordings(self, known: mb.Texts) -> None:
         """Templates of the same words would retrieve one prompt for all tasks."""
@@ -233,6 +256,8 @@ class Spt(SlotUsage):
     def _new_bank(self, context: Context, k: int, known: mb.Texts) -> dict[str, Any]:
         """Values, and where queries decide keys and W."""
         lm, tasks = context.lm, len(set(known.tasks))
+        if self._retrieval.by_instance:
+            tasks = len(known.tasks)
         table = np.asarray(lm.embed(np.arange(min(_FREQUENT, lm.vocab_size))), np.float32)
         slots, tokens = self._retrieval.bank_shape(self.slots, self.tokens, k, tasks)
         params: dict[str, Any] = {"values": mb.draw_values(table, slots, tokens, context.seed)}
@@ -266,7 +291,14 @@ class Spt(SlotUsage):
             pooled = mb.pool(rows.embedded, rows.mask, self.pooling)
         query = mb.make_query(pooled, consts["centre"], projection)
         k = consts["ranks"].shape[0]
+        if isinstance(self._retrieval, mb.InstanceLibrary) and rows is not None:
+            library = consts["library"], consts["library_texts"]
+            return self._retrieval.nearest(bank, query, k, *library)
         return self._retrieval.read(bank, query, k, consts.get("assigned"))
+
+    def _reads_rows(self, consts: Consts) -> bool:
+        """Whether each row retrieves: not where slots are assigned to its template."""
+        return self._by_row and "assigned" not in consts
 
     def carry(self, params: Params, consts: Consts) -> Carry:
         """How often each task has retrieved each slot, [K, N] float32."""
@@ -283,9 +315,10 @@ class Spt(SlotUsage):
         key: jax.Array,
     ) -> Prompted:
         """The prompt that each row retrieves, [1, B, L, D]; penalties and counts in `aux`."""
-        retrieved = self._read(params, consts, rows if self._by_row else None)
+        by_row = self._reads_rows(consts)
+        retrieved = self._read(params, consts, rows if by_row else None)
         # All that reads the bank is done once per template; rows pick from it.
-        of = jnp.arange(len(rows.template)) if self._by_row else rows.template
+        of = jnp.arange(len(rows.template)) if by_row else rows.template
         bank, _ = self._bank(params, consts)
         usage = self._retrieval.count(carry["usage"], bank, retrieved, of, rows.task)
         aux = self._retrieval.penalties(bank, retrieved, of)
@@ -293,7 +326,7 @@ class Spt(SlotUsage):
 
     def template_prompts(self, params: Params, consts: Consts) -> jax.Array | None:
         """The prompt of every template, [P, L, D]: one retrieval each for any number of rows."""
-        return None if self._by_row else self._read(params, consts).prompts
+        return None if self._reads_rows(consts) else self._read(params, consts).prompts
 
     def penalty(self, params: Params, consts: Consts, aux: Any, step: jax.Array) -> jax.Array:
         """Load balance and key pull of the step's retrievals."""

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import numpy as np
 
+from prompt_jax import streams
+from prompt_jax.data import Ragged
 from prompt_jax.data.tokenise import trained_templates
-from prompt_jax.methods import Artefact, BaseMethod, Context, Stage, TemplateTokens
+from prompt_jax.methods import (
+    Artefact,
+    BaseMethod,
+    Context,
+    SourceInstances,
+    Stage,
+    TemplateTokens,
+)
 from prompt_jax.models.base import LanguageModel
 from prompt_jax.prompts import SoftPrompt, parse
 from prompt_jax.recipes.config import ExperimentConfig
@@ -112,6 +122,7 @@ class ContextMaker:
                 stage.name,
                 self.config.sources,
                 self.config.targets,
+                functools.partial(self._instances, key.seed),
             )
         return contexts
 
@@ -128,6 +139,24 @@ class ContextMaker:
             return None
         relative = budget.optimizer.unit == "embedding_rms"
         return budget.optimizer.learning_rate * (float(self.lm.embedding_rms()) if relative else 1)
+
+    def _instances(self, seed: int, count: int) -> SourceInstances:
+        """Training rows of the sources; see `Context.instances`."""
+        parts, template = [], []
+        known = self._templates(self.config.sources, trained_on=True)
+        numbers = {f"{words.task}/{words.template}": i for i, words in enumerate(known)}
+        for name in self.config.sources:
+            train = self.rows.rows(name, seed).train
+            for place, full_name in enumerate(train.template_names):
+                rows = np.flatnonzero(train.template == place)
+                drawn = streams.rng(seed, "init", 4, numbers.get(full_name, 0)).permutation(rows)
+                if full_name in numbers:
+                    parts.append(train.inputs.take(np.sort(drawn[:count])))
+                    template += [numbers[full_name]] * len(parts[-1])
+        inputs = Ragged.concat(parts)
+        ids = inputs.padded(np.arange(len(inputs)))
+        mask = np.arange(ids.shape[1])[None] < inputs.lengths[:, None]
+        return SourceInstances(ids, mask.astype(np.int32), np.asarray(template, np.int32))
 
     def _start(self, seed: int) -> np.ndarray:
         return np.asarray(self.initial(seed).embeddings)

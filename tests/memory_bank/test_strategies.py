@@ -30,6 +30,7 @@ def read(strategy, assigned=None):
         (mb.RandomSlots(), (12, 2)),
         (mb.TaskSlots(), (15, 2)),
         (mb.SharedSlots(), (3, 2)),
+        (mb.InstanceLibrary(), (15, 2)),
     ],
 )
 def test_bank_shape_of_12_slots_of_2_tokens_for_prompts_of_3_slots_and_5_tasks(strategy, shape):
@@ -105,3 +106,21 @@ def test_texts_without_fixed_slots_are_refused():
     assert mb.TopK.by_query
     with pytest.raises(NotImplementedError):
         mb.TopK().assign(KNOWN, KNOWN, N, K_SLOTS, 0)
+
+
+def test_an_instance_library_has_slots_for_each_text():
+    """Texts of a task that the bank was not trained under share its nearest; a new task, of all."""
+    known = mb.Texts(("a", "a", "b"), np.eye(4, dtype=np.float32)[:3])
+    queries = np.asarray([[0, 1, 0, 9], [0, 0, 1, 0], [1, 0, 5, 0], [0, 2, 3, 0]], np.float32)
+    texts = mb.Texts(("a", "b", "a", "new"), queries)
+    assigned = mb.InstanceLibrary().assign(texts, known, 99, 2, 0)
+    assert assigned.tolist() == [[2, 3], [4, 5], [0, 1], [4, 5]]
+
+
+def test_rows_get_the_slots_of_the_nearest_instance():
+    library = np.asarray([[1, 0], [0, 1], [-1, 0]], np.float32)
+    bank = mb.MemoryBank(np.zeros((4, 2)), np.arange(8, dtype=np.float32).reshape(4, 1, 2))
+    query = np.asarray([[3, 1], [-2, 1], [1, 2]], np.float32)
+    found = mb.InstanceLibrary().nearest(bank, query, 2, library, np.asarray([1, 1, 0]))
+    assert found.indices.tolist() == [[2, 3], [0, 1], [2, 3]]
+    np.testing.assert_array_equal(found.prompts[1], bank.values[:2, 0])

@@ -20,6 +20,7 @@ from prompt_jax.methods import (
     BaseMethod,
     Context,
     PromptTuning,
+    SourceInstances,
     Spt,
     SptFull,
     TemplateTokens,
@@ -252,6 +253,42 @@ def test_one_prompt_for_all_and_one_for_each_task():
     assert new[0].tolist() == [0, 1]
 
 
+def test_a_row_gets_the_prompt_of_the_nearest_stored_instance():
+    """As RoSPr: on sources, each template has a prompt; on a target, instances choose."""
+    method = Spt(**SMALL, retrieval="instance_library", transfer="zero_shot", instances=2)
+    params, consts = method.init(context())
+    assert params["values"].shape == (6 * 2, 2, toy.D)
+    assert consts["assigned"].tolist() == [[2 * n, 2 * n + 1] for n in range(6)]
+    blocks = params["values"].reshape(6, toy.L, toy.D)
+    np.testing.assert_array_equal(method.template_prompts(params, consts), blocks)
+    made = call(method, params, consts, rows([4, 1]))
+    np.testing.assert_array_equal(made.prompts[0], blocks[[4, 1]])
+
+    ids = np.asarray([[40, 60, 70], [50, 51, 52], [80, 81, 82]], np.int32)
+    asked = []
+
+    def instances(count):
+        asked.append(count)
+        return SourceInstances(ids, np.ones_like(ids), np.asarray([5, 0, 3], np.int32))
+
+    artefact = Artefact(("mixture",), np.zeros((0, 0, 0)), np.zeros(1), params=(params,))
+    artefacts = {"mixture": artefact}
+    start = context(TARGET, target="new", artefacts=artefacts, instances=instances)
+    params, consts = method.init(start)
+    assert asked == [2]
+    assert consts["library"].shape == (3, toy.D)
+    assert method.template_prompts(params, consts) is None
+    # Two of three tokens in common, and padding that must not matter.
+    given = np.asarray([[50, 51, 90, 0], [80, 91, 82, 0], [40, 60, 70, 9]], np.int32)
+    mask = np.asarray([[1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 0]], np.int32)
+    made = call(method, params, consts, rows([0, 0, 1], ids=given, mask=mask))
+    np.testing.assert_array_equal(made.prompts[0], blocks[[0, 3, 5]])
+    usage = np.asarray(made.carry["usage"])
+    assert np.flatnonzero(usage[0]).tolist() == [0, 1, 6, 7, 10, 11]
+    with pytest.raises(ConfigError, match="needs rows of the sources"):
+        method.init(dataclasses.replace(start, instances=None))
+
+
 def test_attention_over_all_slots_is_as_long_and_as_large():
     method, params, consts = assigned("attention")
     assert params["values"].shape == (6, 4, toy.D)
@@ -474,6 +511,8 @@ def test_only_retrieved_slots_are_tuned():
         ({"query": "instance", "retrieval": "random"}, "fixed by the template"),
         ({"query": "instance", "transfer": "prompt"}, "needs query=template"),
         ({"retrieval": "attention", "transfer": "slots"}, "transfer=bank"),
+        ({"retrieval": "instance_library", "transfer": "slots"}, "no retrieval=instance_library"),
+        ({"retrieval": "instance_library", "instances": 0}, "at least 1"),
     ],
 )
 def test_options_that_do_not_fit(options, message):

@@ -730,3 +730,35 @@ def test_stages_are_given_what_the_stages_before_them_left(pretender, executor, 
     np.testing.assert_array_equal(found.initial, made.initial(1).embeddings)
     assert seen["mixture", 0].stage == "mixture"
     assert len(seen["mixture", 0].sources) == 2
+
+
+def test_contexts_have_rows_of_the_sources(executor, world):
+    made = executor(shots=(4,), seeds=1)
+    (context, *_) = made.contexts("prompt_tuning", 4).values()
+    few = context.instances(3)
+    templates = len(context.source_templates)
+    assert np.bincount(few.template, minlength=templates).max() == 3
+    assert few.ids.shape == few.mask.shape
+    names = [f"{words.task}/{words.template}" for words in context.source_templates]
+    known = {}
+    for source in made.config.sources:
+        train = made.rows.rows(source, 0).train
+        for i, place in enumerate(train.template):
+            name = train.template_names[place]
+            known.setdefault(name, set()).add(tuple(train.inputs[i].tolist()))
+    for ids, mask, template in zip(*few, strict=True):
+        assert tuple(ids[mask.astype(bool)].tolist()) in known[names[template]]
+    np.testing.assert_array_equal(context.instances(3).ids, few.ids)
+    every = context.instances(10_000)
+    assert len(every.ids) == sum(len(made.rows.rows(s, 0).train) for s in made.config.sources)
+
+
+def test_an_instance_library_is_made_of_source_rows(pretender, executor):
+    library = "spt(slots=8,retrieval=instance_library,transfer=zero_shot,instances=3)"
+    outcomes = executor(shots=(4,), seeds=1).run(library, 4)
+    (name,) = (stage for stage, _ in pretender.runs)
+    assert name.endswith("mixture")
+    for outcome in outcomes:
+        assert outcome.trained.steps == 0
+        assert set(outcome.consts["library_texts"].tolist()) == {0, 1}
+        assert outcome.consts["library"].shape == (2 * 3, toy.D)

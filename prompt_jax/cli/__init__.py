@@ -21,6 +21,7 @@ from prompt_jax import __version__
 from prompt_jax.cli import (
     archive,
     contrasts,
+    doctor,
     evaluate,
     info,
     oracle,
@@ -59,6 +60,7 @@ app.command("vectors")(vectors.vectors)
 app.command("oracle")(oracle.oracle)
 app.add_typer(tasks.app, name="tasks")
 app.command("info")(info.info)
+app.command("doctor")(doctor.doctor)
 
 
 def _version(wanted: bool) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from prompt_jax.evaluation import Verdict
 from prompt_jax.report import figures, svg
 from prompt_jax.rundir import curves
@@ -59,11 +61,22 @@ def setting(run: RunDirectory, target: str, k: int) -> str:
     return f"{name}, {heading(k)}" if len(run.shots) > 1 else name
 
 
+def _within(limits: tuple[float, float], findings: Findings) -> tuple[float, float]:
+    """Limits of an axis of scores, without what no metric can be: accuracy has no 102 points."""
+    ranges = findings.scores.ranges
+    ends = np.asarray([ranges.get(target, (-1.0, 1.0)) for target in findings.run.targets])
+    air = 0.02 * (limits[1] - limits[0])  # a dot at the end is drawn whole
+    return (
+        max(limits[0], 100 * float(ends[:, 0].min()) - air),
+        min(limits[1], 100 * float(ends[:, 1].max()) + air),
+    )
+
+
 def scores(findings: Findings) -> list[Figure]:
     """Every seed of every cell, target by target, on one scale."""
     run, values = findings.run, findings.scores.values
     points = [100 * v for by_seed in values.values() for v in by_seed.values()]
-    limits = figures.span(points, 5.0)
+    limits = _within(figures.span(points, 5.0), findings)
     made = []
     for target in run.targets:
         lines = []

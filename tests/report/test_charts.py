@@ -55,6 +55,16 @@ def test_scores_hold_every_seed(loaded, found):
     assert drawn[0].svg.count("<use") == 2 * 3 * 5
 
 
+def test_no_axis_of_scores_goes_beyond_the_metric(found):
+    ranges = dict.fromkeys(found.run.targets, (0.0, 1.0))
+    scores = dataclasses.replace(found.scores, ranges=ranges)
+    found = dataclasses.replace(found, scores=scores)
+    assert charts._within((97.5, 102.5), found) == (97.5, 100.1)
+    assert charts._within((-2.0, 50.0), found) == (-1.04, 50.0)
+    unknown = dataclasses.replace(found, scores=dataclasses.replace(scores, ranges={}))
+    assert charts._within((-2.0, 50.0), unknown) == (-2.0, 50.0)
+
+
 def test_learning_curves(loaded):
     with svg.drawing():
         drawn = charts.learning(loaded)

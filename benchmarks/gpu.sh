@@ -17,9 +17,9 @@ PY
 # Missing packages are an error before any measurement.
 "$python" -c 'import peft, torch, transformers; assert torch.cuda.is_available(), "torch has no GPU"'
 
-"$python" benchmarks/train_step.py --shape base --batch 128 --dtype bfloat16
-"$python" benchmarks/train_step.py --shape base --batch 128 --dtype bfloat16 --lengths real
-"$python" benchmarks/train_step.py --shape base --batch 32 --dtype float32
+"$python" benchmarks/train_step.py --model t5-base --batch 128 --dtype bfloat16
+"$python" benchmarks/train_step.py --model t5-base --batch 128 --dtype bfloat16 --lengths real
+"$python" benchmarks/train_step.py --model t5-base --batch 32 --dtype float32
 "$python" benchmarks/svgd.py --shape base --batch 32 --dtype bfloat16
 "$python" benchmarks/svgd.py --shape base --batch 32 --dtype bfloat16 --particles 50 --rounds 3
 "$python" benchmarks/grouping.py --model base --rows 32

@@ -1,18 +1,22 @@
 """Time of a training step of prompt tuning, compared with Hugging Face PEFT, interleaved.
 
     python benchmarks/train_step.py                         # T5-small, B = 32, 100 + 128, fp32
-    python benchmarks/train_step.py --shape base --batch 128 --dtype bfloat16   # a GPU
+    python benchmarks/train_step.py --model smollm2-135m --batch 16 --prompt 20
+    python benchmarks/train_step.py --model t5-base --batch 128 --dtype bfloat16   # a GPU
 
 Both sides have the same weights, prompt, rows and loss; the first losses must agree. A step is a
 forward pass, a backward pass to the prompt and an AdamW update, without dropout. Rounds alternate
 between the two, so that noise of the machine affects both; the ratio is the median over rounds of
 PEFT's time divided by ours (above 1: prompt_jax is faster). The share of the ceiling is the number
-of FLOPs (counted by hand) divided by the time and by the rate of a matrix product of the encoder's
-shape, measured in the same process with both libraries (the faster one counts).
+of FLOPs (counted by hand) divided by the time and by the rate of a matrix product of a feed-forward
+layer's shape, measured in the same process with both libraries (the faster one counts).
 
 With `--lengths real`, row lengths follow a mixture of GLUE and SuperGLUE tasks under the T5
 vocabulary. PEFT pads a batch to its longest row, as its default collators do; prompt_jax sorts rows
 into micro-batches.
+
+Where others compute on the same machine, `--clock cpu` under `taskset -c 0` compares the processor
+time of one thread, which they hardly change.
 
 Needs torch, transformers and peft (`make env-parity`); no network, no data.
 """
@@ -38,7 +42,7 @@ from prompt_jax.data.ragged import Ragged
 from prompt_jax.data.render import Example
 from prompt_jax.data.tokenise import TokenisedSplit
 from prompt_jax.methods import create
-from prompt_jax.models.t5 import FrozenT5, T5Config
+from prompt_jax.models import LanguageModel, registry
 from prompt_jax.run_key import RunKey
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.population import Population
@@ -86,7 +90,12 @@ class Ours:
     """The training step of this library, with one replica."""
 
     def __init__(
-        self, lm: FrozenT5, rows: TokenisedSplit, prompt: np.ndarray, batch: int, micro_tokens: int
+        self,
+        lm: LanguageModel,
+        rows: TokenisedSplit,
+        prompt: np.ndarray,
+        batch: int,
+        micro_tokens: int,
     ) -> None:
         optimizer = OptimizerConfig(
             learning_rate=LEARNING_RATE, unit="absolute", schedule="constant"
@@ -114,10 +123,10 @@ class Peft:
         import peft
         import torch
 
+        self.continues = not model.config.is_encoder_decoder
+        kind = peft.TaskType.CAUSAL_LM if self.continues else peft.TaskType.SEQ_2_SEQ_LM
         config = peft.PromptTuningConfig(
-            task_type=peft.TaskType.SEQ_2_SEQ_LM,
-            num_virtual_tokens=len(prompt),
-            num_transformer_submodules=1,
+            task_type=kind, num_virtual_tokens=len(prompt), num_transformer_submodules=1
         )
         self.torch, self.rows, self.feed = torch, rows, feed
         self.device = model.device
@@ -127,34 +136,63 @@ class Peft:
         self.optimizer = torch.optim.AdamW([weight], lr=LEARNING_RATE, weight_decay=0.0)
         self.model.train()
 
+    def batch(self, number: int) -> dict[str, Any]:
+        """The rows of a step, padded to the longest."""
+        torch, index = self.torch, self.feed.rows(number)
+        targets = self.rows.targets.padded(index, None, -100)
+        lengths = self.rows.inputs.lengths[index]
+        ids = self.rows.inputs.padded(index)
+        labels = targets
+        if self.continues:  # one text: the input, then the target, then padding
+            real = [(ids[i, :n], targets[i][targets[i] >= 0]) for i, n in enumerate(lengths)]
+            lengths = np.array([len(start) + len(end) for start, end in real])
+            ids = np.zeros((len(real), lengths.max()), np.int64)
+            labels = np.full_like(ids, -100)
+            for i, (start, end) in enumerate(real):
+                ids[i, : lengths[i]] = np.concatenate([start, end])
+                labels[i, len(start) : lengths[i]] = end
+        mask = np.arange(ids.shape[1])[None] < lengths[:, None]
+        arrays = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        return {name: torch.tensor(x, device=self.device).long() for name, x in arrays.items()}
+
     def step(self, number: int) -> float:
         """One step; returns the loss (waits for the device)."""
-        torch, index = self.torch, self.feed.rows(number)
-        lengths = torch.tensor(self.rows.inputs.lengths[index], device=self.device)
-        ids = torch.tensor(self.rows.inputs.padded(index), device=self.device).long()
-        mask = (torch.arange(ids.shape[1], device=self.device)[None] < lengths[:, None]).long()
-        labels = torch.tensor(self.rows.targets.padded(index, None, -100), device=self.device)
-        out = self.model(input_ids=ids, attention_mask=mask, labels=labels.long())
+        out = self.model(**self.batch(number))
         self.optimizer.zero_grad()
         out.loss.backward()
         self.optimizer.step()
         return float(out.loss.detach())
 
 
-def torch_model(config: T5Config, args: argparse.Namespace) -> Any:
-    """A randomly initialised torch T5 without dropout, on the accelerator if there is one."""
+def published(name: str) -> tuple[type[registry.FamilyClass], Any]:
+    """Class and configuration of a model by the last part of its published name, in any case."""
+    for family in registry.FAMILIES:
+        model_class = family.load_class()
+        for shape, config in model_class.SHAPES.items():
+            if shape.rpartition("/")[2].lower() == name.lower():
+                return model_class, config
+    raise SystemExit(f"the shape of '{name}' is not known")
+
+
+def torch_model(config: Any, args: argparse.Namespace) -> Any:
+    """A randomly initialised torch model without dropout, on the accelerator if there is one."""
     import torch
-    from transformers import T5Config as TorchConfig
-    from transformers import T5ForConditionalGeneration
+    import transformers
 
     torch.manual_seed(args.seed)
     facts = {**config.to_hf_dict(), "dropout_rate": 0.0}
-    model = T5ForConditionalGeneration(TorchConfig(**facts))
+    own = transformers.AutoConfig.for_model(facts.pop("model_type"), **facts)
+    if own.is_encoder_decoder:
+        model = transformers.AutoModelForSeq2SeqLM.from_config(own)
+    else:
+        model = transformers.AutoModelForCausalLM.from_config(own)
     device = "cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu"
     return model.to(device), torch
 
 
-def matmul_rate(shape: tuple[int, int, int], dtype: str, torch: Any, device: Any) -> float:
+def matmul_rate(
+    shape: tuple[int, int, int], dtype: str, torch: Any, device: Any, clock: Callable[[], float]
+) -> float:
     """FLOP/s of a matrix product [m, k] x [k, n], the faster of JAX and torch."""
     m, k, n = shape
     a, b = jnp.ones((m, k), dtype), jnp.ones((k, n), dtype)
@@ -170,24 +208,24 @@ def matmul_rate(shape: tuple[int, int, int], dtype: str, torch: Any, device: Any
             z = x @ y
         float(z[0, 0])
 
-    return 4 * 2.0 * m * k * n / min(best_time(ours), best_time(theirs))
+    return 4 * 2.0 * m * k * n / min(best_time(ours, clock), best_time(theirs, clock))
 
 
-def best_time(call: Callable[[], Any], rounds: int = 5) -> float:
+def best_time(call: Callable[[], Any], clock: Callable[[], float], rounds: int = 5) -> float:
     """Minimum seconds over rounds, after a warm-up call."""
     call()
     times = []
     for _ in range(rounds):
-        began = time.perf_counter()
+        began = clock()
         call()
-        times.append(time.perf_counter() - began)
+        times.append(clock() - began)
     return min(times)
 
 
 def main() -> None:
     """Runs the comparison and prints one JSON object."""
     parser = argparse.ArgumentParser(description="prompt tuning step: prompt_jax against PEFT")
-    parser.add_argument("--shape", default="small", choices=("small", "base", "large"))
+    parser.add_argument("--model", default="t5-small", help="a published name, in any case")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--prompt", type=int, default=100)
     parser.add_argument("--tokens", type=int, default=128)
@@ -198,14 +236,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, default=4, help="different batches")
     parser.add_argument("--micro-tokens", type=int, default=0, help="0: the library's choice")
+    parser.add_argument("--clock", default="wall", choices=("wall", "cpu"))
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    clock = time.process_time if args.clock == "cpu" else time.perf_counter
 
-    config = T5Config.known(f"t5-{args.shape}")
+    model_class, config = published(args.model)
     model, torch = torch_model(config, args)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        lm = FrozenT5.from_pretrained(folder, dtype=args.dtype)
+        lm = model_class.from_pretrained(folder, dtype=args.dtype)
     model = model.to(getattr(torch, args.dtype))
     rows = make_rows(args, config.vocab_size)
     table = np.asarray(lm.embed(np.arange(args.prompt)), np.float32)
@@ -224,9 +264,9 @@ def main() -> None:
         elapsed = {"ours": 0.0, "peft": 0.0}
         for number in range(args.batches):  # the rows of a step depend only on its number
             for name, side in (("ours", ours), ("peft", theirs)):
-                began = time.perf_counter()
+                began = clock()
                 side.step(number)
-                elapsed[name] += time.perf_counter() - began
+                elapsed[name] += clock() - began
         for name, total in elapsed.items():
             seconds[name].append(total / args.batches)
     mean_tokens = args.prompt + float(rows.inputs.lengths.mean())
@@ -236,6 +276,7 @@ def main() -> None:
         args.dtype,
         torch,
         theirs.device,
+        clock,
     )
     ratios = [p / o for o, p in zip(seconds["ours"], seconds["peft"], strict=True)]
     ours_median = statistics.median(seconds["ours"])

@@ -126,7 +126,7 @@ def count_flops(lm: LanguageModel, method: Method, rows: int, tokens: int, targe
       lm: the model.
       method: what is trained.
       rows: how many.
-      tokens: encoder tokens of all rows, prompts included.
+      tokens: input tokens of all rows, prompts included.
       targets: target tokens of all rows.
     """
     if not rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from prompt_jax.methods import (
     Stage,
     TemplateTokens,
 )
+from prompt_jax.models import LanguageModel
 from prompt_jax.models.base import Scores
 from prompt_jax.recipes.artefacts import ArtefactStore
 from prompt_jax.streams import key as stream_key
@@ -46,11 +48,20 @@ WORDINGS = tuple(
 )
 
 
-def context(method: BaseMethod, seed: int) -> Context:
+# What a method computes does not depend on the family. Checked over both is the gradient of
+# methods that use a model in different ways: one prompt, one per row, several views, no prompt.
+OF_DECODERS = ("prompt_tuning", "spt", "bmtpt", "full_fine_tuning")
+FAMILIES: dict[str, Callable[[], LanguageModel]] = {
+    "t5": toy.tiny_t5,
+    "decoder": toy.tiny_decoder,
+}
+
+
+def context(method: BaseMethod, seed: int, lm: LanguageModel) -> Context:
     """Everything that a method may ask for, with artefacts of all of its earlier stages."""
     prompts = np.stack([toy.prompt(10 + i) for i in range(3)])
     names = ("one", "two", "three")
-    first = Context(toy.tiny_t5(), toy.prompt(seed), seed, "mixture", 0, {}, WORDINGS, WORDINGS)
+    first = Context(lm, toy.prompt(seed), seed, "mixture", 0, {}, WORDINGS, WORDINGS)
     first = dataclasses.replace(first, sources=names, targets=("target",))
     artefacts: dict[str, Artefact] = {}
     for stage in method.stages()[:-1]:
@@ -70,11 +81,11 @@ def split(seed: int) -> Any:
     return toy.make_split(seed=seed, tasks=TASKS, templates=TEMPLATES)
 
 
-def make_runs(method: BaseMethod) -> list[Replica]:
-    """Two runs that differ in everything; one where the T5 is trained."""
+def make_runs(method: BaseMethod, lm: LanguageModel | None = None) -> list[Replica]:
+    """Two runs that differ in everything; one where the model is trained."""
     runs = []
     for seed in range(1 if method.trains_lm else 2):
-        params, consts = method.init(context(method, seed))
+        params, consts = method.init(context(method, seed, lm or toy.tiny_t5()))
         runs.append(toy.make_run(seed, params=params, consts=consts, split=split(seed)))
     return runs
 
@@ -127,7 +138,12 @@ def outcome(name: str) -> Outcome:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "name" in metafunc.fixturenames:
-        metafunc.parametrize("name", METHODS)
+        names = METHODS
+        if "family" in metafunc.fixturenames:
+            pairs = [("t5", name) for name in names] + [("decoder", name) for name in OF_DECODERS]
+            metafunc.parametrize(("family", "name"), pairs)
+        else:
+            metafunc.parametrize("name", names)
 
 
 def test_attributes(name):
@@ -160,7 +176,7 @@ def test_stages(name):
 
 def test_initial_values(name):
     method = METHODS[name]
-    made, again = (method.init(context(method, 3)) for _ in range(2))
+    made, again = (method.init(context(method, 3, toy.tiny_t5())) for _ in range(2))
     assert array_hash(made) == array_hash(again)
     params, consts = made
     assert all(np.dtype(leaf.dtype) == np.float32 for leaf in jax.tree.leaves(params))
@@ -175,7 +191,9 @@ def test_initial_values(name):
         assert deployed.shape == (toy.L, toy.D)
 
 
-def rows_of(run: Replica, width: int = 8) -> tuple[Rows, np.ndarray, np.ndarray, np.ndarray]:
+def rows_of(
+    lm: LanguageModel, run: Replica, width: int = 8
+) -> tuple[Rows, np.ndarray, np.ndarray, np.ndarray]:
     """What step 0 of a run sees: `Rows` with tokens, and inputs, mask and labels."""
     split, picked = run.feed.split, run.feed.rows(0)
     ids = split.inputs.padded(picked, width)
@@ -187,7 +205,7 @@ def rows_of(run: Replica, width: int = 8) -> tuple[Rows, np.ndarray, np.ndarray,
         split.task[picked],
         split.template[picked],
         run.feed.scale(picked),
-        np.asarray(toy.tiny_t5().embed(ids)),
+        np.asarray(lm.embed(ids)),
     )
     return rows, ids, mask, labels
 
@@ -247,10 +265,11 @@ def naive_objective(method: BaseMethod) -> Any:
 
 
 @pytest.mark.slow
-def test_gradient_is_that_of_the_naive_objective(name):
+def test_gradient_is_that_of_the_naive_objective(family, name):
     """Folded in micro-batches and pulled back, or written down for one run: 1e-5."""
-    method, runs = METHODS[name], outcome(name).runs
-    population = loop.Population(toy.tiny_t5(), method, runs, BUDGET, None)
+    lm, method = FAMILIES[family](), METHODS[name]
+    runs, before = make_runs(method, lm), array_hash(lm.params)
+    population = loop.Population(lm, method, runs, BUDGET, None)
     config = BUDGET.optimizer
     if method.reduction == "sum":  # a sum over all rows has no norm to cut at
         config = dataclasses.replace(config, clip_norm=0.0)
@@ -258,6 +277,7 @@ def test_gradient_is_that_of_the_naive_objective(name):
     carries = [jax.tree.map(lambda x, r=r: x[r], population.state.carry) for r in range(len(runs))]
     population.step(0)
     got = jax.device_get((population.state.opt_state, population.state.carry))
+    assert array_hash(lm.params) == before
 
     @jax.jit  # one program for all runs
     def naive(params, *others):
@@ -265,7 +285,7 @@ def test_gradient_is_that_of_the_naive_objective(name):
         return tx.update(gradient, tx.init(params), params)[1], carry
 
     for r, run in enumerate(runs):
-        rows = rows_of(run)
+        rows = rows_of(lm, run)
         if not method.needs_embeddings:
             rows = (rows[0]._replace(embedded=None), *rows[1:])
             if not method.needs_inputs:
@@ -274,7 +294,7 @@ def test_gradient_is_that_of_the_naive_objective(name):
         key = jax.random.fold_in(stream_key(run.seed, "order"), 0)
         params = jax.tree.map(lambda x: jax.numpy.asarray(x), run.params)
         # Through the transformation, whose first moment is (1 - b1) times what it was given.
-        expected = naive(params, run.consts, carries[r], key, rows, toy.tiny_t5())
+        expected = naive(params, run.consts, carries[r], key, rows, lm)
         compared = 0
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
             if b.size > 1 and np.abs(b).max() > 0:

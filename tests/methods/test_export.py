@@ -24,9 +24,10 @@ BUDGET = toy.budget(2, learning_rate=0.1, unit="absolute", clip_norm=1.0)
 def exported(lm: LanguageModel, name: str, mesh: Any) -> dict[str, export.Exported]:
     """The programs of a step, exported on the arguments that the step itself gives them."""
     method = METHODS[name]
+    runs = make_runs(method, lm)
     if mesh is not None:
         lm = sharding.shard_tree(lm, lm.partition_rules, mesh)
-    population = Population(lm, method, make_runs(method), BUDGET, mesh)
+    population = Population(lm, method, runs, BUDGET, mesh)
     found: dict[str, export.Exported] = {}
 
     def instead(part: str, program: Any) -> Any:
@@ -54,7 +55,7 @@ def exported(lm: LanguageModel, name: str, mesh: Any) -> dict[str, export.Export
 @pytest.mark.parametrize("sizes", [None, (4, 2)], ids=["one", "data4model2"])
 @pytest.mark.parametrize(
     ("family", "name"),
-    # What trains weights and what asks a model for most: embeddings, hidden states, two passes.
+    # Of a decoder: a method that trains the weights, one prompt, and a prompt of each row.
     [("t5", name) for name in sorted(REGISTRY)]
     + [("decoder", name) for name in ("full_fine_tuning", "prompt_tuning", "spt")],
 )

@@ -82,6 +82,38 @@ def test_weights_split_over_a_mesh_of_explicit_axes():
 
 
 @pytest.mark.multidevice
+def test_a_decoder_over_data_and_model_and_inside_shard_map():
+    """Loss, candidates, new tokens and the prompt's gradient are those of one device."""
+    lm, prompt, rows = toy.tiny_decoder(), toy.prompt(), batch()
+    value, grad = jax.jit(jax.value_and_grad(mean_loss))(prompt, lm, *rows)
+    mesh = sharding.make_mesh(4, 2)
+    split = sharding.shard_tree(lm, lm.partition_rules, mesh)
+    assert split.params["layers"]["mlp"]["up"].sharding.spec == P(None, None, "model")
+    placed = jax.device_put(rows, NamedSharding(mesh, P("data")))
+    have, slope = jax.jit(jax.value_and_grad(mean_loss))(prompt, split, *placed)
+    close(have, value)
+    np.testing.assert_allclose(slope, grad, rtol=1e-4, atol=1e-5)
+    close(
+        split.rank(*placed[:2], rows[2][:3], prompt)[0], lm.rank(*rows[:2], rows[2][:3], prompt)[0]
+    )
+    want = lm.generate(*rows[:2], prompt, max_new_tokens=2)
+    np.testing.assert_array_equal(split.generate(*placed[:2], prompt, max_new_tokens=2), want)
+
+    def local(prompt, lm, *rows):
+        def mean(prompt):
+            nll, tokens = lm.loss(*rows, prompt)
+            return jax.lax.psum(nll, "data") / jax.lax.psum(tokens, "data")
+
+        return jax.grad(mean)(prompt)
+
+    specs = (P(), P(), P("data"), P("data"), P("data"))
+    mesh = sharding.make_mesh(8)
+    program = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=True)
+    slope = jax.jit(program)(prompt, lm, *rows)
+    np.testing.assert_allclose(slope, grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.multidevice
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
 def test_the_gradient_inside_shard_map(kind):
     """Data parallel, with the types of varying arrays checked; for the prompt and the weights."""

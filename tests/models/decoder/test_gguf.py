@@ -15,6 +15,7 @@ from prompt_jax.errors import MissingExtraError, ModelError
 from prompt_jax.models import hub
 from prompt_jax.models.decoder import gguf as own
 from prompt_jax.models.decoder.tokenizer import load_tokenizer
+from prompt_jax.models.gguf_file import TYPES, open_gguf
 
 from .conftest import FIXTURES, Case, load_case
 
@@ -67,6 +68,50 @@ def test_the_file_holds_the_same_model(name: str, tmp_path) -> None:
     changed = {key for key, value in lm.model_config.items() if value != case.lm.model_config[key]}
     assert changed <= {"rope_theta", "norm_epsilon"}  # float32 in the file
     assert lm.config.norm_epsilon == pytest.approx(case.lm.config.norm_epsilon)
+
+
+# Largest error of a stored weight, relative to the largest weight of its block.
+ERRORS = {"F32": 0, "F16": 2**-11, "BF16": 2**-8, "Q8_0": 0.5 / 127, "Q4_0": 1 / 8, "Q4_1": 1 / 15}
+
+
+def blocks(kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Two rows of one block of 256 weights as its format defines it, and the weights."""
+    d = np.array([0.5, 2], np.float16)[:, None].view(np.uint8)
+    if kind == "Q6_K":  # d * scale of 16 weights * (q - 32); every q is 0 here
+        scales = np.arange(-8, 8, dtype=np.int8)
+        stored = np.concatenate([np.zeros(192, np.uint8), scales.view(np.uint8)])
+        raw = np.concatenate([np.stack([stored] * 2), d], axis=1)
+        return raw, np.array([[0.5], [2]]) * -32 * np.repeat(scales, 16)
+    # Q4_K: d * scale * q - dmin * m; the scales are 3 and the m are 1, the q 1 and 2 in turn.
+    packed = [3] * 4 + [1] * 4 + [0x13] * 4
+    stored = np.array([*packed, *[0x21] * 128], np.uint8)
+    dmin = np.array([1, 4], np.float16)[:, None].view(np.uint8)
+    raw = np.concatenate([d, dmin, np.stack([stored] * 2)], axis=1)
+    q = np.tile(np.repeat([1, 2], 32), 4)
+    return raw, np.array([[0.5], [2]]) * 3 * q - np.array([[1], [4]])
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_every_type_is_read_as_its_format_defines_it(kind: str, tmp_path) -> None:
+    gguf = pytest.importorskip("gguf")
+    number = gguf.GGMLQuantizationType[kind]
+    if kind in ERRORS:
+        weights = np.random.default_rng(0).normal(size=(2, 256)).astype(np.float32)
+        raw, error = gguf.quants.quantize(weights, number), ERRORS[kind]
+    else:
+        (raw, weights), error = blocks(kind), 0
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
+    writer.add_tensor("output.weight", raw, raw_dtype=number)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    read = open_gguf(tmp_path / "model.gguf").tensors["output.weight"]
+    assert read.shape == weights.shape
+    assert read.dtype == np.float32
+    largest = np.abs(weights).reshape(2, -1, 32).max(axis=2, keepdims=True)
+    allowed = np.broadcast_to(2 * error * largest, (2, 8, 32)).reshape(2, 256)
+    assert (np.abs(read - weights) <= allowed).all()
 
 
 def test_a_type_that_is_not_read_is_named(tmp_path) -> None:

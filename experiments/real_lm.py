@@ -64,18 +64,28 @@ def _declared(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def main() -> ExperimentConfig:
-    """All lines on the held-back targets, k = 16 per class, three seeds."""
+    """All methods on the held-back targets, k = 16 per class, three seeds.
+
+    Primary contrast, declared before any run: SPoT minus tuned prompt tuning with twice the steps,
+    mean over the held-back targets. All other methods are secondary contrasts with the same line.
+    """
     return _declared(replace(suites.SMOLLM2, name="smollm2", targets=HELD_BACK, methods=LINES))
 
 
 def hundred() -> ExperimentConfig:
-    """The same with 100 rows of each target in all."""
+    """The same with 100 rows of each target in all.
+
+    Primary contrast, declared before any run: that of `main`.
+    """
     data = replace(suites.SMOLLM2.data, shots_count="total")
     return replace(main(), name="smollm2_hundred", data=data, shots=(100,))
 
 
 def development() -> ExperimentConfig:
-    """The same on the development targets, other seeds: rates and budgets are chosen here."""
+    """The same on the development targets, other seeds: rates and budgets are chosen here.
+
+    Primary contrast, declared before any run: that of `main`. It decides nothing.
+    """
     return replace(main(), name="smollm2_development", targets=DEVELOPMENT, first_seed=100)
 
 

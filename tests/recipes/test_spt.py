@@ -160,5 +160,6 @@ def test_a_method_that_could_not_be_loaded_is_not_saved_and_a_warning_says_so(wo
     report = run(config, world.lm, say=said.append)
     assert report.prompts == []
     assert report.findings.run.rows
-    (warning,) = (line for line in said if "warning" in line)
+    (warning,) = (line for line in said if "was not made" in line)
+    assert "warning" in warning
     assert "was not made: unknown method 'not_registered'" in warning

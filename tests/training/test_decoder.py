@@ -49,11 +49,12 @@ def test_prompts_of_a_population_learn_and_the_weights_stay() -> None:
 )
 def test_prompts_of_each_row_learn(method: BaseMethod, of: BaseMethod, stage: str) -> None:
     """Attention over the row's embeddings; logits and hidden states under two prompts."""
-    params, consts = method.init(dataclasses.replace(context(of, 0), stage=stage))
+    lm = toy.tiny_decoder()
+    params, consts = method.init(dataclasses.replace(context(of, 0, lm), stage=stage))
     run = toy.make_run(0, params=params, consts=consts, split=toy.make_split(tasks=2), dev=True)
     recorder = toy.Recorder()
     config = toy.budget(20, learning_rate=0.3, unit="absolute", clip_norm=5.0, eval_every=20)
-    (trained,) = train(toy.tiny_decoder(), method, [run], config, tracker=recorder)
+    (trained,) = train(lm, method, [run], config, tracker=recorder)
     losses = recorder.of("loss", run.key)
     assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.5
     assert trained.healthy

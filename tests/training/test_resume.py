@@ -244,7 +244,7 @@ def test_resume_of_other_training_is_refused(tmp_path):
     refused("budget.steps: 2 -> 3", config=toy.budget(3))
     refused(r"budget.optimizer.b1: 0.9 -> 0.5", config=toy.budget(2, b1=0.5))
     refused(r"method.class: .*PromptTuning -> .*Named", method=Named())
-    refused(r"(?s)0 \(run0 seed=0\).seed: 0 -> \(absent\).*and 20 more", runs=runs[::-1])
+    refused(r"(?s)0 \(run0 seed=0\).seed: 0 -> \(absent\).*and 24 more", runs=runs[::-1])
     weights = jax.tree.map(lambda x: x + 1, toy.tiny_t5().params)
     refused("weights: ", lm=toy.tiny_t5().replace(params=weights))
     moved = make_runs(PromptTuning())

@@ -60,7 +60,7 @@ def _side_by_side(lines: tuple[str, str], drawn: Mapping[str, str]) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {high:.0f}"'
         f' width="{WIDTH}" role="img">',
-        f"<title>{escape(' '.join(lines))}</title>",
+        f"<title>{escape('. '.join(lines))}</title>",
         f"<style>{colours[0]} text {{ font-family: system-ui, sans-serif; }}"
         " .t { fill: var(--ink); font-size: 17px; font-weight: 650; }"
         " .s { fill: var(--soft); font-size: 13px; }</style>",

@@ -12,6 +12,7 @@ from prompt_jax.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
     from prompt_jax.data import Example, Task
+    from prompt_jax.models.base import Tokenizer
 
 _TABLES = (".csv", ".tsv", ".parquet")
 _JSON_LINES = (".jsonl", ".ndjson")
@@ -30,6 +31,8 @@ class Row(NamedTuple):
     labelled: bool = False  # whether the example has a gold answer
     id: Any = None  # the row's own, if it has one
     is_line: bool = True
+    fields: Any = None  # what was rendered
+    template: str | None = None  # of the task; None: the first
 
     @property
     def ranked(self) -> bool:
@@ -81,7 +84,20 @@ def _row(
             prompts = (_prompt_number(fields.pop("prompt"), names, where),)
         identity = next((fields[name] for name in _IDS if name in fields), None)
     example, labelled = _example(fields, task, template, where)
-    return Row(number, example, prompts, task, labelled, identity, is_line)
+    return Row(number, example, prompts, task, labelled, identity, is_line, fields, template)
+
+
+def for_model(row: Row, tokenizer: Tokenizer) -> Row:
+    """The row with the label words that the tokenizer's model answers with.
+
+    Rows are read, and refused, before a model is loaded.
+    """
+    from prompt_jax.data.tokenise import task_for
+
+    if row.task is None or (task := task_for(tokenizer, row.task)) == row.task:
+        return row
+    example, _ = _example(row.fields, task, row.template, f"row {row.line}")
+    return row._replace(example=example, task=task)
 
 
 def _entries(source: str, jsonl: bool) -> Iterator[tuple[int, Any, str, bool]]:

@@ -90,7 +90,7 @@ def predict(
     rows = inputs.read(source, jsonl, chosen, template, names)
     lm = loading.load_model(model, dtype)
     loaded = loading.load_prompts(prompt, lm, allow_other_model, methods=True)
-    rows = [_assign_prompts(row, loaded) for row in rows]
+    rows = [_assign_prompts(inputs.for_model(row, lm.tokenizer), loaded) for row in rows]
     _refuse_other_answers(rows, loaded)
     _warn_about_templates(rows, loaded)
     limits = Limits(max_input_tokens, max_target_tokens, max_new_tokens)

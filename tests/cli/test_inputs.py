@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -150,7 +151,7 @@ def answered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
             made[row.line, 0] = predict.Answer("broken", scores, 0, tied)
         return made
 
-    monkeypatch.setattr(loading, "load_model", lambda *_, **__: None)
+    monkeypatch.setattr(loading, "load_model", lambda *_, **__: SimpleNamespace(tokenizer=None))
     monkeypatch.setattr(loading, "load_prompts", lambda *_, **__: [])
     monkeypatch.setattr(predict, "_refuse_other_answers", lambda *_: None)
     monkeypatch.setattr(predict, "_warn_about_templates", lambda *_: None)
@@ -237,3 +238,15 @@ def test_json_is_valid_on_every_stream(monkeypatch: pytest.MonkeyPatch) -> None:
         written = stream.buffer.getvalue().decode(encoding)
         assert json.loads(written) == {"answer": data["answer"], "score": None, "n": 1.5}
         assert common.prints(["café"]) == (encoding != "ascii")
+
+
+@pytest.mark.parametrize(("continues", "word"), [(True, "positive"), (False, "good")])
+def test_rows_have_the_label_words_of_the_model(tmp_path, monkeypatch, continues, word):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"sentence": "fine", "label": 1}\n')
+    (row,) = inputs.read(str(path), False, registry.get("mr"), None, ["p"])
+    monkeypatch.setattr("prompt_jax.models.texts.continues", lambda tokenizer: continues)
+    row = inputs.for_model(row, object())
+    assert (row.example.target, row.example.candidates[1]) == (word, word)
+    assert row.task is not None
+    assert row.task.words(row.task.template())[1] == word

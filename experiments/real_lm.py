@@ -2,12 +2,14 @@
 
     make smollm2
     prompt-jax run experiments/real_lm.py:smoke data.root=DIR
+    prompt-jax run experiments/real_lm.py:rates data.root=DIR few_shot.optimizer.learning_rate=0.03
     prompt-jax run experiments/real_lm.py:development data.root=DIR
     prompt-jax run experiments/real_lm.py data.root=DIR
     prompt-jax run experiments/real_lm.py:hundred data.root=DIR
 
 Declared before any run. Rates and budgets are chosen on five development targets, with equal trials
-for every method and seeds from 100 on. Nothing is chosen on the six held-back targets.
+for every method: three rates on two of them (`rates`). Nothing is chosen on the six held-back
+targets.
 
 Measured: nothing yet.
 """
@@ -21,7 +23,7 @@ from experiments import suites
 from experiments.suites import LONG, TUNED, declare, spec
 from prompt_jax.recipes import ExperimentConfig, Question
 
-Variant = Literal["main", "hundred", "development", "smoke"]
+Variant = Literal["main", "hundred", "development", "rates", "smoke"]
 Suite = Literal["smollm2"]
 
 DEVELOPMENT = ("mr", "trec", "subj", "tweeteval_emotion", "glue/rte")
@@ -89,6 +91,23 @@ def development() -> ExperimentConfig:
     return replace(main(), name="smollm2_development", targets=DEVELOPMENT, first_seed=100)
 
 
+def rates() -> ExperimentConfig:
+    """Each method at one rate on two development targets, once at 0.03, at 0.1 and at 0.3.
+
+    The rate with the highest mean development accuracy over MR and TREC is a method's rate in
+    `main`, `hundred` and `development`. The source prompts are those of `main`'s first seed.
+    """
+    return replace(
+        main(),
+        name="smollm2_rates",
+        targets=("mr", "trec"),
+        methods=("prompt_tuning", "spot", "attempt", "mpt", MATCHED),
+        seeds=1,
+        questions=(),
+        target_groups=(),
+    )
+
+
 def smoke() -> ExperimentConfig:
     """The design at one target and one seed, two sources and a fifth of the steps."""
     suite = suites.SMOLLM2
@@ -113,10 +132,11 @@ STUDY = {
     ("main", "smollm2"): main,
     ("hundred", "smollm2"): hundred,
     ("development", "smollm2"): development,
+    ("rates", "smollm2"): rates,
     ("smoke", "smollm2"): smoke,
 }
 
 
 def get_config(variant: Variant = "main", suite: Suite = "smollm2") -> ExperimentConfig:
-    """The experiment: `main`, `hundred`, `development` or `smoke`."""
+    """The experiment: `main`, `hundred`, `development`, `rates` or `smoke`."""
     return suites.pick(STUDY, variant, suite)

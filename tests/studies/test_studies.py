@@ -35,6 +35,7 @@ FIVE_SEEDS = {
     "sandbox_dtvg_second_rates",
     "real_dtvg",
     "real_dtvg_ablations",
+    "real_dtvg_released",
     "real_bmtpt",
     "real_bmtpt_ablations",
     "spt_real_text",

@@ -64,10 +64,8 @@ docs: env-docs ## the documentation, into site/
 wheel: env ## build the wheel and use it from an empty folder
 	$(BIN)/python tools/check_wheel.py
 
-bench: env-parity ## the benchmarks that run in minutes on a CPU, against PEFT
-	$(BIN)/python benchmarks/import_time.py
-	$(BIN)/python -W ignore benchmarks/train_step.py
-	$(BIN)/python -W ignore benchmarks/train_step.py --lengths real
+bench: env-parity ## the benchmarks, against PEFT, in at most 24 minutes; writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks; status=$$?; $(BIN)/python -m benchmarks.page; exit $$status
 
 test-newest: ## all tests on Python 3.13 with the newest JAX
 	tools/test_newest.sh $(TESTS)

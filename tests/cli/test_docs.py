@@ -43,7 +43,7 @@ PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
 # Options of other programs that the pages use.
 OTHERS = {
     "benchmarks/": "--rounds --batches --lengths --rows --shape --batch --particles --slots --clock"
-    " --prompt --tokens",
+    " --prompt --tokens --list --small",
     "experiments/": "--svg",
     "tools/": "--kills --worker",
     "pip": "--extra-index-url --exclude-editable",

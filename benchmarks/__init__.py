@@ -1,0 +1,1 @@
+"""The benchmark suite, no part of the package: `python -m benchmarks --help`."""

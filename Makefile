@@ -1,8 +1,16 @@
 # Everything is installed into $(VENV) and nothing outside this directory is changed.
 # The only target that leaves more behind is test-newest (a cache, see tools/test_newest.sh).
 
-PYTHON ?= python3
 VENV ?= .venv
+# Without PYTHON=...: that of an environment that is here, else the newest one found. A name on PATH
+# need not start anything (pyenv), and Debian's Pythons may come without venv, hence the trial.
+ifeq ($(origin PYTHON),undefined)
+PYTHONS = python3.13 python3.12 python3.11
+MADE_HERE = $(filter $(CURDIR),$(firstword $(shell cat $(VENV)/.made_by 2>/dev/null)))
+PYTHON := $(shell for python in $(if $(MADE_HERE),$(VENV)/bin/python) $(PYTHONS); do \
+    command -v $$python >/dev/null && $$python -c 'import ensurepip, venv' 2>/dev/null && \
+    echo $$python && exit; done; echo python3)
+endif
 PIP_ARGS ?=
 # Test workers: one a core, at most four (each holds its own JAX).
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -lt 4 ] && echo $$n || echo 4)
@@ -27,7 +35,7 @@ VENV_SHOULD_BE := $(CURDIR) $(shell $(PYTHON) -c 'import sys; print(*sys.version
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  PYTHON=python3.12 make env ...   with another Python (3.11 or newer)"
+	@echo "  make PYTHON=python3.12 env ...   with another Python; default: 3.13, 3.12 or 3.11"
 	@echo "  make test TESTS=tests/models     only some tests"
 
 quickstart: env ## the environment, then the main job on the built-in defaults
@@ -84,7 +92,7 @@ $(VENV)/.made_by:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "prompt_jax needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>/dev/null || echo not there)." >&2; \
 	  echo "  Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
-	@echo "making $(VENV) with $$($(PYTHON) -V)"
+	@$(PYTHON) tools/tell_jax.py $(VENV)
 	@$(PYTHON) -m venv --clear $(VENV)
 	@echo "$(VENV_SHOULD_BE)" > $@
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -134,6 +137,58 @@ def test_merging_constraints() -> None:
         'twice==2; python_version >= "3.12" and python_version < "3.13"',
         'twice==3; python_version >= "3.13"',
     ]
+
+
+def test_what_jax_a_python_gets() -> None:
+    jax: Any = tool("tell_jax")
+    constraints = (ROOT / "constraints.txt").read_text("utf-8")
+    for minor in (11, 12, 13):
+        pinned, _ = CHECK.pins(f"3.{minor}")
+        assert jax.jax_of((3, minor), constraints) == pinned["jax"]
+    pins = 'jax==1.0; python_version < "3.12"\njax==2.0; python_version >= "3.12"\njaxlib==3.0\n'
+    old = list(jax.lines(".venv", (3, 11), pins))
+    assert old[0] == "making .venv with Python 3.11, which gets jax 1.0"
+    assert "on a CPU, bfloat16 saves memory only with jax 1.0" in old[-1]
+    new = ["making .venv with Python 3.13, which gets jax 2.0"]
+    assert list(jax.lines(".venv", (3, 13), pins)) == new
+    assert list(jax.lines(".venv", (3, 13), "")) == ["making .venv with Python 3.13"]
+
+
+@pytest.mark.process
+def test_make_takes_the_newest_python_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    pythons = tmp_path / "bin"
+    pythons.mkdir()
+    for minor, works in ((13, False), (12, True), (11, True)):  # as pyenv's of another project
+        made = pythons / f"python3.{minor}"
+        made.write_text(f"#!/bin/sh\nexit {int(not works)}\n")
+        made.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{pythons}:{os.environ['PATH']}")
+    monkeypatch.delenv("PYTHON", raising=False)
+
+    def plan(*arguments: str) -> str:
+        command = ["make", "-n", "env", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout
+
+    assert "python3.12 -m venv --clear .venv" in plan()
+    assert "python3.11 -m venv --clear .venv" in plan("PYTHON=python3.11")
+    monkeypatch.setenv("PYTHON", "python3.11")
+    assert "python3.11 -m venv --clear .venv" in plan()
+    # An environment that is here stays, whatever Python made it.
+    monkeypatch.delenv("PYTHON")
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    mine = tmp_path / ".venv/bin/python"
+    mine.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    mine.chmod(0o755)
+    here = f"{tmp_path} {sys.version_info[0]} {sys.version_info[1]}"
+    (tmp_path / ".venv/.made_by").write_text(here)
+    assert "-m venv" not in plan()
+    (tmp_path / ".venv/.made_by").write_text(f"/elsewhere {here.split(' ', 1)[1]}")
+    assert "python3.12 -m venv --clear .venv" in plan()
 
 
 def test_what_a_wheel_lacks_is_reported() -> None:

@@ -1,4 +1,4 @@
-"""Task vectors: similarity and selection of a group (`grouping`), merging (`merging`).
+"""Task vectors: selection of a group (`grouping`), merging (`merging`), low rank (`nuclear`).
 
 Arrays in, arrays out, without a language model or a trainer.
 """
@@ -24,20 +24,30 @@ from prompt_jax.task_vectors.merging import consensus as consensus
 from prompt_jax.task_vectors.merging import disentangle as disentangle
 from prompt_jax.task_vectors.merging import tall_masks as tall_masks
 from prompt_jax.task_vectors.merging import ties as ties
+from prompt_jax.task_vectors.nuclear import LeadingPair as LeadingPair
+from prompt_jax.task_vectors.nuclear import NuclearStep as NuclearStep
+from prompt_jax.task_vectors.nuclear import leading_pair as leading_pair
+from prompt_jax.task_vectors.nuclear import nuclear_norm as nuclear_norm
+from prompt_jax.task_vectors.nuclear import nuclear_step as nuclear_step
 
 __all__ = [
     "METRICS",
     "RULES",
     "TIE",
     "Disentangled",
+    "LeadingPair",
     "Metric",
+    "NuclearStep",
     "Rule",
     "consensus",
     "consistency_from_gram",
     "disentangle",
     "group_from_gram",
     "knowledge_consistency",
+    "leading_pair",
     "merge",
+    "nuclear_norm",
+    "nuclear_step",
     "pairwise",
     "pool",
     "select_group",

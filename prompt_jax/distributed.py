@@ -47,6 +47,8 @@ def initialize(
     coordinator: str | None = None,
     processes: int | None = None,
     process: int | None = None,
+    *,
+    survive: bool = False,
 ) -> bool:
     """Joins the processes of a job; to be called before anything touches a device.
 
@@ -57,6 +59,8 @@ def initialize(
       coordinator: HOST:PORT of process 0; None: from the environment.
       processes: how many there are; None: from the environment.
       process: number of this one; None: from the environment.
+      survive: the loss of a process other than 0 ends no other, and it may join again. Collective
+        operations are not to be used then (see `prompt_jax.mailbox`).
 
     Returns:
       Whether this process is one of several.
@@ -94,6 +98,8 @@ def initialize(
     # Collectives of a CPU have no order of their own: a program that is started while another runs
     # may take its messages.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+    if survive:
+        jax.config.update("jax_enable_recoverability", True)
     # The training loop handles SIGTERM for all processes together (training/resume.py).
     jax.config.update("jax_enable_preemption_service", False)
     try:

@@ -18,7 +18,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
         "errors arrays paths locks streams units run_key store code_digest config sharding"
-        " distributed",
+        " distributed mailbox",
         "models",
         "data",
         "prompts",

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,14 +35,26 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def start(folder: Path, count: int = 2, devices: int = 1, **options: Any) -> list[Ended]:
-    """Runs this file in several processes and waits for all of them.
+def start(
+    folder: Path,
+    count: int = 2,
+    devices: int = 1,
+    *,
+    numbers: Sequence[int] | None = None,
+    port: int = 0,
+    file: str = __file__,
+    **options: Any,
+) -> list[Ended]:
+    """Runs a file in several processes and waits for all of them.
 
     Args:
       folder: for checkpoints and logs.
-      count: processes.
+      count: processes of the job.
       devices: of each.
-      **options: of `work`.
+      numbers: of the processes that are started here; None: all.
+      port: of process 0; 0: a free one.
+      file: that is run.
+      **options: of its `work`.
     """
     environment = {
         **os.environ,
@@ -49,12 +62,13 @@ def start(folder: Path, count: int = 2, devices: int = 1, **options: Any) -> lis
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}={devices}",  # the last counts
         "JAX_PLATFORMS": "cpu",
     }
-    began, port, running = time.monotonic(), free_port(), []
-    for number in range(count):
+    began, port, running = time.monotonic(), port or free_port(), []
+    numbers = range(count) if numbers is None else numbers
+    for number in numbers:
         told = {"folder": str(folder), "port": port, "count": count, "number": number, **options}
         running.append(
             subprocess.Popen(
-                [sys.executable, __file__, json.dumps(told)],
+                [sys.executable, file, json.dumps(told)],
                 cwd=TESTS,
                 env=environment,
                 stdout=subprocess.PIPE,
@@ -68,7 +82,7 @@ def start(folder: Path, count: int = 2, devices: int = 1, **options: Any) -> lis
         return Ended(child.returncode, out, err, time.monotonic() - began)
 
     try:
-        with ThreadPoolExecutor(count) as pool:  # each one's own end is what is measured
+        with ThreadPoolExecutor(len(running)) as pool:  # each one's own end is what is measured
             return list(pool.map(wait, running))
     finally:
         for child in running:
@@ -125,7 +139,7 @@ def work(
     import toy
 
     from prompt_jax import distributed, sharding
-    from prompt_jax.cli.run import _exit_with_one_message
+    from prompt_jax.cli.run import exit_with_one_message
     from prompt_jax.models.t5.partition import T5_RULES
     from prompt_jax.training import loop
     from prompt_jax.training.checkpoints import Checkpoints
@@ -142,7 +156,7 @@ def work(
         return original(self, done)
 
     loop.Population.step = step  # type: ignore[method-assign]
-    with _exit_with_one_message():
+    with exit_with_one_message():
         model = 2 if jax.device_count() % 4 == 0 else 1
         mesh = sharding.make_mesh(jax.device_count() // model, model)
         lm = sharding.shard_tree(toy.tiny_t5(), T5_RULES, mesh)

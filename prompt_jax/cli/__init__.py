@@ -23,6 +23,7 @@ from prompt_jax.cli import (
     contrasts,
     doctor,
     evaluate,
+    federated,
     info,
     oracle,
     predict,
@@ -58,6 +59,7 @@ app.command("predict")(predict.predict)
 app.add_typer(prompts.app, name="prompts")
 app.command("vectors")(vectors.vectors)
 app.command("oracle")(oracle.oracle)
+app.command("federated")(federated.federated)
 app.add_typer(tasks.app, name="tasks")
 app.command("info")(info.info)
 app.command("doctor")(doctor.doctor)

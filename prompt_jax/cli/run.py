@@ -22,6 +22,19 @@ if TYPE_CHECKING:
     from prompt_jax.recipes import ExperimentConfig, RunResult
     from prompt_jax.training.tracking import TrackingConfig
 
+Distributed = Annotated[str, typer.Option(help="One of several processes? auto, on or off.")]
+CoordinatorAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT", envvar="JAX_COORDINATOR_ADDRESS", help="Where process 0 listens."
+    ),
+]
+Processes = Annotated[
+    int | None, typer.Option(envvar="JAX_NUM_PROCESSES", help="How many processes there are.")
+]
+Process = Annotated[
+    int | None, typer.Option(envvar="JAX_PROCESS_ID", help="Number of this one, from 0.")
+]
 
 _VALUE = 40  # characters of a value in the list of keys; --json prints all
 
@@ -70,21 +83,10 @@ def run(
             metavar="SECONDS", help="Time between two lines of progress in a log; 0: none."
         ),
     ] = 30.0,
-    distributed: Annotated[
-        str, typer.Option(help="One of several processes? auto, on or off.")
-    ] = "auto",
-    coordinator: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT", envvar="JAX_COORDINATOR_ADDRESS", help="Where process 0 listens."
-        ),
-    ] = None,
-    processes: Annotated[
-        int | None, typer.Option(envvar="JAX_NUM_PROCESSES", help="How many processes there are.")
-    ] = None,
-    process: Annotated[
-        int | None, typer.Option(envvar="JAX_PROCESS_ID", help="Number of this one, from 0.")
-    ] = None,
+    distributed: Distributed = "auto",
+    coordinator: CoordinatorAddress = None,
+    processes: Processes = None,
+    process: Process = None,
     as_json: common.AsJson = False,
 ) -> None:
     """Plan an experiment, execute it, and write its run directory.
@@ -107,7 +109,7 @@ def run(
         return execute(loaded, True, as_json, device_memory=parse_bytes(device_memory))
     if dry_run or not jobs.initialize(distributed, coordinator, processes, process):
         return execute(loaded, dry_run, as_json, observe)
-    with _exit_with_one_message():
+    with exit_with_one_message():
         return execute(loaded, dry_run, as_json, observe)
 
 
@@ -202,8 +204,12 @@ def _keys(config: str, changes: list[str], as_json: bool) -> None:
 
 
 @contextmanager
-def _exit_with_one_message() -> Iterator[None]:
-    """Ends this process of a job with one message, without waiting for the others."""
+def exit_with_one_message(lost: str = "") -> Iterator[None]:
+    """Ends this process of a job with one message, without waiting for the others.
+
+    Args:
+      lost: what to say where another process was lost; "": that checkpoints are kept.
+    """
     from prompt_jax import distributed as jobs
 
     # Native code (gloo) prints on file descriptor 1, where `--json` promises JSON alone.
@@ -222,7 +228,7 @@ def _exit_with_one_message() -> Iterator[None]:
         jobs.hard_exit(130 if getattr(error, "interrupted", False) else 2)
     except BaseException as error:
         if jobs.is_peer_failure(error):
-            common.warn(jobs.PEER_LOST)
+            common.warn(lost or jobs.PEER_LOST)
             jobs.hard_exit(2)
         if isinstance(error, KeyboardInterrupt):
             jobs.hard_exit(130)

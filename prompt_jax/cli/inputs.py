@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -102,6 +101,9 @@ def for_model(row: Row, tokenizer: Tokenizer) -> Row:
 
 def _entries(source: str, jsonl: bool) -> Iterator[tuple[int, Any, str, bool]]:
     """Yields number, text or fields, name for error messages, and whether it is a line."""
+    from prompt_jax.data.files import read_rows
+    from prompt_jax.data.lines import json_object
+
     suffix = _suffix(source)
     if suffix in _OTHERS and not jsonl:
         raise DataError(
@@ -110,15 +112,13 @@ def _entries(source: str, jsonl: bool) -> Iterator[tuple[int, Any, str, bool]]:
         )
     if suffix in _TABLES and jsonl:
         raise ConfigError(f"{source} is a table: omit --jsonl.")
-    if suffix in _TABLES or (suffix in _JSON_LINES and source.endswith(".gz")):
-        from prompt_jax.data.files import read_rows
-
+    if suffix in _TABLES or (suffix in _JSON_LINES and source.lower().endswith(".gz")):
         table = read_rows(source)
         for i in range(len(table)):
             yield i + 1, table[i], f"row {i + 1} of {source}", False
         return
     for number, text, where in _lines(source):
-        fields: Any = _object(text, where) if jsonl or suffix in _JSON_LINES else text
+        fields: Any = json_object(text, where) if jsonl or suffix in _JSON_LINES else text
         yield number, fields, where, True
 
 
@@ -147,16 +147,15 @@ def _pop_task(fields: dict[str, Any], where: str) -> tuple[Task, str | None]:
 
 def _lines(source: str) -> Iterator[tuple[int, str, str]]:
     """Yields the number (from 1), text, and name for error messages of each line."""
+    from prompt_jax.data.lines import decoded
+
     try:
         raw = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error.strerror or error}.") from None
     for number, line in enumerate(raw.removesuffix(b"\n").split(b"\n") if raw else (), start=1):
         where = f"line {number} of {_name(source)}"
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{where} is not UTF-8 ({error.reason}).") from None
+        text = decoded(line, where, first=number == 1).strip()
         if not text:
             raise DataError(f"{where} is empty.")
         yield number, text, where
@@ -164,16 +163,6 @@ def _lines(source: str) -> Iterator[tuple[int, str, str]]:
 
 def _name(source: str) -> str:
     return "the input" if source == "-" else source
-
-
-def _object(text: str, where: str) -> dict[str, Any]:
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not valid JSON: {error}.") from None
-    if not isinstance(fields, dict):
-        raise DataError(f"{where} is not a JSON object.")
-    return fields
 
 
 def _prompt_number(name: Any, names: Sequence[str], where: str) -> int:

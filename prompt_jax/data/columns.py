@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from prompt_jax.data.sources import Source, column, iter_rows
-from prompt_jax.data.values import as_number, as_text, is_missing, plain
+from prompt_jax.data.values import as_number, as_text, comparable, is_missing, plain
 from prompt_jax.errors import DataError
 
 
@@ -23,6 +23,7 @@ class Column:
       distinct: number of different values, without regard to case and white space.
       numbers: whether all values are numbers.
       whole: whether all values are whole numbers.
+      lists: number of rows with a list of several values, of which the first is taken.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Column:
     distinct: int
     numbers: bool
     whole: bool
+    lists: int = 0
 
     @property
     def filled(self) -> int:
@@ -61,6 +63,7 @@ def read_columns(rows: Source, name: str) -> dict[str, Column]:
 
 
 def _column(name: str, raw: Iterable[Any]) -> Column:
+    raw = [plain(value) for value in raw]
     values = tuple(_text_of(value) for value in raw)
     filled = [value for value in values if value is not None]
     numbers = [as_number(value) for value in filled]
@@ -68,15 +71,15 @@ def _column(name: str, raw: Iterable[Any]) -> Column:
         name,
         values,
         sum(len(value.split()) for value in filled) / max(1, len(filled)),
-        len({" ".join(value.split()).casefold() for value in filled}),
+        len({comparable(value) for value in filled}),
         bool(filled) and None not in numbers,
         bool(filled) and all(n is not None and n.is_integer() for n in numbers),
+        sum(isinstance(value, list) and len(value) > 1 for value in raw),
     )
 
 
 def _text_of(value: Any) -> str | None:
     """The text of a value; lists of texts (several answers) give their first."""
-    value = plain(value)
     if isinstance(value, list) and value and isinstance(value[0], str):
         value = value[0]
     if isinstance(value, bool):
@@ -85,32 +88,3 @@ def _text_of(value: Any) -> str | None:
         value = int(value)  # a table with gaps stores whole numbers as 1.0
     text = None if is_missing(value) else as_text(value)
     return text if text and text.strip() else None
-
-
-def check_header(columns: dict[str, Column], name: str) -> None:
-    """Refuses a first row that was read as a header, and columns that were not separated.
-
-    Raises:
-      DataError: with what to do.
-    """
-    names = list(columns)
-    if len(names) == 1:
-        (only,) = names
-        for sign, what in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars"), (",", "commas")):
-            if sign in only:
-                raise DataError(
-                    f"{name} has one column, '{only}': its columns seem to be separated by {what}."
-                    " A .csv file has commas and a .tsv file tabs."
-                )
-        raise DataError(f"{name} has one column, '{only}', but texts and their answers are needed.")
-    for each in columns.values():
-        own = " ".join(each.name.split()).casefold()
-        values = [v for v in each.values if v is not None]
-        repeated = sum(" ".join(v.split()).casefold() == own for v in values)
-        is_data = len(own.split()) > 5 or len(own) > 60 or as_number(own) is not None
-        if is_data or (repeated > 1 and repeated > len(values) / 50):
-            raise DataError(
-                f"the first line of {name} seems to be a row, not a header (it names a column"
-                f" '{each.name[:60]}'): put the names of the columns above the rows, as in"
-                " text,label."
-            )

@@ -31,6 +31,9 @@ def frame_rows(frame: Any, name: str) -> MemoryRows:
     Raises:
       DataError: it is nothing of the kind.
     """
+    names = [str(each) for each in _names(frame)]
+    if repeated := next((each for each in names if names.count(each) > 1), None):
+        raise DataError(f"{name} has the column '{repeated}' more than once: rename one of them.")
     rows: Any = frame
     for method, arguments in _METHODS:
         if hasattr(frame, method) and not isinstance(frame, Mapping | list):
@@ -48,6 +51,21 @@ def frame_rows(frame: Any, name: str) -> MemoryRows:
             )
         made.append({str(key): _value(value) for key, value in row.items()})
     return MemoryRows(made, name)
+
+
+def is_frame(table: Any) -> bool:
+    """Whether a value is a table whose rows `frame_rows` reads by a method of its own."""
+    known = any(hasattr(table, method) for method, _ in _METHODS)
+    return known and bool(_names(table)) and not isinstance(table, Mapping | list | str)
+
+
+def _names(frame: Any) -> list[Any]:
+    """The names of the columns; none where there are none."""
+    for attribute in ("column_names", "columns"):
+        names = getattr(frame, attribute, None)
+        if names is not None and not callable(names):
+            return list(names)
+    return []
 
 
 def as_jsonl(rows: MemoryRows) -> bytes:

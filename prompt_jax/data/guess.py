@@ -10,10 +10,17 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 
-from prompt_jax.data.columns import Column, check_header, read_columns
+from prompt_jax.data.columns import Column, read_columns
 from prompt_jax.data.sources import Source, row_name
+from prompt_jax.data.table_checks import (
+    check_direction,
+    check_header,
+    check_labels,
+    notes_on_labels,
+    notes_on_quotes,
+)
 from prompt_jax.data.tasks import Kind
-from prompt_jax.data.values import as_number
+from prompt_jax.data.values import as_number, comparable, spelt_number
 from prompt_jax.errors import DataError, did_you_mean
 
 MIN_ROWS = 20  # train, development and test rows are drawn from them
@@ -118,6 +125,9 @@ def guess(
     for one in (answer, *(inputs if len(inputs) == 1 else ())):
         _check_filled(one, rows, name)
     _check_some(inputs, rows, name)
+    if kind is None:
+        check_direction(inputs, answer, name)
+    why += notes_on_quotes(inputs, name)
     ignored = [c.name for c in columns.values() if c is not answer and c not in inputs]
     if ignored:
         why.append(f"not read: {', '.join(ignored)}.")
@@ -221,13 +231,15 @@ def _labels(answer: Column, name: str, why: list[str]) -> tuple[tuple[str, ...],
     for value in answer.values:
         if value is not None:
             word = " ".join(value.split())
-            spellings.setdefault(word.casefold(), Counter())[word] += 1
+            number = spelt_number(word)  # 1 and 1.0 are one label
+            key = comparable(word) if number is None else str(number)
+            spellings.setdefault(key, Counter())[word] += 1
     if len(spellings) > MAX_LABELS:
         raise DataError(
             f"{name}: '{answer.name}' has {len(spellings):,} different labels; at most {MAX_LABELS}"
             " are ranked. Say --kind text to generate them, or name another column with --label."
         )
-    chosen = {word: seen.most_common(1)[0][0] for word, seen in spellings.items()}
+    chosen = {word: _spelling(seen) for word, seen in spellings.items()}
     for word, seen in spellings.items():
         if len(seen) > 1:
             why.append(f"labels: {', '.join(map(repr, seen))} are one label, '{chosen[word]}'.")
@@ -240,6 +252,7 @@ def _labels(answer: Column, name: str, why: list[str]) -> tuple[tuple[str, ...],
             f"{name}: one row only has the {answer.name} {single[0]!r}{more}: it cannot be both"
             f" trained and tested.{near} Correct or remove it."
         )
+    check_labels(list(counts), answer, name)
     numeric = all(as_number(label) is not None for label in counts)
     order = sorted(counts, key=(lambda x: (as_number(x), x)) if numeric else str.casefold)
     most = max(counts, key=lambda label: counts[label])
@@ -248,12 +261,19 @@ def _labels(answer: Column, name: str, why: list[str]) -> tuple[tuple[str, ...],
         f"{', ...' if len(order) > 12 else ''}; always saying '{most}' is right in"
         f" {counts[most] / sum(counts.values()):.1%} of the rows."
     )
+    why += notes_on_labels(counts)
     if numeric:
         why.append(
             "label words: the labels are numbers, which the model has to answer; words with a"
             " meaning work better (labels of the template in the task file)."
         )
     return tuple(order), tuple(counts[label] for label in order)
+
+
+def _spelling(seen: Counter[str]) -> str:
+    """The most frequent spelling of a label; of a number the shortest."""
+    numbers = spelt_number(next(iter(seen))) is not None
+    return min(seen, key=len) if numbers else seen.most_common(1)[0][0]
 
 
 # --- the texts -----------------------------------------------------------------------------------

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from prompt_jax.data.values import as_text
+from prompt_jax.data.values import as_text, comparable
 
 
 def text_groups(rows: Iterable[Mapping[str, Any]], fields: Sequence[str]) -> np.ndarray:
-    """Numbers that are equal for rows of equal texts, without regard to case and white space.
+    """Numbers that are equal for rows of equal texts, as `comparable` compares them.
 
     Args:
       rows: all rows.
@@ -114,4 +114,4 @@ def _grouped(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _normal(value: object) -> str:
-    return " ".join((as_text(value) or "").split()).casefold()
+    return comparable(as_text(value) or "")

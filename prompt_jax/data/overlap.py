@@ -15,7 +15,7 @@ from prompt_jax.data.render import Example
 from prompt_jax.data.sources import Renamed, Source, Subset, iter_rows, open_split
 from prompt_jax.data.tasks import Task
 from prompt_jax.data.tokenise import render_rows
-from prompt_jax.data.values import as_text
+from prompt_jax.data.values import as_text, comparable
 from prompt_jax.errors import DataError, MissingDataError
 
 CHECKED_ROWS = 50_000
@@ -226,7 +226,7 @@ def _fingerprint(task: Task, row: Mapping[str, object]) -> int:
 def _words(value: object) -> str:
     if isinstance(value, list | tuple):
         return " ".join(map(_words, value))
-    return " ".join((as_text(value) or "").split()).casefold()
+    return comparable(as_text(value) or "")
 
 
 def _rendered(task: Task, rows: Source) -> list[Example] | None:

@@ -13,6 +13,7 @@ import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
+from prompt_jax.data.values import comparable
 from prompt_jax.errors import DataError, did_you_mean
 
 Kind = Literal["classification", "choice", "span", "regression", "text"]
@@ -411,12 +412,14 @@ def _check_labels(labels: tuple[str, ...], where: str) -> None:
     # Two labels with the same words tie at every row, and a row could mean either.
     first: dict[str, str] = {}
     for label in labels:
-        word = " ".join(label.split()).casefold()
+        word = comparable(label)
         if not word:
             raise DataError(f"{where}: labels must be different, non-empty words, not {labels}.")
         if word in first:
             same = (
-                "is there twice" if first[word] == label else "differ only in case or white space"
+                "is there twice"
+                if first[word] == label
+                else "differ only in case, white space or the spelling of accents"
             )
             pair = f"'{label}'" if first[word] == label else f"'{first[word]}' and '{label}'"
             raise DataError(f"{where}: labels must be different words, but {pair} {same}.")

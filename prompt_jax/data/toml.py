@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any, cast
 
-from prompt_jax.data.files import SUFFIXES
+from prompt_jax.data.files import SUFFIXES, is_rows_file
 from prompt_jax.data.tasks import CUE, KINDS, ChoiceAnswers, Kind, Task, Template
 from prompt_jax.errors import DataError, did_you_mean
 
@@ -312,7 +312,7 @@ def _data_file(name: str, where: str, folder: Path) -> Path:
             f"{where}: '{name}' leaves the folder of the task file; give a path inside it, like"
             " 'train.jsonl'."
         )
-    if not name.endswith(SUFFIXES):
+    if not is_rows_file(name):
         raise DataError(f"{where}: '{name}' must end with one of {', '.join(SUFFIXES)}.")
     try:
         root = folder.resolve()

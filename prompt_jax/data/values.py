@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -20,12 +21,33 @@ _MISSING_TYPES = ("NAType", "NaTType")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?", re.ASCII)
 # What true and false can be called by labels.
 _BOOLEANS = {"true": ("true", "yes"), "false": ("false", "no")}
+# Characters without a width: soft hyphen, zero-width space and joiners, marks of direction and
+# of byte order.
+_INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"))
+
+
+def comparable(text: str) -> str:
+    r"""A text as it is compared with others.
+
+    Case, white space, characters without a width, and the two spellings of accents in Unicode (one
+    character or two) do not count.
+
+    >>> comparable("Cafe\u0301\u200b  au lait ") == comparable("caf\u00e9 au lait")
+    True
+    """
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text.translate(_INVISIBLE))
+        text = unicodedata.normalize("NFC", text.casefold())
+    return " ".join(text.casefold().split())
 
 
 def plain(value: Any) -> Any:
-    """Converts bytes to text and numpy values to Python values, recursively."""
+    """Converts bytes to text and numpy values to Python values, recursively.
+
+    Bytes that are not UTF-8 become lone surrogates, which `render` refuses in a text.
+    """
     if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
+        return value.decode("utf-8", errors="surrogateescape")
     if isinstance(value, np.ndarray | np.generic):
         return plain(value.tolist())
     if isinstance(value, list | tuple):
@@ -105,7 +127,7 @@ def match_label(value: Any, labels: Sequence[str], count: int) -> int | None:
     The result does not depend on the format of the file: 1, 1.0, "1" and "1.0" are equal, and so
     are true, "true" and "TRUE". These are tried in order:
 
-    1. A text is one of the labels, without regard to case and to white space around it.
+    1. A text is one of the labels, compared by `comparable`.
     2. Where labels are numbers themselves ("1" to "5"), a number is the label of that value, and
        never an index.
     3. True is the label "true" or "yes", and false is "false" or "no", without regard to case.
@@ -128,35 +150,39 @@ def match_label(value: Any, labels: Sequence[str], count: int) -> int | None:
         return None
     names = _names(tuple(labels))
     if isinstance(value, str):
-        word = value.strip().casefold()
+        word = comparable(value)
         for name in (word, *_BOOLEANS.get(word, ())):
             if name in names.words:
                 return names.words[name]
     if names.has_numbers:
-        number = _spelt(value)
+        number = spelt_number(value)
         return None if number is None else names.numbers.get(number)
     index = whole_number(value)
     return index if index is not None and 0 <= index < count else None
 
 
 class _Names(NamedTuple):
-    words: dict[str, int]  # by the label without regard to case
+    words: dict[str, int]  # by the label as it is compared
     numbers: dict[float, int]  # by the value of labels that are numbers
     has_numbers: bool
 
 
 @functools.lru_cache(maxsize=256)
 def _names(labels: tuple[str, ...]) -> _Names:
-    # A task's labels differ in more than case and white space.
-    words = {label.strip().casefold(): i for i, label in enumerate(labels)}
-    spelt = [_spelt(label) for label in labels]
+    # A task's labels differ in more than `comparable` leaves.
+    words = {comparable(label): i for i, label in enumerate(labels)}
+    spelt = [spelt_number(label) for label in labels]
     # A number that two labels spell ("1" and "1.0") selects neither.
     numbers = {n: i for i, n in enumerate(spelt) if n is not None and spelt.count(n) == 1}
     return _Names(words, numbers, any(n is not None for n in spelt))
 
 
-def _spelt(value: str | int | float) -> float | None:
-    """The number that a label or a value of a row is, if it is written as a plain number."""
+def spelt_number(value: str | int | float) -> float | None:
+    """The number that a label or a value of a row is, if it is written as a plain number.
+
+    >>> spelt_number("1.0"), spelt_number("1e0"), spelt_number("one")
+    (1.0, None, None)
+    """
     if isinstance(value, str) and not _NUMBER.fullmatch(value.strip()):
         return None
     return as_number(value)

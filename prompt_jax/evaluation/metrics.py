@@ -28,6 +28,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from prompt_jax.data.render import Example
+from prompt_jax.data.values import comparable
 from prompt_jax.errors import ConfigError, DataError, did_you_mean
 from prompt_jax.evaluation.ties import Ties
 
@@ -152,9 +153,9 @@ def match_label(text: str, candidates: Sequence[str]) -> int:
     >>> match_label(" Not  entailment", ["entailment", "not entailment"])
     1
     """
-    normal = _normal(text)
+    normal = comparable(text)
     for index, candidate in enumerate(candidates):
-        if _normal(candidate) == normal:
+        if comparable(candidate) == normal:
             return index
     return -1
 
@@ -170,16 +171,12 @@ def matching(predictions: Predictions, examples: Sequence[Example]) -> dict[int,
         return {}
     ambiguous = {}
     for row, (text, example) in enumerate(zip(predictions, examples, strict=True)):
-        normal = [_normal(candidate) for candidate in example.candidates]
+        normal = [comparable(candidate) for candidate in example.candidates]
         if len(set(normal)) < len(normal):
-            equal = tuple(i for i, other in enumerate(normal) if other == _normal(str(text)))
+            equal = tuple(i for i, other in enumerate(normal) if other == comparable(str(text)))
             if len(equal) > 1:
                 ambiguous[row] = equal
     return ambiguous
-
-
-def _normal(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def form_of(predictions: Predictions) -> Form:

@@ -10,6 +10,7 @@ import numpy as np
 
 from prompt_jax.arrays import unwrap
 from prompt_jax.data import batching, digits, registry
+from prompt_jax.data.frames import frame_rows, is_frame
 from prompt_jax.data.render import Example, choices_of, render
 from prompt_jax.data.tasks import Task
 from prompt_jax.data.tokenise import RankBy, task_for
@@ -123,8 +124,8 @@ def rows_of(texts: Any) -> list[Any]:
     """
     if isinstance(texts, str | Mapping):
         texts = [texts]
-    elif hasattr(texts, "columns") and hasattr(texts, "to_dict"):  # a data frame
-        texts = texts.to_dict("records")
+    elif is_frame(texts):
+        texts = list(frame_rows(texts, "the table"))
     if not isinstance(texts, Iterable) or isinstance(texts, bytes):
         raise DataError(f"rows are a list of texts or of mappings, not {type(texts).__name__}.")
     rows = list(texts)

@@ -12,7 +12,7 @@ import numpy as np
 from prompt_jax.config import override
 from prompt_jax.data import registry
 from prompt_jax.data.digits import answered
-from prompt_jax.data.files import SUFFIXES, data_name, read_rows
+from prompt_jax.data.files import data_name, is_rows_file, read_rows
 from prompt_jax.data.frames import as_jsonl, frame_rows
 from prompt_jax.data.guess import Guess, guess
 from prompt_jax.data.label_words import label_words
@@ -340,7 +340,7 @@ def tune(
 def is_table(data: str | Path) -> bool:
     """Whether a text is the path of a file of rows, of whatever format, and not a task."""
     path = Path(data)
-    return str(data).endswith(SUFFIXES) or (path.suffix != ".toml" and path.is_file())
+    return is_rows_file(str(data)) or (path.suffix != ".toml" and path.is_file())
 
 
 def task_folder(out: str, name: str) -> Path:

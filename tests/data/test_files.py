@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from prompt_jax.data.files import read_rows
+from prompt_jax.data.files import data_name, read_rows
 from prompt_jax.errors import DataError, MissingExtraError
 
 from .conftest import write_jsonl
@@ -127,8 +127,22 @@ def test_tsv_has_no_quoting(tmp_path):
         ("a.jsonl", b'[{"a": 1}]', "line 1 of .* JSONL has one object on each line"),
         ("a.csv", b"a,b\n1,2,3\n", "line 2 of .* has 3 columns, the header has 2"),
         ("a.csv", b"a,b\n1\n", "line 2 of .* has 1 columns, the header has 2"),
-        ("a.csv", b"a,b\rx,y\r", "line 1 of .* is not valid CSV"),
-        ("a.csv", "a\nb\n".encode("utf-16"), "line 1 of .* is not UTF-8"),
+        ("a.csv", b"a,b\rx,y\r", "line 1 of .* is not valid CSV: a carriage return ends no line"),
+        ("a.tsv", b"a\tb\rx\ty\r", "lines end with carriage returns; save it with line feeds"),
+        ("a.csv", "a\nb\n".encode("utf-16"), "is in UTF-16: save it in UTF-8"),
+        ("a.csv", "a\nb\n".encode("utf-16-be"), "line 1 of .* NUL character, as files in UTF-16"),
+        ("a.csv", "a\né\n".encode("latin-1"), "line 2 of .* is not UTF-8 .* Windows-1252"),
+        ("a.jsonl", b'{"a": 1}\n{"a": "\0"}\n', "line 2 of .* has a NUL character"),
+        ("a.csv", b"PAR1\x15\x04", "is a parquet file: name it .parquet"),
+        ("a.tsv", b"PK\x03\x04", "is a zip archive or an Excel file"),
+        ("a.csv", gzip.compress(b"a,b\n1,2\n", mtime=0), "is compressed by gzip: name it .gz"),
+        ("a.csv", b"sep=,\na,b\n1,2\n", "delete its first line, 'sep='"),
+        ("a.csv", b"a;b\n1;x, y\n", r"the header has 1: a comma \(\.csv\) or a tab"),
+        ("a.csv", b"a,b\n1,2\na,b\n3,4\n", "line 3 of .* repeats the header"),
+        ("a.tsv", "a\tb\n1\t2\n\ufeffa\tb\n".encode(), "line 3 of .* repeats the header"),
+        ("a.tsv", b'"a"\t"b"\n"x"\t"y"\n"z"\t"y"\n', "are in quotation marks.* A TSV has no quot"),
+        ("a.csv", b"a,b\n'x',1\n'y',2\n", 'are in quotation marks.* A CSV quotes with "'),
+        ("a.csv", b'a, b\n"x", "y"\n"z", "w"\n', "column 'b' are in quotation marks"),
         ("a.csv", b"a, a\n1,2\n", "header must name every column once"),
         ("a.csv", b",\n1,2\n", "header must name every column once"),
         ("a.tsv", b"a\tb\n1\n", "line 2 of .* has 1 columns, the header has 2"),
@@ -139,7 +153,8 @@ def test_tsv_has_no_quoting(tmp_path):
         ("a.parquet", b"PAR1 nonsense", "damaged parquet"),
         ("a.jsonl.gz", b"not gzip", "damaged gzip"),
         ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 99, mtime=0)[:-9], "damaged gzip"),
-        ("a.json", b"{}", r"unknown file format; use one of \.jsonl"),
+        ("a.json", b"{}", r"unknown file format; use one of \.jsonl.* one object on each line"),
+        ("a.xlsx", b"{}", r"unknown file format; .* Save the sheet as CSV UTF-8"),
         ("a.gz", b"{}", "unknown file format"),
     ],
 )
@@ -150,6 +165,22 @@ def test_damaged_files_raise_with_location(tmp_path, name, raw, message):
     path.write_bytes(raw)
     with pytest.raises(DataError, match=message):
         read_rows(path)
+
+
+def test_quotation_marks_of_a_value_stay(tmp_path):
+    quoted = b'a,b\n"""To be""",1\n"""or not""",2\n'
+    (tmp_path / "a.csv").write_bytes(quoted)
+    assert [row["a"] for row in read_rows(tmp_path / "a.csv")] == ['"To be"', '"or not"']
+    (tmp_path / "a.tsv").write_bytes(b'a\tb\n"To be"\t1\nor not\t2\n')
+    assert [row["a"] for row in read_rows(tmp_path / "a.tsv")] == ['"To be"', "or not"]
+
+
+def test_suffixes_in_upper_case_and_a_second_byte_order_mark(tmp_path):
+    (tmp_path / "A.B.CSV").write_bytes("\ufeff\ufefftext,label\nx,1\n".encode())
+    assert list(read_rows(tmp_path / "A.B.CSV")) == [{"text": "x", "label": "1"}]
+    assert data_name(tmp_path / "A.B.CSV") == "A.B"
+    (tmp_path / "a.JSONL.GZ").write_bytes(gzip.compress(b'{"a": 1}\n'))
+    assert list(read_rows(tmp_path / "a.JSONL.GZ")) == [{"a": 1}]
 
 
 def test_flipped_bits_in_gzip_raise(tmp_path):

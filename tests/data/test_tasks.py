@@ -69,12 +69,15 @@ def test_instruction_is_the_text_without_fields():
         (lambda: change(labels=("a", "a")), "labels"),
         (
             lambda: change(labels=("Bug", "bug")),
-            "'Bug' and 'bug' differ only in case or white space",
+            "'Bug' and 'bug' differ only in case, white space or the spelling of accents",
         ),
-        (lambda: change(labels=("a b", "a  b ")), "differ only in case or white space"),
+        (
+            lambda: change(labels=("a b", "a  b ")),
+            "differ only in case, white space or the spelling of accents",
+        ),
         (
             lambda: Template("t", "{a}", labels=("Yes", "yes ")),
-            "differ only in case or white space",
+            "differ only in case, white space or the spelling of accents",
         ),
         (lambda: change(labels=("a",)), "two labels"),
         (lambda: change(labels=("a", " ")), "non-empty"),

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from types import MappingProxyType
 
 from prompt_jax.data import digits, sandbox
-from prompt_jax.data.files import SUFFIXES
+from prompt_jax.data.files import is_rows_file
 from prompt_jax.data.registry import (
     choice,
     classification,
@@ -126,7 +126,7 @@ def get(name: str) -> Task:
         return _TASKS[ALIASES[name]]
     if name.endswith(".toml"):
         return load_task(name, reserved=known)
-    if name.endswith(SUFFIXES):
+    if is_rows_file(name):
         raise DataError(
             f"'{name}' is a table, not a task: `prompt-jax tune {name}` tunes a prompt for it, and"
             f" `prompt-jax tasks new {name}` writes its task file."

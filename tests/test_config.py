@@ -6,8 +6,9 @@ import hashlib
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,9 @@ from prompt_jax.config import digest, keys, load_config, override, parse_value, 
 from prompt_jax.config.suggestions import OTHER_NAMES
 from prompt_jax.errors import ConfigError
 from prompt_jax.recipes import ExperimentConfig
+from prompt_jax.recipes.config import DataConfig, PromptConfig
+from prompt_jax.training.optimizers import OptimizerConfig
+from prompt_jax.training.types import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -285,7 +289,7 @@ def test_load_config_of_a_file(tmp_path):
 
 VARIANTS = """
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from dataclasses import dataclass
 
 @dataclass(frozen=True)
@@ -547,3 +551,51 @@ def test_describe_gives_every_key_a_type_a_value_and_a_meaning():
     assert by_name["data.root"][1:3] == ("text or none", "none")
     changed = override(EXPERIMENT, [f"{key.name}={key.value}" for key in described if key.value])
     assert to_dict(changed) == to_dict(EXPERIMENT)  # a value is written as an override reads it
+
+
+# Configs that are made in Python
+
+
+def made(**values: Any) -> ExperimentConfig:
+    return ExperimentConfig(**{"targets": "mr", "methods": "prompt_tuning", **values})
+
+
+def test_values_of_python_become_those_of_the_fields() -> None:
+    config = made(
+        shots=[np.int64(16), 32.0],
+        seeds=np.int32(2),
+        target=TrainConfig(steps=3e2, optimizer=OptimizerConfig(learning_rate=np.float32(0.5))),
+        data=DataConfig(root=Path("rows")),
+        minimum_effect=0,
+    )
+    assert (config.shots, config.seeds, config.data.root) == ((16, 32), 2, "rows")
+    assert type(config.shots[0]) is type(config.seeds) is type(config.target.steps) is int
+    assert type(config.target.optimizer.learning_rate) is float
+    assert to_dict(config)["target"]["steps"] == 300
+    assert made(shots=16).shots == (16,)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (made, {"shots": (1.5,)}, "option 'shots.0' must be a whole number, not 1.5"),
+        (made, {"seeds": "3"}, "option 'seeds' must be a whole number, not '3'"),
+        (made, {"seeds": True}, "option 'seeds' must be a whole number, not True"),
+        (made, {"targets": (["mr"],)}, r"option 'targets.0' must be a text, not \['mr'\]"),
+        (made, {"dtype": "float16"}, "option 'dtype' must be one of float32, bfloat16"),
+        (made, {"target": {"steps": 3}}, "option 'target' must be a TrainConfig, not"),
+        (made, {"allow_overlap": "no"}, "option 'allow_overlap' must be true or false, not 'no'"),
+        (TrainConfig, {"steps": None}, "option 'steps' must be a whole number, not None"),
+        (TrainConfig, {"dropout": "0.1"}, "option 'dropout' must be a number, not '0.1'"),
+        (OptimizerConfig, {"learning_rate": "0.3"}, "'learning_rate' must be a number"),
+        (OptimizerConfig, {"name": "adam"}, "option 'name' must be one of adamw, adafactor"),
+        (OptimizerConfig, {"group_rates": "a=1"}, "option 'group_rates' must be a list"),
+        (PromptConfig, {"tokens": 2.5}, "option 'tokens' must be a whole number, not 2.5"),
+        (DataConfig, {"train_rows": float("nan")}, "'train_rows' must be a whole number"),
+        (DataConfig, {"dev_rows": -5}, "data.dev_rows must not be negative, but is -5"),
+        (DataConfig, {"templates": "frist"}, "option 'templates' must be one of first, cycle"),
+    ],
+)
+def test_values_of_another_type_are_refused(kind: Any, values: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        kind(**values)

@@ -7,6 +7,7 @@ suggests the nearest keys.
 
 from __future__ import annotations
 
+from prompt_jax.config.checks import check_types as check_types
 from prompt_jax.config.files import config_arguments as config_arguments
 from prompt_jax.config.files import load_config as load_config
 from prompt_jax.config.files import load_file as load_file

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Sequence
 
 from prompt_jax.data.guess import Guess
+from prompt_jax.errors import DataError
 
 _IMBALANCED = 0.7  # share of the largest label from which accuracy hides the others
 
@@ -29,7 +30,12 @@ def task_text(
       words: what the model says for each label, from `label_words`; empty where there are none.
       holdout: fraction of the rows that are test rows.
       seed: of their draw.
+
+    Raises:
+      DataError: `holdout` is no fraction.
     """
+    if not 0 < holdout < 1:
+        raise DataError(f"holdout is a fraction between 0 and 1, like 0.2, not {holdout:g}.")
     fields = [field for field, _ in guess.fields]
     lines = [
         *_comment(f"How {file} is read as a task. Edit what is wrong."),

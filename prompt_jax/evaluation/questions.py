@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +15,7 @@ from prompt_jax.data.tasks import Task
 from prompt_jax.data.tokenise import RankBy, task_for
 from prompt_jax.errors import ConfigError, DataError, PromptError, did_you_mean
 from prompt_jax.evaluation.sweep import PromptFn, take_prompt
+from prompt_jax.models.arguments import refuse_no_prompt
 from prompt_jax.prompts.card import recorded_task, trained_template
 from prompt_jax.prompts.record import PromptRecord, check_model
 
@@ -88,6 +88,7 @@ def ask(
     rows = rows_of(texts)
     tasks = [_answered(lm, each) for each in _tasks(task, len(rows))]
     if isinstance(prompt, Mapping):
+        refuse_no_prompt(list(prompt.values()))
         prompts, numbers = list(prompt.values()), _by_task(list(prompt), tasks)
     else:
         prompts, numbers = _by_row(prompt, len(rows))
@@ -179,8 +180,7 @@ def _by_row(prompt: Any, count: int) -> tuple[list[Any], list[int]]:
     """The different prompts, and the number of each row's."""
     if prompt is None:
         return [], [0] * count
-    if isinstance(prompt, str | os.PathLike):
-        raise PromptError(f"a prompt is not its path: SoftPrompt.load({str(prompt)!r}, model=lm).")
+    refuse_no_prompt(prompt)
     if not isinstance(prompt, list | tuple):
         array = unwrap(prompt)
         if _is_method(prompt) or np.ndim(array) == 2:

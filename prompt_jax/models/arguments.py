@@ -6,6 +6,7 @@ Shapes and dtypes are checked always, values where they are concrete (outside a 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -56,7 +57,7 @@ def integers(
     Raises:
       ModelError: not integers, another shape, or (where concrete) ids outside the vocabulary.
     """
-    array = _as_array(name, value)
+    array = as_array(name, value)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise ModelError(f"{name} must be integers, not {array.dtype}.")
     if shape is not None:
@@ -66,10 +67,7 @@ def integers(
         if not fits:
             text = ", ".join("any" if size is None else str(size) for size in shape)
             raise ModelError(f"{name} must have shape [{text}], not {list(array.shape)}.")
-    concrete = not isinstance(array, jax.core.Tracer) and (
-        not isinstance(array, jax.Array) or array.is_fully_addressable
-    )
-    if concrete and array.size:
+    if _is_concrete(array) and array.size:
         values = np.asarray(array)
         bad = (values < 0) | (values >= vocab_size)
         if ignore is not None:
@@ -91,13 +89,30 @@ def rows(
       ModelError, PromptError: they do not fit together or not the model.
     """
     input_ids = integers("input_ids", input_ids, (None, None), lm.vocab_size)
-    mask = _as_array("attention_mask", attention_mask)
+    if not input_ids.shape[0]:
+        raise ModelError("input_ids has no rows.")
+    mask = as_array("attention_mask", attention_mask)
     if mask.shape != input_ids.shape:
         raise ModelError(
             f"attention_mask has shape {list(mask.shape)}, but input_ids "
             f"{list(input_ids.shape)}: they must be equal (the prompt's part is added here)."
         )
+    if mask.dtype.kind not in "biuf" or (
+        _is_concrete(mask) and not np.isin(np.asarray(mask), (0, 1)).all()
+    ):
+        raise ModelError("attention_mask must be 1 at tokens and 0 at padding, and nothing else.")
     return input_ids, mask, _prompt(lm, prompt, input_ids.shape[0])
+
+
+def count(name: str, value: Any) -> int:
+    """A static number of at least 1.
+
+    Raises:
+      ModelError: anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ModelError(f"{name} must be a whole number of at least 1, not {value!r}.")
+    return int(value)
 
 
 Call = TypeVar("Call", bound=Callable[..., Any])
@@ -110,7 +125,7 @@ def takes_ids(method: Call) -> Call:
     def checked(lm: LanguageModel, *args: Any, **options: Any) -> Any:
         first = args[0] if args else options.get("input_ids")
         if isinstance(first, str) or (isinstance(first, list | tuple) and _has_text(first)):
-            _as_array("input_ids", np.asarray(first, object))
+            as_array("input_ids", np.asarray(first, object))
         return method(lm, *args, **options)
 
     return cast(Call, checked)
@@ -155,10 +170,27 @@ def _wide() -> bool:
     return jax.dtypes.canonicalize_dtype(np.float64) == np.float64
 
 
+def refuse_no_prompt(prompt: Any) -> None:
+    """Refuses what is easily given in place of a prompt: its path, and a task vector.
+
+    Raises:
+      PromptError: with what to do.
+    """
+    for one in prompt if isinstance(prompt, list | tuple) else (prompt,):
+        if isinstance(one, str | os.PathLike):
+            raise PromptError(f"a prompt is not its path: SoftPrompt.load({str(one)!r}, model=lm).")
+        if hasattr(one, "values") and hasattr(one, "init_id"):
+            raise PromptError(
+                "a task vector is the difference of two prompts, not a prompt: add it to the prompt"
+                " that it is measured from, prompt + vector."
+            )
+
+
 def _prompt(lm: LanguageModel, prompt: Any, rows: int) -> Any | None:
     if prompt is None:
         return None
-    array = _as_array("prompt", stack(prompt, "prompt"))
+    refuse_no_prompt(prompt)
+    array = as_array("prompt", stack(prompt, "prompt"))
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise PromptError(f"A soft prompt holds embeddings, not {array.dtype} values.")
     if array.ndim not in (2, 3):
@@ -180,13 +212,28 @@ def _prompt(lm: LanguageModel, prompt: Any, rows: int) -> Any | None:
     return array.astype(jnp.float32) if isinstance(array, np.ndarray) else array
 
 
-def _as_array(name: str, value: Any) -> Any:
+def _is_concrete(array: Any) -> bool:
+    """Whether the values can be looked at here."""
+    if isinstance(array, jax.core.Tracer):
+        return False
+    return not isinstance(array, jax.Array) or array.is_fully_addressable
+
+
+def as_array(name: str, value: Any) -> Any:
+    """Anything array-like as an array.
+
+    Raises:
+      ModelError: it is a text, or its rows have different lengths.
+    """
     if isinstance(value, jax.Array):
         return value
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise ModelError(f"{name} must be a rectangular array: pad its rows.") from error
+        raise ModelError(
+            f"{name} must be a rectangular array: pad its rows"
+            f"{' with -100' if name in ('labels', 'candidates') else ''}."
+        ) from error
     if array.dtype.kind in "USO" and _has_text(array):
         raise ModelError(
             f"{name} is text, but a model takes token ids: prompt_jax.predict(lm, texts, prompt)"

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from prompt_jax.errors import ModelError
 from prompt_jax.models import arguments, ops
@@ -110,12 +109,10 @@ class FrozenModel(StoredModel[Config]):
           candidates.
         """
         ids, mask, prompt = self._rows(input_ids, attention_mask, prompt)
-        shape = np.shape(candidates)
-        expected = (None, None) if len(shape) == 2 else (ids.shape[0], None, None)
-        candidates = arguments.integers(
-            "candidates", candidates, expected, self.vocab_size, ops.IGNORE
-        )
-        return arguments.run(_rank, self, ids, mask, candidates, prompt)
+        answers = arguments.as_array("candidates", candidates)
+        expected = (None, None) if answers.ndim == 2 else (ids.shape[0], None, None)
+        answers = arguments.integers("candidates", answers, expected, self.vocab_size, ops.IGNORE)
+        return arguments.run(_rank, self, ids, mask, answers, prompt)
 
     @arguments.takes_ids
     def logits(
@@ -171,8 +168,8 @@ class FrozenModel(StoredModel[Config]):
         Returns:
           `[B, T]` int32: the new tokens with the end of sequence, then `pad_id`.
         """
-        if max_new_tokens < 1 or num_beams < 1:
-            raise ModelError("max_new_tokens and num_beams must be at least 1.")
+        max_new_tokens = arguments.count("max_new_tokens", max_new_tokens)
+        num_beams = arguments.count("num_beams", num_beams)
         if 2 * num_beams > self.vocab_size:
             raise ModelError(f"{num_beams} beams need a vocabulary of {2 * num_beams} tokens.")
         ids, mask, prompt = self._rows(input_ids, attention_mask, prompt)

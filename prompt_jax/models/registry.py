@@ -95,7 +95,7 @@ def _published_name(name: str) -> str:
     if name in known:
         return ""
     whole = next((shape for shape in known if shape.endswith(f"/{name}")), None)
-    return f" Did you mean '{whole}'?" if whole else did_you_mean(name, known)
+    return f" Did you mean '{whole}'?" if whole else did_you_mean(name, ["mini", "smollm2", *known])
 
 
 load = from_pretrained

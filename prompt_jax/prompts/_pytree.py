@@ -21,7 +21,13 @@ def as_float32(array: Any, what: str) -> jax.Array:
       PromptError: for fewer than two axes or numbers that are not floating.
     """
     if not hasattr(array, "dtype"):
-        array = np.asarray(array, np.float32)
+        try:
+            array = np.asarray(array, np.float32)
+        except (TypeError, ValueError):
+            raise PromptError(
+                f"{what} holds numbers [.., L, D], not a {type(array).__name__}: SoftPrompt.load"
+                " reads a file."
+            ) from None
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise PromptError(f"{what} must hold floating-point numbers, not {array.dtype}.")
     if array.ndim < 2:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
-from prompt_jax.config import split_list
+from prompt_jax.config import check_types, split_list
 from prompt_jax.data import registry
 from prompt_jax.data.digits import SUFFIX, Answers, check_answers
 from prompt_jax.data.protocols import Protocol, check_protocol
@@ -34,6 +34,7 @@ class PromptConfig:
     init: str = "vocab:5000"
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.tokens < 1:
             raise ConfigError(f"prompt.tokens must be at least 1, but is {self.tokens}.")
 
@@ -82,11 +83,17 @@ class DataConfig:
     test_templates: Literal["first", "all"] = "first"
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.root == "":
             raise ConfigError(
                 "data.root is empty: name a folder, or set data.root=none for TFDS or the Hugging"
                 " Face cache."
             )
+        for name in ("train_rows", "dev_rows", "test_rows"):
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"data.{name} must not be negative, but is {getattr(self, name)}."
+                )
         check_protocol(self.protocol)
         check_shots_count(self.shots_count)
         check_answers(self.answers)
@@ -187,6 +194,7 @@ class ExperimentConfig:
         object.__setattr__(self, "methods", tuple(named))
         if isinstance(self.shots, int):
             object.__setattr__(self, "shots", (self.shots,))
+        check_types(self)
         if not self.targets:
             raise ConfigError("name at least one target, as in targets=glue/rte,mr.")
         if not self.methods:

@@ -14,6 +14,7 @@ from typing import Literal
 import jax
 import optax
 
+from prompt_jax.config.checks import check_types
 from prompt_jax.errors import ConfigError
 
 
@@ -52,6 +53,7 @@ class OptimizerConfig:
     b2: float = 0.999
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ConfigError(f"learning_rate must be a positive number, not {self.learning_rate}.")
         for name in ("warmup_steps", "weight_decay", "clip_norm"):

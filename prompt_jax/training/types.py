@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from prompt_jax.arrays import fields_repr
+from prompt_jax.config.checks import check_types
 from prompt_jax.data.feed import Feed
 from prompt_jax.data.tokenise import TokenisedSplit
 from prompt_jax.errors import ConfigError
@@ -44,6 +45,7 @@ class TrainConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("steps", "batch_size", "log_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, but is {getattr(self, name)}.")

@@ -253,6 +253,13 @@ def test_the_file_of_every_kind(
         assert (task.value_range, task.value_step) == ((1.0, 3.0), 0.1)
 
 
+@pytest.mark.parametrize("holdout", [0, 1, 1.5, -0.2, float("nan")])
+def test_a_holdout_that_is_no_fraction_writes_no_file(holdout: float) -> None:
+    made = read(table(text=text, label=["a", "b"]))
+    with pytest.raises(DataError, match=r"holdout is a fraction between 0 and 1, like 0\.2, not"):
+        task_text(made, "mine", "t.csv", (), holdout)
+
+
 def test_names_of_tasks() -> None:
     assert task_name("My tickets (2024)") == "My_tickets_2024"
     assert task_name("…") == "task"

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from prompt_jax import PromptRecord, SoftPrompt, predict
+from prompt_jax import PromptRecord, SoftPrompt, TaskVector, predict
 from prompt_jax.data import Task, Template, definition, digits, registry
 from prompt_jax.errors import ConfigError, DataError, ModelError, PromptError
 from prompt_jax.evaluation import evaluators, predictions, questions, sweep, ties
@@ -261,6 +261,14 @@ def test_long_inputs_are_truncated_with_a_warning():
     assert not predict(LM, texts, task=TOPIC, max_input_tokens=20)[0].truncated
 
 
+def test_every_kind_of_table_is_rows():
+    rows = [{"one": "a", "two": "b"}] * 2
+    polars = SimpleNamespace(columns=["one", "two"], to_dicts=lambda: rows, to_dict=dict)
+    arrow = SimpleNamespace(column_names=["one", "two"], columns=[1], to_pylist=lambda: rows)
+    for table in (polars, arrow):
+        assert len(predict(LM, table, task=PAIR)) == 2
+
+
 def test_a_data_frame_is_rows():
     frame = SimpleNamespace(
         columns=["one", "two"], to_dict=lambda kind: [{"one": "a", "two": "b"}] * 2
@@ -281,6 +289,8 @@ def test_a_data_frame_is_rows():
         ({"texts": ["a"], "task": 3}, ConfigError, "a name, a TOML file or a Task, not int"),
         ({"texts": ["a"], "task": [3]}, ConfigError, "a name, a TOML file or a Task, not int"),
         ({"texts": ["a"], "task": [TOPIC] * 2}, ConfigError, "2 tasks were given for 1 rows"),
+        ({"texts": ["a"], "prompt": {"topic": "p"}, "task": TOPIC}, PromptError, "not its path"),
+        ({"texts": ["a"], "prompt": TaskVector(np.ones((2, 4)))}, PromptError, "a task vector is"),
         ({"texts": ["a"], "prompt": [prompt()] * 2}, ConfigError, "2 prompts were .* for 1 rows"),
         ({"texts": ["a"], "prompt": {"topic": prompt()}}, ConfigError, "need the task of every"),
         (

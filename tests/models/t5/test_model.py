@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from pathlib import Path
 from types import SimpleNamespace
 
 import chex
@@ -12,6 +13,7 @@ import pytest
 
 from prompt_jax.errors import ModelError, PromptError
 from prompt_jax.models.t5 import FrozenT5, T5Config
+from prompt_jax.prompts import TaskVector
 
 from ..conftest import TINY, Case, load_case, numbers
 
@@ -343,6 +345,10 @@ def test_random_weights_follow_the_seed():
         (np.zeros((12,), np.float32), r"\[L, D\] or \[B, L, D\], not \[12\]"),
         (np.zeros((3, 2, 12), np.float32), "for 3 rows, but the batch has 2"),
         (np.zeros((3, 12), np.int32), "not int32 values"),
+        ("p.safetensors", r"not its path: SoftPrompt\.load\('p\.safetensors', model=lm\)"),
+        (Path("p"), "a prompt is not its path"),
+        (["p", "q"], "a prompt is not its path"),
+        (TaskVector(np.zeros((3, 12), np.float32)), r"add it to the prompt .* prompt \+ vector"),
     ],
 )
 def test_prompts_that_do_not_fit(tiny, prompt, message):
@@ -366,6 +372,13 @@ def test_prompts_that_do_not_fit(tiny, prompt, message):
         ({"input_ids": np.ones(4, int)}, r"must have shape \[any, any\], not \[4\]"),
         ({"attention_mask": np.ones((2, 5), int)}, "they must be equal"),
         ({"labels": np.ones((3, 3), int)}, r"labels must have shape \[2, any\]"),
+        ({"labels": [[1, 2, 3], [1]]}, "labels must be .* pad its rows with -100"),
+        ({"labels": np.ones((2, 3), bool)}, "labels must be integers, not bool"),
+        ({"attention_mask": np.full((2, 4), 0.5)}, "attention_mask must be 1 at tokens and 0"),
+        ({"attention_mask": np.full((2, 4), 2)}, "attention_mask must be 1 at tokens and 0"),
+        ({"attention_mask": np.full((2, 4), np.nan)}, "attention_mask must be 1 at tokens and 0"),
+        ({"attention_mask": np.ones((2, 4), complex)}, "attention_mask must be 1 at tokens"),
+        ({"input_ids": np.ones((0, 4), int)}, "input_ids has no rows"),
     ],
 )
 def test_batches_that_do_not_fit(tiny, change, message):
@@ -376,6 +389,22 @@ def test_batches_that_do_not_fit(tiny, change, message):
     }
     with pytest.raises(ModelError, match=message):
         tiny.loss(**{**good, **change})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("max_new_tokens", 0), ("max_new_tokens", 3.0), ("num_beams", True), ("num_beams", "2")],
+)
+def test_lengths_and_beams_are_counts(tiny, option, value):
+    ids = np.ones((1, 3), int)
+    with pytest.raises(ModelError, match=f"{option} must be a whole number of at least 1, not"):
+        tiny.generate(ids, ids, **{option: value})
+
+
+def test_candidates_of_different_lengths_are_padded(tiny):
+    ids = np.ones((1, 3), int)
+    with pytest.raises(ModelError, match=r"candidates must be .* pad its rows with -100"):
+        tiny.rank(ids, ids, [[[5], [6, 7]]])
 
 
 @pytest.mark.parametrize("name", ["score", "rank", "logits", "loss", "generate"])

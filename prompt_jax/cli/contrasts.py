@@ -31,7 +31,8 @@ def contrasts(
 ) -> None:
     """Test the declared questions of an experiment on its results.
 
-    The first DIR is the experiment's; more are searched for methods that it does not have.
+    The first DIR is the experiment's; more are searched for methods and seeds that it does
+    not have.
     """
     from prompt_jax.rundir import archive, questions, tables
     from prompt_jax.rundir.contrasts import answer

@@ -76,10 +76,11 @@ class Pool:
 
 
 def pool(runs: Sequence[RunDirectory]) -> Pool:
-    """Puts the cells of several runs together; of one that several have the first one's is taken.
+    """Puts the seeds of several runs together; of one that several have the first one's is taken.
 
     Args:
-      runs: the first one is the experiment's; more are searched for methods that it does not have.
+      runs: the first one is the experiment's; more are searched for methods and seeds that it does
+        not have.
 
     Raises:
       DataError: the first has no or several k, or one does not go with it: another model, other
@@ -104,10 +105,11 @@ def pool(runs: Sequence[RunDirectory]) -> Pool:
             found = scores(run.rows, by_target, None if name else run.items)
             into.ranges.update({t: r for t, r in found.ranges.items() if t not in into.ranges})
             for cell, by_seed in found.values.items():
-                if cell.k == k and cell not in into.values:
-                    into.values[cell] = by_seed
-                    if cell in found.items:
-                        into.items[cell] = found.items[cell]
+                if cell.k != k:
+                    continue
+                into.values[cell] = by_seed | into.values.get(cell, {})
+                if cell in found.items:
+                    into.items[cell] = found.items[cell] | into.items.get(cell, {})
     return Pool(first, k, primary, calibration, minimum_effect(first))
 
 

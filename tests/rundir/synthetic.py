@@ -213,6 +213,7 @@ def write_cells(
     trained: str = "first",
     items: bool = True,
     chosen: Sequence[tuple[str, ...]] = (),
+    first_seed: int = 0,
 ) -> Path:
     """A run directory with the given items [seeds, rows] of each (method, target).
 
@@ -232,11 +233,11 @@ def write_cells(
     rows: list[ResultRow] = []
     kept: dict[RunKey, np.ndarray] = {}
     for (method, target), table in scores.items():
-        for seed, row in enumerate(table):
+        for seed, row in enumerate(table, first_seed):
             for split in ("dev", "test"):
                 facts: dict[str, Any] = {"suite": suite}
                 if chosen and method != "base":
-                    facts["chosen"] = chosen[seed]
+                    facts["chosen"] = chosen[seed - first_seed]
                 value = float(row.mean())
                 rows.append(result(method, target, 16, seed, value, split=split, **facts))
             kept[rows[-1].key] = row

@@ -20,6 +20,7 @@ from rundir.synthetic import write_cells
 TALK, COMPLAINTS = "sandbox/sentiment_talk", "sandbox/complaints"
 SEEDS = 5
 ROOT = Path(__file__).resolve().parents[2]
+RATES = {"base": 0.5, "better": 0.9}
 FIRST = Question("better", "base", why="is it?", role="primary")
 
 
@@ -74,6 +75,21 @@ def test_methods_of_another_run_directory(runs):
     assert [row[0] for row in made.contrasts.rows] == ["primary", "", ""]
     assert made.contrasts.rows[0][1:4] == ("better - base", "2", "is it?")
     assert made.contrasts.rows[0][4].startswith("+")
+
+
+def test_seeds_of_several_run_directories_are_put_together(tmp_path):
+    whole = {(method, TALK): draw(rate, seed=i) for i, (method, rate) in enumerate(RATES.items())}
+    paths = [
+        write_cells(
+            tmp_path / f"{start}", {k: v[start:end] for k, v in whole.items()}, first_seed=at
+        )
+        for start, end, at in ((0, 2, 0), (1, 5, 1))
+    ]
+    one = write_cells(tmp_path / "one", whole)
+    question = Question("better", "base")
+    found, expected = difference(paths, question), difference([one], question)
+    assert (found.seeds, found.difference) == (SEEDS, expected.difference)
+    assert ask(paths, FIRST).means == ask([one], FIRST).means
 
 
 def test_the_primary_contrast_is_one_test(runs):

@@ -17,8 +17,8 @@ PACKAGE = ROOT / "prompt_jax"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
-        "errors arrays paths locks streams units run_key store code_digest config sharding"
-        " distributed mailbox",
+        "errors arrays paths locks streams units run_key store code_digest compile_cache config"
+        " sharding distributed mailbox",
         "models",
         "data",
         "prompts",

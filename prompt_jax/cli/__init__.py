@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prompt_jax import __version__
+from prompt_jax import __version__, compile_cache
 from prompt_jax.cli import (
     archive,
     contrasts,
@@ -78,9 +78,19 @@ def _top(
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
+    no_compile_cache: Annotated[
+        bool,
+        typer.Option(
+            "--no-compile-cache", help="Neither read nor store compiled programs; see info."
+        ),
+    ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+    elif no_compile_cache:
+        compile_cache.disable()
+    else:
+        compile_cache.enable()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

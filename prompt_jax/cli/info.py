@@ -88,7 +88,19 @@ def _caches() -> dict[str, Any]:
     from prompt_jax.paths import hub_cache, user_cache
 
     folders = {"prompt_jax": user_cache(), "TFDS": tfds_data_dir(), "Hub": hub_cache()}
-    return {name: f"{path}{'' if path.is_dir() else ' (empty)'}" for name, path in folders.items()}
+    found = {name: f"{path}{'' if path.is_dir() else ' (empty)'}" for name, path in folders.items()}
+    return {**found, "compiled programs": _compiled()}
+
+
+def _compiled() -> str:
+    """Where compiled programs are, and how much; or that they are not kept, and why."""
+    from prompt_jax import compile_cache
+
+    folder = compile_cache.in_use()
+    if folder is None:
+        return f"off ({compile_cache.find()[1] or 'as asked for'})"
+    sizes = compile_cache.sizes(folder)
+    return f"{folder} ({len(sizes):,}, {common.format_bytes(sum(sizes))})"
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -37,6 +37,33 @@ def test_info_as_text(invoke: Invoke) -> None:
     )
 
 
+def test_info_tells_where_compiled_programs_are(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("prompt_jax.compile_cache.in_use", lambda: tmp_path)
+    (tmp_path / "jit_step-0-cache").write_bytes(b"x" * 1536)
+    shown = json.loads(invoke("info", "--json").out)["caches"]["compiled programs"]
+    assert shown == f"{tmp_path} (1, 1.5 KiB)"
+    monkeypatch.setattr("prompt_jax.compile_cache.in_use", lambda: None)
+    monkeypatch.setattr("prompt_jax.compile_cache.disable", lambda: None)
+    monkeypatch.setenv("PROMPT_JAX_COMPILE_CACHE", "off")
+    shown = json.loads(invoke("info", "--json").out)["caches"]["compiled programs"]
+    assert shown == "off (PROMPT_JAX_COMPILE_CACHE=off)"
+
+
+def test_an_option_turns_the_compile_cache_off(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+    for name in ("enable", "disable"):
+        monkeypatch.setattr(
+            f"prompt_jax.compile_cache.{name}", lambda name=name: called.append(name)
+        )
+    assert invoke("--no-compile-cache", "info").code == 0
+    assert invoke("info").code == 0
+    assert called == ["disable", "enable"]
+
+
 def test_info_of_a_published_model_that_is_not_here(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ import scipy.special
 from prompt_jax.models import ops
 from prompt_jax.models.t5.config import ACTIVATIONS
 
-from .conftest import numbers
+from .conftest import load_case, numbers
 
 
 def plain_attention(q, kt, v, bias, mask):
@@ -170,3 +170,16 @@ def walk(jaxpr):
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
                 yield from walk(inner)
+
+
+@pytest.mark.parametrize(("family", "name"), [("t5", "v1_0"), ("decoder", "llama3")])
+def test_layers_are_traced_once(family, name, monkeypatch):
+    """Tracing is most of the time until the first step where programs are compiled already."""
+    case = load_case(name, family)
+    traced = []
+    activate = ops.activate
+    monkeypatch.setattr(ops, "activate", lambda *a: (traced.append(a), activate(*a))[1])
+    ids, mask, labels = case.batch
+    rest = (jnp.asarray(ids), jnp.asarray(mask), jnp.asarray(labels), None, None, None)
+    jax.eval_shape(lambda lm: lm._score(*rest, frozenset()), case.lm)
+    assert len(traced) == {"t5": 2, "decoder": 1}[family]  # a T5 has two kinds of layer

@@ -240,6 +240,7 @@ class Decoder(nn.Module):
         shared: dict[str, Any] = {
             "variable_axes": {"params": 0},
             "split_rngs": {"params": True, "dropout": True},
+            "check_constancy_invariants": False,  # it would trace every layer twice
             "in_axes": (0, nn.broadcast),
             "length": c.num_layers,
         }

@@ -251,6 +251,7 @@ class Stack(nn.Module):
         shared: dict[str, Any] = {
             "variable_axes": {"params": 0},
             "split_rngs": {"params": True, "dropout": True},
+            "check_constancy_invariants": False,  # it would trace every layer twice
             "length": c.num_decoder_layers if self.is_decoder else c.num_layers,
         }
         if self.is_decoder:

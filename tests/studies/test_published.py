@@ -19,6 +19,21 @@ PUBLISHED = {
     "sandbox_vectors": ("dtvg", "vectors.py", "sandbox_vectors"),
     "sandbox_dtvg": ("dtvg", "dtvg.py", "sandbox_dtvg sandbox_dtvg_others sandbox_tuned"),
     "sandbox_dtvg_rates": ("dtvg", "dtvg.py:rates", "sandbox_dtvg_rates"),
+    "sandbox_dtvg_released": (
+        "dtvg",
+        "dtvg.py:released",
+        "sandbox_dtvg_released sandbox_dtvg sandbox_dtvg_others sandbox_tuned",
+    ),
+    "sandbox_dtvg_second_rates": (
+        "dtvg",
+        "dtvg.py:second_rates",
+        "sandbox_dtvg_second_rates sandbox_dtvg_rates",
+    ),
+    "real_dtvg_released": (
+        "dtvg",
+        "dtvg.py:released suite=real",
+        "real_dtvg_released real_dtvg_ablations",
+    ),
     "real_dtvg_ablations": ("dtvg", "dtvg.py:ablations suite=real", "real_dtvg_ablations"),
     "sandbox_bmtpt": ("bmtpt", "bmtpt.py", "sandbox_bmtpt sandbox_tuned"),
     "sandbox_bmtpt_repulsion": (
@@ -58,7 +73,7 @@ PUBLISHED = {
     ),
     "spt_real_text": ("spt", "spt.py suite=real", "spt_real_text spt_real_text_full"),
 }
-PARTLY = {"sandbox_dtvg"}
+PARTLY = {"sandbox_dtvg", "sandbox_dtvg_released"}
 FAST = "sandbox_vectors_tuned"
 
 

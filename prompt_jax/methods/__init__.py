@@ -12,6 +12,7 @@ from prompt_jax.methods.base import Stage as Stage
 from prompt_jax.methods.base import TemplateTokens as TemplateTokens
 from prompt_jax.methods.bmtpt import Bmtpt as Bmtpt
 from prompt_jax.methods.bmtpt import BmtptParticles as BmtptParticles
+from prompt_jax.methods.dmtg import Dmtg as Dmtg
 from prompt_jax.methods.dtvg import Dtvg as Dtvg
 from prompt_jax.methods.full_fine_tuning import FullFineTuning as FullFineTuning
 from prompt_jax.methods.mpt import Mpt as Mpt

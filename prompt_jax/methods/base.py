@@ -224,7 +224,6 @@ class BaseMethod:
     name: ClassVar[str] = "prompt_tuning"
     paper: ClassVar[str] = ""
     status: ClassVar[Literal["as published", "reconstructed", "our extension", "reference"]]
-    rowwise: ClassVar[bool] = False
     trains_lm: ClassVar[bool] = False
     reduction: ClassVar[Literal["mean", "sum"]] = "mean"
     panels: ClassVar[tuple[Panel, ...]] = ()  # what the report draws of `metrics`
@@ -233,6 +232,11 @@ class BaseMethod:
     def views(self) -> int:
         """One view."""
         return 1
+
+    @property
+    def rowwise(self) -> bool:
+        """All rows of a view share its prompt."""
+        return False
 
     @property
     def observe(self) -> frozenset[str]:
@@ -352,6 +356,15 @@ class BaseMethod:
     def template_prompts(self, params: Params, consts: Consts) -> jax.Array | None:
         """Row-wise methods whose prompt depends on the row's template alone override this."""
         return None
+
+    def row_prompts(self, params: Params, consts: Consts, rows: Rows) -> jax.Array | None:
+        """What `prompts` makes of the rows; of several views (particles) the mean.
+
+        Row-wise methods that draw random numbers while they train override this.
+        """
+        carry = self.carry(params, consts)
+        made = self.prompts(params, consts, carry, rows, jnp.int32(0), jax.random.key(0))
+        return None if made.prompts is None else made.prompts.mean(0)
 
     def ensemble(self, params: Params, consts: Consts) -> jax.Array | None:
         """No average: predictions are those of the deployed prompt."""

@@ -119,6 +119,11 @@ def check_method(
         raise check.wrong("transform", "an optax.GradientTransformation", tx)
     made = check.traced("metrics", method.metrics, *shapes, prompted)
     check.kind("metrics", made, Mapping, "a mapping")
+    if method.rowwise:
+        made = check.traced("row_prompts", method.row_prompts, *shapes, _rows(method, lm))
+        if made is not None:
+            wanted = "floats [B, L, D], or None"
+            check.shape("row_prompts", made, (_ROWS, None, lm.d_model), wanted)
     for function, letters in (("deploy", "LD"), ("ensemble", "MLD"), ("template_prompts", "PLD")):
         found = check.traced(function, getattr(method, function), *shapes)
         if found is not None:

@@ -81,11 +81,8 @@ def prompt_of_row(method: Method) -> Any:
             params, consts = jax.tree.map(lambda x: x[r], state)
             ids, mask, task, template, embedded = jax.tree.map(lambda x: x[None], one_row)
             row = Rows(ids, mask, task, template, jnp.ones((1,), jnp.float32), embedded)
-            made = method.prompts(
-                params, consts, method.carry(params, consts), row, jnp.int32(0), jax.random.key(0)
-            )
-            # A row under several views (particles) is deployed under their mean.
-            return None if made.prompts is None else made.prompts[:, 0].mean(0)
+            made = method.row_prompts(params, consts, row)
+            return None if made is None else made[0]
 
         return jax.vmap(one)(index, rows)
 

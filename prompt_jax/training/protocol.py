@@ -54,13 +54,16 @@ class Method(Protocol):
     """A method of prompt training. Static options are fields of the frozen, hashable object."""
 
     name: ClassVar[str]
-    rowwise: ClassVar[bool]  # a prompt per row
     trains_lm: ClassVar[bool]  # params hold the model's weights; one replica at a time
     reduction: ClassVar[Literal["mean", "sum"]]  # token mean, or the full-data sum with Rows.scale
 
     @property
     def views(self) -> int:
         """V."""
+
+    @property
+    def rowwise(self) -> bool:
+        """Whether each row has a prompt of its own."""
 
     @property
     def observe(self) -> frozenset[str]:
@@ -134,6 +137,9 @@ class Method(Protocol):
 
         Evaluation then makes them once, not once per row.
         """
+
+    def row_prompts(self, params: Params, consts: Consts, rows: Rows) -> jax.Array | None:
+        """Of row-wise methods the prompts [B, L, D] of rows in evaluation; None: no prompt."""
 
     def ensemble(self, params: Params, consts: Consts) -> jax.Array | None:
         """The prompts [M, L, D] whose predictions are averaged in evaluation, or None."""

@@ -16,6 +16,7 @@ from prompt_jax.methods import (
     BaseMethod,
     Bmtpt,
     BmtptParticles,
+    Dmtg,
     Dtvg,
     FullFineTuning,
     Mpt,
@@ -116,6 +117,7 @@ def test_only_config_errors_escape(name, options):
         Attempt(shared=True, pretrained=True, temperature=math.inf, norm="trained"),
         Mpt(rank=2, start="exact", source="a/b", distil=0.0, shared=True),
         MptTasks(factors="normal", distil=0.5, on="hidden"),
+        Dmtg(4, "prompts", "hard", entropy=0.1, shared=True),
     ],
     ids=lambda method: method.spec,
 )

@@ -224,29 +224,6 @@ class Grouped(BaseMethod):
 
 
 @dataclass(frozen=True)
-class Membership(BaseMethod):
-    """DMTG: a prompt for each of two groups; the membership of its task weighs a row's losses."""
-
-    name = "toy_membership"
-    views = 2
-
-    def init(self, context):
-        prompts = context.initial[None] + _normal(context, 2, *_shape(context), word=1, scale=0.3)
-        params = {"prompts": prompts, "membership": _normal(context, TASKS, 2, word=2)}
-        return params, {}
-
-    def prompts(self, params, consts, carry, rows, step, key):
-        share = jax.nn.softmax(params["membership"])[rows.task]  # [B, V]
-        return Prompted(params["prompts"], carry=carry, row_weights=share.T)
-
-    def groups(self, params):
-        return {"prompts": "prompt", "membership": "membership"}
-
-    def deploy(self, params, consts):
-        return params["prompts"].mean(0)
-
-
-@dataclass(frozen=True)
 class WithWeights(BaseMethod):
     """SPT's full form: a prompt and the T5 itself, in two optimizer groups."""
 
@@ -277,4 +254,4 @@ class Dying(BaseMethod):
         return Prompted((params["prompt"] + spoilt)[None], carry=carry)
 
 
-TOYS = (Distilled, Membership)
+TOYS = (Distilled,)

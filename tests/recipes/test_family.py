@@ -62,3 +62,32 @@ def test_factors_are_distilled_from_the_sources_and_each_target_has_its_own(exec
     again, (alone, _) = outcomes_of(executor, "mpt")
     assert [found for _, found, _ in again.reused] == [2, 1, 0]
     assert alone.trained.steps == 3
+
+
+def test_targets_that_form_groups_deploy_the_prompt_of_their_group(executor, pretender):
+    spec = "dmtg(shared=true)"
+    made, outcomes = outcomes_of(executor, spec)
+    assert [(stage, names) for stage, names, _ in pretender.calls] == [
+        ("dmtg(shared=true): targets", ["mixture k=4 seed=0"])
+    ]
+    contexts = made.contexts(spec, 4)
+    for outcome in outcomes:
+        joint = contexts[outcome.key].artefact("targets").params[0]
+        place = made.config.targets.index(outcome.key.task)
+        group = joint["membership"][place].argmax()
+        np.testing.assert_array_equal(outcome.trained.prompt, joint["prompts"][group])
+        assert (outcome.trained.steps, outcome.cost.target_steps) == (0, 3)
+        assert (outcome.cost.source_steps, outcome.chosen) == (0, None)
+
+
+def test_a_target_joins_the_groups_of_the_sources(executor, pretender):
+    made, outcomes = outcomes_of(executor, "dmtg")
+    assert [stage for stage, _, _ in pretender.calls] == [
+        "dmtg(shared=true): groups",
+        "dmtg: target, k = 4",
+    ]
+    for outcome in outcomes:  # all memberships are even: every source is in the first group
+        assert outcome.chosen == tuple(made.rows.task(name).name for name in made.config.sources)
+        prompts = outcome.trained.params["prompts"]
+        np.testing.assert_array_equal(prompts.shape[0], 3)
+        assert outcome.cost.source_steps == 6

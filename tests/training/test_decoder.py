@@ -10,7 +10,7 @@ import toy
 from methods.test_conformance import context
 
 from prompt_jax.evaluation import Job, evaluate
-from prompt_jax.methods import Attempt, BaseMethod, Mpt, MptTasks, PromptTuning
+from prompt_jax.methods import Attempt, BaseMethod, Dmtg, Mpt, MptTasks, PromptTuning
 from prompt_jax.training.fingerprint import array_hash
 from prompt_jax.training.loop import train
 
@@ -44,11 +44,15 @@ def test_prompts_of_a_population_learn_and_the_weights_stay() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "of", "stage"),
-    [(Attempt(width=4), Attempt(), "target"), (MptTasks(distil=0.5), Mpt(), "student")],
-    ids=["attempt", "mpt"],
+    [
+        (Attempt(width=4), Attempt(), "target"),
+        (MptTasks(distil=0.5), Mpt(), "student"),
+        (Dmtg(shared=True), Dmtg(), "groups"),
+    ],
+    ids=["attempt", "mpt", "dmtg"],
 )
 def test_prompts_of_each_row_learn(method: BaseMethod, of: BaseMethod, stage: str) -> None:
-    """Attention over the row's embeddings; logits and hidden states under two prompts."""
+    """Attention over embeddings; logits and states of a teacher; weights of several views."""
     lm = toy.tiny_decoder()
     params, consts = method.init(dataclasses.replace(context(of, 0, lm), stage=stage))
     run = toy.make_run(0, params=params, consts=consts, split=toy.make_split(tasks=2), dev=True)

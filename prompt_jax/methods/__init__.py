@@ -25,10 +25,12 @@ from prompt_jax.methods.registry import load_plugin as load_plugin
 from prompt_jax.methods.registry import register as register
 from prompt_jax.methods.registry import resolve as resolve
 from prompt_jax.methods.registry import spec_of as spec_of
+from prompt_jax.methods.smop import Smop as Smop
 from prompt_jax.methods.spot import Spot as Spot
 from prompt_jax.methods.spot import source_similarity as source_similarity
 from prompt_jax.methods.spt import Spt as Spt
 from prompt_jax.methods.spt import SptFull as SptFull
+from prompt_jax.methods.taps import Taps as Taps
 from prompt_jax.methods.task_prompt_vectors import TaskPromptVectors as TaskPromptVectors
 
 for _kind in tuple(vars().values()):

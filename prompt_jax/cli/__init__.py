@@ -30,6 +30,7 @@ from prompt_jax.cli import (
     prompts,
     report,
     run,
+    select,
     table,
     tasks,
     tune,
@@ -60,6 +61,7 @@ app.add_typer(prompts.app, name="prompts")
 app.command("vectors")(vectors.vectors)
 app.command("oracle")(oracle.oracle)
 app.command("federated")(federated.federated)
+app.add_typer(select.app, name="select")
 app.add_typer(tasks.app, name="tasks")
 app.command("info")(info.info)
 app.command("doctor")(doctor.doctor)

@@ -12,7 +12,6 @@ does it, against the best of none, one and all.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -28,20 +27,17 @@ from prompt_jax.evaluation.subsets import (
     rank_percentile,
     subsets,
 )
-from prompt_jax.methods import BaseMethod, as_method, create, spec_of
+from prompt_jax.methods import BaseMethod, as_method, spec_of
 from prompt_jax.models.base import LanguageModel
-from prompt_jax.paths import write_atomically
-from prompt_jax.recipes import experiment
+from prompt_jax.recipes import experiment, outputs
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.execute import Executor
 from prompt_jax.recipes.outcomes import Outcome
-from prompt_jax.recipes.survey import survey
+from prompt_jax.recipes.survey import base_of, method_of, survey, told_once
 from prompt_jax.rundir.oracle import Choice, OracleCell, OracleReport
 from prompt_jax.rundir.tables import heading
 
 MOST_SOURCES = 10
-DEFAULT_BASE = "dtvg"
-_STAGES = {"sources", "first"}  # what a method must tune for its prompts to be merged
 
 Choices = dict[tuple[str, int], tuple[np.ndarray, Outcome]]  # by target and seed
 
@@ -77,19 +73,10 @@ def oracle(
     """
     base = check(config, base)
     choosers = [method for method in config.methods if _chooses(as_method(method))]
-    of_base = next((method for method in config.methods if spec_of(method) == base), base)
+    of_base = method_of(config, base)
     groups = subsets(len(config.sources))
     cells: list[OracleCell] = []
-    told: set[str] = set()
-
-    def tell(news: Sequence[str]) -> None:
-        """What the first look at a stage found: the later ones find all of it."""
-        for line in news:
-            stage = line.rpartition(":")[0]
-            if stage not in told:
-                say(f"  {line}")
-            told.add(stage)
-
+    tell = told_once(say)
     with experiment.opened(config, lm, show=show) as (folder, executor):
         for k in config.shots:
             contexts = {(m.task, m.seed): c for m, c in executor.contexts(of_base, k).items()}
@@ -106,7 +93,7 @@ def oracle(
                 cells.append(_cell(executor, target, k, tuple(lands), picked, groups))
         names = tuple(executor.rows.task(source).name for source in config.sources)
         report = OracleReport(folder, config.name, base, tuned, names, groups, _judged(cells))
-        _write(report)
+        outputs.write_report(report)
     return report
 
 
@@ -125,18 +112,7 @@ def check(config: ExperimentConfig, base: str | None = None) -> str:
             f" {count} ({2**count:,} prompts for each target, k and seed). Name fewer with"
             " sources=a,b."
         )
-    if base is None:
-        return next((spec_of(m) for m in config.methods if _has_first(as_method(m))), DEFAULT_BASE)
-    if not _has_first(create(base)):
-        raise ConfigError(
-            f"'{base}' tunes no prompt of the target beside those of the sources. Name a method"
-            f" that does, as in --base {DEFAULT_BASE}."
-        )
-    return base
-
-
-def _has_first(method: BaseMethod) -> bool:
-    return {stage.name for stage in method.stages()} >= _STAGES
+    return base_of(config, base)
 
 
 def _chooses(method: BaseMethod) -> bool:
@@ -205,14 +181,3 @@ def _judged(cells: Sequence[OracleCell]) -> tuple[OracleCell, ...]:
         effect = statistics.effect(p, comparison.difference, cell.minimum)
         found.append(replace(cell, verdict=Verdict(comparison, p, effect)))
     return tuple(found)
-
-
-def _write(report: OracleReport) -> None:
-    text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n"
-    try:
-        write_atomically(report.json_path, text.encode())
-        write_atomically(report.markdown_path, report.markdown().encode())
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write to the run directory {report.folder}: {error.strerror}."
-        ) from None

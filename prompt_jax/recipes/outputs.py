@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,8 +29,10 @@ from prompt_jax.run_key import RunKey
 from prompt_jax.rundir import folder as rundir_folder
 from prompt_jax.rundir import views
 from prompt_jax.rundir.findings import Findings, find
+from prompt_jax.rundir.oracle import OracleReport
 from prompt_jax.rundir.paths import FileNames, bounded, slug
 from prompt_jax.rundir.results import ResultRow
+from prompt_jax.rundir.surrogate import SurrogateReport
 from prompt_jax.rundir.tables import markdown
 from prompt_jax.training.tracking import finite
 from prompt_jax.training.types import TrainedReplica
@@ -59,6 +62,22 @@ class RunResult:
     def folder(self) -> Path:
         """The run directory."""
         return self.findings.run.path
+
+
+def write_report(report: OracleReport | SurrogateReport) -> None:
+    """Writes the numbers and the tables of a report into its run directory.
+
+    Raises:
+      ConfigError: the directory cannot be written.
+    """
+    text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n"
+    try:
+        write_atomically(report.json_path, text.encode())
+        write_atomically(report.markdown_path, report.markdown().encode())
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write to the run directory {report.folder}: {error.strerror}."
+        ) from None
 
 
 def write_findings(folder: Path, say: Callable[[str], None], *, with_page: bool = True) -> Findings:

@@ -6,7 +6,7 @@ weights, so that an interrupted oracle resumes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,16 +15,20 @@ import numpy as np
 from prompt_jax import code_digest, task_vectors
 from prompt_jax.config import digest
 from prompt_jax.data import TokenisedSplit
+from prompt_jax.errors import ConfigError
 from prompt_jax.evaluation import Evaluation, Job, evaluate
 from prompt_jax.evaluation.metrics import compute
 from prompt_jax.evaluation.subsets import SubsetScores, nan_to_neg_inf, split_items
-from prompt_jax.methods import Context
+from prompt_jax.methods import BaseMethod, Context, as_method, create, spec_of
+from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.execute import Executor
 from prompt_jax.recipes.rows import TaskRows
 from prompt_jax.run_key import RunKey
 from prompt_jax.training.fingerprint import array_hash, model_of, package_code, split_hash
 
+DEFAULT_BASE = "dtvg"
 _PROMPTS_AT_ONCE = 64
+_STAGES = {"sources", "first"}  # what a method must tune for its prompts to be merged
 
 
 def survey(
@@ -42,6 +46,32 @@ def survey(
     """
     rows = executor.rows.rows(target, context.seed, k)
     metric = rows.task.metrics[0]
+    prompts, dev, coefficients = candidates(executor, context, target, k, groups, tuned)
+    found = _evaluate(executor, rows.test, metric, prompts)
+    per_row = len(rows.task.templates) if executor.config.data.test_templates == "all" else 1
+    first_half, halves, items = _halved(found, rows.test, metric, per_row)
+    return SubsetScores(
+        context.seed, coefficients, dev, _values(found, metric), halves, first_half, items
+    )
+
+
+def candidates(
+    executor: Executor, context: Context, target: str, k: int, groups: np.ndarray, tuned: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The prompt of every subset and what it achieves on the development set.
+
+    Args:
+      executor: as for `survey`, and so are the other arguments.
+      context: of the replica.
+      target: the task.
+      k: shots.
+      groups: bool [N, K].
+      tuned: tune the merged prompts.
+
+    Returns:
+      Prompts [N, L, D] float32, development values [N], and c [N].
+    """
+    rows = executor.rows.rows(target, context.seed, k)
     prompts, dev, coefficients = _starts(executor, context, rows, groups)
     if tuned:
         starts = {
@@ -51,12 +81,57 @@ def survey(
         runs = executor.tune(starts, k)
         prompts = np.stack([np.asarray(run.prompt, np.float32) for run in runs])
         dev = np.asarray([run.best_value for run in runs], np.float64)
-    found = _evaluate(executor, rows.test, metric, prompts)
-    per_row = len(rows.task.templates) if executor.config.data.test_templates == "all" else 1
-    first_half, halves, items = _halved(found, rows.test, metric, per_row)
-    return SubsetScores(
-        context.seed, coefficients, dev, _values(found, metric), halves, first_half, items
-    )
+    return prompts, dev, coefficients
+
+
+def base_of(config: ExperimentConfig, base: str | None = None) -> str:
+    """The method whose first stage is merged.
+
+    Args:
+      config: the experiment.
+      base: a spec; None: the first of the config's methods that has such a stage, else DTVG.
+
+    Raises:
+      ConfigError: the named method has no such stage.
+    """
+    if base is None:
+        return next((spec_of(m) for m in config.methods if _has_first(as_method(m))), DEFAULT_BASE)
+    if not _has_first(create(base)):
+        raise ConfigError(
+            f"'{base}' tunes no prompt of the target beside those of the sources. Name a method"
+            f" that does, as in --base {DEFAULT_BASE}."
+        )
+    return base
+
+
+def told_once(say: Callable[[str], None]) -> Callable[[Sequence[str]], None]:
+    """Says what the first look at each stage found: later looks find all of it.
+
+    Args:
+      say: receives the lines.
+
+    Returns:
+      A function of `Executor.stage_summaries`.
+    """
+    told: set[str] = set()
+
+    def tell(news: Sequence[str]) -> None:
+        for line in news:
+            stage = line.rpartition(":")[0]
+            if stage not in told:
+                say(f"  {line}")
+            told.add(stage)
+
+    return tell
+
+
+def method_of(config: ExperimentConfig, base: str) -> BaseMethod | str:
+    """The config's own method of a spec, which may be an object; else the spec."""
+    return next((method for method in config.methods if spec_of(method) == base), base)
+
+
+def _has_first(method: BaseMethod) -> bool:
+    return {stage.name for stage in method.stages()} >= _STAGES
 
 
 def _starts(

@@ -103,16 +103,12 @@ class OracleReport:
     @property
     def json_path(self) -> Path:
         """Where all numbers are written."""
-        return self.folder / f"{self._stem}.json"
+        return self.folder / f"{stem_of('oracle', self.tuned)}.json"
 
     @property
     def markdown_path(self) -> Path:
         """Where the tables are written."""
-        return self.folder / f"{self._stem}.md"
-
-    @property
-    def _stem(self) -> str:
-        return "oracle_tuned" if self.tuned else "oracle"
+        return self.json_path.with_suffix(".md")
 
     def names(self, subset: int) -> list[str]:
         """The sources of a subset."""
@@ -253,3 +249,8 @@ class OracleReport:
 
 def _points(values: Any) -> str:
     return cell_text(statistics.summarise(values))
+
+
+def stem_of(name: str, tuned: bool) -> str:
+    """The name of the files of a report on merged prompts, without their suffix."""
+    return f"{name}_tuned" if tuned else name

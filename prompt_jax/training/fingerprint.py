@@ -64,6 +64,7 @@ NOT_DECIDING = (
     "evaluation.questions",
     "evaluation.statistics",
     "evaluation.subsets",
+    "evaluation.surrogate",
 )
 # What may change without changing what is trained, beyond the order of floating-point sums.
 _FREE = ("log_every", "micro_batch_tokens")

@@ -40,6 +40,13 @@ def test_it_prints_tables_and_json(invoke: Invoke, files: World) -> None:
         ["second"],
         ["first", "second"],
     ]
+    chosen = invoke("select", "surrogate", *arguments, "--base", "dtvg")
+    assert chosen.code == 0, chosen.err
+    (row,) = (line for line in chosen.out.splitlines() if line.split()[3:5] == ["one", "accuracy"])
+    assert "(1 of 1)" in row
+    assert str(out / "surrogate.json") in chosen.out
+    assert "seed 0: 2 subsets" in chosen.err
+    assert "not ranked" not in chosen.err  # the oracle is there
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from prompt_jax.evaluation.subsets import subsets
 from prompt_jax.methods import create
 from prompt_jax.recipes import run, stages, survey
 from prompt_jax.recipes.oracle import MOST_SOURCES, check, oracle
+from prompt_jax.recipes.surrogate import surrogate
 from prompt_jax.run_key import RunKey
 from prompt_jax.training.loop import train
 from prompt_jax.training.types import Replica
@@ -220,6 +221,53 @@ def test_oracle_resumes_where_it_was_stopped(planted, world, monkeypatch):
     fewer = dataclasses.replace(fewer, out=config.out + "-fewer")
     oracle(fewer, world.lm, show=False, say=lambda line: None)
     assert [size for size, _ in asked[before:]] == [10] * 16
+
+
+# Surrogate models
+
+
+def test_a_surrogate_model_chooses_the_planted_subset_from_single_sources(planted, world):
+    """Alone the sources add +0.1, -0.2 and +0.3 to the target's 0.3."""
+    config, asked = planted
+    said: list[str] = []
+    report = surrogate(config, world.lm, show=False, say=said.append)
+    assert "oracle.json is not there: prompt-jax oracle makes it" in said[0]
+    (cell,) = report.cells
+    assert (cell.target, cell.k, cell.metric, len(cell.selections)) == ("one", 4, "accuracy", 2)
+    for one in cell.selections:
+        np.testing.assert_allclose(one.dev, [0.3, 0.4, 0.1, 0.6])
+        np.testing.assert_allclose(one.model.effects, [0.1, -0.2, 0.3])
+        assert one.model.intercept == pytest.approx(0.3)
+        assert set(np.flatnonzero(one.model.chosen)) == BEST
+        assert one.test == (0.3, AVERAGED, 0.5)
+        assert one.judgement is None
+    # Random subsets are scored on the development rows alone.
+    assert sum(size == 24 for size, _ in asked) == 2 * 3
+    assert json.loads((report.folder / "surrogate.json").read_text()) == report.to_dict()
+    assert "first + two (2 of 2)" in (report.folder / "surrogate.md").read_text()
+    oracle(config, world.lm, show=False, say=said.append)
+    again = surrogate(config, world.lm, show=False, say=said.append)
+    for one in again.cells[0].selections:
+        assert one.judgement is not None
+        assert (one.judgement.rank, one.judgement.percentile) == (1.0, 100.0)
+        assert 0.5 < one.judgement.correlation < 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "says"),
+    [
+        ({"sources": (), "methods": ("prompt_tuning",)}, {}, "needs sources"),
+        ({}, {"base": "spot"}, "'spot' tunes no prompt of the target"),
+        ({}, {"size": 2}, "from 1 to 1 of 2 sources, not 2"),
+        ({}, {"number": 1}, "1 subsets cannot tell 2 sources apart"),
+    ],
+)
+def test_a_surrogate_model_refuses_wrong_arguments_before_anything_is_trained(
+    world, tmp_path, changes, options, says
+):
+    with pytest.raises(ConfigError, match=says):
+        surrogate(world.experiment(tmp_path, **changes), world.lm, show=False, **options)
+    assert not (tmp_path / "run").exists()
 
 
 # Real prompts

@@ -1,0 +1,76 @@
+"""`prompt-jax select`: recipes that choose sources for a target."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from prompt_jax.cli import common, loading, show
+
+app = typer.Typer(
+    help="Choose sources for the targets of an experiment.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Config = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="A Python file, or a packaged config, as of run.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[a.b=value]...", help="What to change in it.")
+]
+
+
+@app.command("surrogate")
+def surrogate(
+    config: Config,
+    overrides: Overrides = None,
+    number: Annotated[
+        int, typer.Option("--subsets", min=0, help="Random subsets; 0: four for each source.")
+    ] = 0,
+    size: Annotated[int, typer.Option(min=0, help="Sources in each subset; 0: half of them.")] = 0,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="Method whose first stage is merged; default: the first with one, or dtvg."
+        ),
+    ] = None,
+    tuned: Annotated[
+        bool,
+        typer.Option("--tuned", help="Tune every merged prompt with the target's budget first."),
+    ] = False,
+    plugin: common.Plugin = None,
+    as_json: common.AsJson = False,
+) -> None:
+    """Score random subsets of the sources, and choose by a linear model of the scores.
+
+    Trained prompts are read from the cache; what is missing is trained. Writes surrogate.json and
+    surrogate.md into the run directory (surrogate_tuned.json and .md with --tuned). The choices are
+    ranked among all subsets if `prompt-jax oracle` has been run there.
+    """
+    from prompt_jax.recipes import surrogate as recipe
+
+    loading.load_plugins(plugin)
+    loaded = loading.load_experiment(config, overrides)
+    recipe.check(loaded, base, number, size)
+    lm = loading.load_model(loaded.model, loaded.dtype, remat=loaded.remat)
+    report = recipe.surrogate(
+        loaded, lm, base=base, number=number, size=size, tuned=tuned, say=_say
+    )
+    if as_json:
+        return common.emit(report.to_dict())
+    out = common.Printer()
+    out.print(common.heading(f"{report.name}: sources chosen by a surrogate model"))
+    show.table(out, report.table())
+    out.print()
+    files = [
+        (str(report.markdown_path), "this table"),
+        (str(report.json_path), "every subset, effect, target, k and seed"),
+    ]
+    return show.outputs(out, files)
+
+
+def _say(line: str) -> None:
+    """Progress goes to stderr: the table alone is the output."""
+    typer.echo(line, err=True)

@@ -108,12 +108,12 @@ def _kind() -> str:
     how its loops are split.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    text = f"{platform.machine()} {platform.system()} {cores} {_processor()}"
+    text = f"{platform.machine()} {platform.system()} {cores} {processor()}"
     version = importlib.metadata.version("jaxlib")
     return f"jaxlib-{version}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name and instruction sets, where the system says."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()

@@ -63,13 +63,13 @@ def test_options_of_jax_hold(
     assert options == {}
 
 
-def test_releases_processors_and_cores_do_not_share_programs(
+def test_releasesprocessors_and_cores_do_not_share_programs(
     options: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = {compile_cache.enable()}
     monkeypatch.setattr("importlib.metadata.version", lambda name: "99.0")
     found.add(compile_cache.enable())
-    monkeypatch.setattr(compile_cache, "_processor", lambda: "another")
+    monkeypatch.setattr(compile_cache, "processor", lambda: "another")
     found.add(compile_cache.enable())
     monkeypatch.setattr("os.sched_getaffinity", lambda process: range(64), raising=False)
     found.add(compile_cache.enable())

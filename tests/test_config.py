@@ -546,7 +546,7 @@ def test_describe_gives_every_key_a_type_a_value_and_a_meaning():
     assert not any("\n" in key.doc for key in described)
     by_name = {key.name: key for key in described}
     assert by_name["target.steps"][1:] == ("whole number", "300", "optimizer steps")
-    assert by_name["dtype"][1:3] == ("float32 | bfloat16", "float32")
+    assert by_name["dtype"][1:3] == ("float32 | bfloat16 | auto", "float32")
     assert by_name["shots"].value == "16,0"
     assert by_name["data.root"][1:3] == ("text or none", "none")
     changed = override(EXPERIMENT, [f"{key.name}={key.value}" for key in described if key.value])

@@ -34,7 +34,7 @@ OtherModel = Annotated[
         "--allow-other-model", help="Accept prompts of a model with other weights of that width."
     ),
 ]
-Dtype = Annotated[str, typer.Option(help="float32 or bfloat16.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, or auto: the faster one here.")]
 MaxInput = Annotated[
     int | None, typer.Option(help="Truncate longer inputs; default: as the prompt was trained.")
 ]

@@ -91,10 +91,11 @@ def federated(
 
 def _execute(config: ExperimentConfig, options: Federation, as_json: bool) -> None:
     from prompt_jax.recipes import federated as recipe
+    from prompt_jax.recipes.config import with_dtype
 
     lm = loading.load_model(config.model, config.dtype, remat=config.remat)
     say = functools.partial(typer.echo, err=True)
-    report = recipe.federated(config, lm, options, say=say)
+    report = recipe.federated(with_dtype(config, lm), lm, options, say=say)
     if report is None:
         return None
     if as_json:

@@ -142,9 +142,11 @@ def execute(
     from prompt_jax.config import to_dict
     from prompt_jax.paths import is_url
     from prompt_jax.recipes import experiment, make_plan
+    from prompt_jax.recipes.config import with_dtype
     from prompt_jax.recipes.resources import cache_folder
     from prompt_jax.rundir.paths import check_folder, run_folder
 
+    asked, loaded = loaded, with_dtype(loaded, lm)
     if not is_url(loaded.out) and jobs.is_main():
         folder = run_folder(loaded.out, loaded.name)
         check_folder(folder, to_dict(loaded))
@@ -158,7 +160,7 @@ def execute(
         experiment.run(loaded, lm, show=False, say=lambda line: None)
         return None
     cache = cache_folder(loaded)
-    plan = make_plan(loaded, lm, None if dry_run else cache, cache, device_memory)
+    plan = make_plan(asked, lm, None if dry_run else cache, cache, device_memory)
     if dry_run and as_json:
         return common.emit(plan.to_dict())
     if not as_json:

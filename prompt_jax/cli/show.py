@@ -44,7 +44,8 @@ def plan(out: common.Printer, made: Plan, config: ExperimentConfig, folder: str)
                 (
                     "model",
                     f"{made.model}, {common.format_count(made.parameters)} parameters,"
-                    f" {config.dtype}{', remat' if config.remat else ''}",
+                    f" {made.dtype}{f' ({made.precision})' if made.precision else ''}"
+                    f"{', remat' if config.remat else ''}",
                 ),
                 (
                     "prompt",

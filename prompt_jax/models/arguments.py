@@ -17,24 +17,29 @@ import numpy as np
 from prompt_jax import sharding
 from prompt_jax.arrays import stack
 from prompt_jax.errors import ModelError, PromptError
+from prompt_jax.models import precision
 from prompt_jax.models.base import LanguageModel
 
 _DTYPES = ("float32", "bfloat16")
 
 
 def dtype_name(dtype: Any) -> str:
-    """The name of a supported compute dtype.
+    """The name of a supported compute dtype; `auto` is the fastest one here.
 
     Raises:
       ModelError: any other dtype.
     """
+    if isinstance(dtype, str) and dtype == precision.AUTO:
+        return precision.fastest().dtype
     try:
         name = jnp.dtype(dtype).name
     except TypeError:
         name = str(dtype)
     if name not in _DTYPES:
         why = " (float16 overflows to NaN)" if name == "float16" else ""
-        raise ModelError(f"Models run in float32 or bfloat16, not {name}{why}.")
+        raise ModelError(
+            f"Models run in float32 or bfloat16 (auto: the faster one), not {name}{why}."
+        )
     return name
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+
+import numpy as np
 
 from prompt_jax.config import check_types, split_list
 from prompt_jax.data import registry
@@ -13,6 +15,7 @@ from prompt_jax.data.shots import ShotsCount, check_shots_count
 from prompt_jax.data.tokenise import RankBy
 from prompt_jax.errors import ConfigError
 from prompt_jax.methods import BaseMethod, Stage, as_method, resolve, spec_of
+from prompt_jax.models import LanguageModel, precision
 from prompt_jax.paths import is_url
 from prompt_jax.rundir.questions import Question, TargetGroup
 from prompt_jax.training.optimizers import OptimizerConfig
@@ -123,7 +126,8 @@ class ExperimentConfig:
     Attributes:
       name: names the run directory under `runs/`.
       model: a directory, a hub id, or `mini`.
-      dtype: of weights and activations; prompts and optimizer state stay float32.
+      dtype: of weights and activations; prompts and optimizer state stay float32. `auto` is the
+        fastest one here; the run directory records which.
       remat: recompute activations in the backward pass: less memory, a third more time.
       sources: tasks whose trained prompts are transferred.
       targets: tasks for which prompts are wanted.
@@ -159,7 +163,7 @@ class ExperimentConfig:
 
     name: str = "experiment"
     model: str = "mini"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "auto"] = "float32"
     remat: bool = False
     sources: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
@@ -347,3 +351,16 @@ class ExperimentConfig:
 def is_on_targets(stage: Stage) -> bool:
     """Whether a stage trains on rows of targets, of which there may be k per class."""
     return stage.on in ("target", "targets")
+
+
+def with_dtype(config: ExperimentConfig, lm: LanguageModel | None = None) -> ExperimentConfig:
+    """The experiment with the dtype that `auto` is here, so that every record names it.
+
+    Args:
+      config: the experiment.
+      lm: its model, whose dtype is taken; None: it is not loaded yet.
+    """
+    if config.dtype != precision.AUTO:
+        return config
+    dtype: Any = precision.fastest().dtype if lm is None else str(np.dtype(lm.dtype))
+    return replace(config, dtype=dtype)

@@ -15,7 +15,7 @@ from prompt_jax.methods import as_method
 from prompt_jax.models.base import LanguageModel
 from prompt_jax.paths import is_url, write_atomically
 from prompt_jax.recipes import finished, outputs, reference
-from prompt_jax.recipes.config import ExperimentConfig
+from prompt_jax.recipes.config import ExperimentConfig, with_dtype
 from prompt_jax.recipes.execute import Executor
 from prompt_jax.recipes.finished import Finished
 from prompt_jax.recipes.method_stages import check_methods
@@ -52,6 +52,7 @@ def run(
     Raises:
       PromptJaxError: for anything a user can cause, before any compute is spent where possible.
     """
+    config = with_dtype(config, lm)
     here = distributed.is_main() and not is_url(config.out)
     before = finished.read(run_folder(config.out, config.name)) if here else None
     with opened(config, lm, show=show, observe=observe) as (folder, executor):
@@ -83,6 +84,7 @@ def opened(
       PromptJaxError: for anything that can be found out before the first step.
       TrainingError: a file could not be written or read on the way.
     """
+    config = with_dtype(config, lm)
     config.check_tasks()
     with RunFolder(config) as folder:
         folder.check()

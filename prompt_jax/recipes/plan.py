@@ -22,7 +22,7 @@ from prompt_jax.data.protocols import planned_sizes
 from prompt_jax.data.tasks import Task
 from prompt_jax.errors import MissingDataError, TrainingError
 from prompt_jax.methods import BaseMethod, Context, Stage
-from prompt_jax.models import LanguageModel
+from prompt_jax.models import LanguageModel, precision
 from prompt_jax.recipes.accelerators import chip_hours
 from prompt_jax.recipes.config import DataConfig, ExperimentConfig, is_on_targets
 from prompt_jax.recipes.outcomes import flops_of_row
@@ -139,6 +139,7 @@ class Plan:
     pace: Pace
     shared: tuple[str, ...] = ()
     dtype: str = "float32"  # of weights and activations
+    precision: str = ""  # why that one, or what it is worth
 
     __repr__ = fields_repr
 
@@ -232,7 +233,8 @@ def make_plan(
         _memory(config, lm, cache, device_memory),
         pace(speeds, lm),
         tuple(_shared(config)),
-        config.dtype,
+        str(np.dtype(lm.dtype)),
+        precision.note(config.dtype, str(np.dtype(lm.dtype))),
     )
 
 

@@ -15,10 +15,12 @@ from world import TEST, TRAIN
 from prompt_jax.cli import show
 from prompt_jax.errors import ConfigError, DataError
 from prompt_jax.methods import BaseMethod
+from prompt_jax.models import precision
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.recipes import DataConfig, make_plan
 from prompt_jax.recipes import plan as plans
 from prompt_jax.recipes.accelerators import PEAKS, chip_hours
+from prompt_jax.recipes.config import with_dtype
 from prompt_jax.recipes.pace import pace, remember
 from prompt_jax.training import memory, speed
 from prompt_jax.training.optimizers import OptimizerConfig
@@ -95,6 +97,24 @@ def test_plan_counts_flops_of_a_stage(plan):
     assert stage.rows_per_step == toy.B
     full = by_label["full_fine_tuning: target, all rows"]
     assert full.flops == 4 * 2 * lm.flops(toy.B, 8, 4, backward="full")
+
+
+def test_a_plan_says_what_auto_is_here(world, tmp_path, monkeypatch):
+    """And the run directory records that dtype, not `auto`, which is another one elsewhere."""
+    found = precision.Precision("bfloat16", "for a reason")
+    monkeypatch.setattr(precision, "fastest", lambda: found)
+    config = dataclasses.replace(world.experiment(tmp_path), dtype="auto")
+    lm = FrozenT5.abstract(toy.CONFIG, "auto", name="tiny")
+    made = make_plan(config, lm)
+    assert (made.dtype, made.precision) == (
+        "bfloat16",
+        "auto, for a reason; losses within 3% of float32's",
+    )
+    assert with_dtype(config).dtype == with_dtype(config, lm).dtype == "bfloat16"
+    wide = FrozenT5.abstract(toy.CONFIG)
+    assert with_dtype(config, wide).dtype == "float32", "the model's, where there is one"
+    named = dataclasses.replace(config, dtype="float32")
+    assert with_dtype(named, lm) is named
 
 
 def test_plan_names_memory_and_sizes(plan):

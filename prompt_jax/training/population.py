@@ -179,10 +179,10 @@ class Population:
 
     def step(self, step: int) -> StepMetrics:
         """One optimizer step of every active replica."""
-        local = [replica.feed.rows(step) for replica in self.replicas]
+        local = self._local_rows(step)
         pairs = zip(self.replicas, local, strict=True)
         scale = np.stack([replica.feed.scale(rows) for replica, rows in pairs]).astype(np.float32)
-        index = np.stack(local) + self.first[:, None]  # [R, B], pool rows
+        index = local + self.first[:, None]  # [R, B], pool rows
         rows = self.put(self._method_rows(index, scale))
         if self.method.needs_embeddings:
             rows = embed_rows(self.lm, rows)
@@ -206,6 +206,25 @@ class Population:
             seen += np.where(self.active, lengths[index].sum(1), 0)
         return metrics
 
+    def shapes(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Rows and tokens of a row of the micro-batches of some steps, each once, in order of use.
+
+        Each is a program to compile. Only the host computes.
+
+        Args:
+          start: the first step.
+          stop: after the last one.
+        """
+        found: dict[tuple[int, int], None] = {}
+        for step in range(start, stop):
+            _, _, plans = self._plan(self._local_rows(step) + self.first[:, None])
+            found.update(dict.fromkeys((p.size, p.width + self.prompt_tokens) for p in plans))
+        return list(found)
+
+    def _local_rows(self, step: int) -> np.ndarray:
+        """The rows [R, B] of a step, numbered within the split of each replica."""
+        return np.stack([replica.feed.rows(step) for replica in self.replicas])
+
     def _micro(self, table: Table, sums: Sums, batch: MicroBatch) -> Sums:
         rows, width = batch.input_ids.shape
         if self.on_shape is not None:
@@ -223,8 +242,10 @@ class Population:
                 " dtype=bfloat16."
             ) from error
 
-    def _micro_batches(self, index: np.ndarray, scale: np.ndarray) -> list[MicroBatch]:
-        """Folds the rows of all replicas under all views and cuts them into micro-batches."""
+    def _plan(
+        self, index: np.ndarray
+    ) -> tuple[batching.Folded, np.ndarray, list[batching.BatchPlan]]:
+        """Folds the rows of all replicas under all views; their pool rows; the micro-batches."""
         method, devices = self.method, 1 if self.mesh is None else self.mesh.shape["data"]
         folded = batching.fold(
             index.shape,
@@ -234,12 +255,17 @@ class Population:
             tasks=self._tasks(index) if method.per_view_batches else None,
         )
         rows = index[folded.replica, folded.row]
-        scale = (scale * folded.share)[folded.replica, folded.row]
-        lengths = self.pool.lengths[rows]
         extra = self.lm.row_tokens(0, self.target_width, self.prompt_tokens)
+        plans = batching.plan(self.pool.lengths[rows], extra, self.token_budget, devices)
+        return folded, rows, plans
+
+    def _micro_batches(self, index: np.ndarray, scale: np.ndarray) -> list[MicroBatch]:
+        """The rows of a step, cut into micro-batches of a few shapes."""
+        folded, rows, plans = self._plan(index)
+        scale = (scale * folded.share)[folded.replica, folded.row]
         place = (folded.view * index.shape[1] + folded.row).astype(np.int32)
         placed = []
-        for plan in batching.plan(lengths, extra, self.token_budget, devices):
+        for plan in plans:
             at = plan.padded()
             inputs, labels = self.pool.gather(rows[at], plan.width, self.lm.pad_id, self.targets)
             batch = MicroBatch(

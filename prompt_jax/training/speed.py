@@ -28,6 +28,8 @@ from prompt_jax.training.step import StepMetrics
 from prompt_jax.training.tracking import Tracker
 
 FILE = tracking.SPEED_FILE
+# Steps whose micro-batches are planned before the first one, to tell how many programs there are.
+_AHEAD = 100
 # Rows of the product that measures an accelerator: enough that launching it does not count.
 _ACCELERATOR_TOKENS = 1 << 14
 
@@ -67,12 +69,16 @@ class StepTimer:
         self._steps = 0
         self._seen = self._counts()
         self._shapes: set[tuple[int, int]] = set()
+        self._ahead: int | None = None  # programs of the next steps
         population.on_shape = self._on_shape
 
     def step(self, step: int) -> StepMetrics:
         """`Population.step`; a step with a new shape compiles a program for it."""
         self._tracker.before_step(self._wait)
         known = len(self._shapes)
+        if self._ahead is None:
+            last = min(step + _AHEAD, self._population.config.steps)
+            self._ahead = len(self._population.shapes(step, last))
         if self._began is None:
             self._began = time.perf_counter()
         self._steps += 1
@@ -84,8 +90,9 @@ class StepTimer:
     def _on_shape(self, rows: int, width: int) -> None:
         if (rows, width) not in self._shapes:
             self._shapes.add((rows, width))
-            shape = f"{rows} rows x {width} tokens"
-            self._tracker.doing(f"compiling program {len(self._shapes)} ({shape})")
+            number = len(self._shapes)
+            programs = f"{number} of {max(number, self._ahead or 0)} programs"
+            self._tracker.doing(f"compiling {programs} ({rows} rows x {width} tokens)")
 
     def pause(self) -> None:
         """Stops the clock until the next step."""

@@ -45,9 +45,9 @@ def test_a_line_holds_stage_step_loss_metric_rate_and_time_left(clock):
         "spot: target, k = 16 (4 replicas): step 100 of 300, loss 0.431, dev 62.5, 154 rows/s,"
         " 3 min 20 s left"
     )
-    status.note("compiling program 2 (48 rows x 72 tokens)")
+    status.note("compiling 2 of 7 programs (48 rows x 72 tokens)")
     clock[0] += 12.0
-    assert status.line().endswith(", compiling program 2 (48 rows x 72 tokens) (12 s)")
+    assert status.line().endswith(", compiling 2 of 7 programs (48 rows x 72 tokens) (12 s)")
     status.note("")
     status.reached(300)
     assert "left" not in status.line()
@@ -130,8 +130,8 @@ def test_the_bar_shows_the_metric_and_what_is_compiled(tmp_path, monkeypatch):
         tracker.start("s", 20, 2)
         tracker.advance(10, "loss 1.0")
         tracker.log(A, {"step": 10, "dev": 0.713})
-        tracker.doing("compiling program 1")
-    assert "loss 1.0  dev 71.3  compiling program 1" in seen.getvalue()
+        tracker.doing("compiling 1 of 7 programs")
+    assert "loss 1.0  dev 71.3  compiling 1 of 7 programs" in seen.getvalue()
 
 
 @pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])

@@ -179,6 +179,25 @@ def test_programs_that_are_compiled_are_announced(lm):
     tracker = toy.Recorder()
     train(lm, create("prompt_tuning"), runs(), toy.budget(3), tracker=tracker)
     said = [what for what in tracker.doings if what.startswith("compiling")]
-    assert said == [f"compiling program 1 (16 rows x {toy.L + 8} tokens)"]
+    assert said == [f"compiling 1 of 1 programs (16 rows x {toy.L + 8} tokens)"]
     assert tracker.doings[0] == "preparing"
     assert tracker.doings[-1] == ""
+
+
+def test_the_programs_of_the_next_steps_are_known_before_they_are_taken(lm):
+    tokens = toy.L + 8
+    trained = population(lm, micro_batch_tokens=6 * tokens)
+    # Nothing of the model is compiled.
+    trained.programs = trained.programs._replace(micro=lambda *given: given[3])
+    tracker, taken = toy.Recorder(), []
+    timer = StepTimer(trained, tracker)
+    announce = trained.on_shape
+    trained.on_shape = lambda *shape: (taken.append(shape), announce(*shape))
+    for step in range(3):
+        timer.step(step)
+    assert list(dict.fromkeys(taken)) == trained.shapes(0, 3) == [(6, tokens), (4, tokens)]
+    said = [what for what in tracker.doings if what.startswith("compiling")]
+    assert said == [
+        f"compiling 1 of 2 programs (6 rows x {tokens} tokens)",
+        f"compiling 2 of 2 programs (4 rows x {tokens} tokens)",
+    ]

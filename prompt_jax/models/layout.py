@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -91,7 +92,8 @@ class Layout(Generic[Config]):
     ) -> tuple[Params, str]:
         """Builds the parameter tree out of Hugging Face tensors.
 
-        One stacked parameter at a time is in host memory; `tensors` may read lazily.
+        Two stacked parameters at a time are in host memory, one being read and one being hashed;
+        `tensors` may read lazily.
 
         Args:
           tensors: name -> array, PyTorch's orientation.
@@ -118,17 +120,21 @@ class Layout(Generic[Config]):
         expected = [name for some in names.values() for name in some]
         check_names(tensors, expected, where, copies=self.copies(config), unused=self.unused)
         hasher, flat = Hasher(), {}
-        for path, shape in shapes.items():
-            array = gather(
-                tensors,
-                names[path],
-                shape,
-                where,
-                stacked=_stacked(path),
-                transposed=self.is_kernel(path),
-            )
-            hasher.add(path, array)
-            flat[path] = jnp.asarray(array, self.storage_dtype(path, dtype))
+        hashed: Future[None] | None = None
+        with ThreadPoolExecutor(1) as thread:
+            for path, shape in shapes.items():
+                array = gather(
+                    tensors,
+                    names[path],
+                    shape,
+                    where,
+                    stacked=_stacked(path),
+                    transposed=self.is_kernel(path),
+                )
+                if hashed is not None:
+                    hashed.result()
+                hashed = thread.submit(hasher.add, path, array)
+                flat[path] = jnp.asarray(array, self.storage_dtype(path, dtype))
         return unflatten(flat), hasher.hexdigest()
 
     def to_hf(self, params: Params) -> Iterator[tuple[str, np.ndarray]]:

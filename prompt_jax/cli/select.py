@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from prompt_jax.cli import common, loading, show
+from prompt_jax.config import parse_value
+
+if TYPE_CHECKING:
+    from prompt_jax.rundir.forkmerge import ForkMergeReport
+    from prompt_jax.rundir.surrogate import SurrogateReport
 
 app = typer.Typer(
     help="Choose sources for the targets of an experiment.",
@@ -60,15 +65,53 @@ def surrogate(
     )
     if as_json:
         return common.emit(report.to_dict())
+    files = [(str(report.json_path), "every subset, effect, target, k and seed")]
+    return _show(report, "sources chosen by a surrogate model", files)
+
+
+@app.command("forkmerge")
+def forkmerge(
+    config: Config,
+    overrides: Overrides = None,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="How often branches are merged; they share the budget.")
+    ] = 5,
+    branches: Annotated[
+        str, typer.Option(metavar="N,...", help="How many of the best sources each branch has.")
+    ] = "0,3,5",
+    plugin: common.Plugin = None,
+    as_json: common.AsJson = False,
+) -> None:
+    """Train branches with and without sources, and merge them by the development rows.
+
+    Writes forkmerge.json and forkmerge.md into the run directory, and the merged prompts into its
+    folder prompts/forkmerge.
+    """
+    from prompt_jax.recipes import forkmerge as recipe
+
+    loading.load_plugins(plugin)
+    loaded = loading.load_experiment(config, overrides)
+    sizes = parse_value(branches, tuple[int, ...], "--branches")
+    recipe.check(loaded, rounds, sizes)
+    lm = loading.load_model(loaded.model, loaded.dtype, remat=loaded.remat)
+    report = recipe.forkmerge(loaded, lm, rounds=rounds, branches=sizes, say=_say)
+    if as_json:
+        return common.emit(report.to_dict())
+    files = [
+        (str(report.json_path), "every round, target, k and seed"),
+        (str(report.folder / "prompts" / "forkmerge"), "the prompts"),
+    ]
+    return _show(report, "ForkMerge", files)
+
+
+def _show(
+    report: SurrogateReport | ForkMergeReport, title: str, files: list[tuple[str, str]]
+) -> None:
     out = common.Printer()
-    out.print(common.heading(f"{report.name}: sources chosen by a surrogate model"))
+    out.print(common.heading(f"{report.name}: {title}"))
     show.table(out, report.table())
     out.print()
-    files = [
-        (str(report.markdown_path), "this table"),
-        (str(report.json_path), "every subset, effect, target, k and seed"),
-    ]
-    return show.outputs(out, files)
+    show.outputs(out, [(str(report.markdown_path), "this table"), *files])
 
 
 def _say(line: str) -> None:

@@ -29,6 +29,7 @@ from prompt_jax.run_key import RunKey
 from prompt_jax.rundir import folder as rundir_folder
 from prompt_jax.rundir import views
 from prompt_jax.rundir.findings import Findings, find
+from prompt_jax.rundir.forkmerge import ForkMergeReport
 from prompt_jax.rundir.oracle import OracleReport
 from prompt_jax.rundir.paths import FileNames, bounded, slug
 from prompt_jax.rundir.results import ResultRow
@@ -64,7 +65,7 @@ class RunResult:
         return self.findings.run.path
 
 
-def write_report(report: OracleReport | SurrogateReport) -> None:
+def write_report(report: OracleReport | SurrogateReport | ForkMergeReport) -> None:
     """Writes the numbers and the tables of a report into its run directory.
 
     Raises:

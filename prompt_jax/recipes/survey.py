@@ -47,7 +47,7 @@ def survey(
     rows = executor.rows.rows(target, context.seed, k)
     metric = rows.task.metrics[0]
     prompts, dev, coefficients = candidates(executor, context, target, k, groups, tuned)
-    found = _evaluate(executor, rows.test, metric, prompts)
+    found = evaluate_prompts(executor, rows.test, metric, prompts)
     per_row = len(rows.task.templates) if executor.config.data.test_templates == "all" else 1
     first_half, halves, items = _halved(found, rows.test, metric, per_row)
     return SubsetScores(
@@ -141,7 +141,7 @@ def _starts(
 
     def values(prompts: np.ndarray) -> np.ndarray:
         metric = rows.task.metrics[0]
-        return _values(_evaluate(executor, rows.dev, metric, prompts), metric)
+        return _values(evaluate_prompts(executor, rows.dev, metric, prompts), metric)
 
     sizes = groups.sum(1)
     coefficients = np.ones(len(groups))
@@ -174,10 +174,17 @@ def _merged(context: Context, groups: np.ndarray, factors: np.ndarray) -> np.nda
     return np.concatenate(made)[: len(groups)]
 
 
-def _evaluate(
+def evaluate_prompts(
     executor: Executor, split: TokenisedSplit, metric: str, prompts: np.ndarray
 ) -> list[Evaluation]:
-    """All prompts on the same rows; what was evaluated before is read from the store."""
+    """All prompts on the same rows; what was evaluated before is read from the store.
+
+    Args:
+      executor: of the experiment.
+      split: the rows.
+      metric: what is computed.
+      prompts: [n, L, D] float32.
+    """
     lm = executor.lm
     key = digest(
         "subsets",

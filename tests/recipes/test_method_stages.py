@@ -9,9 +9,19 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy
 
 from prompt_jax.errors import ConfigError
-from prompt_jax.methods import REGISTRY, BaseMethod, PromptTuning, Spot, Stage
+from prompt_jax.methods import (
+    REGISTRY,
+    BaseMethod,
+    Dmtg,
+    PromptTuning,
+    Smop,
+    Spot,
+    Stage,
+    Taps,
+)
 from prompt_jax.recipes import experiment
 from prompt_jax.recipes.method_checks import check_method
 from prompt_jax.recipes.method_stages import check_declared, check_methods, initialised, made_up
@@ -185,6 +195,29 @@ def test_every_method_passes(kind: type[BaseMethod], world: Any) -> None:
         trainer = stage.trains or method
         params, consts = initialised(maker, context)
         check_method(trainer, params, consts, world.lm, every=True)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Smop(),
+        Taps(),
+        Dmtg(form="prompts", draw="hard", entropy=0.1),
+        Dmtg(shared=True),
+        Dmtg(form="prompts", shared=True),
+        Smop(router="task", pretrained=True, tuned="router"),
+        Smop(router="both", top=2, shared=True),
+        Smop(router="task", shared=True),
+        Taps(shared=True),
+    ],
+    ids=lambda method: method.spec,
+)
+def test_methods_pass_on_a_decoder(method: BaseMethod) -> None:
+    """With the variants that train other parameters, or tasks together."""
+    lm = toy.tiny_decoder()
+    for stage, maker, context in made_up(method, lm, 4, targets=("one", "target")):
+        params, consts = initialised(maker, context)
+        check_method(stage.trains or method, params, consts, lm, every=True)
 
 
 def test_nothing_is_trained_before_all_methods_are_checked(

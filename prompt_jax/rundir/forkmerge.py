@@ -17,9 +17,9 @@ from prompt_jax.training.tracking import finite
 
 _NOTE = (
     "Branches that are named by their number of sources train on the target's rows and on those of"
-    " its best sources. The weights are those of the last merge, and their sum is 100. The round is"
-    " the one that was best on the development rows, which the test score is of; steps are those of"
-    " all branches and of the ranking of sources."
+    " its best sources. The round is the one that was best on the development rows: the test score"
+    " and the weights, whose sum is 100, are those of its merged prompt. Steps are those of all"
+    " branches and of the ranking of sources."
 )
 
 
@@ -139,7 +139,7 @@ class ForkMergeReport:
         for cell in self.cells:
             ones = cell.branchings
             first, times = Counter(one.ranked[0] for one in ones).most_common(1)[0]
-            weights = np.asarray([one.rounds[-1].weights for one in ones])
+            weights = np.asarray([one.rounds[max(one.best, 1) - 1].weights for one in ones])
             shares = (weights / weights.sum(1, keepdims=True)).mean(0)
             rows.append(
                 (

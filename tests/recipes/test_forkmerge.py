@@ -174,10 +174,12 @@ def test_branches_start_from_the_merged_prompt_and_have_their_own_sources(
 def test_a_round_that_is_worse_is_not_kept(planted, pretender, world):
     name = f"{planted.targets[0]} k=4 seed=0"
     pretender.values["forkmerge: round 1, k = 4", name] = 0.9
+    pretender.values["forkmerge: round 2, k = 4", f"{name} trial=1"] = 0.8
     report = forkmerge(planted, world.lm, rounds=2, branches=(0, 1), show=False, say=lambda _: None)
     branching = report.cells[0].branchings[0]
     assert (branching.best, branching.dev) == (1, 0.9)
-    assert [one.value for one in branching.rounds] == [0.9, 0.5]
+    assert [one.value for one in branching.rounds] == [0.9, 0.8]
+    assert report.table().rows[0][6:9] == ("100", "0", "1.0")  # the weights of the first round
 
 
 @pytest.mark.parametrize(

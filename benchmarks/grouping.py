@@ -1,61 +1,34 @@
-"""The time of DTVG's grouping and merging, alone and as a share of a training step.
-
-    python benchmarks/grouping.py                         # K = 6 and K = 1,000, T5-base's L and D
-    python benchmarks/grouping.py --step-ms 250           # and the share of a step of 250 ms
-    python benchmarks/grouping.py --model small --rows 32 # and of a step measured here
+"""DTVG's grouping and merging, as a share of a training step.
 
 A step groups and merges twice (in the forward pass, and again for the gradient), so both are timed
 as in the trainer: `forward` is `Method.prompts` of one replica, `backward` its gradient with
-respect to the parameters. `group` is the selection alone. Times are medians over rounds, with the
-cases interleaved.
-
-The target is a share of at most 1 % of a step at K = 6, L = 100, D = 768, and of at most 5 % at
-K = 1,000 on a CPU. `--model` measures a step of prompt tuning of one replica on random weights of
-T5's shape (100 + 128 -> 8 tokens), so nothing is downloaded.
+respect to the parameters. `group` is the selection alone.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import functools
 import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import inputs
+from benchmarks.harness import Piece, Record, Scale, interleave
 from prompt_jax.methods import Dtvg
 from prompt_jax.training.protocol import Rows
 
-SHAPES = {
-    "tiny": {
-        "vocab_size": 128,
-        "d_model": 64,
-        "d_kv": 16,
-        "d_ff": 128,
-        "num_layers": 2,
-        "num_heads": 4,
-    },
-    "small": {
-        "vocab_size": 32128,
-        "d_model": 512,
-        "d_kv": 64,
-        "d_ff": 2048,
-        "num_layers": 6,
-        "num_heads": 8,
-    },
-    "base": {
-        "vocab_size": 32128,
-        "d_model": 768,
-        "d_kv": 64,
-        "d_ff": 3072,
-        "num_layers": 12,
-        "num_heads": 12,
-    },
-}
+
+def pieces(of: Scale) -> tuple[Piece, ...]:
+    """A few source tasks, and many."""
+    counts = of.choose((6, 1000), (6, 1000), (3,))
+    return tuple(
+        Piece(f"operations/grouping/K={count}", functools.partial(measure, count, of))
+        for count in counts
+    )
 
 
 def programs(count: int, length: int, width: int) -> dict[str, Callable[[], Any]]:
@@ -96,13 +69,11 @@ def programs(count: int, length: int, width: int) -> dict[str, Callable[[], Any]
     return {name: lambda f=f: jax.block_until_ready(f(params, consts)) for name, f in timed.items()}
 
 
-def step_program(shape: str, rows: int, length: int) -> Callable[[], Any]:
-    """Forward and backward to one prompt of a T5 with random weights."""
-    from prompt_jax.models.t5 import FrozenT5, T5Config
-
-    lm = FrozenT5.from_config(T5Config(**SHAPES[shape]), seed=0)
+def step_program(name: str, rows: int, length: int, tokens: int) -> tuple[Callable[[], Any], int]:
+    """Forward and backward to one prompt of a model, and the model's width."""
+    lm = inputs.load(inputs.folder(name), "float32")
     rng = np.random.default_rng(0)
-    ids = jnp.asarray(rng.integers(3, 100, (rows, 128)), jnp.int32)
+    ids = jnp.asarray(rng.integers(3, 100, (rows, tokens)), jnp.int32)
     labels = jnp.asarray(rng.integers(3, 100, (rows, 8)), jnp.int32)
     prompt = jnp.asarray(rng.normal(size=(length, lm.d_model)), jnp.float32)
 
@@ -110,54 +81,32 @@ def step_program(shape: str, rows: int, length: int) -> Callable[[], Any]:
         return lm.score(ids, jnp.ones_like(ids), labels, prompt).nll.sum()
 
     step = jax.jit(jax.grad(loss))
-    return lambda: jax.block_until_ready(step(prompt, lm))
+    return lambda: jax.block_until_ready(step(prompt, lm)), lm.d_model
 
 
-def medians(parts: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of each part, without the first call, which compiles."""
-    times: dict[str, list[float]] = {name: [] for name in parts}
-    for part in parts.values():
-        part()
-    for _ in range(rounds):
-        for name, part in parts.items():
-            began = time.perf_counter()
-            part()
-            times[name].append(1000 * (time.perf_counter() - began))
-    return {name: statistics.median(part_times) for name, part_times in times.items()}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sources", default="6,1000", help="K, several with commas")
-    parser.add_argument("--length", type=int, default=100, help="L")
-    parser.add_argument("--width", type=int, default=768, help="D")
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--model", choices=sorted(SHAPES), help="also measure a step of this T5")
-    parser.add_argument("--rows", type=int, default=32, help="B of that step")
-    parser.add_argument("--step-ms", type=float, help="the time of a step measured elsewhere")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    step = options.step_ms
-    if options.model:
-        one = step_program(options.model, options.rows, options.length)
-        step = medians({"step": one}, max(3, options.rounds // 4))["step"]
-    cases = []
-    for count in map(int, options.sources.split(",")):
-        times = medians(programs(count, options.length, options.width), options.rounds)
-        entry: dict[str, Any] = {"K": count, "L": options.length, "D": options.width, **times}
-        both = times["forward"] + times["backward"]
-        if step:
-            entry |= {"step": step, "share": both / (step + both)}
-        cases.append(entry)
-    if options.json:
-        print(json.dumps({"device": jax.devices()[0].device_kind, "cases": cases}, indent=2))
-        return
-    print(f"{jax.devices()[0].device_kind}, milliseconds, median of {options.rounds}")
-    for entry in cases:
-        text = "  ".join(f"{k} {entry[k]:.3f}" for k in ("group", "forward", "backward"))
-        share = f"  {entry['share']:.2%} of a step of {step:.1f}" if step else ""
-        print(f"K = {entry['K']:5d}  {text}{share}")
-
-
-if __name__ == "__main__":
-    main()
+def measure(count: int, of: Scale) -> Iterator[Record]:
+    """Forward and backward of grouping and merging over those and a step of one replica."""
+    model, rows, length, tokens = of.choose(
+        cpu=("t5-base", 8, 100, 128),
+        accelerator=("t5-base", 32, 100, 128),
+        small=("toy-t5",) + (2,) * 3,
+    )
+    step, width = step_program(model, rows, length, tokens)
+    parts = programs(count, length, width)
+    found = interleave({**parts, "step": step}, of)
+    pairs = zip(*(found.seconds[name] for name in ("forward", "backward", "step")), strict=True)
+    shares = [(f + b) / (f + b + s) for f, b, s in pairs]
+    ours = found.median("forward") + found.median("backward")
+    yield Record(
+        f"operations/grouping/K={count}",
+        "ms",
+        1e3 * ours,
+        1e3 * (ours + found.median("step")),
+        "share",
+        f"a step of {model} with it",
+        ratio=statistics.median(shares),
+        runs=found.count,
+        spread=(min(shares), max(shares)),
+        note=f"the grouping alone: {1e3 * found.median('group'):.3g} ms",
+        settings={"K": count, "B": rows, "L": length, "S": tokens, "D": width},
+    )

@@ -46,7 +46,7 @@ def scale(platform_name: str, small: bool) -> Scale:
     """The scale of a platform."""
     if small:
         return Scale(platform_name, True, 0.2, 3)
-    return Scale(platform_name, False, 20.0 if platform_name == "cpu" else 5.0, 9)
+    return Scale(platform_name, False, 12.0 if platform_name == "cpu" else 5.0, 9)
 
 
 class Piece(NamedTuple):

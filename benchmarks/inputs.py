@@ -1,20 +1,23 @@
-"""Models with random weights, and token rows: nothing is downloaded."""
+"""Models with random weights, and token rows: nothing is downloaded.
+
+Importing it imports nothing of this library, see `peers`.
+"""
 
 from __future__ import annotations
 
 import atexit
 import functools
+import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prompt_jax.data.ragged import Ragged
-from prompt_jax.data.render import Example
-from prompt_jax.data.tokenise import TokenisedSplit
-from prompt_jax.models import LanguageModel, registry
+if TYPE_CHECKING:
+    from prompt_jax.data.tokenise import TokenisedSplit
+    from prompt_jax.models import LanguageModel
 
 # Every fifth percentile of the input lengths of 250 validation rows each of RTE, MRPC, QNLI, SST-2
 # and BoolQ in their plain templates, T5's vocabulary, truncated at 256: mean 75.
@@ -22,6 +25,8 @@ REAL_LENGTHS = (
     *(6, 22, 29, 34, 38, 42, 46, 49, 52, 56, 59),
     *(63, 66, 71, 77, 85, 102, 124, 152, 198, 256),
 )
+MODELS = "PROMPT_JAX_BENCHMARK_MODELS"
+"""The environment variable with the folder of the models."""
 
 
 def published(name: str) -> tuple[Any, Any]:
@@ -40,6 +45,8 @@ def published(name: str) -> tuple[Any, Any]:
         sizes = {"vocab_size": 512, "d_model": 32, "d_ff": 64, "num_layers": 2, "head_dim": 8}
         config = DecoderConfig(**sizes, num_heads=4, num_kv_heads=2, eos_token_ids=(1,))
         return FrozenDecoder, config
+    from prompt_jax.models import registry
+
     for family in registry.FAMILIES:
         model_class = family.load_class()
         for shape, config in model_class.SHAPES.items():
@@ -48,18 +55,32 @@ def published(name: str) -> tuple[Any, Any]:
     raise SystemExit(f"the shape of '{name}' is not known")
 
 
-@functools.lru_cache(maxsize=2)
 def folder(name: str) -> Path:
-    """A directory with the model, random weights of its shape, removed when the process ends."""
-    path = Path(tempfile.mkdtemp(prefix="prompt-jax-benchmark-"))
+    """A directory with the model, random weights of its shape.
+
+    It is in the folder that the suite names (`MODELS`), where other families find it too; without
+    one in a folder that is removed when the process ends.
+    """
+    path = Path(os.environ.get(MODELS) or _own()) / name
+    if not path.exists():
+        model_class, config = published(name)
+        unfinished = path.with_name(f"{name}.{os.getpid()}")
+        model_class.from_config(config, seed=0).save_pretrained(unfinished)
+        unfinished.rename(path)
+    return path
+
+
+@functools.cache
+def _own() -> str:
+    path = tempfile.mkdtemp(prefix="prompt-jax-benchmark-")
     atexit.register(shutil.rmtree, path, ignore_errors=True)
-    model_class, config = published(name)
-    model_class.from_config(config, seed=0).save_pretrained(path)
     return path
 
 
 def load(path: Path, dtype: str) -> LanguageModel:
     """A model from a directory."""
+    from prompt_jax.models import registry
+
     return registry.load(path, dtype)
 
 
@@ -83,30 +104,43 @@ def rows(
       choices: candidate answers, the same for every row, of `targets` tokens; 0: none.
       seed: of the tokens.
     """
-    rng, count = np.random.default_rng(seed), len(sizes)
-    high = vocab - 200
+    from prompt_jax.data.ragged import Ragged
+    from prompt_jax.data.render import Example
+    from prompt_jax.data.tokenise import TokenisedSplit
 
-    def text(tokens: int) -> list[int]:
-        return [*rng.integers(3, high, tokens - 1).tolist(), 1]
-
+    count = len(sizes)
+    starts, ends = texts(sizes, vocab, targets, seed)
+    answers, _ = texts(np.full(choices, targets), vocab, 0, seed + 1)
     none = np.zeros(count, np.int32)
-    texts = tuple(f"answer {i}" for i in range(choices))
-    one = Example("", "", None, texts, (texts[0],)) if choices else Example("", "")
+    words = tuple(f"answer {i}" for i in range(choices))
+    one = Example("", "", None, words, (words[0],)) if choices else Example("", "")
     return TokenisedSplit(
         "benchmark",
-        Ragged.of([text(int(n)) for n in sizes]),
-        Ragged.of([text(targets) for _ in range(count)]),
+        Ragged.of(starts),
+        Ragged.of(ends),
         none - 1,
         none,
         none,
         Ragged.of([list(range(choices))] * count),
-        Ragged.of([text(targets) for _ in range(choices)]),
+        Ragged.of(answers),
         none.astype(bool),
         none.astype(bool),
         (one,) * count,
         ("plain",),
         ("benchmark",),
     )
+
+
+def texts(
+    sizes: np.ndarray, vocab: int, targets: int, seed: int = 0
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Inputs of these sizes and a target of each, random tokens that end with the id 1."""
+    rng = np.random.default_rng(seed)
+
+    def text(tokens: int) -> list[int]:
+        return [*rng.integers(3, vocab - 200, max(tokens - 1, 0)).tolist(), 1]
+
+    return [text(int(n)) for n in sizes], [text(targets) for _ in sizes]
 
 
 def prompt(lm: LanguageModel, tokens: int, seed: int = 0) -> np.ndarray:

@@ -1,15 +1,21 @@
-"""The other side of most comparisons: prompt tuning with Hugging Face PEFT on torch."""
+"""The other side of most comparisons: prompt tuning with Hugging Face PEFT on torch.
+
+Imports nothing of this library: the time and the memory of PEFT in a process of its own are those
+of PEFT.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prompt_jax.data.feed import Feed
-from prompt_jax.data.tokenise import TokenisedSplit
+if TYPE_CHECKING:
+    from prompt_jax.data.feed import Feed
+    from prompt_jax.data.tokenise import TokenisedSplit
 
 NEEDED = ("torch", "transformers", "peft")
 
@@ -61,8 +67,8 @@ class Peft:
 
     Args:
       model: of `load`.
-      rows: of the training.
       prompt: [L, D].
+      rows: of `step` and `batch`.
       feed: which rows a step has.
       learning_rate: of AdamW.
     """
@@ -70,8 +76,8 @@ class Peft:
     def __init__(
         self,
         model: Any,
-        rows: TokenisedSplit,
         prompt: np.ndarray,
+        rows: TokenisedSplit | None = None,
         feed: Feed | None = None,
         learning_rate: float = 0.3,
     ) -> None:
@@ -107,26 +113,39 @@ class Peft:
           index: which rows.
           targets: `[b, T]` in place of the rows' own, padded with -100.
         """
+        assert self.rows is not None
         if targets is None:
             targets = self.rows.targets.padded(index, None, -100)
-        lengths = self.rows.inputs.lengths[index]
         ids = self.rows.inputs.padded(index)
-        labels = targets
-        if self.continues:  # one text: the input, then the target, then padding
-            real = [(ids[i, :n], targets[i][targets[i] >= 0]) for i, n in enumerate(lengths)]
-            lengths = np.array([len(start) + len(end) for start, end in real])
-            ids = np.zeros((len(real), lengths.max()), np.int64)
-            labels = np.full_like(ids, -100)
-            for i, (start, end) in enumerate(real):
-                ids[i, : lengths[i]] = np.concatenate([start, end])
-                labels[i, len(start) : lengths[i]] = end
+        lengths = self.rows.inputs.lengths[index]
+        starts = [row[:n] for row, n in zip(ids, lengths, strict=True)]
+        return self.collate(starts, [row[row >= 0] for row in targets])
+
+    def collate(self, starts: Sequence[Any], ends: Sequence[Any]) -> dict[str, Any]:
+        """Inputs and targets as a batch, padded to the longest; one text where it continues."""
+        lengths = np.array([len(start) for start in starts])
+        if self.continues:
+            lengths = np.array([len(a) + len(b) for a, b in zip(starts, ends, strict=True)])
+        width = lengths.max() if self.continues else max(len(end) for end in ends)
+        ids = np.zeros((len(starts), lengths.max()), np.int64)
+        labels = np.full((len(starts), width), -100)
+        for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            ids[i, : len(start)] = start
+            first = len(start) if self.continues else 0
+            labels[i, first : first + len(end)] = end
+            if self.continues:
+                ids[i, first : first + len(end)] = end
         mask = np.arange(ids.shape[1])[None] < lengths[:, None]
         return self.tensors(input_ids=ids, attention_mask=mask, labels=labels)
 
     def step(self, number: int) -> float:
         """One step; returns the loss (waits for the device)."""
         assert self.feed is not None
-        out = self.model(**self.batch(self.feed.rows(number)))
+        return self.train(self.batch(self.feed.rows(number)))
+
+    def train(self, batch: dict[str, Any]) -> float:
+        """One step on a batch; returns the loss (waits for the device)."""
+        out = self.model(**batch)
         self.optimizer.zero_grad()
         out.loss.backward()
         self.optimizer.step()

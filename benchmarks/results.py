@@ -83,12 +83,14 @@ def show(found: Sequence[Mapping[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=max(Console().width, 150))
-    table = Table(*COLUMNS)
-    for column in table.columns[:5]:
-        column.no_wrap = True
+    shown = [name for name in COLUMNS if name != "shape"]
+    table = Table(*shown)
     for one in found:
-        table.add_row(*row(one))
+        cells = dict(zip(COLUMNS, row(one), strict=True))
+        table.add_row(*(cells[name] for name in shown))
+    console = Console()
+    # Lines that are longer than the terminal are better than cells of three letters.
+    console = Console(width=max(console.width, Console(width=1000).measure(table).maximum))
     console.print(table)
     for line in notes(found):
         console.print(line, markup=False, highlight=False)

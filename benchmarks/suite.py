@@ -8,6 +8,7 @@ import os
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -16,10 +17,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.harness import Piece, Scale, hardware, load, scale
+from benchmarks.inputs import MODELS
 
 # In order of importance: what a limit of time cuts off comes last.
-FAMILIES: Mapping[str, str] = {
-    "step": "train_step",
+FAMILIES: Mapping[str, tuple[str, ...]] = {
+    "step": ("train_step",),
+    "decode": ("decoding",),
+    "population": ("population",),
+    "start": ("start",),
+    "memory": ("memory",),
+    "operations": ("particles", "grouping", "retrieval"),
+    "growth": ("growth",),
 }
 _MARK = "benchmark-line "
 
@@ -33,10 +41,11 @@ class Problem(NamedTuple):
 
 def families(of: Scale) -> Mapping[str, Sequence[Piece]]:
     """The pieces of every family."""
-    return {
-        family: importlib.import_module(f"benchmarks.{module}").pieces(of)
-        for family, module in FAMILIES.items()
-    }
+    found: dict[str, list[Piece]] = {}
+    for family, modules in FAMILIES.items():
+        parts = [importlib.import_module(f"benchmarks.{module}").pieces(of) for module in modules]
+        found[family] = [piece for part in parts for piece in part]
+    return found
 
 
 def chosen(of: Scale, names: Sequence[str]) -> Mapping[str, Sequence[Piece]]:
@@ -102,8 +111,20 @@ def run(
     Returns:
       What was not measured, and why.
     """
-    deadline, busy = time.monotonic() + seconds, load()
-    problems, total, number = [], sum(map(len, picked.values())), 0
+    deadline = time.monotonic() + seconds
+    with tempfile.TemporaryDirectory(prefix="prompt-jax-benchmarks-") as models:
+        return _run(of, picked, on_record, report, deadline, environment(of.platform, models))
+
+
+def _run(
+    of: Scale,
+    picked: Mapping[str, Sequence[Piece]],
+    on_record: Callable[[dict[str, Any]], None],
+    report: Callable[[str], None],
+    deadline: float,
+    variables: dict[str, str],
+) -> list[Problem]:
+    problems, total, number, busy = [], sum(map(len, picked.values())), 0, load()
     for found in picked.values():
         left = {piece.name: piece for piece in found}
         while left:
@@ -112,7 +133,7 @@ def run(
                 problems += [Problem(name, "no time was left") for name in left]
                 break
             why = "the process ended"
-            for event in _events(of, list(left.values()), deadline):
+            for event in _events(of, list(left.values()), deadline, variables):
                 if "begin" in event:
                     number, current = number + 1, event["begin"]
                     report(f"[{number}/{total}] {current}")
@@ -133,19 +154,20 @@ def run(
     return problems
 
 
-def _events(of: Scale, pieces: Sequence[Piece], deadline: float) -> Iterator[dict[str, Any]]:
+def _events(
+    of: Scale, pieces: Sequence[Piece], deadline: float, variables: dict[str, str]
+) -> Iterator[dict[str, Any]]:
     """The events of a process that measures pieces; it is ended where a piece is late.
 
     Args:
       of: the scale.
       pieces: what is measured.
       deadline: of the suite, by the monotonic clock.
+      variables: of the process's environment.
     """
     limits = {piece.name: piece.limit for piece in pieces}
-    options = ["--platform", of.platform, *(["--small"] if of.small else [])]
-    command = [sys.executable, "-m", "benchmarks", "--work", *options, *limits]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=environment(of.platform)
+        worker(of, list(limits)), stdout=subprocess.PIPE, text=True, env=variables
     )
     lines: queue.Queue[str | None] = queue.Queue()
 
@@ -155,7 +177,8 @@ def _events(of: Scale, pieces: Sequence[Piece], deadline: float) -> Iterator[dic
             lines.put(line)
         lines.put(None)
 
-    threading.Thread(target=read, daemon=True).start()
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
     began, limit = time.monotonic(), pieces[0].limit
     try:
         while True:
@@ -177,18 +200,34 @@ def _events(of: Scale, pieces: Sequence[Piece], deadline: float) -> Iterator[dic
     finally:
         process.kill()
         process.wait()
+        reader.join()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
-def environment(platform: str, **more: str) -> dict[str, str]:
+def worker(of: Scale, names: Sequence[str]) -> list[str]:
+    """The command of a process that measures pieces, which calls `work`."""
+    options = ["--platform", of.platform, *(["--small"] if of.small else [])]
+    return [sys.executable, "-m", "benchmarks", "--work", *options, *names]
+
+
+def environment(platform: str, models: str = "", **more: str) -> dict[str, str]:
     """The variables of a process that measures.
 
     On a GPU both libraries need memory: JAX takes it as it needs it, at most half.
+
+    Args:
+      platform: of JAX.
+      models: the folder of `inputs.folder`; "": as in this process.
+      **more: other variables.
     """
     root = str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
     set_here = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
     set_here |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     set_here |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    if models:
+        more[MODELS] = models
     if platform == "gpu":
         set_here |= {
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",

@@ -93,14 +93,13 @@ def pieces(of: Scale) -> tuple[Piece, ...]:
         cpu=(
             Shape("t5-small"),
             Shape("t5-small", lengths="real", batches=2),
-            Shape("smollm2-135m", batch=16, **decoder),
-            Shape("smollm2-135m", lengths="real", batch=16, batches=2, **decoder),
+            Shape("smollm2-135m", batch=8, **decoder),
+            Shape("smollm2-135m", lengths="real", batch=8, batches=2, **decoder),
             Shape("t5-small", "bfloat16"),
             Shape("t5-small", "bfloat16", "real", batches=2),
-            Shape("smollm2-135m", "bfloat16", batch=16, **decoder),
-            Shape("smollm2-135m", "bfloat16", "real", batch=16, batches=2, **decoder),
+            Shape("smollm2-135m", "bfloat16", batch=8, **decoder),
+            Shape("smollm2-135m", "bfloat16", "real", batch=8, batches=2, **decoder),
             Shape("t5-base", batch=8),
-            Shape("t5-base", "bfloat16", batch=8),
         ),
         accelerator=(
             Shape("t5-base", "bfloat16", batch=128, batches=4),
@@ -132,6 +131,7 @@ class Ours:
       batch: B.
       micro_tokens: `TrainConfig.micro_batch_tokens`.
       mesh: of several devices.
+      feeds: the rows of each replica; by default those of its number.
     """
 
     def __init__(
@@ -142,6 +142,7 @@ class Ours:
         batch: int,
         micro_tokens: int = 0,
         mesh: Any = None,
+        feeds: Sequence[Feed] = (),
     ) -> None:
         optimizer = OptimizerConfig(
             learning_rate=LEARNING_RATE, unit="absolute", schedule="constant"
@@ -153,7 +154,7 @@ class Ours:
             eval_every=0,
             micro_batch_tokens=micro_tokens,
         )
-        self.feeds = [Feed(rows, batch, seed) for seed in range(len(prompts))]
+        self.feeds = feeds or [Feed(rows, batch, seed) for seed in range(len(prompts))]
         replicas = [
             Replica(RunKey(task=f"task{seed}", seed=seed), feed, {"prompt": prompt})
             for seed, (feed, prompt) in enumerate(zip(self.feeds, prompts, strict=True))
@@ -233,7 +234,7 @@ def measure(
     if not facts["note"]:
         device = peers.torch_device(of.platform)
         model = peers.load(path, shape.dtype, device)
-        theirs = peers.Peft(model, rows, prompt, ours.feeds[0], LEARNING_RATE)
+        theirs = peers.Peft(model, prompt, rows, ours.feeds[0], LEARNING_RATE)
         tolerance = 1e-4 if shape.dtype == "float32" else 2e-2
         checked = agree("first losses", first, [theirs.step(0)], tolerance)
         sides["peer"] = lambda: [theirs.step(n) for n in numbers]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import goals, harness, page, results, suite
+from benchmarks import goals, harness, page, peers, results, suite
 from benchmarks.harness import Record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,20 +35,6 @@ STEP = Record(
 def written(record: Record = STEP, **changed: Any) -> dict[str, Any]:
     """The object of the file."""
     return record.to_dict(CPU, MACHINE) | {"load": 0.1} | changed
-
-
-def lines(*command: str) -> list[str]:
-    """What a benchmark prints, run as its page says."""
-    ended = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / command[0]), *command[1:]],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout.splitlines()
 
 
 def test_the_page_is_made_from_the_file() -> None:
@@ -184,44 +169,84 @@ def test_names_are_unique_and_can_be_chosen(platform: str) -> None:
         suite.chosen(of, ["step/t5"])
 
 
-@pytest.mark.process
-def test_particles():
-    (line,) = lines(
-        "svgd.py",
-        "--shape",
-        "toy",
-        "--prompt",
-        "4",
-        "--tokens",
-        "12",
-        "--batch",
-        "2",
-        "--rounds",
-        "2",
-    )
-    found = json.loads(line)
-    assert found["ratio_range"][0] <= found["ratio"] <= found["ratio_range"][1]
-    assert (
-        0
-        < found["svgd_share_of_step"]
-        == pytest.approx(found["seconds_svgd"] / found["seconds_together"], rel=0.1)
-    )
+SCRIPT = """
+import sys, time
+begin, end = ('benchmark-line {"' + k + '": "%s"' for k in ("begin", "end"))
+for name in sys.argv[1:]:
+    print(begin % name + "}", flush=True)
+    if name == "hangs":
+        time.sleep(60)
+    if name == "dies":
+        sys.exit(3)
+    print('benchmark-line {"record": {"name": "%s"}}' % name, flush=True)
+    print("a library's own words", flush=True)
+    failed = ', "failed": "ValueError: no"' if name == "fails" else ""
+    print(end % name + failed + "}", flush=True)
+"""
 
 
 @pytest.mark.process
-def test_retrieval():
-    command = (
-        "retrieval.py",
-        "--slots",
-        "2000",
-        "--width",
-        "32",
-        "--queries",
-        "8",
-        "--rounds",
-        "1",
+def test_a_piece_that_fails_loses_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def worker(of: harness.Scale, names: list[str]) -> list[str]:
+        return [sys.executable, "-S", "-c", SCRIPT, *names]
+
+    monkeypatch.setattr(suite, "worker", worker)
+    names = ("good", "fails", "hangs", "also good", "dies", "last")
+    pieces = [harness.Piece(name, iter, 1.0 if name == "hangs" else 60.0) for name in names]
+    found, said = [], []
+    problems = suite.run(CPU, {"some": pieces}, found.append, said.append, 60.0)
+    assert [one["name"] for one in found] == ["good", "fails", "also good", "last"]
+    assert all("load" in one for one in found)
+    assert problems == [
+        ("fails", "ValueError: no"),
+        ("hangs", "stopped after 1 s"),
+        ("dies", "the process ended"),
+    ]
+    assert [line for line in said if line.startswith("[")] == [
+        f"[{n}/6] {name}" for n, name in enumerate(names, 1)
+    ]
+    late = suite.run(CPU, {"some": pieces}, found.append, said.append, 0.0)
+    assert [problem.why for problem in late] == ["no time was left"] * 6
+
+
+@pytest.mark.process
+def test_families_are_measured_in_processes_of_their_own(tmp_path: Path) -> None:
+    """With PEFT or without it, which is said."""
+    path = tmp_path / "small.json"
+    names = ["operations/retrieval", "step/toy-t5/float32"]
+    command = ["-m", "benchmarks", "--small", "--out", str(path), *names]
+    ended = subprocess.run(
+        [sys.executable, *command],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
-    found = [json.loads(line) for line in lines(*command, "--json")[1:]]
-    assert [row["search"] for row in found[:2]] == ["exact", "recall 0.95"]
-    assert {row["keys"] for row in found} == {"random", "clusters", "by turns"}
-    assert all(row["recall"] > 0.7 and row["ms"] > 0 for row in found)
+    assert ended.returncode == 0, ended.stderr
+    assert "[1/2] step/toy-t5/float32/fixed" in ended.stderr
+    assert "[2/2] operations/retrieval/N=2000" in ended.stderr
+    found = {one["name"]: one for one in results.read(path)}
+    orders = ("random", "clusters", "by-turns")
+    step = "cpu/step/toy-t5/float32/fixed"
+    assert set(found) == {step, f"{step}/ceiling"} | {
+        f"cpu/operations/retrieval/N=2000/{order}/{search}"
+        for order in orders
+        for search in ("exact", "blocks")
+    }
+    if note := peers.missing():
+        assert (found[step]["peer"], found[step]["ratio"], found[step]["note"]) == (
+            None,
+            None,
+            note,
+        )
+        assert f"{step}: {note}" in " ".join(ended.stdout.split())
+    else:
+        assert found[step]["checked"].startswith("first losses agree to ")
+    assert 0 < found[f"{step}/ceiling"]["ratio"] < 1
+    assert all(name in ended.stdout for name in found)
+    one = found["cpu/operations/retrieval/N=2000/random/exact"]
+    assert one["small"]
+    assert one["spread"][0] <= one["ratio"] <= one["spread"][1]
+    assert one["checked"] == "100.00% of the slots are equal"
+    assert found["cpu/operations/retrieval/N=2000/random/blocks"]["ratio"] is None

@@ -1,4 +1,4 @@
-"""`prompt-jax prompts`: show, convert, compare and push prompt files."""
+"""`prompt-jax prompts`: show, convert, compare, pack and push prompt files."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from prompt_jax.cli import common, loading
+from prompt_jax.cli import common, library, loading
 from prompt_jax.errors import ConfigError
 
 app = typer.Typer(
-    help="Show, convert, compare and push prompt files.",
+    help="Show, convert, compare, pack and push prompt files.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
@@ -222,3 +222,7 @@ def compare(
         shown.add_row(f"{number} {name}", *(f"{value:.3f}" for value in matrix[number]))
     common.Printer().print(shown)
     return None
+
+
+app.command("pack")(library.pack)
+app.command("unpack")(library.unpack)

@@ -121,6 +121,7 @@ def read(path: str | os.PathLike[str], kind: str) -> Stored:
         raise PromptError(
             f"{path} holds {len(tensors)} tensors, not one prompt. A trained row-wise method can be"
             " given to `prompt-jax predict` and `prompt-jax evaluate`, or to methods.trained.load."
+            " A library is unpacked with `prompt-jax prompts unpack`."
         )
     kind_here, array = next(iter(tensors.items()))
     try:

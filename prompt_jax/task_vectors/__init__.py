@@ -1,6 +1,6 @@
 """Task vectors: selection of a group (`grouping`), merging (`merging`), low rank (`nuclear`).
 
-Arrays in, arrays out, without a language model or a trainer.
+Arrays in, arrays out, without a language model or a trainer; `library` packs prompts into a file.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from prompt_jax.task_vectors.grouping import pool as pool
 from prompt_jax.task_vectors.grouping import select_group as select_group
 from prompt_jax.task_vectors.grouping import similarity as similarity
 from prompt_jax.task_vectors.grouping import target_similarity as target_similarity
+from prompt_jax.task_vectors.library import PromptLibrary as PromptLibrary
+from prompt_jax.task_vectors.library import pack_prompts as pack_prompts
 from prompt_jax.task_vectors.merging import Disentangled as Disentangled
 from prompt_jax.task_vectors.merging import consensus as consensus
 from prompt_jax.task_vectors.merging import disentangle as disentangle
@@ -38,6 +40,7 @@ __all__ = [
     "LeadingPair",
     "Metric",
     "NuclearStep",
+    "PromptLibrary",
     "Rule",
     "consensus",
     "consistency_from_gram",
@@ -48,6 +51,7 @@ __all__ = [
     "merge",
     "nuclear_norm",
     "nuclear_step",
+    "pack_prompts",
     "pairwise",
     "pool",
     "select_group",

@@ -100,6 +100,8 @@ LONG = spec("prompt_tuning", steps=2)
 TUNED = spec("prompt_tuning", steps=2, rates=(1, 0.3, 3))
 # SPoT whose keys are the sources' final prompts; the paper's are early ones, which is the default.
 SPOT_FINAL = spec("spot", keys="final")
+# MVLPT's recipe: the average of three mixtures, then one prompt on all targets together.
+MVLPT = spec("spot", variant="mixture", origins=3, joint=True)
 
 
 # --- the sandbox -----------------------------------------------------------------------------

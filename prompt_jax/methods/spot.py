@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -25,6 +25,14 @@ def source_similarity(target: np.ndarray, sources: np.ndarray) -> np.ndarray:
     a = target.astype(np.float64).mean(0)
     b = sources.astype(np.float64).mean(1)
     return b @ a / (np.linalg.norm(b, axis=1) * np.linalg.norm(a) + 1e-12)
+
+
+_JOINT = "targets"  # name of the stage
+
+
+def _mixture(origin: int) -> str:
+    """The name of the stage that trains a mixture from an initialisation."""
+    return "mixture" if origin == 0 else f"mixture {origin + 1}"
 
 
 @dataclass(frozen=True)
@@ -50,12 +58,20 @@ class Spot(BaseMethod):
     public summaries do not state; and, from memory, `nearest_mixture`: for each target, one prompt
     trained on the mixed rows of the k nearest sources.
 
+    `variant=mixture, origins=3, joint=true` is the recipe of MVLPT (Shen et al. 2022, arXiv
+    2211.11720) on text: a mixture for each of three initialisations, their average, and one prompt
+    that goes on from there on all targets together. The paper groups targets by a search over their
+    transfers; here all of an experiment are one group.
+
     Attributes:
       variant: see above.
       keys: which source prompts are compared with the target's.
       top_k: k; at most the number of sources is used.
       steps: of a mixture: multiplies the steps of the source budget.
       batch: of a mixture: multiplies the rows of its steps.
+      origins: of the mixture: as many of them, from the initialisations of seed, seed + 1, ...;
+        the target starts from their average.
+      joint: of the mixture: train one prompt on all targets together, which each of them deploys.
     """
 
     variant: Literal["nearest", "top_k_average", "best_of_top_k", "mixture", "nearest_mixture"] = (
@@ -65,6 +81,8 @@ class Spot(BaseMethod):
     steps: int = 1
     batch: int = 1
     keys: Literal["early", "final"] = "early"
+    origins: int = 1
+    joint: bool = False
 
     name = "spot"
     paper = "Vu et al. 2022, arXiv 2110.07904"
@@ -77,6 +95,10 @@ class Spot(BaseMethod):
             raise ConfigError("spot: steps and batch must be at least 1.")
         if max(self.steps, self.batch) > 1 and "mixture" not in self.variant:
             raise ConfigError("spot: steps and batch are of the mixture: variant=mixture.")
+        if self.origins < 1:
+            raise ConfigError(f"spot: origins must be at least 1, but is {self.origins}.")
+        if (self.origins > 1 or self.joint) and self.variant != "mixture":
+            raise ConfigError("spot: origins and joint are of the mixture: variant=mixture.")
         if self.variant == "mixture" and self.keys != "early":
             raise ConfigError("spot: variant=mixture compares no prompts: leave out keys.")
 
@@ -95,7 +117,14 @@ class Spot(BaseMethod):
         trials = self.top_k if self.variant == "best_of_top_k" else 1
         target = Stage("target", on="target", trains=tuning, trials=trials)
         if self.variant == "mixture":
-            return (mixture, target)
+            mixtures = (
+                mixture if n == 0 else replace(mixture, name=_mixture(n), origin=n)
+                for n in range(self.origins)
+            )
+            if not self.joint:
+                return (*mixtures, target)
+            joint = Stage(_JOINT, on="targets", mixing="stratified")
+            return (*mixtures, joint, replace(target, part=(0.0, 0.0)))
         sources = Stage("sources", on="source", trains=tuning, budget="source")
         keys = Stage("keys", on="source", trains=tuning, budget="probe")
         probe = Stage("probe", on="target", trains=tuning, budget="probe")
@@ -111,8 +140,11 @@ class Spot(BaseMethod):
 
     def init(self, context: Context) -> tuple[Params, Consts]:
         """The start that the variant chooses."""
-        if "mixture" in self.variant:
-            start = context.artefact("mixture").prompts[0]
+        if self.joint and context.stage != _JOINT:
+            start = context.artefact(_JOINT).prompts[0]
+        elif "mixture" in self.variant:
+            mixed = [context.artefact(_mixture(n)).prompts[0] for n in range(self.origins)]
+            start = mixed[0] if self.origins == 1 else np.mean(mixed, 0)
         else:
             start = self._from_sources(context, context.artefact("sources"))
         return {"prompt": np.asarray(start, np.float32)}, {}

@@ -113,6 +113,33 @@ def test_mixture():
     assert [stage.name for stage in Spot("mixture").stages()] == ["mixture", "target"]
 
 
+def test_mixtures_of_several_initialisations_are_averaged_and_trained_on_all_targets():
+    method = Spot("mixture", origins=2, joint=True)
+    stages = [(stage.name, stage.on, stage.origin, stage.part) for stage in method.stages()]
+    assert stages == [
+        ("mixture", "mixture", 0, (0.0, 1.0)),
+        ("mixture 2", "mixture", 1, (0.0, 1.0)),
+        ("targets", "targets", 0, (0.0, 1.0)),
+        ("target", "target", 0, (0.0, 0.0)),
+    ]
+    names = ("mixture", "mixture 2", "targets")
+    made = {name: Artefact(("",), SOURCES[i : i + 1], np.zeros(1)) for i, name in enumerate(names)}
+    average = (SOURCES[0] + SOURCES[1]) / 2
+    for spot, stage, expected in (
+        (method, "targets", average),
+        (method, "target", SOURCES[2]),
+        (Spot("mixture", origins=2), "target", average),
+    ):
+        context = Context(None, 0 * PROBE, 0, "t", 0, made, stage=stage)
+        np.testing.assert_allclose(spot.init(context)[0]["prompt"], expected, rtol=1e-6)
+        assert spot.selected_sources(context, {}) is None
+    for wrong in ({"origins": 2}, {"joint": True}):
+        with pytest.raises(ConfigError, match="origins and joint are of the mixture"):
+            Spot(**wrong)
+    with pytest.raises(ConfigError, match="origins must be at least 1, but is 0"):
+        Spot("mixture", origins=0)
+
+
 def test_a_larger_mixture():
     (mixture, target) = Spot("mixture", steps=5, batch=2).stages()
     assert (mixture.part, mixture.batch) == ((0.0, 5.0), 2)

@@ -91,3 +91,23 @@ def test_a_target_joins_the_groups_of_the_sources(executor, pretender):
         prompts = outcome.trained.params["prompts"]
         np.testing.assert_array_equal(prompts.shape[0], 3)
         assert outcome.cost.source_steps == 6
+
+
+def test_the_recipe_of_mvlpt_trains_one_prompt_for_all_targets(executor, pretender):
+    """Two mixtures, from the initialisations of two seeds; their average goes on on both targets."""
+    spec = "spot(variant=mixture,origins=2,joint=true)"
+    made, outcomes = outcomes_of(executor, spec)
+    assert [(label, len(runs)) for label, runs, _ in pretender.calls] == [
+        ("prompt_tuning: mixture", 1),
+        ("prompt_tuning: mixture 2", 1),
+        (f"{spec}: targets", 1),
+    ]
+    starts = [np.asarray(made.initial(seed).embeddings) for seed in (0, 1)]
+    (joint,) = (run for (label, _), run in pretender.runs.items() if "targets" in label)
+    np.testing.assert_allclose(joint.params["prompt"], np.mean(starts, 0) + 0.5, rtol=1e-5)
+    assert joint.feed.batch_size == 2 * made.config.few_shot.batch_size
+    assert len(joint.dev_parts) == 2
+    for outcome in outcomes:
+        np.testing.assert_allclose(outcome.trained.prompt, joint.params["prompt"] + 0.5, rtol=1e-6)
+        assert outcome.cost.target_steps == made.config.few_shot.steps
+        assert outcome.cost.source_steps == 2 * 6

@@ -39,7 +39,7 @@ def test_tall_masks_choose_from_the_sum(threshold):
     given = prompts()
     true = vectors(given)
     total = true.sum(0)
-    made = tv.pack_prompts(given, SoftPrompt(START), threshold=threshold)
+    made = tv.pack_prompts(given, SoftPrompt(START), code="tall", threshold=threshold)
     for place, name in enumerate(given):
         expected = np.where(
             np.abs(true[place]) > threshold * np.abs(total - true[place]), total, 0.0
@@ -52,7 +52,7 @@ def test_tall_masks_choose_from_the_sum(threshold):
 def test_signs_have_the_nearest_size_of_each_token():
     given = prompts()
     true = vectors(given)
-    made = tv.pack_prompts(given, SoftPrompt(START), code="sign")
+    made = tv.pack_prompts(given, SoftPrompt(START))  # the default
     for place, name in enumerate(given):
         expected = np.sign(true[place]) * np.abs(true[place]).mean(1, keepdims=True)
         np.testing.assert_allclose(made[name].embeddings, START + expected, rtol=1e-5, atol=1e-6)
@@ -84,7 +84,7 @@ def test_a_library_is_read_as_it_was_written(code, tmp_path):
 
 
 def test_one_prompt_alone_is_kept_whole():
-    made = tv.pack_prompts(prompts(1), SoftPrompt(START))
+    made = tv.pack_prompts(prompts(1), SoftPrompt(START), code="tall")
     assert made.errors == (0.0,)
 
 

@@ -28,11 +28,11 @@ def pack(
         str | None, typer.Option(metavar="FILE", help="Or the initialisation itself.")
     ] = None,
     code: Annotated[
-        str, typer.Option(help="tall (masks over the sum of the task vectors) or sign.")
-    ] = "tall",
+        str, typer.Option(help="sign, or tall (masks over the sum of the task vectors).")
+    ] = "sign",
     threshold: Annotated[
         float, typer.Option(min=0, help="lambda of the masks of tall: larger keeps fewer numbers.")
-    ] = 0.4,
+    ] = 0.6,
     as_json: common.AsJson = False,
 ) -> None:
     """Compress prompts into one file, one bit a number each, and print what that loses.

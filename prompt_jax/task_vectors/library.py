@@ -1,6 +1,7 @@
 """A compressed library of prompts: one bit a number for each prompt, in one sealed file.
 
-All prompts of a library were trained from one initialisation P_init. Two codes:
+All prompts of a library were trained from one initialisation P_init. Two codes, `sign` the default,
+which loses less (docs/prompts.md):
 
 - `tall`: TALL-masks (Wang et al. 2024, arXiv 2405.07813). The library holds the sum of the task
   vectors, tau, and of each prompt the mask m_t, so P_t is read as P_init + m_t * tau.
@@ -159,8 +160,8 @@ def pack_prompts(
     prompts: Mapping[str, SoftPrompt],
     initial: SoftPrompt,
     *,
-    code: Code = "tall",
-    threshold: float = 0.4,
+    code: Code = "sign",
+    threshold: float = 0.6,
 ) -> PromptLibrary:
     """Compresses prompts of one initialisation.
 

@@ -26,7 +26,7 @@ def saved(tmp_path: Path) -> list[str]:
 
 def test_pack_and_unpack(invoke: Invoke, saved: list[str], tmp_path: Path) -> None:
     library = tmp_path / "all.safetensors"
-    result = invoke("prompts", "pack", library, *saved[1:], "--init", saved[0], "--code", "sign")
+    result = invoke("prompts", "pack", library, *saved[1:], "--init", saved[0], "--code", "tall")
     assert result.code == 0, result.err
     assert f"{library}: 2 prompts, " in result.out
     again = invoke("prompts", "pack", library, *saved[1:], "--init", saved[0], "--json")

@@ -94,7 +94,7 @@ def test_a_target_joins_the_groups_of_the_sources(executor, pretender):
 
 
 def test_the_recipe_of_mvlpt_trains_one_prompt_for_all_targets(executor, pretender):
-    """Two mixtures, from the initialisations of two seeds; their average goes on on both targets."""
+    """Two mixtures, of the initialisations of two seeds; their average goes on, on both targets."""
     spec = "spot(variant=mixture,origins=2,joint=true)"
     made, outcomes = outcomes_of(executor, spec)
     assert [(label, len(runs)) for label, runs, _ in pretender.calls] == [

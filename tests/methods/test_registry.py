@@ -70,7 +70,8 @@ def test_every_name_is_a_spec(name):
         ("1spot", "not of the form"),
         (
             "spot(topk=2)",
-            r"no option 'topk' \(it has variant, top_k, steps, batch, keys\).*Did you mean 'top_k'",
+            r"no option 'topk' \(it has variant, top_k, steps, batch, keys, origins, joint\)"
+            r".*Did you mean 'top_k'",
         ),
         ("spot(mixture)", "no option 'mixture'"),
         ("full_fine_tuning(x=1)", "no option 'x'; it takes none"),

@@ -13,7 +13,7 @@ from experiments import bmtpt, suites
 from experiments.suites import CONTRARY, RELATED, SANDBOX
 from prompt_jax.config import load_config, to_dict
 from prompt_jax.configs import glue_superglue
-from prompt_jax.data import registry
+from prompt_jax.data import registry, sandbox
 from prompt_jax.data.registry import RESERVED
 from prompt_jax.errors import ConfigError
 from prompt_jax.methods import REGISTRY, create
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ARCHIVES = ROOT / "docs" / "results" / "archives"
 STUDIES = {
     name: importlib.import_module(f"experiments.{name}")
-    for name in ("baselines", "bmtpt", "compare", "dtvg", "real_lm", "spt", "vectors")
+    for name in ("baselines", "bmtpt", "compare", "dtvg", "rates", "real_lm", "spt", "vectors")
 }
 EVERY = {
     (name, *key): study.get_config(*key) for name, study in STUDIES.items() for key in study.STUDY
@@ -43,7 +43,7 @@ FIVE_SEEDS = {
 
 
 def test_studies_name_their_experiments_apart():
-    assert len(BY_NAME) == len(EVERY) == 34
+    assert len(BY_NAME) == len(EVERY) == 35
     assert len(DECLARED) == 28
 
 
@@ -217,7 +217,18 @@ def test_the_papers_table_has_their_methods_metrics_and_protocol():
 def test_experiment_without_questions_declares_none():
     undeclared = [config.name for config in EVERY.values() if not config.questions]
     without = {"real_text", "glue_superglue", "compare_smoke", "spt_t0"}
-    assert set(undeclared) == without | {"smollm2_rates", "smollm2_smoke"}
+    assert set(undeclared) == without | {"sandbox_rates", "smollm2_rates", "smollm2_smoke"}
+
+
+def test_rates_are_chosen_on_development_targets_with_equal_trials():
+    config = BY_NAME["sandbox_rates"]
+    assert not set(config.targets) & set(sandbox.HELD_OUT)
+    assert len(config.targets) == 6
+    assert config.first_seed == 100
+    compared = set(BY_NAME["compare_sandbox"].specs)
+    assert compared - set(config.specs) == {suites.LONG, suites.TUNED, "full_fine_tuning"}
+    stages = [stage for m in config.method_objects for stage in m.stages() if stage.on == "target"]
+    assert all(len(stage.rates) <= 1 for stage in stages)
 
 
 def test_every_registered_method_is_compared():

@@ -83,7 +83,7 @@ def federated(
             found += one.run()
             if one.coordinator is not None:
                 rounds[seed] = [asdict(entry) for entry in one.coordinator.rounds]
-            mailbox.put(f"done/{seed}", b"")
+                mailbox.put(f"done/{seed}", b"1")
         if not distributed.is_main():
             return None
         numbers = config.prompt.tokens * lm.d_model

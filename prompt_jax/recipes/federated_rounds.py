@@ -142,10 +142,11 @@ class Rounds:
                 return message if message is not None and round_of(message) >= wanted else None
 
             message = wait(arrived, deadline - time.monotonic()) if wanted else None
+            before = self.coordinator.newest[site]
             self.coordinator.receive(site, message or self.mailbox.get(self._name("vector", site)))
             if self.coordinator.newest[site] < wanted:
                 self._gone.add(site)
-            elif wanted or self.coordinator.newest[site] == number:
+            elif self.coordinator.newest[site] > before:  # slow, but alive
                 self._gone.discard(site)
         ended = self.coordinator.end(number, step)
         for site in range(len(self.sites)):

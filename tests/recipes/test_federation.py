@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from prompt_jax import task_vectors
 from prompt_jax.errors import ConfigError
+from prompt_jax.mailbox import LocalMailbox
+from prompt_jax.recipes.federated_rounds import Rounds
 from prompt_jax.recipes.federation import (
     Absence,
     Coordinator,
@@ -144,3 +149,25 @@ def test_a_round_without_any_vector_moves_nothing():
     ended = made.end(1, 20)
     assert (ended.rate, ended.gap, ended.ages) == (0.0, 0.0, (None,) * 3)
     assert not made.low_rank.any()
+
+
+def test_a_site_that_is_gone_is_waited_for_again_once_something_came():
+    box, local = (
+        LocalMailbox(),
+        SimpleNamespace(budget=SimpleNamespace(steps=8), initial=np.zeros(SHAPE, np.float32)),
+    )
+    options, nothing = Federation(every=2, patience=0.0), SimpleNamespace()
+    fixed: Any = (nothing, options, SITES, (0,), 0, local, box, nothing, lambda line: None)
+    rounds = Rounds(*fixed)
+    box.put("vector/0/0", encode(1, vector(0)))
+    rounds._coordinate(1, 2)
+    expected = [[rounds._is_expected(site, 2) for site in range(3)]]
+    box.put("vector/0/1", encode(1, vector(1)))  # of a slow site, after its round
+    rounds._coordinate(2, 4)
+    expected.append([rounds._is_expected(site, 3) for site in range(3)])
+    box.put("back/0/2", encode(4, np.zeros(0)))  # of a process that was started again
+    expected.append([rounds._is_expected(site, 4) for site in range(3)])
+    assert expected == [[True, False, False], [False, True, False], [False, True, True]]
+    assert rounds.coordinator is not None
+    assert [entry.ages for entry in rounds.coordinator.rounds] == [(0, None, None), (1, 1, None)]
+    assert round_of(box.get("answer/0/1") or b"") == 2

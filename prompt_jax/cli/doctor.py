@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def doctor(
     model: common.Model = "mini",
     seconds: Annotated[
-        float, typer.Option(min=1, help="Train for so long at most (ten steps at least).")
+        float, typer.Option(min=1, help="Train for so long at most (25 steps at least).")
     ] = 30.0,
     dtype: common.Dtype = "float32",
     as_json: common.AsJson = False,

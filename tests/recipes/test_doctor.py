@@ -130,7 +130,7 @@ def test_training_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
         said |= {"from": start, "to": end}
         frozen, loss = doctor.training(lm, rows, PROMPT, 0.0)
         assert (frozen.passed, loss.passed, loss.value, loss.limit) == (True, lowers, end, 1.0)
-    assert set(said["steps"]) == {4, 10}
+    assert set(said["steps"]) == {4, 25}
     said["changes"] = True
     frozen, _ = doctor.training(lm, rows, PROMPT, 60.0)
     assert (frozen.passed, frozen.detail) == (
@@ -167,6 +167,7 @@ def test_all_checks_are_made_in_order(world: Any, monkeypatch: pytest.MonkeyPatc
     reported: list[Check] = []
     checks = examine(world.lm, task=world.tasks["one"], tokens=4, report=reported.append)
     assert checks == reported
+    assert (checks[4].seconds, checks[5].seconds > 0) == (0, True)  # one training for both
     assert made == ["_texts", "_prompt", "_padding", "_decoding", "frozen", "loss"]
     found = summary(world.lm, checks)
     assert (found["passed"], found["model"]) == (False, "tiny")

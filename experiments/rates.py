@@ -1,13 +1,12 @@
 """A learning rate for every method: equal trials on development targets of the sandbox.
 
-    for r in 0.03 0.1 0.3 1; do
-      prompt-jax run experiments/rates.py few_shot.optimizer.learning_rate=$r out=runs/rates_$r
-    done
+    prompt-jax run experiments/rates.py few_shot.optimizer.learning_rate=RATE out=runs/rates_RATE
 
-Every method that keeps the model frozen, with its defaults, at four rates of the target's stages in
-units of the embeddings' root mean square: four trials each. Sources are trained once, at the
-sandbox's rate, and read from the cache by the later three runs. Targets are the development targets
-with classes; seeds are from 100, so no number of another table is chosen here.
+with RATE 0.03, 0.1, 0.3 and 1. Every method that keeps the model frozen, with its defaults, at four
+rates of the target's stages in units of the embeddings' root mean square: four trials each. Sources
+are trained once, at the sandbox's rate, and read from the cache by the later three runs. Targets
+are the development targets with classes; seeds are from 100, so no number of another table is
+chosen here.
 
 Declared before the run: a method's default is the rate with the highest mean test accuracy over
 targets and seeds if that is a point or more above its value at 0.3, the sandbox's rate, and 0.3

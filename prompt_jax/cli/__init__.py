@@ -163,9 +163,8 @@ def _usage(error: Any, given: Sequence[str]) -> str:
         message = f"unknown option '{option}'."
         # Without the dashes, which make any two options alike.
         near = did_you_mean(option.lstrip("-"), [name.lstrip("-") for name in known])
-        message += (_assignment(option, given) if takes_overrides else "") or near.replace(
-            " '", " '--"
-        )
+        near = near.replace(" '", " '--")
+        message += (_assignment(option, given, bool(near)) if takes_overrides else "") or near
     else:
         message = str(error.format_message()).strip()
         message = message[:1].lower() + message[1:]
@@ -173,11 +172,14 @@ def _usage(error: Any, given: Sequence[str]) -> str:
     return f"{message} See {command} --help."
 
 
-def _assignment(option: str, given: Sequence[str]) -> str:
-    """What to write in place of an option that is a key of the config, as --model X."""
+def _assignment(option: str, given: Sequence[str], exact: bool) -> str:
+    """What to write in place of an option that is a key of the config, as --model X.
+
+    With `exact` the spelling has to be that of a key: the command has an option of about this name.
+    """
     from prompt_jax.config import keys_meant
 
-    found = keys_meant(option.lstrip("-"), run.config_keys())
+    found = keys_meant(option.lstrip("-"), run.config_keys(), exact)
     if not found:
         return ""
     place = next((i for i, word in enumerate(given) if word.partition("=")[0] == option), None)

@@ -68,7 +68,9 @@ def tune(
     with tempfile.TemporaryDirectory(prefix="prompt-jax-") as temporary:
         if table is not None:
             name = name or table.name
-            place = Path(temporary) / folder.name if dry_run else folder
+            # A plan writes nothing; the task of a run that is there already is read in its place.
+            passing = dry_run and not recipe.has_run(folder)
+            place = Path(temporary) / folder.name if passing else folder
             file = str(recipe.write_task(table, place, lm, holdout=holdout, seed=seed))
         config = recipe.tune_config(
             file, lm, model=model, name=name or "", seed=seed, out=out, overrides=overrides or ()

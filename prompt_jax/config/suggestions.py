@@ -124,6 +124,8 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "devices": ("mesh",),
     "overlap": ("allow_overlap",),
 }
+# Options of the command line that are no keys.
+_FLAGS = ("dry-run", "json", "keys", "plugin", "tensorboard", "wandb", "profile", "log-seconds")
 _COUNTED = "a budget counts optimizer steps"
 _NOTES = {
     **dict.fromkeys(("epoch", "epochs", "n_epochs", "num_epochs", "num_train_epochs"), _COUNTED),
@@ -147,7 +149,7 @@ def replaced_value(text: str) -> str:
     return f" '{text}' was {_REPLACED_VALUES[text]}." if text in _REPLACED_VALUES else ""
 
 
-def keys_meant(where: str, known: Sequence[str]) -> list[str]:
+def keys_meant(where: str, known: Sequence[str], exact: bool = False) -> list[str]:
     """The keys that an option of another name may mean; all of them exist.
 
     >>> keys_meant("lr", ["model", "source.optimizer.learning_rate", "target.optimizer.b1"])
@@ -156,11 +158,12 @@ def keys_meant(where: str, known: Sequence[str]) -> list[str]:
     Args:
       where: the option as it was written, perhaps with dots.
       known: all keys.
+      exact: do not look for keys of a similar spelling.
     """
     path = where.strip().lower().replace("-", "_").split(".")
     leaf, group = path[-1], path[0] if len(path) > 1 else ""
     found = _ending_in(OTHER_NAMES.get(leaf, (leaf,)), known) if leaf else []
-    if not found and not group and leaf:
+    if not found and not group and leaf and not exact:
         leaves = dict.fromkeys(key.rpartition(".")[2] for key in known)
         found = _ending_in(difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.75), known)
     return [key for key in found if key.startswith(f"{group}.")] or found if group else found
@@ -176,6 +179,8 @@ def suggest(where: str, known: Sequence[str]) -> str:
       where: the option as it was written.
       known: all keys.
     """
+    if (flag := where.lower().replace("_", "-")) in _FLAGS:
+        return f" It is an option of the command: --{flag}."
     found = keys_meant(where, known)
     note = _NOTES.get(where.lower().rpartition(".")[2], "") if found else ""
     note = f" ({note})" if note else ""

@@ -283,8 +283,9 @@ def _inputs(
     columns: dict[str, Column], text: Sequence[str], answer: Column, name: str, why: list[str]
 ) -> list[Column]:
     if text:
+        text = list(dict.fromkeys(text))
         why.append(f"input: {_list(text)}, as given.")
-        return [columns[each] for each in dict.fromkeys(text)]
+        return [columns[each] for each in text]
     by_key = {c.key: c for c in columns.values() if c is not answer and c.filled}
     for first, second in _PAIRS:
         if first in by_key and second in by_key:

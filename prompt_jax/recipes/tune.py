@@ -154,15 +154,15 @@ def write_task(
     ).encode()
     files = {folder / table.file: table.content, folder / f"{table.name}.toml": content}
     try:
-        has_run = (folder.parent / CONFIG).is_file()
+        kept = has_run(folder)
         for path, raw in files.items():
-            if has_run and (not path.is_file() or path.read_bytes() != raw):
+            if kept and (not path.is_file() or path.read_bytes() != raw):
                 what = "other rows" if path.suffix != ".toml" else "another reading of the rows"
                 raise ConfigError(
                     f"{folder.parent} holds a run of {what} ({path} differs). Choose another"
                     " --name or --out."
                 )
-        for path, raw in files.items():
+        for path, raw in files.items() if not kept else ():
             write_atomically(path, raw)
     except OSError as error:
         raise ConfigError(
@@ -341,6 +341,11 @@ def is_table(data: str | Path) -> bool:
     """Whether a text is the path of a file of rows, of whatever format, and not a task."""
     path = Path(data)
     return is_rows_file(str(data)) or (path.suffix != ".toml" and path.is_file())
+
+
+def has_run(folder: Path) -> bool:
+    """Whether the run directory of a task's folder holds a run."""
+    return (folder.parent / CONFIG).is_file()
 
 
 def task_folder(out: str, name: str) -> Path:

@@ -95,6 +95,7 @@ def _context(findings: Findings) -> dict[str, Any]:
         "published": [_short(table, run.prefix) for table in published.tables(run)],
         "minimum": f"{100 * findings.minimum:g}",
         "baseline": findings.baseline,
+        "seeds": len(run.seeds),
         "answered": findings.answer is not None,
         "why": findings.answer.question.why if findings.answer is not None else "",
         "several_shots": several,

@@ -101,10 +101,12 @@ def facts(lm: Any) -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "source tree"
     device = jax.devices()[0]
+    kind, platform_name = device.device_kind, device.platform
+    kind = kind if platform_name in kind.lower() else f"{kind} ({platform_name})"
     return {
         "versions": versions,
         "python": platform.python_version(),
-        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
+        "device": f"{jax.device_count()} x {kind}",
         "model": {
             "name": lm.name,
             "weights_sha256": lm.weights_hash,

@@ -62,7 +62,12 @@ def lead(findings: Findings) -> str:
     ahead = [b.method for b in tested if b.state == "ahead"]
     where = "targets" if len(run.shots) == 1 else "targets and amounts of data"
     if not ahead:
-        return f"No method is significantly ahead of {findings.baseline} on {len(tested)} {where}."
+        found = f"No method is significantly ahead of {findings.baseline} on {len(tested)} {where}"
+        if behind := sum(b.state == "baseline" for b in tested):
+            others = {m for row in findings.rows for m in row.summaries} - {findings.baseline}
+            who = next(iter(others)) + " is" if len(others) == 1 else "all others are"
+            found += f"; {who} significantly behind it on {behind}"
+        return f"{found}."
     counts = [f"{name} on {ahead.count(name)}" for name in sorted(set(ahead))]
     ends = f"{len(tested)} {where}"
     return f"Significantly ahead of {findings.baseline}: {', '.join(counts)} of {ends}."

@@ -59,6 +59,8 @@ def test_help_lists_every_command(invoke: Invoke) -> None:
         (["oracle", "x", "--seed", "3"], "unknown option '--seed'. Write seeds=3 or first_seed=3."),
         (["run", "x", "--config", "c"], "unknown option '--config'. See prompt-jax run --help."),
         (["run", "x", "--overrides", "c"], "unknown option '--overrides'. See prompt-jax run"),
+        (["tune", "x", "--modle", "m"], "unknown option '--modle'. Did you mean '--model'?"),
+        (["tune", "x", "--seeds", "3"], "unknown option '--seeds'. Write seeds=3. See"),
         (["predict", "x", "--beans", "2"], "unknown option '--beans'. Did you mean '--beams'?"),
         (["predict", "x"], "missing option '--prompt'. See prompt-jax predict --help."),
         (["predict", "x", "--prompt", "p", "--beams", "0"], "invalid value for '--beams'"),

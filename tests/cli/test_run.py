@@ -376,6 +376,10 @@ def test_a_title_with_options_is_broken_at_its_options(
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
+        (
+            ["dry_run=true"],
+            "unknown option 'dry_run' in overrides. It is an option of the command:",
+        ),
         (["target.stpes=3"], "unknown option 'target.stpes' in overrides. Did you mean"),
         (["target"], "override 'target' is not of the form key=value."),
         (["seeds=few"], "option 'seeds' must be a whole number, not 'few'."),

@@ -75,6 +75,8 @@ def test_from_a_table_to_an_answer(invoke: Invoke, files: World, tmp_path: Path)
     assert again.code == 0, again.err
     reused = json.loads(again.out)["reused"]
     assert all(stage["reused"] == stage["runs"] for stage in reused)
+    plan = invoke(*arguments, "--dry-run", "--json")
+    assert plan.code == 0, plan.err
     other = invoke(*arguments, "--holdout", "0.3")
     assert other.code == 2
     assert "holds a run of another reading of the rows" in other.err

@@ -115,6 +115,14 @@ def test_the_tables_are_those_of_the_findings(text, loaded):
 
 
 @pytest.mark.slow
+def test_one_seed_is_said_to_be_one(tmp_path):
+    alone = "With one seed the intervals cover the draw of test rows alone"
+    for seeds in (1, 2):
+        folder = write_run(tmp_path / f"{seeds}", shots=(4,), seeds=seeds)
+        assert (alone in report.render(find(read(folder)))) == (seeds == 1)
+
+
+@pytest.mark.slow
 def test_with_one_k_no_table_names_it(tmp_path):
     folder = write_run(tmp_path / "run", shots=(4,), seeds=2)
     shown = report.render(find(read(folder)))

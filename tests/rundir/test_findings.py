@@ -263,6 +263,16 @@ def test_without_a_primary_question_the_targets_lead(config):
         assert views.lead(find(run)) == "Significantly ahead of x: y on 1 of 2 targets."
 
 
+def test_a_method_that_is_behind_is_named():
+    found = find(asked(-0.2, "secondary"))
+    assert views.lead(found) == (
+        "No method is significantly ahead of x on 2 targets; y is significantly behind it on 1."
+    )
+    assert views.lead(find(asked(0, "secondary"))) == (
+        "No method is significantly ahead of x on 2 targets."
+    )
+
+
 def test_a_question_about_one_target_names_it():
     found = find(dataclasses.replace(asked(0.2), targets=("a",)))
     assert views.lead(found).startswith("y beats x by 20.0 points on a [")

@@ -9,10 +9,15 @@ import pytest
 import toy
 from methods.test_conformance import context
 
+from prompt_jax import PromptRecord, SoftPrompt, predict
+from prompt_jax.errors import PromptError
 from prompt_jax.evaluation import Job, evaluate
 from prompt_jax.methods import Attempt, BaseMethod, Dmtg, Mpt, MptTasks, PromptTuning
+from prompt_jax.training.checkpoints import Checkpoints
 from prompt_jax.training.fingerprint import array_hash
 from prompt_jax.training.loop import train
+
+from .test_resume import facts, killed_before
 
 
 @pytest.mark.slow
@@ -39,6 +44,39 @@ def test_prompts_of_a_population_learn_and_the_weights_stay() -> None:
     assert own.scores is not None
     assert other.scores is not None
     assert own.scores.min(axis=1).mean() < other.scores.min(axis=1).mean()
+
+
+@pytest.mark.slow
+def test_resumed_training_has_the_same_bits(tmp_path) -> None:
+    """Killed between two checkpoints, in the shapes of the test above."""
+    lm = toy.tiny_decoder()
+    runs = [toy.make_run(seed, dev=True) for seed in range(2)]
+    config = toy.budget(6, learning_rate=0.3, unit="absolute", clip_norm=5.0, eval_every=3)
+    expected = facts(train(lm, PromptTuning(), runs, config))
+
+    def once():
+        kept = Checkpoints(tmp_path, every_steps=2)
+        return train(lm, PromptTuning(), runs, config, checkpoints=kept, stage="s")
+
+    with killed_before(5):
+        once()
+    assert facts(once()) == expected
+
+
+def test_a_prompt_of_one_family_is_refused_by_the_other(tmp_path) -> None:
+    models = (toy.tiny_t5(), toy.tiny_decoder())
+    for lm, other in (models, models[::-1]):
+        record = PromptRecord(
+            model_name=lm.name, model_hash=lm.weights_hash, model_config=lm.model_config
+        )
+        path = tmp_path / "p.safetensors"
+        prompt = SoftPrompt(toy.prompt(0), record)
+        prompt.save(path)
+        assert SoftPrompt.load(path, model=lm).length == toy.L
+        with pytest.raises(PromptError, match=r"was made for base model .* this model is"):
+            SoftPrompt.load(path, model=other)
+        with pytest.raises(PromptError, match=r"was made for base model .* this model is"):
+            predict(other, ["a text"], prompt)
 
 
 @pytest.mark.slow

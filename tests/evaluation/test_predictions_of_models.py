@@ -5,6 +5,7 @@ import pytest
 
 from prompt_jax import SoftPrompt, predict
 from prompt_jax.data import Task, Template
+from prompt_jax.models.decoder import DecoderConfig, FrozenDecoder
 from prompt_jax.models.t5 import FrozenT5
 from prompt_jax.models.t5.config import T5Config
 
@@ -13,14 +14,26 @@ from .test_evaluators import Letters
 TASK = Task("t", "classification", ("text",), (Template("t", "{text}"),), labels=("no", "perhaps"))
 
 
-@pytest.mark.slow
-def test_scores_are_the_models_own(monkeypatch):
+def t5():
     config = T5Config(
         vocab_size=40, d_model=16, d_kv=4, d_ff=32, num_layers=1, num_decoder_layers=1, num_heads=4
     )
-    lm = FrozenT5.from_config(config, seed=3)
+    return FrozenT5.from_config(config, seed=3)
+
+
+def decoder():
+    config = DecoderConfig(
+        vocab_size=40, d_model=16, d_ff=32, num_layers=1, num_heads=4, num_kv_heads=2, head_dim=4
+    )
+    return FrozenDecoder.from_config(config, seed=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [t5, decoder])
+def test_scores_are_the_models_own(monkeypatch, make):
+    lm = make()
     tokenizer = Letters()
-    monkeypatch.setattr(FrozenT5, "tokenizer", property(lambda self: tokenizer))
+    monkeypatch.setattr(type(lm), "tokenizer", property(lambda self: tokenizer))
     draws = np.random.default_rng(0).normal(size=(2, 5, 16)).astype(np.float32)
     one, other = map(SoftPrompt, draws)
     texts = ["abcd", "dcba xy", "q"]

@@ -34,13 +34,30 @@ from prompt_jax.rundir.oracle import OracleReport
 from prompt_jax.rundir.paths import FileNames, bounded, slug
 from prompt_jax.rundir.results import ResultRow
 from prompt_jax.rundir.surrogate import SurrogateReport
-from prompt_jax.rundir.tables import markdown
+from prompt_jax.rundir.tables import Table, markdown
 from prompt_jax.training.tracking import finite
 from prompt_jax.training.types import TrainedReplica
 
 
+class HasFindings:
+    """What a finished run shows: the table of its results, as Markdown in a notebook."""
+
+    findings: Findings
+
+    def table(self) -> Table:
+        """The results on the test rows: mean and spread over seeds."""
+        return views.results(self.findings)
+
+    def markdown(self) -> str:
+        """The table as Markdown."""
+        return markdown(self.table())
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown()
+
+
 @dataclass(frozen=True, eq=False)
-class RunResult:
+class RunResult(HasFindings):
     """A finished experiment.
 
     Attributes:
@@ -55,9 +72,6 @@ class RunResult:
 
     def __repr__(self) -> str:
         return f"RunResult({self.findings.run.size}, {len(self.prompts)} target prompts)"
-
-    def _repr_markdown_(self) -> str:
-        return markdown(views.results(self.findings))
 
     @property
     def folder(self) -> Path:

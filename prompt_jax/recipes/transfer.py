@@ -14,14 +14,13 @@ from prompt_jax.models import LanguageModel
 from prompt_jax.prompts import SoftPrompt
 from prompt_jax.recipes import experiment
 from prompt_jax.recipes.config import DataConfig, ExperimentConfig, PromptConfig
+from prompt_jax.recipes.outputs import HasFindings
 from prompt_jax.recipes.plan import Plan, make_plan
-from prompt_jax.rundir import views
 from prompt_jax.rundir.findings import Findings
-from prompt_jax.rundir.tables import Table, markdown
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Transfer:
+class Transfer(HasFindings):
     """The outcome of a transfer.
 
     Attributes:
@@ -34,20 +33,9 @@ class Transfer:
     findings: Findings
     prompt: SoftPrompt
 
-    def table(self) -> Table:
-        """The results: mean and spread over seeds."""
-        return views.results(self.findings)
-
-    def markdown(self) -> str:
-        """The table as Markdown."""
-        return markdown(self.table())
-
     def __repr__(self) -> str:
         target, method = self.config.targets[0], self.config.specs[0]
         return f"Transfer({method}, target={target!r}, out={self.config.out!r}, {self.prompt!r})"
-
-    def _repr_markdown_(self) -> str:
-        return self.markdown()
 
 
 @overload

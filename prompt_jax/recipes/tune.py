@@ -26,10 +26,9 @@ from prompt_jax.paths import is_url, write_atomically
 from prompt_jax.prompts import SoftPrompt
 from prompt_jax.recipes import experiment
 from prompt_jax.recipes.config import DataConfig, ExperimentConfig, PromptConfig
-from prompt_jax.rundir import views
+from prompt_jax.recipes.outputs import HasFindings
 from prompt_jax.rundir.findings import Findings
 from prompt_jax.rundir.paths import CONFIG, TASK, check_folder, run_folder
-from prompt_jax.rundir.tables import Table, markdown
 from prompt_jax.training.optimizers import OptimizerConfig
 from prompt_jax.training.types import TrainConfig
 
@@ -66,7 +65,7 @@ class OwnTable:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Tuned:
+class Tuned(HasFindings):
     """A tuned prompt.
 
     Attributes:
@@ -81,19 +80,8 @@ class Tuned:
     prompt: SoftPrompt
     file: Path
 
-    def table(self) -> Table:
-        """The results on the test rows."""
-        return views.results(self.findings)
-
-    def markdown(self) -> str:
-        """The table as Markdown."""
-        return markdown(self.table())
-
     def __repr__(self) -> str:
         return f"Tuned({self.file})"
-
-    def _repr_markdown_(self) -> str:
-        return self.markdown()
 
 
 def read_table(

@@ -119,7 +119,10 @@ def test_what_is_refused(invoke: Invoke, files: World, tmp_path: Path) -> None:
         (("steps=3",), "unknown option 'steps' in overrides. Did you mean one of these"),
         (("model=t5-base",), "override 'model=t5-base': use --model (model=) instead"),
         (("out=x",), "override 'out=x': use --out (out=) instead"),
-        (("dtype=float16",), "option 'dtype' must be one of float32, bfloat16, not 'float16'"),
+        (
+            ("dtype=float16",),
+            "option 'dtype' must be one of float32, bfloat16, auto, not 'float16'",
+        ),
         (("--lr", "3"), "unknown option '--lr'. Write source.optimizer.learning_rate=3"),
     ):
         command = ("tune", table, "--out", out, "--model", files.model, *arguments)

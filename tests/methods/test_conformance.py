@@ -113,6 +113,7 @@ def outcome(name: str) -> Outcome:
 
     lm, runs, recorder = toy.tiny_t5(), make_runs(method), toy.Recorder()
     before = array_hash(lm.params)
+    step._programs.cache_clear()  # those of another test would not be traced again
     micro = step.programs(method, BUDGET.optimizer).micro
     known = micro._cache_size()
     type(method).prompts = counted

@@ -383,7 +383,10 @@ def test_a_title_with_options_is_broken_at_its_options(
         (["target.stpes=3"], "unknown option 'target.stpes' in overrides. Did you mean"),
         (["target"], "override 'target' is not of the form key=value."),
         (["seeds=few"], "option 'seeds' must be a whole number, not 'few'."),
-        (["dtype=float16"], "option 'dtype' must be one of float32, bfloat16, not 'float16'."),
+        (
+            ["dtype=float16"],
+            "option 'dtype' must be one of float32, bfloat16, auto, not 'float16'.",
+        ),
         (["target.steps=0"], "steps must be at least 1, but is 0."),
         (["methods=sopt"], "unknown method 'sopt'"),
         (["methods=spot", "sources="], "method 'spot' needs sources"),

@@ -206,5 +206,5 @@ def test_lists_of_prompts_are_prompts_of_rows():
         np.testing.assert_array_equal(have, want)
     with pytest.raises(PromptError, match=r"item 1 of the list has shape \[2, 32\]"):
         lm.loss(*rows, [prompts[0], SoftPrompt(draws[1][:2])])
-    with pytest.raises(PromptError, match="a list of str"):
+    with pytest.raises(PromptError, match="a prompt is not its path"):
         lm.loss(*rows, ["a.safetensors"] * toy.B)

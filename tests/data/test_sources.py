@@ -197,7 +197,7 @@ def test_mapped_with_wrong_field_raises():
 def test_plain():
     value = {"a": np.array([b"x", b"y"], object), "b": (np.float32(0.5), [np.bool_(True)])}
     assert plain(value) == {"a": ["x", "y"], "b": [0.5, [True]]}
-    assert plain(b"\xff") == "�"
+    assert plain(b"\xff").encode("ascii", "backslashreplace") == b"\\udcff"  # `render` refuses it
 
 
 def test_iter_rows():

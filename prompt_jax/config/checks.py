@@ -11,7 +11,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from prompt_jax.errors import ConfigError
+from prompt_jax.errors import ConfigError, did_you_mean
 
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
@@ -56,6 +56,7 @@ def _checked(kind: Any, value: Any, name: str) -> Any:
         if value not in args:
             raise ConfigError(
                 f"option '{name}' must be one of {', '.join(map(str, args))}, not {value!r}."
+                f"{did_you_mean(str(value), map(str, args))}"
             )
         return value
     if origin is tuple and args[-1:] == (Ellipsis,):

@@ -86,6 +86,12 @@ class DataConfig:
     test_templates: Literal["first", "all"] = "first"
 
     def __post_init__(self) -> None:
+        # Before the types: these say what replaces a value or which one was meant.
+        check_protocol(str(self.protocol))
+        check_shots_count(str(self.shots_count))
+        check_answers(str(self.answers))
+        if self.rank_by not in get_args(RankBy):
+            raise ConfigError(f"data.rank_by is mean or sum, not '{self.rank_by}'.")
         check_types(self)
         if self.root == "":
             raise ConfigError(
@@ -97,11 +103,6 @@ class DataConfig:
                 raise ConfigError(
                     f"data.{name} must not be negative, but is {getattr(self, name)}."
                 )
-        check_protocol(self.protocol)
-        check_shots_count(self.shots_count)
-        check_answers(self.answers)
-        if self.rank_by not in get_args(RankBy):
-            raise ConfigError(f"data.rank_by is mean or sum, not '{self.rank_by}'.")
         _refuse_url("data.root", self.root)
         _refuse_url("data.cache", self.cache)
 
@@ -198,6 +199,7 @@ class ExperimentConfig:
         object.__setattr__(self, "methods", tuple(named))
         if isinstance(self.shots, int):
             object.__setattr__(self, "shots", (self.shots,))
+        self._check_declared()
         check_types(self)
         if not self.targets:
             raise ConfigError("name at least one target, as in targets=glue/rte,mr.")
@@ -239,13 +241,15 @@ class ExperimentConfig:
         """`methods` as texts, which are their names in files and tables."""
         return tuple(map(spec_of, self.methods))
 
-    def _check_questions(self) -> None:
+    def _check_declared(self) -> None:
         kinds = (("questions", Question), ("target_groups", TargetGroup))
         for name, kind in kinds:
             if not all(isinstance(entry, kind) for entry in getattr(self, name)):
                 raise ConfigError(
                     f"{name} are declared in the config file, as {kind.__name__}(...)."
                 )
+
+    def _check_questions(self) -> None:
         for question in self.questions:
             for spec in {question.a, question.b}.difference(self.specs):
                 as_method(spec)

@@ -338,7 +338,7 @@ def test_long_texts_are_cut_and_counted(invoke: Invoke, world: World) -> None:
         (b"a\n \nb", [], "line 2 of the input is empty"),
         (b"a\nb\xff\n", [], "line 2 of the input is not UTF-8"),
         (b"{'a': 1}\n", ["--jsonl"], "line 1 of the input is not valid JSON"),
-        (b"[1]\n", ["--jsonl"], "line 1 of the input is not a JSON object."),
+        (b"[1]\n", ["--jsonl"], "line 1 of the input is not a JSON object: JSONL"),
         (b'{"text": "a"}\n', ["--jsonl"], 'line 1 of the input needs {"input": TEXT}'),
         (b'{"input": 3}\n', ["--jsonl"], 'line 1 of the input needs {"input": TEXT}'),
         (b'{"input": "a", "prompt": 1}\n', ["--jsonl"], "unknown prompt 1. Known: one-all"),

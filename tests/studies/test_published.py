@@ -19,6 +19,7 @@ PUBLISHED = {
     "sandbox_vectors": ("dtvg", "vectors.py", "sandbox_vectors"),
     "sandbox_dtvg": ("dtvg", "dtvg.py", "sandbox_dtvg sandbox_dtvg_others sandbox_tuned"),
     "sandbox_dtvg_rates": ("dtvg", "dtvg.py:rates", "sandbox_dtvg_rates"),
+    "sandbox_keys": ("dtvg", "baselines.py:keys", "sandbox_keys sandbox_dtvg_others"),
     "sandbox_dtvg_released": (
         "dtvg",
         "dtvg.py:released",

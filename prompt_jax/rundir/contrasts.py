@@ -23,7 +23,7 @@ from prompt_jax.evaluation import (
 from prompt_jax.rundir import paired, reference
 from prompt_jax.rundir.findings import minimum_effect
 from prompt_jax.rundir.folder import RunDirectory, get
-from prompt_jax.rundir.join import refuse_other_model
+from prompt_jax.rundir.join import refuse_other_model, refuse_other_protocol
 from prompt_jax.rundir.questions import Question, TargetGroup
 from prompt_jax.rundir.scores import Cell, Scores, primary_metrics, scores
 from prompt_jax.rundir.tables import Table, cell_text, interval_text, p_text
@@ -84,7 +84,8 @@ def pool(runs: Sequence[RunDirectory]) -> Pool:
 
     Raises:
       DataError: the first has no or several k, or one does not go with it: another model, other
-        test rows, or another edition of a generated suite.
+        test rows, another edition of a generated suite, or more seeds of a method under another
+        protocol.
     """
     first = runs[0]
     if len(first.shots) != 1:
@@ -97,6 +98,7 @@ def pool(runs: Sequence[RunDirectory]) -> Pool:
     k = first.shots[0]
     primary = Scores({}, {})
     calibration = {name: Scores({}, {}) for name in Calibration._fields}
+    owners: dict[Cell, RunDirectory] = {}  # the run that a cell's first seeds are of
     for run in runs:
         metrics = {"": primary_metrics(run.rows)}
         metrics |= {name: dict.fromkeys(run.targets, name) for name in calibration}
@@ -107,7 +109,11 @@ def pool(runs: Sequence[RunDirectory]) -> Pool:
             for cell, by_seed in found.values.items():
                 if cell.k != k:
                     continue
-                into.values[cell] = by_seed | into.values.get(cell, {})
+                known = into.values.get(cell, {})
+                if known and not by_seed.keys() <= known.keys():
+                    refuse_other_protocol(owners[cell], run, ("seeds", "first_seed", "targets"))
+                owners.setdefault(cell, run)
+                into.values[cell] = by_seed | known
                 if cell in found.items:
                     into.items[cell] = found.items[cell] | into.items.get(cell, {})
     return Pool(first, k, primary, calibration, minimum_effect(first))

@@ -53,6 +53,28 @@ def protocol_differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> 
     return [f"{k}: {v}" for k, v in differences(first, other).items() if k not in free]
 
 
+def refuse_other_protocol(
+    first: RunDirectory, other: RunDirectory, free: Sequence[str] = ()
+) -> None:
+    """Checks that two runs are of one protocol.
+
+    Args:
+      first: one of them.
+      other: the other one.
+      free: more keys of the config that they may differ in.
+
+    Raises:
+      DataError: with the keys that differ.
+    """
+    allowed = tuple(f"{key}:" for key in free)
+    lines = protocol_differences(first.config, other.config)
+    if lines := [line for line in lines if not line.startswith(allowed)]:
+        raise DataError(
+            f"{other.path} is of another protocol than {first.path}:\n"
+            + "\n".join(f"  {line}" for line in lines)
+        )
+
+
 def join(runs: Sequence[RunDirectory]) -> RunDirectory:
     """Puts several runs of one protocol side by side; a single one is returned as it is.
 
@@ -67,11 +89,7 @@ def join(runs: Sequence[RunDirectory]) -> RunDirectory:
         return first
     refuse_other_model(runs)
     for run in runs[1:]:
-        if lines := protocol_differences(first.config, run.config):
-            raise DataError(
-                f"{run.path} is of another protocol than {first.path}:\n"
-                + "\n".join(f"  {line}" for line in lines)
-            )
+        refuse_other_protocol(first, run)
     made = RunDirectory(
         first.path,
         config={**first.config, "name": " + ".join(_name(run) for run in runs)},

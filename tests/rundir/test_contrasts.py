@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,6 +91,21 @@ def test_seeds_of_several_run_directories_are_put_together(tmp_path):
     found, expected = difference(paths, question), difference([one], question)
     assert (found.seeds, found.difference) == (SEEDS, expected.difference)
     assert ask(paths, FIRST).means == ask([one], FIRST).means
+
+
+def test_seeds_under_another_protocol_are_not_put_together(tmp_path):
+    paths = []
+    for n in range(2):
+        made = {("base", TALK): draw(0.5)[:2], ("better", TALK): draw(0.9)[:2]}
+        paths.append(write_cells(tmp_path / str(n), made, first_seed=2 * n))
+        file = paths[n] / "config.json"
+        config = json.loads(file.read_text()) | {"seeds": 2, "first_seed": 2 * n}
+        file.write_text(json.dumps(config))
+    assert ask(paths, FIRST).contrasts.rows
+    config["few_shot"] = {"optimizer": {"learning_rate": 0.3}}
+    file.write_text(json.dumps(config))
+    with pytest.raises(DataError, match=r"another protocol (.|\n)*learning_rate"):
+        ask(paths, FIRST)
 
 
 def test_the_primary_contrast_is_one_test(runs):

@@ -16,6 +16,7 @@ import numpy as np
 
 from prompt_jax import testing
 from prompt_jax.data import Feed, TokenisedSplit
+from prompt_jax.methods import Artefact, Context
 from prompt_jax.models.decoder import DecoderConfig, FrozenDecoder
 from prompt_jax.models.t5 import FrozenT5, T5Config
 from prompt_jax.run_key import RunKey
@@ -115,6 +116,27 @@ def prompt(seed: int = 0, scale: float = 1.0) -> np.ndarray:
     """A random prompt, [L, D] float32."""
     values = np.random.default_rng(1000 + seed).normal(size=(L, D))
     return (scale * values).astype(np.float32)
+
+
+def context(
+    stage: str = "target", artefacts: dict[str, Artefact] | None = None, **changes: Any
+) -> Context:
+    """A target with three sources and one other target, in some stage."""
+    fields: dict[str, Any] = {
+        "initial": prompt(),
+        "seed": 0,
+        "target": "two",
+        "artefacts": artefacts or {},
+        "stage": stage,
+        "sources": ("a", "b", "c"),
+        "targets": ("one", "two"),
+    }
+    return Context(tiny_t5(), **{**fields, **changes})
+
+
+def trained_together(params: Any) -> Artefact:
+    """What a stage leaves that trains several tasks and deploys no prompt."""
+    return Artefact(("",), np.zeros((0, 0, 0)), np.zeros(1), (params,))
 
 
 def make_run(

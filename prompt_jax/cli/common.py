@@ -63,6 +63,20 @@ AnswerKind = Annotated[
 Holdout = Annotated[
     float, typer.Option(min=0.01, max=0.9, help="Fraction of the rows that are test rows.")
 ]
+ConfigFile = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="A Python file, or a packaged config, as of run.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[a.b=value]...", help="What to change in it.")
+]
+Base = Annotated[
+    str | None,
+    typer.Option(help="Method whose first stage is merged; default: the first with one, or dtvg."),
+]
+Tuned = Annotated[
+    bool,
+    typer.Option("--tuned", help="Tune every merged prompt with the target's budget first."),
+]
 Plugin = Annotated[
     list[str] | None,
     typer.Option(
@@ -75,6 +89,11 @@ Runs = Annotated[
     typer.Argument(metavar="DIR...", help="Run directories, or archives of some (NAME.tar.gz)."),
 ]
 Format = Annotated[str, typer.Option("--format", help="md, csv or latex.")]
+
+
+def progress(line: str) -> None:
+    """Says what a recipe does, on stderr: its tables alone are the output."""
+    typer.echo(line, err=True)
 
 
 class Printer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,13 +16,8 @@ _COORDINATOR_LOST = "process 0, the coordinator, was lost: start all processes a
 
 
 def federated(
-    config: Annotated[
-        str,
-        typer.Argument(metavar="CONFIG", help="A Python file, or a packaged config, as of run."),
-    ],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[a.b=value]...", help="What to change in it.")
-    ] = None,
+    config: common.ConfigFile,
+    overrides: common.Overrides = None,
     every: Annotated[int, typer.Option(min=1, help="Steps between two exchanges: a round.")] = 20,
     pull: Annotated[
         float,
@@ -94,8 +88,7 @@ def _execute(config: ExperimentConfig, options: Federation, as_json: bool) -> No
     from prompt_jax.recipes.config import with_dtype
 
     lm = loading.load_model(config.model, config.dtype, remat=config.remat)
-    say = functools.partial(typer.echo, err=True)
-    report = recipe.federated(with_dtype(config, lm), lm, options, say=say)
+    report = recipe.federated(with_dtype(config, lm), lm, options, say=common.progress)
     if report is None:
         return None
     if as_json:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from prompt_jax.cli import common, loading, show
 
@@ -13,23 +11,10 @@ if TYPE_CHECKING:
 
 
 def oracle(
-    config: Annotated[
-        str,
-        typer.Argument(metavar="CONFIG", help="A Python file, or a packaged config, as of run."),
-    ],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[a.b=value]...", help="What to change in it.")
-    ] = None,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            help="Method whose first stage is merged; default: the first with one, or dtvg."
-        ),
-    ] = None,
-    tuned: Annotated[
-        bool,
-        typer.Option("--tuned", help="Tune every merged prompt with the target's budget first."),
-    ] = False,
+    config: common.ConfigFile,
+    overrides: common.Overrides = None,
+    base: common.Base = None,
+    tuned: common.Tuned = False,
     plugin: common.Plugin = None,
     as_json: common.AsJson = False,
 ) -> None:
@@ -44,15 +29,10 @@ def oracle(
     loaded = loading.load_experiment(config, overrides)
     recipe.check(loaded, base)
     lm = loading.load_model(loaded.model, loaded.dtype, remat=loaded.remat)
-    report = recipe.oracle(loaded, lm, base=base, tuned=tuned, say=_say)
+    report = recipe.oracle(loaded, lm, base=base, tuned=tuned, say=common.progress)
     if as_json:
         return common.emit(report.to_dict())
     return _show(report)
-
-
-def _say(line: str) -> None:
-    """Progress goes to stderr: the tables alone are the output."""
-    typer.echo(line, err=True)
 
 
 def _show(report: OracleReport) -> None:

@@ -19,32 +19,17 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Config = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="A Python file, or a packaged config, as of run.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[a.b=value]...", help="What to change in it.")
-]
-
 
 @app.command("surrogate")
 def surrogate(
-    config: Config,
-    overrides: Overrides = None,
+    config: common.ConfigFile,
+    overrides: common.Overrides = None,
     number: Annotated[
         int, typer.Option("--subsets", min=0, help="Random subsets; 0: four for each source.")
     ] = 0,
     size: Annotated[int, typer.Option(min=0, help="Sources in each subset; 0: half of them.")] = 0,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            help="Method whose first stage is merged; default: the first with one, or dtvg."
-        ),
-    ] = None,
-    tuned: Annotated[
-        bool,
-        typer.Option("--tuned", help="Tune every merged prompt with the target's budget first."),
-    ] = False,
+    base: common.Base = None,
+    tuned: common.Tuned = False,
     plugin: common.Plugin = None,
     as_json: common.AsJson = False,
 ) -> None:
@@ -61,7 +46,7 @@ def surrogate(
     recipe.check(loaded, base, number, size)
     lm = loading.load_model(loaded.model, loaded.dtype, remat=loaded.remat)
     report = recipe.surrogate(
-        loaded, lm, base=base, number=number, size=size, tuned=tuned, say=_say
+        loaded, lm, base=base, number=number, size=size, tuned=tuned, say=common.progress
     )
     if as_json:
         return common.emit(report.to_dict())
@@ -71,8 +56,8 @@ def surrogate(
 
 @app.command("forkmerge")
 def forkmerge(
-    config: Config,
-    overrides: Overrides = None,
+    config: common.ConfigFile,
+    overrides: common.Overrides = None,
     rounds: Annotated[
         int, typer.Option(min=1, help="How often branches are merged; they share the budget.")
     ] = 5,
@@ -94,7 +79,7 @@ def forkmerge(
     sizes = parse_value(branches, tuple[int, ...], "--branches")
     recipe.check(loaded, rounds, sizes)
     lm = loading.load_model(loaded.model, loaded.dtype, remat=loaded.remat)
-    report = recipe.forkmerge(loaded, lm, rounds=rounds, branches=sizes, say=_say)
+    report = recipe.forkmerge(loaded, lm, rounds=rounds, branches=sizes, say=common.progress)
     if as_json:
         return common.emit(report.to_dict())
     files = [
@@ -112,8 +97,3 @@ def _show(
     show.table(out, report.table())
     out.print()
     show.outputs(out, [(str(report.markdown_path), "this table"), *files])
-
-
-def _say(line: str) -> None:
-    """Progress goes to stderr: the table alone is the output."""
-    typer.echo(line, err=True)

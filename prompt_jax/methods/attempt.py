@@ -19,11 +19,11 @@ import numpy as np
 from prompt_jax import streams
 from prompt_jax.errors import ConfigError
 from prompt_jax.memory_bank import pool
-from prompt_jax.methods.base import BaseMethod, Context, Panel, Stage, by_task
+from prompt_jax.methods.base import TOGETHER, BaseMethod, Context, Panel, Stage, by_task, together
 from prompt_jax.training.protocol import Array, Carry, Consts, Params, Prompted, Rows
 
 _ATTENTION = 11  # word of the stream "init" that the attention's weights are drawn from
-_SOURCES, _PRETRAINING, _JOINT = "sources", "attention", "targets"
+_SOURCES, _PRETRAINING = "sources", "attention"
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Attempt(BaseMethod):
             trains = None if alone == self else alone
             first.append(Stage(_PRETRAINING, on="mixture", trains=trains, budget="source"))
         if self.shared:
-            first.append(Stage(_JOINT, on="targets", mixing="stratified"))
+            first.append(together())
         return (*first, Stage("target", on="target", part=(0.0, 0.0 if self.shared else 1.0)))
 
     def init(self, context: Context) -> tuple[Params, Consts]:
@@ -115,11 +115,11 @@ class Attempt(BaseMethod):
             "sources": sources,
             "sharpness": np.float32(1 / (self.temperature * math.e * sources.shape[2])),
         }
-        if self.shared and context.stage not in (_JOINT, _PRETRAINING):
-            joint = context.artefact(_JOINT).params[0]
-            place = context.targets.index(context.target)
+        if self.shared and context.stage not in (TOGETHER, _PRETRAINING):
+            joint = context.artefact(TOGETHER).params[0]
+            place = context.place
             return {**joint, "prompt": joint["prompt"][place : place + 1]}, consts
-        tasks = {_JOINT: context.targets, _PRETRAINING: context.sources}
+        tasks = {TOGETHER: context.targets, _PRETRAINING: context.sources}
         count = len(tasks.get(context.stage, (context.target,)))
         start = sources[0] if self.start == "first" else np.asarray(context.initial, np.float32)
         attention = self._new_attention(context)

@@ -198,6 +198,11 @@ class Context:
     targets: tuple[str, ...] = ()
     instances: Callable[[int], SourceInstances] | None = None
 
+    @property
+    def place(self) -> int:
+        """Number of the target among all, as in a stage on `targets`."""
+        return self.targets.index(self.target)
+
     def artefact(self, stage: str) -> Artefact:
         """The artefact of an earlier stage.
 
@@ -207,6 +212,21 @@ class Context:
         if not self.artefacts or stage not in self.artefacts:
             raise ConfigError(f"the stage '{stage}' has not been run for {self.target}.")
         return self.artefacts[stage]
+
+
+TOGETHER = "targets"
+"""Name of the stage in which methods train all targets together."""
+
+
+def together(trains: BaseMethod | None = None) -> Stage:
+    """The stage on all targets together, with as many rows of each as where one is trained alone.
+
+    A last stage with an empty `part` follows it, which takes from it what a target deploys.
+
+    Args:
+      trains: as of `Stage`.
+    """
+    return Stage(TOGETHER, on="targets", trains=trains, mixing="stratified")
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ import numpy as np
 
 from prompt_jax import streams
 from prompt_jax.errors import ConfigError
-from prompt_jax.methods.base import BaseMethod, Context, Panel, Stage, by_task
+from prompt_jax.methods.base import TOGETHER, BaseMethod, Context, Panel, Stage, by_task, together
 from prompt_jax.training.protocol import Array, Carry, Consts, Params, Prompted, Rows
 
 _STARTS = 13  # word of the stream "init" that the groups' starts are drawn from
-_SOURCES, _JOINT = "groups", "targets"
+_SOURCES = "groups"
 _SMALLEST = 1e-6  # probability within the logarithms of the entropy
 
 
@@ -117,12 +117,9 @@ class Dmtg(BaseMethod):
     def stages(self) -> tuple[Stage, ...]:
         """The sources and then the target, or all targets together."""
         if self.shared:
-            joint = Stage(_JOINT, on="targets", mixing="stratified")
-            return joint, Stage("target", on="target", trains=BaseMethod(), part=(0.0, 0.0))
-        together = dataclasses.replace(self, shared=True)
-        groups = Stage(
-            _SOURCES, on="mixture", trains=together, budget="source", mixing="stratified"
-        )
+            return together(), Stage("target", on="target", trains=BaseMethod(), part=(0.0, 0.0))
+        alike = dataclasses.replace(self, shared=True)
+        groups = Stage(_SOURCES, on="mixture", trains=alike, budget="source", mixing="stratified")
         return groups, Stage("target", on="target")
 
     def init(self, context: Context) -> tuple[Params, Consts]:
@@ -131,11 +128,11 @@ class Dmtg(BaseMethod):
         consts = {"unit": unit}
         if context.stage == _SOURCES:
             return self._new(context, unit, len(context.sources)), consts
-        if context.stage == _JOINT:
+        if context.stage == TOGETHER:
             return self._new(context, unit, len(context.targets)), consts
         if self.shared:
-            joint = context.artefact(_JOINT).params[0]
-            place = context.targets.index(context.target)
+            joint = context.artefact(TOGETHER).params[0]
+            place = context.place
             logits = joint["membership"][place] / unit
             return {"prompt": np.asarray(self._of_one(joint["prompts"], logits))}, {}
         groups = context.artefact(_SOURCES).params[0]["prompts"]

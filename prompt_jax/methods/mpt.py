@@ -16,13 +16,21 @@ import numpy as np
 
 from prompt_jax import streams
 from prompt_jax.errors import ConfigError
-from prompt_jax.methods.base import BaseMethod, Context, Stage, by_task, source_number
+from prompt_jax.methods.base import (
+    TOGETHER,
+    BaseMethod,
+    Context,
+    Stage,
+    by_task,
+    source_number,
+    together,
+)
 from prompt_jax.models.base import Scores
 from prompt_jax.training.protocol import Array, Carry, Consts, Params, Prompted, RowLoss, Rows
 
 _FACTORS = 12  # word of the stream "init" that factors are drawn from
 _SPREAD = 0.02  # standard deviation of their draw, as PEFT's
-_SOURCES, _STUDENT, _JOINT = "sources", "student", "targets"
+_SOURCES, _STUDENT = "sources", "student"
 
 
 @dataclass(frozen=True)
@@ -152,7 +160,7 @@ class MptTasks(_Decomposed):
 
     def init(self, context: Context) -> tuple[Params, Consts]:
         """New P* and factors, with the teachers if there are any; for all targets, the sources'."""
-        if context.stage == _JOINT:
+        if context.stage == TOGETHER:
             return self._from_sources(context, len(context.targets)), {}
         tasks = len(context.sources) if context.stage == _STUDENT else 1
         params = {
@@ -234,16 +242,15 @@ class Mpt(_Decomposed):
             )
         )
         if self.shared:
-            joint = MptTasks(**{**common, "distil": 0.0})
-            stages.append(Stage(_JOINT, on="targets", trains=joint, mixing="stratified"))
+            stages.append(together(MptTasks(**{**common, "distil": 0.0})))
         return (*stages, Stage("target", on="target", part=(0.0, 0.0 if self.shared else 1.0)))
 
     def init(self, context: Context) -> tuple[Params, Consts]:
         """P* and factors of the sources, or the target's from the stage on all targets."""
         if not self.shared:
             return self._from_sources(context, 1), {}
-        joint = context.artefact(_JOINT).params[0]
-        place = context.targets.index(context.target)
+        joint = context.artefact(TOGETHER).params[0]
+        place = context.place
         own = {name: joint[name][place : place + 1] for name in ("cols", "rows")}
         return {"prompt": joint["prompt"], **own}, {}
 

@@ -20,11 +20,11 @@ import numpy as np
 from prompt_jax import memory_bank as mb
 from prompt_jax import streams
 from prompt_jax.errors import ConfigError
-from prompt_jax.methods.base import BaseMethod, Context, Panel, Stage, by_task
+from prompt_jax.methods.base import TOGETHER, BaseMethod, Context, Panel, Stage, by_task, together
 from prompt_jax.training.protocol import Array, Carry, Consts, Params, Prompted, Rows
 
 _DRAWS = 14  # word of the stream "init" that experts and router are drawn from
-_SOURCES, _JOINT = "experts", "targets"
+_SOURCES = "experts"
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,8 @@ class Smop(BaseMethod):
             )
         if not self.shared:
             return (*first, Stage("target", on="target"))
-        joint = Stage(_JOINT, on="targets", mixing="stratified")
         trains = BaseMethod() if self.router == "task" else None
-        return (*first, joint, Stage("target", on="target", trains=trains, part=(0.0, 0.0)))
+        return (*first, together(), Stage("target", on="target", trains=trains, part=(0.0, 0.0)))
 
     def init(self, context: Context) -> tuple[Params, Consts]:
         """Experts and a router: new, those of the sources, or those of all targets together."""
@@ -141,9 +140,9 @@ class Smop(BaseMethod):
         consts: dict[str, Any] = {"unit": unit}
         if context.stage == _SOURCES:
             return self._new(context, unit, len(context.sources)), consts
-        if self.shared and context.stage != _JOINT:
-            joint = dict(context.artefact(_JOINT).params[0])
-            place = context.targets.index(context.target)
+        if self.shared and context.stage != TOGETHER:
+            joint = dict(context.artefact(TOGETHER).params[0])
+            place = context.place
             if "task" in joint:
                 joint["task"] = joint["task"][place : place + 1]
             if self.tuned == "router":

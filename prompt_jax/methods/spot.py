@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from prompt_jax.errors import ConfigError
-from prompt_jax.methods.base import Artefact, BaseMethod, Context, Stage
+from prompt_jax.methods.base import TOGETHER, Artefact, BaseMethod, Context, Stage, together
 from prompt_jax.training.protocol import Consts, Params
 
 
@@ -25,9 +25,6 @@ def source_similarity(target: np.ndarray, sources: np.ndarray) -> np.ndarray:
     a = target.astype(np.float64).mean(0)
     b = sources.astype(np.float64).mean(1)
     return b @ a / (np.linalg.norm(b, axis=1) * np.linalg.norm(a) + 1e-12)
-
-
-_JOINT = "targets"  # name of the stage
 
 
 def _mixture(origin: int) -> str:
@@ -123,8 +120,7 @@ class Spot(BaseMethod):
             )
             if not self.joint:
                 return (*mixtures, target)
-            joint = Stage(_JOINT, on="targets", mixing="stratified")
-            return (*mixtures, joint, replace(target, part=(0.0, 0.0)))
+            return (*mixtures, together(), replace(target, part=(0.0, 0.0)))
         sources = Stage("sources", on="source", trains=tuning, budget="source")
         keys = Stage("keys", on="source", trains=tuning, budget="probe")
         probe = Stage("probe", on="target", trains=tuning, budget="probe")
@@ -140,8 +136,8 @@ class Spot(BaseMethod):
 
     def init(self, context: Context) -> tuple[Params, Consts]:
         """The start that the variant chooses."""
-        if self.joint and context.stage != _JOINT:
-            start = context.artefact(_JOINT).prompts[0]
+        if self.joint and context.stage != TOGETHER:
+            start = context.artefact(TOGETHER).prompts[0]
         elif "mixture" in self.variant:
             mixed = [context.artefact(_mixture(n)).prompts[0] for n in range(self.origins)]
             start = mixed[0] if self.origins == 1 else np.mean(mixed, 0)

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_jax.errors import ConfigError
-from prompt_jax.methods.base import BaseMethod, Context, Panel, Stage, by_task
+from prompt_jax.methods.base import TOGETHER, BaseMethod, Context, Panel, Stage, by_task, together
 from prompt_jax.training.protocol import Array, Carry, Consts, Params, Prompted, Rows
 
-_SHARED, _JOINT = "mixture", "targets"
+_SHARED = "mixture"
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,7 @@ class Taps(BaseMethod):
     def stages(self) -> tuple[Stage, ...]:
         """One prompt on all sources and then the target, or all targets together."""
         if self.shared:
-            joint = Stage(_JOINT, on="targets", mixing="stratified")
-            return joint, Stage("target", on="target", trains=BaseMethod(), part=(0.0, 0.0))
+            return together(), Stage("target", on="target", trains=BaseMethod(), part=(0.0, 0.0))
         mixture = Stage(_SHARED, on="mixture", trains=BaseMethod(), budget="source")
         return mixture, Stage("target", on="target")
 
@@ -104,9 +103,9 @@ class Taps(BaseMethod):
         """No residual and equal scores; a target's prompt where all were trained together."""
         initial = np.asarray(context.initial, np.float32)
         unit = np.float32(context.lm.embedding_rms())
-        if self.shared and context.stage != _JOINT:
-            joint = context.artefact(_JOINT).params[0]
-            place = context.targets.index(context.target)
+        if self.shared and context.stage != TOGETHER:
+            joint = context.artefact(TOGETHER).params[0]
+            place = context.place
             own = {name: joint[name][place : place + 1] for name in ("residual", "scores")}
             made = self._of_tasks({"prompt": joint["prompt"], **own}, {"unit": unit})
             return {"prompt": np.asarray(made[0], np.float32)}, {}

@@ -9,7 +9,6 @@ vector.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -24,12 +23,12 @@ from prompt_jax.data import registry
 from prompt_jax.errors import ConfigError
 from prompt_jax.mailbox import LocalMailbox, Mailbox, ServiceMailbox
 from prompt_jax.models.base import LanguageModel
-from prompt_jax.paths import is_url, write_atomically
+from prompt_jax.paths import is_url
 from prompt_jax.recipes.config import ExperimentConfig
 from prompt_jax.recipes.federated_rounds import Rounds, Say
 from prompt_jax.recipes.federated_sites import LocalSites, budget_of
 from prompt_jax.recipes.federation import Federation, as_dict
-from prompt_jax.recipes.outputs import PromptWriter
+from prompt_jax.recipes.outputs import PromptWriter, write_report
 from prompt_jax.recipes.resources import cache_folder, check_inputs, make_mesh
 from prompt_jax.recipes.rows import RowStore
 from prompt_jax.rundir.federated import FederatedReport, SiteResult
@@ -90,7 +89,7 @@ def federated(
         report = FederatedReport(
             folder, config.name, config.shots[0], numbers, as_dict(options), rounds, tuple(found)
         )
-        _write(report)
+        write_report(report)
         return report
 
 
@@ -151,14 +150,3 @@ def _folder(config: ExperimentConfig) -> Iterator[Path]:
         yield path
     finally:
         lock.release()
-
-
-def _write(report: FederatedReport) -> None:
-    text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n"
-    try:
-        write_atomically(report.json_path, text.encode())
-        write_atomically(report.markdown_path, report.markdown().encode())
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write to the run directory {report.folder}: {error.strerror}."
-        ) from None

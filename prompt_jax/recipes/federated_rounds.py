@@ -205,21 +205,18 @@ class Rounds:
             self.writer.target(METHOD, task, outcome)
             trained, metric = outcome.trained, task.metrics[0]
             made = SiteResult(
-                self.sites[site],
-                self.seed,
-                distributed.process_index(),
-                metric,
-                outcome.test.metrics[metric] if trained.healthy else math.nan,
-                trained.best_value,
-                trained.best_step,
-                trained.steps,
-                self.steps,
-                (),
-                0,
-                0,
-                self._bytes[site],
-                self.restarted,
-                str(self.writer.written[-1]),
+                site=self.sites[site],
+                seed=self.seed,
+                process=distributed.process_index(),
+                metric=metric,
+                test=outcome.test.metrics[metric] if trained.healthy else math.nan,
+                dev=trained.best_value,
+                best_step=trained.best_step,
+                steps=trained.steps,
+                planned=self.steps,
+                received=self._bytes[site],
+                restarted=self.restarted,
+                file=str(self.writer.written[-1]),
             )
             self.mailbox.put(self._name("result", site), json.dumps(asdict(made)).encode())
         if self.coordinator is None:
@@ -258,21 +255,17 @@ class Rounds:
             file = str(self.writer.written[-1])
         rounds = sum(not entry.silent[site] for entry in self.coordinator.rounds)
         return SiteResult(
-            self.sites[site],
-            self.seed,
-            site % jax.process_count() if distributed.is_multiprocess() else 0,
-            task.metrics[0],
-            math.nan,
-            math.nan,
-            step,
-            self._heard(site),
-            self.steps,
-            (),
-            0,
-            0,
-            rounds * len(self.coordinator.answer(site)),
-            0,
-            file,
+            site=self.sites[site],
+            seed=self.seed,
+            process=site % jax.process_count() if distributed.is_multiprocess() else 0,
+            metric=task.metrics[0],
+            test=math.nan,
+            dev=math.nan,
+            best_step=step,
+            steps=self._heard(site),
+            planned=self.steps,
+            received=rounds * len(self.coordinator.answer(site)),
+            file=file,
         )
 
     def _heard(self, site: int) -> int:

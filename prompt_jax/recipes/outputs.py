@@ -29,11 +29,9 @@ from prompt_jax.run_key import RunKey
 from prompt_jax.rundir import folder as rundir_folder
 from prompt_jax.rundir import views
 from prompt_jax.rundir.findings import Findings, find
-from prompt_jax.rundir.forkmerge import ForkMergeReport
-from prompt_jax.rundir.oracle import OracleReport
 from prompt_jax.rundir.paths import FileNames, bounded, slug
+from prompt_jax.rundir.recipe_report import RecipeReport
 from prompt_jax.rundir.results import ResultRow
-from prompt_jax.rundir.surrogate import SurrogateReport
 from prompt_jax.rundir.tables import Table, markdown
 from prompt_jax.training.tracking import finite
 from prompt_jax.training.types import TrainedReplica
@@ -79,7 +77,7 @@ class RunResult(HasFindings):
         return self.findings.run.path
 
 
-def write_report(report: OracleReport | SurrogateReport | ForkMergeReport) -> None:
+def write_report(report: RecipeReport) -> None:
     """Writes the numbers and the tables of a report into its run directory.
 
     Raises:

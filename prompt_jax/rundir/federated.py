@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from prompt_jax.arrays import fields_repr
+from prompt_jax.rundir.recipe_report import RecipeReport
 from prompt_jax.rundir.tables import Table, heading, markdown
 from prompt_jax.training.tracking import finite
 from prompt_jax.units import format_bytes
@@ -50,21 +50,19 @@ class SiteResult:
     best_step: int
     steps: int
     planned: int
-    silent: tuple[int, ...]
-    oldest: int
-    sent: int
-    received: int
+    silent: tuple[int, ...] = ()
+    oldest: int = 0
+    sent: int = 0
+    received: int = 0
     restarted: int = 0
     file: str = ""
 
 
 @dataclass(frozen=True, eq=False)
-class FederatedReport:
+class FederatedReport(RecipeReport):
     """Results of a federation, one for each seed.
 
     Attributes:
-      folder: the run directory.
-      name: of the experiment.
       k: shots; 0: all rows.
       numbers: of a prompt, L x D.
       options: how the sites worked together.
@@ -72,8 +70,6 @@ class FederatedReport:
       sites: every site of every seed.
     """
 
-    folder: Path
-    name: str
     k: int
     numbers: int
     options: Mapping[str, Any]
@@ -83,14 +79,9 @@ class FederatedReport:
     __repr__ = fields_repr
 
     @property
-    def json_path(self) -> Path:
-        """Where all numbers are written."""
-        return self.folder / "federated.json"
-
-    @property
-    def markdown_path(self) -> Path:
-        """Where the table is written."""
-        return self.folder / "federated.md"
+    def stem(self) -> str:
+        """The name of the two files without their suffix."""
+        return "federated"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything; JSON-able."""

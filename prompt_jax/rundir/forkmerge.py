@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from prompt_jax.arrays import fields_repr
-from prompt_jax.evaluation import statistics
-from prompt_jax.rundir.tables import Table, cell_text, heading, markdown
+from prompt_jax.rundir.recipe_report import RecipeReport, points
+from prompt_jax.rundir.tables import Table, heading, markdown
 from prompt_jax.training.tracking import finite
 
 _NOTE = (
@@ -69,19 +67,15 @@ class ForkMergeCell:
 
 
 @dataclass(frozen=True, eq=False)
-class ForkMergeReport:
+class ForkMergeReport(RecipeReport):
     """Results of ForkMerge.
 
     Attributes:
-      folder: the run directory.
-      name: of the experiment.
       sources: names.
       sizes: the number of sources of each branch.
       cells: every target and k.
     """
 
-    folder: Path
-    name: str
     sources: tuple[str, ...]
     sizes: tuple[int, ...]
     cells: tuple[ForkMergeCell, ...]
@@ -89,14 +83,9 @@ class ForkMergeReport:
     __repr__ = fields_repr
 
     @property
-    def json_path(self) -> Path:
-        """Where all numbers are written."""
-        return self.folder / "forkmerge.json"
-
-    @property
-    def markdown_path(self) -> Path:
-        """Where the table is written."""
-        return self.folder / "forkmerge.md"
+    def stem(self) -> str:
+        """The name of the two files without their suffix."""
+        return "forkmerge"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything; JSON-able."""
@@ -147,8 +136,8 @@ class ForkMergeReport:
                     cell.target,
                     cell.metric,
                     f"{first} ({times} of {len(ones)})",
-                    _points([one.test for one in ones]),
-                    _points([one.dev for one in ones]),
+                    points([one.test for one in ones]),
+                    points([one.dev for one in ones]),
                     *(f"{100 * share:.0f}" for share in shares),
                     f"{np.mean([one.best for one in ones]):.1f}",
                     f"{np.mean([one.steps for one in ones]):,.0f}",
@@ -172,7 +161,3 @@ class ForkMergeReport:
         """The table, and how to read it."""
         table = self.table()
         return f"# {self.name}: ForkMerge\n\n{table.title}. {table.note}\n\n{markdown(table)}"
-
-
-def _points(values: Sequence[float]) -> str:
-    return cell_text(statistics.summarise(np.asarray(values, np.float64)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,8 @@ import numpy as np
 from prompt_jax.arrays import fields_repr
 from prompt_jax.evaluation import Verdict, statistics
 from prompt_jax.evaluation.subsets import HALVES_SEED, CrossFitEstimate, SubsetScores
-from prompt_jax.rundir.tables import Table, cell_text, heading, interval_text, markdown, p_text
+from prompt_jax.rundir.recipe_report import RecipeReport, points, stem_of
+from prompt_jax.rundir.tables import Table, heading, interval_text, markdown, p_text
 from prompt_jax.rundir.views import effect, threshold
 from prompt_jax.training.tracking import finite
 
@@ -77,12 +77,10 @@ class OracleCell:
 
 
 @dataclass(frozen=True, eq=False)
-class OracleReport:
+class OracleReport(RecipeReport):
     """Results of the oracle.
 
     Attributes:
-      folder: the run directory.
-      name: of the experiment.
       base: the method whose first stage was merged.
       tuned: whether every merged prompt was tuned before it was evaluated.
       sources: names.
@@ -90,8 +88,6 @@ class OracleReport:
       cells: every target and k.
     """
 
-    folder: Path
-    name: str
     base: str
     tuned: bool
     sources: tuple[str, ...]
@@ -101,14 +97,9 @@ class OracleReport:
     __repr__ = fields_repr
 
     @property
-    def json_path(self) -> Path:
-        """Where all numbers are written."""
-        return self.folder / f"{stem_of('oracle', self.tuned)}.json"
-
-    @property
-    def markdown_path(self) -> Path:
-        """Where the tables are written."""
-        return self.json_path.with_suffix(".md")
+    def stem(self) -> str:
+        """The name of the two files without their suffix."""
+        return stem_of("oracle", self.tuned)
 
     def names(self, subset: int) -> list[str]:
         """The sources of a subset."""
@@ -179,7 +170,7 @@ class OracleReport:
         rows = []
         for cell in self.cells:
             test = np.stack([land.test for land in cell.landscapes])
-            values = [
+            values: list[Sequence[float] | np.ndarray] = [
                 test[:, 0],
                 test[:, -1],
                 [estimate.value for estimate in cell.simple],
@@ -190,11 +181,11 @@ class OracleReport:
                     heading(cell.k),
                     cell.target,
                     cell.metric,
-                    *(_points(v) for v in values),
+                    *(points(v) for v in values),
                     interval_text(cell.verdict.comparison),
                     p_text(cell.verdict.p_holm),
                     effect(cell.verdict),
-                    _points(np.fmax.reduce(test, axis=1)),
+                    points(np.fmax.reduce(test, axis=1)),
                 )
             )
         titles = ("", "target", "metric", "none", "all", "best of none, one, all")
@@ -223,7 +214,7 @@ class OracleReport:
                         cell.target,
                         method,
                         f"{' + '.join(self.names(subset)) or 'none'} ({times} of {len(mine)})",
-                        _points([choice.test for choice in mine]),
+                        points([choice.test for choice in mine]),
                         f"{np.mean([choice.rank for choice in mine]):.1f} of {len(self.groups)}",
                         f"{np.mean([choice.percentile for choice in mine]):.0f}",
                     )
@@ -245,12 +236,3 @@ class OracleReport:
             if table.rows:
                 parts += [f"{table.title}. {table.note}\n", markdown(table)]
         return "\n".join(parts)
-
-
-def _points(values: Any) -> str:
-    return cell_text(statistics.summarise(values))
-
-
-def stem_of(name: str, tuned: bool) -> str:
-    """The name of the files of a report on merged prompts, without their suffix."""
-    return f"{name}_tuned" if tuned else name

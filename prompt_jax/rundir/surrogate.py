@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from prompt_jax.arrays import fields_repr
-from prompt_jax.evaluation import statistics
 from prompt_jax.evaluation.subsets import nan_to_neg_inf, rank_percentile
 from prompt_jax.evaluation.surrogate import DRAW_SEED, Surrogate, rank_correlation
-from prompt_jax.rundir.oracle import stem_of
-from prompt_jax.rundir.tables import Table, cell_text, heading, markdown
+from prompt_jax.rundir.recipe_report import RecipeReport, points, stem_of
+from prompt_jax.rundir.tables import Table, heading, markdown
 from prompt_jax.training.tracking import finite
 
 _NOTE = (
@@ -76,12 +75,10 @@ class SurrogateCell:
 
 
 @dataclass(frozen=True, eq=False)
-class SurrogateReport:
+class SurrogateReport(RecipeReport):
     """Results of source selection by surrogate models.
 
     Attributes:
-      folder: the run directory.
-      name: of the experiment.
       base: the method whose first stage was merged.
       tuned: whether every merged prompt was tuned before it was scored.
       sources: names.
@@ -89,8 +86,6 @@ class SurrogateReport:
       cells: every target and k.
     """
 
-    folder: Path
-    name: str
     base: str
     tuned: bool
     sources: tuple[str, ...]
@@ -100,14 +95,9 @@ class SurrogateReport:
     __repr__ = fields_repr
 
     @property
-    def json_path(self) -> Path:
-        """Where all numbers are written."""
-        return self.folder / f"{stem_of('surrogate', self.tuned)}.json"
-
-    @property
-    def markdown_path(self) -> Path:
-        """Where the table is written."""
-        return self.json_path.with_suffix(".md")
+    def stem(self) -> str:
+        """The name of the two files without their suffix."""
+        return stem_of("surrogate", self.tuned)
 
     def names(self, group: np.ndarray) -> list[str]:
         """The sources of a subset, bool [K]."""
@@ -167,8 +157,8 @@ class SurrogateReport:
                     cell.target,
                     cell.metric,
                     f"{' + '.join(names) or 'none'} ({times} of {len(ones)})",
-                    _points([x for one in ones if np.isfinite(x := one.model.explained)]),
-                    *(_points([one.test[i] for one in ones]) for i in range(3)),
+                    points([x for one in ones if np.isfinite(x := one.model.explained)]),
+                    *(points([one.test[i] for one in ones]) for i in range(3)),
                     f"{np.mean([j.rank for j in judged]):.1f}" if judged else "",
                     f"{np.mean([j.percentile for j in judged]):.0f}" if judged else "",
                     f"{np.nanmean([j.correlation for j in judged]):.2f}"
@@ -246,7 +236,3 @@ def read_oracle(
     if of != (base, tuple(sources)):
         return {}, f"{path.name} is of {of[0]} and the sources {', '.join(of[1])}"
     return cells, ""
-
-
-def _points(values: Sequence[float]) -> str:
-    return cell_text(statistics.summarise(np.asarray(values, np.float64)))

@@ -11,7 +11,7 @@ import pytest
 import toy
 
 from prompt_jax.errors import ConfigError
-from prompt_jax.methods import Artefact, Attempt, Context, trained
+from prompt_jax.methods import Artefact, Attempt, trained
 from prompt_jax.prompts import PromptRecord
 from prompt_jax.training.protocol import Rows
 
@@ -45,17 +45,7 @@ def context(stage="target", **changes):
     """A target with three sources and one other target."""
     prompts = np.stack([toy.prompt(10 + k) for k in range(K)])
     sources = Artefact(("a", "b", "c"), prompts, np.zeros(K))
-    made = Context(
-        toy.tiny_t5(),
-        toy.prompt(),
-        0,
-        "two",
-        artefacts={"sources": sources},
-        stage=stage,
-        sources=("a", "b", "c"),
-        targets=("one", "two"),
-    )
-    return dataclasses.replace(made, **changes)
+    return toy.context(stage, **{"artefacts": {"sources": sources}, **changes})
 
 
 def moved(method=METHOD, seed=0, **changes):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 import toy
 
 from prompt_jax.errors import ConfigError
-from prompt_jax.methods import Artefact, BaseMethod, Context, Mpt, MptTasks
+from prompt_jax.methods import Artefact, BaseMethod, Mpt, MptTasks
 from prompt_jax.methods.mpt import decomposed, distance, divergence
 from prompt_jax.models.base import Scores
 from prompt_jax.training.protocol import Rows
@@ -36,23 +35,15 @@ def student(**changes):
 def context(stage="target", trained=None, **changes):
     """A target with three sources, whose student is trained."""
     trained = student() if trained is None else trained
-    none = np.zeros((0, 0, 0))
     length, width = trained["prompt"].shape
     prompts = np.random.default_rng(0).normal(size=(K, length, width)).astype(np.float32)
-    made = Context(
-        toy.tiny_t5(),
-        np.ones((length, width), np.float32),
-        0,
-        "two",
-        artefacts={
-            "sources": Artefact(("a", "b", "c"), prompts, np.zeros(K)),
-            "student": Artefact(("",), none, np.zeros(1), (trained,)),
-        },
-        stage=stage,
-        sources=("data/a", "data/b", "data/c"),
-        targets=("one", "two"),
-    )
-    return dataclasses.replace(made, **changes)
+    artefacts = {
+        "sources": Artefact(("a", "b", "c"), prompts, np.zeros(K)),
+        "student": toy.trained_together(trained),
+    }
+    sources = ("data/a", "data/b", "data/c")
+    start = {"initial": np.ones((length, width), np.float32), "sources": sources}
+    return toy.context(stage, **{"artefacts": artefacts, **start, **changes})
 
 
 # Parity with PEFT

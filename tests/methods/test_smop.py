@@ -12,7 +12,7 @@ import pytest
 import toy
 
 from prompt_jax.errors import ConfigError
-from prompt_jax.methods import Artefact, BaseMethod, Context, Smop
+from prompt_jax.methods import BaseMethod, Smop
 from prompt_jax.training.deployed import prompt_of_row
 from prompt_jax.training.protocol import Prompted, Rows
 
@@ -24,22 +24,8 @@ KEY = 7
 
 def context(stage="target", trained=None, **changes):
     """A target, three sources whose experts are trained, and one other target."""
-    none = np.zeros((0, 0, 0))
-    artefacts = {}
-    if trained is not None:
-        for name in ("experts", "targets"):
-            artefacts[name] = Artefact(("",), none, np.zeros(1), (trained,))
-    made = Context(
-        toy.tiny_t5(),
-        toy.prompt(),
-        0,
-        "two",
-        artefacts=artefacts,
-        stage=stage,
-        sources=("a", "b", "c"),
-        targets=("one", "two"),
-    )
-    return dataclasses.replace(made, **changes)
+    names = () if trained is None else ("experts", "targets")
+    return toy.context(stage, dict.fromkeys(names, toy.trained_together(trained)), **changes)
 
 
 def moved(router="both", tasks=K):

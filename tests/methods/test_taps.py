@@ -12,7 +12,7 @@ import pytest
 import toy
 
 from prompt_jax.errors import ConfigError
-from prompt_jax.methods import Artefact, BaseMethod, Context, Taps
+from prompt_jax.methods import Artefact, BaseMethod, Taps
 from prompt_jax.training.protocol import Prompted, Rows
 
 L, D, K = toy.L, toy.D, 3
@@ -23,19 +23,10 @@ SCORES = np.array([[0.1, 0.0999, 0.3, -0.5], [0.05, 0.2, 0.1, 0.0], [0.0, 0.0, 0
 
 def context(stage="target", joint=None):
     """A target after the mixture of the sources, and one other target."""
-    none = np.zeros((0, 0, 0))
     artefacts = {"mixture": Artefact(("",), toy.prompt(9)[None], np.zeros(1))}
     if joint is not None:
-        artefacts["targets"] = Artefact(("",), none, np.zeros(1), (joint,))
-    return Context(
-        toy.tiny_t5(),
-        toy.prompt(),
-        0,
-        "two",
-        artefacts=artefacts,
-        stage=stage,
-        targets=("one", "two"),
-    )
+        artefacts["targets"] = toy.trained_together(joint)
+    return toy.context(stage, artefacts)
 
 
 def moved(tasks=K, unit=UNIT):
